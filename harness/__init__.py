@@ -1,0 +1,62 @@
+"""Benchmark deep-learning frameworks on one recurrent-network task.
+
+    import harness
+
+    run = harness.run(harness.Task(lag_weight=0.5), backends=["torch", "jax"], seeds=3)
+    run.summary(), run.trials, run.curves, run.steps
+
+Importing this package loads no framework; the names below load what they need when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.api import load, resume, run
+    from harness.errors import (
+        ContractViolation,
+        HarnessError,
+        InvalidInput,
+        StoreError,
+        Unavailable,
+        UnknownName,
+    )
+    from harness.model import Model
+    from harness.protocol import Backend, BackendFactory
+    from harness.results import Run
+    from harness.task import PRESETS, Task
+    from harness.yardsticks import Yardsticks, yardsticks
+
+_HOME = {
+    "Backend": "protocol",
+    "BackendFactory": "protocol",
+    "ContractViolation": "errors",
+    "HarnessError": "errors",
+    "InvalidInput": "errors",
+    "Model": "model",
+    "PRESETS": "task",
+    "Run": "results",
+    "StoreError": "errors",
+    "Task": "task",
+    "Unavailable": "errors",
+    "UnknownName": "errors",
+    "Yardsticks": "yardsticks",
+    "load": "api",
+    "resume": "api",
+    "run": "api",
+    "yardsticks": "yardsticks",
+}
+
+__all__ = [*sorted(_HOME)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module `harness` has no attribute `{name}`")
+    return getattr(importlib.import_module(f"harness.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,51 @@
+"""The functions behind `harness.run`, `harness.resume` and `harness.load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness import experiment
+from harness.experiment import Reporter, Settings, Site
+from harness.results import Run
+from harness.task import Task
+
+
+def run(
+    task: Task | None = None,
+    *,
+    dispatch: str = "ray",
+    address: str | None = None,
+    results: str | Path = "results",
+    run_id: str = "",
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Run:
+    """Measure a task (the default: preset `corrected`) on several backends and return the results.
+
+    `settings` are those of `harness.experiment.Settings`: backends, seeds, devices, threads,
+    packed, timeout_s. Everything else is as on the command line: `dispatch` is "ray" or "inline",
+    `address` that of a Ray cluster, `results` the folder that `run_id` is made in.
+
+    Raises `InvalidInput` or `Unavailable` before anything starts, and `StoreError` if the results
+    cannot be written. A trial that fails is a row of `Run.trials` with its status and error.
+    """
+    site = Site(dispatch, address, Path(results))
+    return experiment.run(task or Task(), Settings(**settings), site, run_id, reporter)
+
+
+def resume(
+    run_id: str,
+    *,
+    dispatch: str = "ray",
+    address: str | None = None,
+    results: str | Path = "results",
+    reporter: Reporter | None = None,
+) -> Run:
+    """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
+    return experiment.resume(run_id, Site(dispatch, address, Path(results)), reporter=reporter)
+
+
+def load(run_id: str, results: str | Path = "results") -> Run:
+    """Return the results of a run. Raises `InvalidInput` if there is no such run."""
+    return Run(run_id, results)

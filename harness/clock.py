@@ -1,0 +1,34 @@
+"""The one place that reads a clock: durations from `time.perf_counter`, in seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+Clock: TypeAlias = Callable[[], float]
+"""Returns seconds from an arbitrary start; tests hand in one that they set themselves."""
+
+now: Clock = time.perf_counter
+
+
+class Stopwatch:
+    """Adds up the time spent in `with` blocks on it, in `seconds`."""
+
+    def __init__(self, clock: Clock = now) -> None:
+        self._clock = clock
+        self._start = 0.0
+        self.seconds = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._start = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += self._clock() - self._start
+
+
+def timestamp() -> str:
+    """Return the current date and time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,46 @@
+"""Checks that what a backend returns keeps to the protocol; a sentence says where it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.errors import ContractViolation
+from harness.model import Model
+from harness.protocol import Array, Params
+
+
+def train_result(result: Any, epochs: int) -> tuple[Any, Array]:
+    """Return the state and the losses [epochs] that `train` gave."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ContractViolation(f"`train` returned {_describe(result)}; expected (state, losses).")
+    return result[0], _array("`train` losses", result[1], (epochs,))
+
+
+def outputs(result: Any, shape: tuple[int, ...]) -> Array:
+    """Return the outputs that `predict` gave: one per step fed and path."""
+    return _array("`predict` outputs", result, shape)
+
+
+def params(result: Any, model: Model) -> Params:
+    """Return the parameters that `params` gave, with the model's names and shapes."""
+    if not isinstance(result, dict) or set(result) != set(model.shapes):
+        got = ", ".join(sorted(map(str, result))) if isinstance(result, dict) else _describe(result)
+        raise ContractViolation(f"`params` returned {got}; expected {', '.join(model.shapes)}.")
+    return {name: _array(f"`params` {name}", result[name], s) for name, s in model.shapes.items()}
+
+
+def _array(what: str, value: Any, shape: tuple[int, ...]) -> Array:
+    is_float = isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
+    if not is_float or value.shape != shape:
+        raise ContractViolation(
+            f"{what}: got {_describe(value)}; expected a NumPy array of floats of shape {shape}."
+        )
+    return np.asarray(value)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} of shape {value.shape}"
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,79 @@
+"""All that a seed decides: training batches, evaluation paths and initial parameters.
+
+Randomness is counter-based (Philox, Salmon et al. 2011): the seed is the key, and every epoch has a
+block of 2^128 counter values of its own. So the same seed gives the same numbers to every backend,
+on every machine, however the epochs are cut into chunks, and evaluation paths share no draw with
+training. Shape suffixes: E epochs, T time steps, B batch, N evaluation paths.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from harness.model import Model
+from harness.protocol import Array, Params
+from harness.task import Task
+
+
+class _Stream(IntEnum):
+    TRAIN = 0
+    EVAL = 1
+    INIT = 2
+
+
+def training_chunk(task: Task, seed: int, first_epoch: int, epochs: int) -> tuple[Array, Array]:
+    """Return inputs x_ETB [epochs, T+1, batch] and targets y_ETB [epochs, T, batch].
+
+    The targets carry `task.train_sign`. Epochs are counted from 0.
+    """
+    noise_ETB = np.stack(
+        [
+            _generator(seed, _Stream.TRAIN, epoch).standard_normal((task.n_steps, task.batch_size))
+            for epoch in range(first_epoch, first_epoch + epochs)
+        ]
+    )
+    x_ETB = _ar1(noise_ETB, task.rho)
+    y_ETB = _target(x_ETB, task.train_sign * task.lag_weight)
+    return x_ETB.astype(task.dtype), y_ETB.astype(task.dtype)
+
+
+def evaluation_paths(task: Task, seed: int) -> tuple[Array, Array]:
+    """Return held-out inputs x_TN [T+1, eval_paths] and true targets y_TN [T, eval_paths].
+
+    Inputs are in the dtype of the task, targets in float64 and with the plus sign.
+    """
+    noise_TN = _generator(seed, _Stream.EVAL).standard_normal((task.n_steps, task.eval_paths))
+    x_TN = _ar1(noise_TN, task.rho)
+    return x_TN.astype(task.dtype), _target(x_TN, task.lag_weight)
+
+
+def initial_params(model: Model, seed: int) -> Params:
+    """Return Glorot-uniform weights, U(-s, s) with s = sqrt(6 / (fan_in + fan_out)); the rest 0."""
+    generator = _generator(seed, _Stream.INIT)
+
+    def draw(name: str, shape: tuple[int, ...]) -> Array:
+        scale = np.sqrt(6 / sum(shape)) if name.startswith("W_") else 0.0
+        return (scale * generator.uniform(-1, 1, shape)).astype(model.dtype)
+
+    return {name: draw(name, shape) for name, shape in model.shapes.items()}
+
+
+def _generator(seed: int, stream: _Stream, epoch: int = 0) -> np.random.Generator:
+    key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    # Philox counts in the low words; the high ones set streams and epochs apart.
+    counter = np.array([0, 0, epoch, stream], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def _ar1(noise: Array, rho: float) -> Array:
+    """x_0 = 0, x_t = rho x_{t-1} + noise_t along the last axis but one, which grows by one."""
+    x = np.zeros((*noise.shape[:-2], noise.shape[-2] + 1, noise.shape[-1]))
+    for t in range(noise.shape[-2]):
+        x[..., t + 1, :] = rho * x[..., t, :] + noise[..., t, :]
+    return x
+
+
+def _target(x: Array, lag_weight: float) -> Array:
+    return x[..., 1:, :] ** 2 + lag_weight * x[..., :-1, :] ** 2

@@ -1,0 +1,55 @@
+"""The exceptions of the harness, and the sentences they are made of.
+
+HarnessError
+├── InvalidInput          the caller's input is refused; nothing was started (exit code 2)
+│   └── UnknownName       a backend, preset, device or run that does not exist; names the nearest
+├── Unavailable           a backend, its framework or a device is not there (exit code 2)
+├── ContractViolation     a backend broke the protocol: a wrong shape or type (the trial fails)
+└── StoreError            the results folder could not be written (exit code 1, results so far kept)
+
+None of them derives from ValueError: pydantic would swallow one raised inside a validator.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of every error that the harness raises on purpose; its text is a full sentence."""
+
+
+class InvalidInput(HarnessError):
+    """The caller's input is refused before anything starts. `problems` holds a sentence for each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class UnknownName(InvalidInput):
+    """A name that is not among the known ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = sorted(known)
+        allowed = f"known: {', '.join(known)}" if known else "there are none"
+        super().__init__(f"unknown {kind} `{name}`{did_you_mean(name, known)}; {allowed}{hint}.")
+
+
+class Unavailable(HarnessError):
+    """A backend, the framework it needs or the device asked for is not there."""
+
+
+class ContractViolation(HarnessError):
+    """A backend returned something that the protocol does not allow."""
+
+
+class StoreError(HarnessError):
+    """The results folder could not be written."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `", did you mean `x`?"` for the nearest known name, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean `{nearest[0]}`?" if nearest else ""

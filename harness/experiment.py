@@ -1,0 +1,295 @@
+"""Runs an experiment: parity first, then every trial, each result on disk as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import Field, field_validator
+
+from harness import machine, registry
+from harness.clock import timestamp
+from harness.dispatch import NAMES, Dispatcher, dispatcher
+from harness.errors import InvalidInput, StoreError, Unavailable, UnknownName
+from harness.jobs import Certificate, Event, Job, Refused, TrialJob
+from harness.plan import Arm, Device, Plan
+from harness.record import Record
+from harness.results import Run
+from harness.store import Manifest, RunWriter
+from harness.task import PRESETS, Task
+from harness.validation import Validated
+
+DEVICES: tuple[Device, ...] = ("cpu", "gpu")
+
+
+class Reporter(Protocol):
+    """Is told what happens during a run."""
+
+    def begin(self, trials: int, total: int) -> None:
+        """`trials` of the `total` are about to run; the others are there already."""
+
+    def event(self, event: Event) -> None:
+        """Something happened to a job."""
+
+    def note(self, message: str) -> None:
+        """Something the user should know."""
+
+
+class Silence:
+    """The reporter that says nothing."""
+
+    def begin(self, trials: int, total: int) -> None:
+        """Say nothing."""
+
+    def event(self, event: Event) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
+
+
+class Settings(Validated):
+    """How a task is measured. Raises `InvalidInput` with a sentence for every bad value."""
+
+    backends: tuple[str, ...] = ("torch", "jax")
+    """Installed names (see `harness list`), or `module:Class`."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Which seeds; a number n stands for 0, 1, ..., n-1."""
+    devices: Literal["auto"] | tuple[Device, ...] = "auto"
+    """Which devices; "auto" is the CPU, and a GPU where there is one."""
+    threads: int = Field(1, ge=1)
+    """Threads of each trial."""
+    packed: bool = False
+    """Fill the machine with trials: same accuracy, times that are not to be compared."""
+    timeout_s: float | None = Field(None, gt=0)
+    """Kill a trial that takes longer than this many seconds."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_seeds(cls, value: object) -> object:
+        return tuple(range(value)) if isinstance(value, int) and value > 0 else value
+
+    @field_validator("backends", "seeds", "devices")
+    @classmethod
+    def _distinct(cls, value: tuple[Any, ...] | str) -> tuple[Any, ...] | str:
+        if not isinstance(value, str) and (not value or len(set(value)) < len(value)):
+            raise ValueError("name at least one, and none of them twice")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _not_negative(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 0:
+            raise ValueError("seeds are not negative")
+        return value
+
+    @field_validator("backends")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                registry.check(name)
+            except InvalidInput as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    def plan(self, run: str, task: Task, has_gpu: bool) -> Plan:
+        """Return the plan of a run; `has_gpu` decides what "auto" means."""
+        auto = DEVICES if has_gpu else DEVICES[:1]
+        devices = auto if self.devices == "auto" else self.devices
+        return Plan(
+            run=run,
+            task=task,
+            arms=tuple(Arm(backend=b, device=d) for d in devices for b in self.backends),
+            **self.model_dump(include={"seeds", "threads", "packed", "timeout_s"}),
+        )
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run takes place and where its results go."""
+
+    dispatch: str = "ray"
+    address: str | None = None
+    """Of a Ray cluster to join; without one, a local Ray is started."""
+    results: Path = Path("results")
+
+    def dispatcher(self) -> Dispatcher:
+        """Start, or connect to, what runs the jobs."""
+        return dispatcher(self.dispatch, self.address)
+
+
+def run(
+    task: Task, settings: Settings, site: Site, run_id: str = "", reporter: Reporter | None = None
+) -> Run:
+    """Measure a task as a new run; without a `run_id` it gets a readable one.
+
+    Raises `InvalidInput` or `Unavailable` before anything is measured. A trial that fails raises
+    nothing: it becomes a row with its status and error.
+    """
+    check_dispatch(site.dispatch)
+    plan = settings.plan(run_id or _readable_id(task), task, has_gpu=False)
+    manifest = Manifest(started_utc=timestamp(), plan=plan, environment=machine.describe())
+    with RunWriter.create(site.results, manifest) as writer:
+        try:
+            with closing(site.dispatcher()) as nodes:
+                if settings.devices == "auto" and nodes.has_gpu():
+                    writer.update(plan=settings.plan(plan.run, task, has_gpu=True))
+                _Session(writer, nodes, reporter or Silence()).carry_out(
+                    optional=DEVICES[1:] if settings.devices == "auto" else ()
+                )
+        except BaseException:
+            if not writer.folder.count_records():
+                writer.discard()
+            raise
+    return Run(plan.run, site.results)
+
+
+def resume(
+    run_id: str, site: Site, expected: Mapping[str, Any] = {}, reporter: Reporter | None = None
+) -> Run:
+    """Run the trials that a run still lacks, by its own plan.
+
+    `expected` holds fields of the `Plan` that the caller believes in. Raises `InvalidInput` if the
+    plan of the run differs from them: one run never mixes two tasks or two ways of measuring.
+    """
+    check_dispatch(site.dispatch)
+    with RunWriter.resume(site.results, run_id) as writer:
+        plan = writer.manifest.plan
+        problems = [
+            f"`{name}` differs: run `{run_id}` has {_tell(getattr(plan, name), value)}, "
+            f"not {_tell(value, getattr(plan, name))}; start a new run for that."
+            for name, value in expected.items()
+            if getattr(plan, name) != value
+        ]
+        if problems:
+            raise InvalidInput(*problems)
+        reporter = reporter or Silence()
+        for problem in writer.set_aside():
+            reporter.note(f"{problem} It was renamed to `.unreadable`, and its trial runs again.")
+        if Run(run_id, site.results).missing:
+            with closing(site.dispatcher()) as nodes:
+                _Session(writer, nodes, reporter).carry_out()
+        else:
+            reporter.note(f"run `{run_id}` is complete: nothing to do.")
+    return Run(run_id, site.results)
+
+
+def certify(task: Task, settings: Settings, site: Site) -> list[Certificate]:
+    """Hold backends against the reference, and nothing else. Raises as `run` does."""
+    check_dispatch(site.dispatch)
+    with closing(site.dispatcher()) as nodes:
+        plan = settings.plan("parity", task, has_gpu=nodes.has_gpu())
+        certificates, refusals = _outcomes(nodes.run([[plan.parity_job(arm)] for arm in plan.arms]))
+    _refuse(r for r in refusals if settings.devices != "auto" or r.job.device == "cpu")
+    return certificates
+
+
+def _outcomes(events: Iterator[Event]) -> tuple[list[Certificate], list[Refused]]:
+    """Sort the outcomes of parity jobs."""
+    outcomes = list(events)
+    return (
+        [event for event in outcomes if isinstance(event, Certificate)],
+        [event for event in outcomes if isinstance(event, Refused)],
+    )
+
+
+def _refuse(refusals: Iterable[Refused]) -> None:
+    messages = [refusal.message for refusal in refusals]
+    if messages:
+        raise Unavailable("\n".join(messages))
+
+
+class _Session:
+    """One go at the missing trials of a run."""
+
+    def __init__(self, writer: RunWriter, nodes: Dispatcher, reporter: Reporter) -> None:
+        self._writer = writer
+        self._nodes = nodes
+        self._reporter = reporter
+
+    def carry_out(self, optional: Sequence[Device] = ()) -> None:
+        """Certify the backends, run the trials, and write the tables, however it ends."""
+        missing = set(self._run().missing)
+        arms = self._certify(missing, optional)
+        plan = self._writer.manifest.plan
+        batches: list[list[TrialJob]] = []
+        for block in plan.blocks():
+            todo = [
+                job
+                for job in block
+                if job.trial in missing and Arm(backend=job.backend, device=job.device) in arms
+            ]
+            batches += [[job] for job in todo] if plan.packed else [todo] if todo else []
+        self._reporter.begin(sum(map(len, batches)), len(plan.arms) * len(plan.seeds))
+        try:
+            for event in self._events(batches):
+                if isinstance(event, Refused):
+                    _refuse([event])
+            self._writer.update(finished_utc=timestamp())
+        finally:
+            self._write_tables()
+
+    def _certify(self, missing: set[str], optional: Sequence[Device]) -> set[Arm]:
+        """Return the arms with missing trials that pass parity; record all certificates.
+
+        A backend that is not available on an `optional` device is left out of the plan.
+        """
+        plan = self._writer.manifest.plan
+        needed = [a for a in plan.arms if any(plan.trial_name(a, s) in missing for s in plan.seeds)]
+        jobs = [[plan.parity_job(arm)] for arm in needed]
+        certificates, refusals = _outcomes(self._events(jobs))
+        for refusal in [r for r in refusals if r.job.device in optional]:
+            self._reporter.note(f"left out: {refusal.message}")
+            plan = plan.without(Arm(backend=refusal.job.backend, device=refusal.job.device))
+            refusals.remove(refusal)
+        _refuse(refusals)
+        earlier = {(c.backend, c.device): c for c in self._writer.manifest.parity}
+        latest = earlier | {(c.backend, c.device): c for c in certificates}
+        self._writer.update(plan=plan, parity=tuple(latest.values()))
+        return {Arm(backend=c.backend, device=c.device) for c in certificates if c.passed}
+
+    def _events(self, batches: Sequence[Sequence[Job]]) -> Iterator[Event]:
+        with closing(self._nodes.run(batches)) as events:
+            for event in events:
+                if isinstance(event, Record):
+                    self._writer.add(event)
+                self._reporter.event(event)
+                yield event
+
+    def _run(self) -> Run:
+        return Run(self._writer.path.name, self._writer.path.parent)
+
+    def _write_tables(self) -> None:
+        run = self._run()
+        tables = {"trials": run.trials, "curves": run.curves, "steps": run.steps}
+        # A full disk has been reported by then, and the records are the truth.
+        with suppress(StoreError):
+            self._writer.write_tables(tables)
+
+
+def check_dispatch(name: str) -> None:
+    """Raise `InvalidInput` unless `name` is one of the dispatchers."""
+    if name not in NAMES:
+        raise UnknownName("dispatch", name, NAMES)
+
+
+def _readable_id(task: Task) -> str:
+    def kind(task: Task) -> tuple[float, int]:
+        return task.lag_weight, task.train_sign
+
+    preset = next((n for n in PRESETS if kind(Task.preset(n)) == kind(task)), "custom")
+    date, _, time = timestamp().removesuffix("+00:00").partition("T")
+    return f"{preset}-{date.replace('-', '')}-{time.replace(':', '')}"
+
+
+def _tell(value: Any, other: Any) -> str:
+    """Describe a value; of two tasks, only the fields in which they differ."""
+    if not isinstance(value, Task):
+        return f"{value}"
+    pairs = value.model_dump().items() ^ other.model_dump().items()
+    names = sorted({name for name, _ in pairs})
+    return ", ".join(f"{name}={getattr(value, name)}" for name in names)

@@ -1,0 +1,129 @@
+"""What a process of its own is started for, and what comes back from it.
+
+Both travel: as JSON to and from the process, and through whatever dispatches them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.record import Point, Record
+from harness.task import Task
+
+
+class _Job(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    task: Task
+    backend: str
+    device: Literal["cpu", "gpu"]
+    threads: int
+    exclusive: bool
+    """Nothing runs beside it on the node: it is pinned to `threads` cores of its own."""
+    timeout_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Say what it is, for a person."""
+        return f"{self.backend} on {self.device}"
+
+
+class ParityJob(_Job):
+    """Hold a backend against the reference."""
+
+    kind: Literal["parity"] = "parity"
+
+
+class TrialJob(_Job):
+    """Train once, on the clock."""
+
+    kind: Literal["trial"] = "trial"
+    run: str
+    trial: str
+    block: int
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """Say what it is, for a person."""
+        return f"{super().label}, seed {self.seed}"
+
+
+Job: TypeAlias = ParityJob | TrialJob
+
+
+class Check(BaseModel):
+    """One quantity held against the reference, in one precision: its worst element."""
+
+    model_config = ConfigDict(frozen=True)
+
+    quantity: Literal["outputs", "gradient", "losses", "trajectory"]
+    dtype: Literal["float32", "float64"]
+    element: str
+    """Where the error is largest, for example `W_hh[3, 1]`."""
+    got: float | None
+    want: float
+    error: float | None
+    """Relative: |got - want| over the larger of |want| and its array's root mean square."""
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the worst element is within the tolerance; an error of None is not finite."""
+        return self.error is not None and self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        got = "not finite" if self.got is None else f"{self.got:.10g}"
+        error = "not finite" if self.error is None else f"{self.error:.1e}"
+        return (
+            f"{self.quantity} in {self.dtype}: worst at {self.element}, got {got}, "
+            f"reference {self.want:.10g}, relative error {error} (allowed {self.tolerance:.0e})"
+        )
+
+
+class Certificate(BaseModel):
+    """The outcome of a parity job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backend: str
+    device: str
+    node: str
+    checks: tuple[Check, ...] = ()
+    error: str | None = None
+    """Why the comparison could not be finished, if it could not."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check ran and passed."""
+        return self.error is None and bool(self.checks) and all(c.passed for c in self.checks)
+
+    @property
+    def reason(self) -> str:
+        """The first thing that is wrong, as a sentence; empty if nothing is."""
+        return self.error or next((f"{c}" for c in self.checks if not c.passed), "")
+
+
+class Started(BaseModel):
+    """The process of a job is being started."""
+
+    job: Job
+
+
+class Progress(BaseModel):
+    """A trial reached a point of its convergence curve."""
+
+    job: TrialJob
+    point: Point
+
+
+class Refused(BaseModel):
+    """The backend or the device is not there, so the job cannot even begin."""
+
+    job: Job
+    message: str
+
+
+Event: TypeAlias = Started | Progress | Record | Certificate | Refused

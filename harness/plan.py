@@ -1,0 +1,95 @@
+"""The plan of a run: which trials there are, in which blocks, in which order.
+
+A block is one seed: every backend on every device, with the same data and initial parameters, on
+the same node, one after the other in random order. Ratios are formed inside blocks only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.jobs import ParityJob, TrialJob
+from harness.task import Task
+
+Device: TypeAlias = Literal["cpu", "gpu"]
+
+
+class Arm(BaseModel):
+    """A backend on a device: one of the things compared."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backend: str
+    device: Device
+
+    def __str__(self) -> str:
+        return f"{self.backend} on {self.device}"
+
+
+class Plan(BaseModel):
+    """What a run consists of; everything else about its trials follows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    task: Task
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    threads: int = 1
+    packed: bool = False
+    timeout_s: float | None = None
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends, each once."""
+        return tuple(dict.fromkeys(arm.backend for arm in self.arms))
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The devices, each once."""
+        return tuple(dict.fromkeys(arm.device for arm in self.arms))
+
+    def trial_name(self, arm: Arm, seed: int) -> str:
+        """Return the name of a trial, fit to be a file name."""
+        return f"seed{seed}-{arm.backend.replace(':', '.')}-{arm.device}"
+
+    def parity_job(self, arm: Arm) -> ParityJob:
+        """Return the job that holds an arm against the reference."""
+        return ParityJob(
+            task=self.task,
+            backend=arm.backend,
+            device=arm.device,
+            threads=self.threads,
+            exclusive=False,
+            timeout_s=self.timeout_s,
+        )
+
+    def blocks(self) -> Iterator[list[TrialJob]]:
+        """Yield the trials of each block in the order in which they run."""
+        for block, seed in enumerate(self.seeds):
+            # Random, so that no backend is always the one that warms or heats the machine, and
+            # the same again when the run is resumed.
+            order = random.Random(f"{self.run} {seed}").sample(self.arms, len(self.arms))
+            yield [self._job(block, seed, arm) for arm in order]
+
+    def without(self, arm: Arm) -> Plan:
+        """Return the plan less an arm."""
+        return self.model_copy(update={"arms": tuple(a for a in self.arms if a != arm)})
+
+    def _job(self, block: int, seed: int, arm: Arm) -> TrialJob:
+        return TrialJob(
+            run=self.run,
+            trial=self.trial_name(arm, seed),
+            block=block,
+            seed=seed,
+            task=self.task,
+            backend=arm.backend,
+            device=arm.device,
+            threads=self.threads,
+            exclusive=not self.packed,
+            timeout_s=self.timeout_s,
+        )

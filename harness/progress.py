@@ -1,0 +1,139 @@
+"""Tells a person how a run is going: live bars on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from harness import jobs
+from harness.jobs import Certificate, Event, Job, Started, TrialJob
+from harness.record import Record
+
+_LINES_PER_TRIAL = 4
+
+
+def reporter(console: Console) -> Lines | Bars:
+    """Return the reporter that suits the console."""
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Lines:
+    """A line for everything that happens, four for a training."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._number = 0
+        self._total = 0
+
+    def begin(self, trials: int, total: int) -> None:
+        """Say how much there is to do."""
+        self._number, self._total = total - trials, total
+        if trials < total:
+            self._say(f"{total - trials} of {total} trials are finished already")
+
+    def event(self, event: Event) -> None:
+        """Print what happened."""
+        match event:
+            case jobs.Progress(job=job, point=point):
+                every = job.task.epochs // _LINES_PER_TRIAL
+                if every and point.epoch % every < job.task.epochs_per_point < job.task.epochs:
+                    self._say(
+                        f"{job.label}: epoch {point.epoch}/{job.task.epochs}, "
+                        f"loss {point.train_loss:.3g}, mse {point.eval_mse:.3g}"
+                    )
+            case Certificate():
+                self._say(describe_certificate(event))
+            case Record():
+                self._number += 1
+                self._say(f"[{self._number}/{self._total}] {describe_record(event)}")
+
+    def note(self, message: str) -> None:
+        """Print a message."""
+        self._say(message)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _say(self, message: str) -> None:
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+class Bars(Lines):
+    """A bar for all trials and one for each that is running; outcomes scroll by above them."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[news]}"),
+            console=console,
+            transient=True,
+        )
+        self._all: TaskID | None = None
+        self._running: dict[Job, TaskID] = {}
+
+    def begin(self, trials: int, total: int) -> None:
+        """Show the bar of all trials."""
+        super().begin(trials, total)
+        self._all = self._bars.add_task("trials", total=total, completed=total - trials, news="")
+
+    def event(self, event: Event) -> None:
+        """Move the bars."""
+        match event:
+            case Started(job=job):
+                epochs = job.task.epochs if isinstance(job, TrialJob) else None
+                what = "starting" if epochs else "parity"
+                self._running[job] = self._bars.add_task(job.label, total=epochs, news=what)
+            case jobs.Progress(job=job, point=point):
+                news = f"loss {point.train_loss:.3g}  mse {point.eval_mse:.3g}"
+                self._bars.update(self._running[job], completed=point.epoch, news=news)
+            case Certificate() | Record():
+                self._finish(event)
+                super().event(event)
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def _finish(self, outcome: Certificate | Record) -> None:
+        ended = [job for job in self._running if _belongs(job, outcome)]
+        for job in ended:
+            self._bars.remove_task(self._running.pop(job))
+        if isinstance(outcome, Record) and self._all is not None:
+            self._bars.advance(self._all)
+
+
+def _belongs(job: Job, outcome: Certificate | Record) -> bool:
+    if isinstance(job, TrialJob):
+        return isinstance(outcome, Record) and job.trial == outcome.trial
+    return (job.backend, job.device) == (outcome.backend, outcome.device)
+
+
+def describe_certificate(certificate: Certificate) -> str:
+    """Say in a line whether a backend passed parity, and what is wrong if it did not."""
+    arm = f"parity: {certificate.backend} on {certificate.device}"
+    if not certificate.passed:
+        return f"{arm} FAILED: {certificate.reason}"
+    worst = {
+        dtype: max(c.error or 0 for c in certificate.checks if c.dtype == dtype)
+        for dtype in ("float64", "float32")
+    }
+    figures = ", ".join(f"{dtype} to {error:.0e}" for dtype, error in worst.items())
+    return f"{arm} passed ({figures})"
+
+
+def describe_record(record: Record) -> str:
+    """Say in a line how a trial ended."""
+    name = f"{record.backend} on {record.device}, seed {record.seed}: {record.status}"
+    last = record.points[-1] if record.points else None
+    figures = f", mse {last.eval_mse:.3g}, training {last.train_s:.2f} s" if last else ""
+    error = f": {record.error}" if record.error else ""
+    return f"{name}{figures}, {record.wall_s:.1f} s in all{error}"

@@ -1,0 +1,64 @@
+"""What a backend is: four methods, NumPy arrays in and out, and a state that only it can read.
+
+A backend knows nothing of AR(1) paths, Ray or clocks. The harness owns the data, the initial
+parameters, the clock and the evaluation, so that every backend gets the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.model import Model
+
+Array: TypeAlias = "NDArray[np.floating[Any]]"
+Params: TypeAlias = "Mapping[str, Array]"
+"""Parameters by name, with the names and shapes of `Model.shapes`."""
+
+State = TypeVar("State")
+
+
+class Backend(Protocol[State]):
+    """One framework's way to train the network of a `Model` on one device.
+
+    Arrays come and go in the dtype of the model, time first. Returning NumPy forces the device to
+    finish, so the caller's clock needs no call into the framework.
+    """
+
+    def init(self, params: Params) -> State:
+        """Build the state of a training that starts at `params`, with a fresh optimiser."""
+
+    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+        """Take E optimiser steps, one per epoch; `state` is consumed.
+
+        x_ETB: inputs [E, T+1, B]; y_ETB: targets [E, T, B]. The loss of an epoch is the mean
+        squared error between the last T outputs and the targets. Returns the new state and the
+        losses [E], each taken before that epoch's step.
+        """
+
+    def predict(self, state: State, x_TN: Array) -> Array:
+        """Return one output per step fed: inputs [T+1, N] to outputs [T+1, N]; keeps `state`."""
+
+    def params(self, state: State) -> Params:
+        """Return the current parameters; keeps `state`."""
+
+
+class BackendFactory(Protocol):
+    """What the entry-point group `harness.backends` holds: a class or a function.
+
+    Raises `harness.Unavailable` when the device ("cpu" or "gpu") is not there.
+    """
+
+    def __call__(self, model: Model, device: str) -> Backend[Any]: ...
+
+
+@runtime_checkable
+class ReportsGpuMemory(Protocol):
+    """Optional second protocol: a backend that knows the peak of its arrays on the GPU."""
+
+    def peak_gpu_mb(self) -> float:
+        """Return the most memory that arrays held on the GPU at once, in MB (10^6 bytes)."""

@@ -1,0 +1,77 @@
+"""The record of a finished trial: what was measured, and under what circumstances.
+
+Nothing in it is derived; `harness.tables` does that, so a better formula needs no new run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from harness.task import Task
+
+SCHEMA_VERSION = 1
+
+Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout"]
+
+# JSON has no NaN: a value that is not finite is stored as null and read back as NaN.
+Real: TypeAlias = Annotated[float, BeforeValidator(lambda v: float("nan") if v is None else v)]
+
+
+class Point(BaseModel):
+    """A point of the convergence curve."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    """Optimiser steps taken so far."""
+    train_s: float
+    """Steady training time so far."""
+    train_loss: Real
+    """Mean training loss since the point before."""
+    eval_mse: Real
+    """Mean squared error on the held-out paths, over t = 1..T."""
+
+
+class Record(BaseModel):
+    """A finished trial, whatever its status. Times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run: str
+    trial: str
+    block: int
+    backend: str
+    device: str
+    seed: int
+    task: Task
+
+    node: str
+    started_utc: str
+    wall_s: float
+    """From the start of the process to its end."""
+    threads: int
+    cores: tuple[int, ...] | None = None
+    """The cores that the process was pinned to; None if it was not."""
+    contended: bool
+    """Other trials may have run beside it."""
+
+    status: Status
+    error: str | None = None
+    details: str | None = None
+    """A traceback, or the last lines that the process printed."""
+
+    import_s: float | None = None
+    setup_s: float | None = None
+    first_call_s: float | None = None
+    """The throw-away first chunk and the first prediction: compilation and one chunk of work."""
+    eval_s: float | None = None
+    points: tuple[Point, ...] = ()
+    step_mse: tuple[Real, ...] = ()
+    """Mean squared error of the final evaluation at t = 1..T; empty unless the status is ok."""
+    peak_rss_mb: float | None = None
+    peak_gpu_mb: float | None = None
+    environment: dict[str, str] = {}
+    """Versions of the packages loaded, and settings that change speed or precision."""

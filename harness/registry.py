@@ -1,0 +1,68 @@
+"""Finds backends by name: the entry-point group `harness.backends`, or `module:Class`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from harness.errors import InvalidInput, Unavailable, UnknownName, did_you_mean
+from harness.protocol import BackendFactory
+
+GROUP = "harness.backends"
+
+
+def installed() -> Mapping[str, EntryPoint]:
+    """Return the installed backends by name, sorted; imports none of them."""
+    return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
+
+
+def check(name: str) -> None:
+    """Raise `InvalidInput` unless `name` is installed or names an attribute of a module found.
+
+    No framework is imported: whether it is there is for the node that trains to say.
+    """
+    if ":" not in name:
+        if name not in installed():
+            raise UnknownName("backend", name, installed(), hint=", or `module:Class`")
+        return
+    module, _, attribute = name.partition(":")
+    if not attribute.isidentifier():
+        raise InvalidInput(f"backend `{name}`: write `module:Class`.")
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise InvalidInput(f"backend `{name}`: there is no module `{module}` on the import path.")
+
+
+def load(name: str) -> BackendFactory:
+    """Import a backend, and with it its framework.
+
+    Raises `Unavailable` if it or a package it needs cannot be imported, and `InvalidInput` if the
+    module has no such attribute.
+    """
+    check(name)
+    point = EntryPoint(name, name, GROUP) if ":" in name else installed()[name]
+    try:
+        module = importlib.import_module(point.module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise Unavailable(
+            f"backend `{name}` needs the package `{package}`, which is not installed here; "
+            f"try `pip install {package}`."
+        ) from error
+    except Exception as error:
+        raise Unavailable(
+            f"backend `{name}` cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, point.attr):
+        public = [n for n in vars(module) if not n.startswith("_")]
+        raise InvalidInput(
+            f"backend `{name}`: module `{point.module}` has no `{point.attr}`"
+            f"{did_you_mean(point.attr, public)}."
+        )
+    return cast(BackendFactory, getattr(module, point.attr))

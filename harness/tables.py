@@ -1,0 +1,130 @@
+"""The three result tables, rebuilt from the records; all derived figures are defined here.
+
+trials: a row per trial. curves: a row per evaluation during training. steps: a row per time step
+of the final evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.record import Point, Record
+from harness.task import Task
+from harness.yardsticks import Yardsticks, yardsticks
+
+# Column names and their pandas types; nullable, so that a missing value does not change the type.
+TRIALS = {
+    "run": "string",
+    "trial": "string",
+    "block": "int64",
+    "backend": "string",
+    "device": "string",
+    "node": "string",
+    "seed": "int64",
+    "status": "string",
+    "error": "string",
+    "epochs": "int64",
+    "import_s": "float64",
+    "setup_s": "float64",
+    "first_call_s": "float64",
+    "train_s": "float64",
+    "eval_s": "float64",
+    "wall_s": "float64",
+    "epochs_per_s": "float64",
+    "final_mse": "float64",
+    "r2": "float64",
+    "lag_skill": "float64",
+    "epochs_to_lag": "Int64",
+    "seconds_to_lag": "float64",
+    "peak_rss_mb": "float64",
+    "peak_gpu_mb": "float64",
+    "threads": "int64",
+    "contended": "bool",
+}
+_KEY = {"trial": "string", "backend": "string", "device": "string", "seed": "int64"}
+CURVES = _KEY | {
+    "epoch": "int64",
+    "train_s": "float64",
+    "train_loss": "float64",
+    "eval_mse": "float64",
+}
+STEPS = _KEY | {
+    "t": "int64",
+    "mse": "float64",
+    "variance": "float64",
+    "memoryless": "float64",
+    "wrong_sign": "float64",
+}
+
+
+def trials_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Return a row per trial."""
+    return _frame([_trial_row(record) for record in records], TRIALS)
+
+
+def curves_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Return a row per evaluation during training."""
+    rows = [_key(r) | point.model_dump() for r in records for point in r.points]
+    return _frame(rows, CURVES)
+
+
+def steps_table(records: Sequence[Record], task: Task) -> pd.DataFrame:
+    """Return a row per time step of the final evaluation, with the yardsticks beside it."""
+    exact = yardsticks(task)
+    rows = [
+        _key(record)
+        | {
+            "t": t,
+            "mse": mse,
+            "variance": exact.variance[t - 1],
+            "memoryless": exact.memoryless[t - 1],
+            "wrong_sign": exact.wrong_sign[t - 1],
+        }
+        for record in records
+        for t, mse in enumerate(record.step_mse, start=1)
+    ]
+    return _frame(rows, STEPS)
+
+
+def _trial_row(record: Record) -> dict[str, Any]:
+    exact = _means(record.task)
+    last = record.points[-1] if record.points else None
+    mse = float(np.mean(record.step_mse)) if record.step_mse else None
+    lag = _first_below(record.points, exact["memoryless"])
+    measured = {
+        "epochs": last.epoch if last else 0,
+        "train_s": last.train_s if last else None,
+        "epochs_per_s": last.epoch / last.train_s if last and last.train_s else None,
+        "final_mse": mse,
+        "r2": None if mse is None else 1 - mse / exact["variance"],
+        # Without a lag term there is no lag to be learned.
+        "lag_skill": None
+        if mse is None or not exact["memoryless"]
+        else 1 - mse / exact["memoryless"],
+        "epochs_to_lag": lag.epoch if lag else None,
+        "seconds_to_lag": lag.train_s if lag else None,
+    }
+    return {name: measured.get(name, getattr(record, name, None)) for name in TRIALS}
+
+
+def _means(task: Task) -> dict[str, float]:
+    """Return the yardsticks averaged over t = 1..T, as the MSE is."""
+    exact: Yardsticks = yardsticks(task)
+    return {name: float(np.mean(value)) for name, value in vars(exact).items()}
+
+
+def _first_below(points: Sequence[Point], memoryless: float) -> Point | None:
+    """Return the first evaluation that no predictor without memory could reach."""
+    return next((point for point in points if point.eval_mse < memoryless), None)
+
+
+def _key(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _KEY}
+
+
+def _frame(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)

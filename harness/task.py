@@ -1,0 +1,90 @@
+"""The task specification: what is learned, by which network, how, and how it is scored.
+
+A `Task` validates and does nothing else: it touches no file, no clock and no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from harness.errors import UnknownName
+from harness.model import Model
+from harness.validation import Validated
+
+# The most input values a chunk may hold (64 MiB of float32): the length of a training does not
+# decide how much memory it needs.
+_CHUNK_VALUES = 2**24
+
+
+class Task(Validated):
+    """Teach a recurrent network `x_t^2 + lag_weight * x_{t-1}^2` on AR(1) paths.
+
+    The path is `x_0 = 0`, `x_t = rho*x_{t-1} + N(0, 1)`, t = 1..n_steps. The network sees one value
+    a step and is scored at t >= 1. Training aims at `x_t^2 + train_sign*lag_weight*x_{t-1}^2`;
+    evaluation always uses the plus sign.
+
+    Raises `InvalidInput` with a sentence for every bad field.
+    """
+
+    rho: float = Field(0.1, gt=-1, lt=1, description="AR(1) coefficient; |rho| < 1")
+    lag_weight: float = Field(0.1, description="w, the weight of the squared previous value")
+    train_sign: Literal[1, -1] = Field(1, description="sign of the lag term in the training target")
+    n_steps: int = Field(100, ge=1, description="T, the scored time steps of a path")
+    batch_size: int = Field(32, ge=1, description="paths in a batch, fresh at every epoch")
+    epochs: int = Field(1000, ge=1, description="optimiser steps")
+    hidden: int = Field(10, ge=1, description="units of the recurrent cell")
+    learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser")
+    optimiser: Literal["adam", "sgd"] = Field("adam", description="betas 0.9/0.999, eps 1e-8")
+    dtype: Literal["float32", "float64"] = Field("float32", description="of data and network")
+    eval_paths: int = Field(2000, ge=1, description="held-out paths, never trained on")
+    curve_points: int = Field(20, ge=1, description="most evaluations during a training")
+
+    @property
+    def epochs_per_point(self) -> int:
+        """Epochs between two evaluations: `epochs` over its largest divisor <= `curve_points`."""
+        return self.epochs // _largest_divisor(self.epochs, self.curve_points)
+
+    @property
+    def chunk_epochs(self) -> int:
+        """Epochs in one call of `Backend.train`; divides `epochs_per_point`, so all are equal."""
+        fit = max(1, _CHUNK_VALUES // ((self.n_steps + 1) * self.batch_size))
+        return _largest_divisor(self.epochs_per_point, fit)
+
+    @property
+    def model(self) -> Model:
+        """What a backend is told: the network and its optimiser, nothing of the data."""
+        return Model(
+            hidden=self.hidden,
+            optimiser=self.optimiser,
+            learning_rate=self.learning_rate,
+            dtype=self.dtype,
+        )
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> Task:
+        """Build a named preset with some fields changed. Raises `InvalidInput`."""
+        if name not in PRESETS:
+            raise UnknownName("preset", name, PRESETS)
+        return cls(**{**PRESETS[name], **changes})
+
+    @field_validator("train_sign", mode="before")
+    @classmethod
+    def _parse_sign(cls, value: object) -> object:
+        # A literal is compared, not parsed, and the command line sends text.
+        return int(value) if isinstance(value, str) and value in {"1", "+1", "-1"} else value
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "corrected": {},
+    "posted": {"train_sign": -1},
+    "no-lag": {"lag_weight": 0.0},
+    "strong-lag": {"lag_weight": 1.0},
+}
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return max(d for s in small for d in (s, number // s) if d <= limit)

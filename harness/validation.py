@@ -1,0 +1,52 @@
+"""The base of everything that a user fills in: refuses bad fields, all at once, in sentences."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from harness.errors import InvalidInput, did_you_mean
+
+
+class Validated(BaseModel):
+    """A frozen model that raises `InvalidInput` with a sentence for every bad or unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans_for_numbers(cls, value: object, info: Any) -> object:
+        # True is an int to Python: `epochs: yes` in a YAML file would train for one epoch.
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("should be a number or a name, not a boolean")
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise InvalidInput(*(_sentence(cls, e) for e in error.errors())) from None
+
+
+def _sentence(model: type[BaseModel], problem: Any) -> str:
+    """Turn one of pydantic's error details into a sentence: name, value got, what is allowed."""
+    if not problem["loc"]:
+        return f"expected a mapping of names to values, got {problem['input']!r}."
+    name, value = str(problem["loc"][0]), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        return f"unknown name `{name}`{did_you_mean(name, known)}; known: {', '.join(known)}."
+    allowed = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    names = re.findall(r"'(.+?)'", problem.get("ctx", {}).get("expected", ""))
+    return f"`{name}` = {value!r}: {allowed}{did_you_mean(str(value), names)}."

@@ -1,0 +1,74 @@
+"""The process of a job: `python -m harness.worker EVENTS REQUEST`, started by `harness.launch`.
+
+EVENTS is a file descriptor that takes one JSON line `[kind, value]` per event; REQUEST is JSON:
+the job and the cores to run on. Standard input is a lifeline: when it closes, whoever wanted the
+result is gone, and so is this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from typing import Any
+
+
+def main() -> None:
+    """Run the job in the request."""
+    events, request = int(sys.argv[1]), json.loads(sys.argv[2])
+    # Before anything is imported that counts the cores or starts threads.
+    if request["cores"] is not None:
+        os.sched_setaffinity(0, request["cores"])
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with os.fdopen(events, "w", buffering=1) as stream:
+        _run(request["job"], stream)
+    # All is reported: how long a framework takes to tear itself down, or whether it can, is no
+    # part of the result.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)
+
+
+def _run(request: dict[str, Any], stream: Any) -> None:
+    from pydantic import BaseModel
+
+    from harness import machine
+    from harness.errors import InvalidInput, Unavailable
+    from harness.jobs import ParityJob, TrialJob
+
+    def emit(kind: str, value: Any) -> None:
+        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        stream.write(json.dumps([kind, plain]) + "\n")
+
+    try:
+        if request["kind"] == "trial":
+            from harness import trial
+
+            trial.run(TrialJob.model_validate(request), emit)
+            emit("fields", {"peak_rss_mb": machine.peak_rss_mb()})
+        else:
+            from harness import parity, registry
+
+            job = ParityJob.model_validate(request)
+            emit("phase", "importing")
+            factory = registry.load(job.backend)
+            emit("phase", "in the parity check")
+            for check in parity.compare(factory, job.device, job.task):
+                emit("check", check)
+    except (InvalidInput, Unavailable) as error:
+        emit("refused", str(error))
+    except Exception as error:
+        emit("failed", [f"{type(error).__name__}: {error}", traceback.format_exc()])
+    emit("fields", {"environment": machine.describe() | machine.describe_process()})
+    emit("done", None)
+
+
+if __name__ == "__main__":
+    main()
