@@ -47,6 +47,10 @@ class Network(nn.Module):
         return output
 
 
+def _configure(name: str, value: Any) -> None:
+    jax.config.update(name, value)  # type: ignore[no-untyped-call]
+
+
 class State(NamedTuple):
     """A pytree of parameters and the optimiser's moments."""
 
@@ -60,9 +64,9 @@ class JaxBackend:
     def __init__(self, model: Model, device: str) -> None:
         # One platform, so that a CPU trial never wakes the GPU; full float32 products (no TF32);
         # double precision only where it is asked for.
-        jax.config.update("jax_platforms", "cuda" if device == "gpu" else "cpu")
-        jax.config.update("jax_default_matmul_precision", "highest")
-        jax.config.update("jax_enable_x64", model.dtype == "float64")
+        _configure("jax_platforms", "cuda" if device == "gpu" else "cpu")
+        _configure("jax_default_matmul_precision", "highest")
+        _configure("jax_enable_x64", model.dtype == "float64")
         try:
             jax.devices()
         except RuntimeError as error:
@@ -82,7 +86,7 @@ class JaxBackend:
             for key in path[:-1]:
                 branch = branch.setdefault(key, {})
             branch[path[-1]] = jnp.array(params[name].T if transposed else params[name])
-        return State(tree, self.optimiser.init(tree))
+        return State(tree, jax.jit(self.optimiser.init)(tree))
 
     def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
         """Scan the epochs of the chunk on the device."""
@@ -100,7 +104,8 @@ class JaxBackend:
             leaf = state.params
             for key in path:
                 leaf = leaf[key]
-            params[name] = np.array(leaf.T if transposed else leaf)
+            array = np.array(leaf)
+            params[name] = array.T if transposed else array
         return params
 
     def peak_gpu_mb(self) -> float:

@@ -36,8 +36,10 @@ class ReferenceBackend:
 
     def init(self, params: Params) -> State:
         """Copy the parameters to float64; the moments start at zero."""
-        exact = {name: np.array(value, np.float64) for name, value in params.items()}
-        zeros = {name: np.zeros_like(value) for name, value in exact.items()}
+        exact: dict[str, Array] = {
+            name: np.array(value, np.float64) for name, value in params.items()
+        }
+        zeros: dict[str, Array] = {name: np.zeros_like(value) for name, value in exact.items()}
         return State(exact, mean=zeros, square=dict(zeros))
 
     def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
@@ -98,7 +100,9 @@ class ReferenceBackend:
         h_BH = np.broadcast_to(params["h0"], (x_TB.shape[1], self.model.hidden))
         states = []
         for x_B in x_TB:
-            h_BH = np.tanh(x_B[:, None] * params["W_xh"][:, 0] + h_BH @ params["W_hh"].T + params["b_h"])
+            h_BH = np.tanh(
+                x_B[:, None] * params["W_xh"][:, 0] + h_BH @ params["W_hh"].T + params["b_h"]
+            )
             states.append(h_BH)
         h_TBH = np.stack(states)
         d_TBD = h_TBH @ params["W_1"].T + params["b_1"]

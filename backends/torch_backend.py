@@ -34,7 +34,7 @@ class Network(nn.Module):
         self.rnn = nn.RNN(input_size=1, hidden_size=hidden)
         self.head = nn.Sequential(nn.Linear(hidden, HEAD), nn.Linear(HEAD, 1))
         # nn.RNN adds two biases; the model has one, so the second stays at zero.
-        nn.init.zeros_(self.rnn.bias_hh_l0).requires_grad_(False)
+        nn.init.zeros_(self.rnn.get_parameter("bias_hh_l0")).requires_grad_(False)
 
     def forward(self, x_TB: torch.Tensor) -> torch.Tensor:
         """Return one output per step and path."""
@@ -62,7 +62,7 @@ class TorchBackend:
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
         self.dtype = torch.float64 if model.dtype == "float64" else torch.float32
         # float32 means float32: cuDNN would round the products of an RNN to TF32 by default.
-        torch.backends.fp32_precision = "ieee"
+        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
     def init(self, params: Params) -> State:
         """Build the network at `params` and its optimiser."""

@@ -49,7 +49,25 @@ _HOME = {
     "yardsticks": "yardsticks",
 }
 
-__all__ = [*sorted(_HOME)]  # noqa: PLE0604
+__all__ = [
+    "PRESETS",
+    "Backend",
+    "BackendFactory",
+    "ContractViolation",
+    "HarnessError",
+    "InvalidInput",
+    "Model",
+    "Run",
+    "StoreError",
+    "Task",
+    "Unavailable",
+    "UnknownName",
+    "Yardsticks",
+    "load",
+    "resume",
+    "run",
+    "yardsticks",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -46,7 +46,9 @@ _RESULTS = click.option(
     help="Folder of the runs.",
 )
 _TASK = _options(
-    click.option("--preset", metavar="NAME", help="corrected (default), posted, no-lag, strong-lag."),
+    click.option(
+        "--preset", metavar="NAME", help="corrected (default), posted, no-lag, strong-lag."
+    ),
     click.option(
         "--config", metavar="FILE", type=click.Path(path_type=Path), help="Task fields from YAML."
     ),
@@ -105,7 +107,7 @@ _FORMAT = click.option(
 )
 @click.version_option(package_name="harness", message="%(version)s")
 def cli() -> None:
-    """Compare deep-learning frameworks on one recurrent-network task.
+    r"""Compare deep-learning frameworks on one recurrent-network task.
 
     Teach a small RNN `x_t^2 + w*x_{t-1}^2` on AR(1) paths, with the same data and the same initial
     parameters in every framework, and compare accuracy and time.
@@ -131,8 +133,8 @@ def cli() -> None:
 @click.option("--run-id", metavar="ID", default="", help="Name of the new run.")
 @click.option("--resume", metavar="RUN", help="Run only the trials that RUN still lacks.")
 @click.pass_context
-def run(ctx: click.Context, resume: str | None, **options: Any) -> None:
-    """Measure backends on a task: parity first, then every trial on the clock.
+def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
+    r"""Measure backends on a task: parity first, then every trial on the clock.
 
     \b
     Examples:
@@ -173,7 +175,7 @@ def run(ctx: click.Context, resume: str | None, **options: Any) -> None:
 @_SITE
 @_FORMAT
 def parity(kind: str, **options: Any) -> None:
-    """Hold backends against the float64 reference: outputs, gradients, 20 Adam steps.
+    r"""Hold backends against the float64 reference: outputs, gradients, 20 Adam steps.
 
     \b
     Examples:
@@ -197,7 +199,9 @@ def parity(kind: str, **options: Any) -> None:
     click.echo(render(pd.DataFrame(rows, columns=columns), kind, _width()), nl=False)
     for certificate in certificates:
         if not certificate.passed:
-            click.echo(f"{certificate.backend} on {certificate.device}: {certificate.reason}", err=True)
+            click.echo(
+                f"{certificate.backend} on {certificate.device}: {certificate.reason}", err=True
+            )
     sys.exit(0 if all(c.passed for c in certificates) else FAILED)
 
 
@@ -213,7 +217,7 @@ def parity(kind: str, **options: Any) -> None:
 @_FORMAT
 @_RESULTS
 def show(run_id: str, name: str, kind: str, results: Path) -> None:
-    """Print the tables of a run.
+    r"""Print the tables of a run.
 
     \b
     Examples:
@@ -350,7 +354,7 @@ def _site(options: Mapping[str, Any]) -> Site:
 def _expected(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """Return what was said of the plan beside `--resume`, to be held against the run's own."""
     if "run_id" in given:
-        raise InvalidInput("`--run-id` names a new run and `--resume` an old one: give one of them.")
+        raise InvalidInput("`--run-id` names a new run, `--resume` an old one: give one of them.")
     expected: dict[str, Any] = {}
     if given & {"preset", "config", "changes"}:
         expected["task"] = _task(options)
@@ -364,7 +368,8 @@ def _print_run(run: Run) -> None:
     """Print all tables of a run, of the time steps only some."""
     for name in ("summary", "curves", "steps"):
         click.echo(_table(run, name, "table", some=True), nl=False)
-    click.echo(f"Results: {run.path}. All time steps: python -m harness show {run.path.name} --table steps")
+    name = run.path.name
+    click.echo(f"Results: {run.path}. All steps: python -m harness show {name} --table steps")
 
 
 def _table(run: Run, name: str, kind: str, some: bool = False) -> str:

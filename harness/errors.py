@@ -21,7 +21,7 @@ class HarnessError(Exception):
 
 
 class InvalidInput(HarnessError):
-    """The caller's input is refused before anything starts. `problems` holds a sentence for each."""
+    """The caller's input is refused before anything starts; `problems` has a sentence for each."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))

@@ -1,4 +1,4 @@
-"""Runs an experiment: parity first, then every trial, each result on disk as soon as it is there."""
+"""Runs an experiment: parity first, then every trial; each result is saved as it comes."""
 
 from __future__ import annotations
 

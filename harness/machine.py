@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 # Settings that change the speed or the precision of a framework, recorded with every trial.
-_RECORDED = ("OMP_", "MKL_", "OPENBLAS_", "NPROC", "XLA_", "JAX_", "TORCH", "CUDA_", "CUBLAS_", "NVIDIA_")
+_RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32")
 
 
 def node_name() -> str:
@@ -66,7 +67,7 @@ def describe_process() -> dict[str, str]:
     """Describe this process: versions of the packages it loaded, its priority and settings."""
     return {
         **{f"version:{name}": version for name, version in _loaded_versions().items()},
-        **{f"env:{k}": v for k, v in sorted(os.environ.items()) if k.startswith(_RECORDED)},
+        **{f"env:{k}": v for k, v in sorted(os.environ.items()) if _RECORDED.match(k)},
         "nice": str(os.nice(0)),
     }
 

@@ -97,9 +97,7 @@ def _outputs_and_gradient(case: _Case, factory: BackendFactory, device: str) -> 
 
 
 def _trajectory(case: _Case, factory: BackendFactory, device: str) -> _Observed:
-    backend = factory(
-        replace(case.model, optimiser="adam", learning_rate=_TRAJECTORY_RATE), device
-    )
+    backend = factory(replace(case.model, optimiser="adam", learning_rate=_TRAJECTORY_RATE), device)
     moved, losses = case.moved(backend, epochs=TRAJECTORY_STEPS // 2, calls=2)
     return {"losses": {"loss": losses}, "trajectory": moved}
 

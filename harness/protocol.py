@@ -53,7 +53,8 @@ class BackendFactory(Protocol):
     Raises `harness.Unavailable` when the device ("cpu" or "gpu") is not there.
     """
 
-    def __call__(self, model: Model, device: str) -> Backend[Any]: ...
+    def __call__(self, model: Model, device: str) -> Backend[Any]:
+        """Make a backend for `model` on `device`."""
 
 
 @runtime_checkable

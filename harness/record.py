@@ -11,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from harness.task import Task
 
-SCHEMA_VERSION = 1
+SchemaVersion: TypeAlias = Literal[1]
+SCHEMA_VERSION: SchemaVersion = 1
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout"]
 
@@ -39,7 +40,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     run: str
     trial: str
     block: int

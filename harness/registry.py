@@ -65,4 +65,4 @@ def load(name: str) -> BackendFactory:
             f"backend `{name}`: module `{point.module}` has no `{point.attr}`"
             f"{did_you_mean(point.attr, public)}."
         )
-    return cast(BackendFactory, getattr(module, point.attr))
+    return cast("BackendFactory", getattr(module, point.attr))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 FORMATS = ("table", "csv", "markdown", "json")
@@ -102,8 +103,10 @@ def _number(value: Any) -> str:
         return value
     if pd.isna(value):
         return "-"
-    if isinstance(value, bool | int) or float(value).is_integer():
-        return f"{int(value)}" if not isinstance(value, bool) else str(value)
+    if isinstance(value, bool | np.bool):
+        return "yes" if value else "no"
+    if float(value).is_integer():
+        return f"{int(value)}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -123,7 +126,7 @@ def _terminal(frame: pd.DataFrame, width: int, title: str) -> str:
             parts.append([first])
         parts[-1].append(column)
     drawn = "\n".join(_draw(frame[part], widths) for part in parts)
-    return f"{title}\n{drawn}\n"
+    return (f"{title}\n" if title else "") + f"{drawn}\n"
 
 
 def _draw(frame: pd.DataFrame, widths: dict[str, int]) -> str:

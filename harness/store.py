@@ -14,14 +14,14 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import HarnessError, InvalidInput, StoreError, UnknownName
 from harness.jobs import Certificate
 from harness.plan import Plan
-from harness.record import SCHEMA_VERSION, Record
+from harness.record import SCHEMA_VERSION, Record, SchemaVersion
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,7 +34,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     started_utc: str
     finished_utc: str | None = None
     plan: Plan
@@ -58,7 +58,9 @@ class RunFolder:
         try:
             return Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError, HarnessError) as error:
-            raise InvalidInput(f"`{path}` cannot be read as a manifest: {_brief(error)}.") from error
+            raise InvalidInput(
+                f"`{path}` cannot be read as a manifest: {_brief(error)}."
+            ) from error
 
     def count_records(self) -> int:
         """Return how many trials have finished, without reading them."""
@@ -86,7 +88,9 @@ class RunFolder:
 
 def run_folders(results: Path) -> list[RunFolder]:
     """Return the runs in a results folder, by name."""
-    return [RunFolder(results, path.parent.name) for path in sorted(results.glob("*/manifest.json"))]
+    return [
+        RunFolder(results, path.parent.name) for path in sorted(results.glob("*/manifest.json"))
+    ]
 
 
 class RunWriter:
@@ -112,7 +116,9 @@ class RunWriter:
                 f"or choose another `--run-id`."
             ) from None
         except (OSError, StoreError) as error:
-            raise InvalidInput(f"the results folder `{results}` cannot be written: {error}.") from error
+            raise InvalidInput(
+                f"the results folder `{results}` cannot be written: {error}."
+            ) from error
         return writer
 
     @classmethod

@@ -43,7 +43,7 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
     ok = trials[trials["status"] == "ok"]
     rows = []
     for arm, group in trials.groupby(ARM, sort=False):
-        mine = ok.loc[ok.index.isin(group.index)]
+        mine = _of_arm(ok, arm)
         row: dict[str, Any] = dict(zip(ARM, arm, strict=True))
         row |= {"seeds": len(mine), "trials": len(group)}
         for name in _SPREAD:
@@ -52,13 +52,15 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
         row["lag_seeds"] = int(mine["epochs_to_lag"].notna().sum())
         row["contended"] = bool(group["contended"].any())
         rows.append(row)
-    summary = pd.DataFrame(rows)
-    if summary.empty:
-        return summary
-    summary = summary.sort_values("epochs_per_s", ascending=False, ignore_index=True)
-    fastest = ok.loc[(ok[ARM] == summary.loc[0, ARM]).all(axis=1)]
-    ratios = [_time_ratio(ok.loc[(ok[ARM] == row[ARM]).all(axis=1)], fastest) for _, row in summary.iterrows()]
-    return summary.join(pd.DataFrame(ratios))
+    if not rows:
+        return pd.DataFrame()
+    summary = pd.DataFrame(rows).sort_values("epochs_per_s", ascending=False, ignore_index=True)
+    arms = [_of_arm(ok, tuple(row)) for row in summary[ARM].to_numpy()]
+    return summary.join(pd.DataFrame([_time_ratio(arm, fastest=arms[0]) for arm in arms]))
+
+
+def _of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
+    return trials[(trials[ARM] == list(arm)).all(axis=1)]
 
 
 def _time_ratio(trials: pd.DataFrame, fastest: pd.DataFrame) -> dict[str, float]:
@@ -103,13 +105,14 @@ def curves_by_arm(curves: pd.DataFrame) -> pd.DataFrame:
         _side_by_side(curves, "epoch", "train_s", " s"),
     ]
     joined = pd.concat(parts, axis=1)
-    return joined[sorted(joined.columns, key=lambda c: c.rpartition(" ")[0])].reset_index()
+    by_arm = sorted(map(str, joined.columns), key=lambda name: name.rpartition(" ")[0])
+    return joined[by_arm].reset_index()
 
 
 def _side_by_side(table: pd.DataFrame, index: str, values: str, suffix: str = "") -> pd.DataFrame:
     """Average over seeds; a column per backend, its device named where there are several."""
     means = table.groupby([index, *ARM], sort=False)[values].mean().unstack(ARM)
     one_device = table["device"].nunique() == 1
-    names = [backend if one_device else f"{backend} {device}" for backend, device in means.columns]
-    means.columns = pd.Index([name + suffix for name in names])
+    arms = means.columns.to_list()
+    means.columns = pd.Index([(arm[0] if one_device else " ".join(arm)) + suffix for arm in arms])
     return means.sort_index()

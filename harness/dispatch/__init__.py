@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from harness.errors import UnknownName
@@ -17,7 +17,7 @@ class Dispatcher(Protocol):
     def has_gpu(self) -> bool:
         """Say whether any node has a GPU to offer."""
 
-    def run(self, batches: Sequence[Sequence[Job]]) -> Iterator[Event]:
+    def run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
         """Run the jobs; those of a batch in order, one after the other, on one node.
 
         A node runs nothing beside a batch with an exclusive job. Each job yields `Started`, any

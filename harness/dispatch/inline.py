@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness import machine
@@ -19,7 +19,7 @@ class InlineDispatcher:
         """Say whether this machine has a GPU."""
         return machine.has_gpu()
 
-    def run(self, batches: Sequence[Sequence[Job]]) -> Iterator[Event]:
+    def run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
         """Run the jobs in threads that do nothing but wait for their processes."""
         events: queue.SimpleQueue[Event | Future[None]] = queue.SimpleQueue()
         stop = threading.Event()

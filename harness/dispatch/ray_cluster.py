@@ -6,9 +6,11 @@ events on, so the numbers do not depend on who dispatched.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +24,10 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness import machine
+from harness.dispatch.inline import InlineDispatcher
 from harness.errors import Unavailable
-from harness.jobs import Certificate, Event, Job, Progress, Refused, Started
+from harness.jobs import Certificate, Event, Job, ParityJob, Progress, Refused, Started
 from harness.launch import execute, lost
 from harness.record import Point, Record
 
@@ -40,37 +44,41 @@ def _execute_batch(batch: Sequence[Job]) -> Iterator[Event]:
 class RayDispatcher:
     """Joins the cluster at `address` (or RAY_ADDRESS), or starts a local Ray of its own.
 
-    Raises `Unavailable` if there is no such cluster.
+    A local Ray takes seconds of all cores to start. This machine is its only node, so parity jobs
+    run here without it, and it starts once they leave a core free. Raises `Unavailable` if there
+    is no cluster at the address.
     """
 
     def __init__(self, address: str | None = None) -> None:
         address = address or os.environ.get("RAY_ADDRESS")
+        # In a notebook, Ray may be running already: it is used and left running.
         self._owned = not ray.is_initialized()
-        if not self._owned:
-            return
-        embedded = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-        try:
-            ray.init(
-                address=address or "local",
-                logging_level="error",
-                log_to_driver=False,
-                **({} if address else embedded),
-            )
-        except (OSError, RuntimeError, ValueError, RayError) as error:
-            reason = str(error).partition("\n")[0]
-            raise Unavailable(f"Ray at `{address or 'local'}` cannot be used: {reason}") from error
+        self._local = self._owned and address is None
+        # The processes of a local Ray die with the thread that started them; `close` ends it.
+        self._starter = ThreadPoolExecutor(max_workers=1)
+        self._started: Future[None] | None = None
+        if self._owned and not self._local:
+            _connect(address)
 
     def has_gpu(self) -> bool:
-        """Say whether a node of the cluster has a GPU."""
-        return ray.cluster_resources().get("GPU", 0) >= 1
+        """Say whether a node has a GPU."""
+        return machine.has_gpu() if self._local else _has_gpu(_nodes())
 
-    def run(self, batches: Sequence[Sequence[Job]]) -> Iterator[Event]:
+    def run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
         """Run the batches as Ray tasks; an exclusive one claims every core of a node."""
+        if self._local and all(isinstance(job, ParityJob) for batch in batches for job in batch):
+            for event in InlineDispatcher().run(batches):
+                if isinstance(event, Certificate):
+                    self._start()
+                yield event
+            return
+        if self._local:
+            self._start().result()
         waiting = deque(batches)
         running: dict[Any, _Running] = {}
         try:
             while waiting or running:
-                yield from _start(waiting, running)
+                yield from _send(waiting, running)
                 ready, _ = ray.wait(list(running), timeout=1.0) if running else ([], [])
                 for stream in ready:
                     yield from _receive(stream, running, waiting)
@@ -80,8 +88,42 @@ class RayDispatcher:
 
     def close(self) -> None:
         """Stop the local Ray, or leave the cluster."""
+        if self._started:
+            self._started.exception()  # Wait until it is there before it is stopped.
         if self._owned:
             ray.shutdown()
+        self._starter.shutdown()
+
+    def _start(self) -> Future[None]:
+        self._started = self._started or self._starter.submit(_connect, None)
+        return self._started
+
+
+def _connect(address: str | None) -> None:
+    embedded: dict[str, Any] = {
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    try:
+        ray.init(
+            address=address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **({} if address else embedded),
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        reason = str(error).partition("\n")[0]
+        raise Unavailable(f"Ray at `{address or 'local'}` cannot be used: {reason}") from error
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Return the nodes that can run something now."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
+
+
+def _has_gpu(nodes: Sequence[dict[str, Any]]) -> bool:
+    return any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
 
 
 @dataclass
@@ -93,9 +135,9 @@ class _Running:
     points: list[Point] = field(default_factory=list)
 
 
-def _start(waiting: deque[Sequence[Job]], running: dict[Any, _Running]) -> Iterator[Event]:
+def _send(waiting: deque[Sequence[Job]], running: dict[Any, _Running]) -> Iterator[Event]:
     """Send off every waiting batch for which there is room; refuse those that no node can take."""
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    nodes = _nodes()
     for batch in list(waiting):
         gpus = int(any(job.device == "gpu" for job in batch))
         able = [node for node in nodes if node["Resources"].get("GPU", 0) >= gpus]
@@ -105,7 +147,10 @@ def _start(waiting: deque[Sequence[Job]], running: dict[Any, _Running]) -> Itera
             waiting.remove(batch)
             continue
         if not any(job.exclusive for job in batch):
-            options = {"num_cpus": max(job.threads for job in batch), "num_gpus": gpus}
+            options: dict[str, Any] = {
+                "num_cpus": max(job.threads for job in batch),
+                "num_gpus": gpus,
+            }
             node = None
         else:
             busy = {r.node["NodeID"] for r in running.values() if r.node}
