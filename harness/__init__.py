@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.protocol import Backend, BackendFactory
     from harness.results import Run
     from harness.task import PRESETS, Task
-    from harness.yardsticks import Yardsticks, yardsticks
+    from harness.yardstick import Yardsticks, yardsticks
 
 _HOME = {
     "Backend": "protocol",
@@ -42,11 +42,11 @@ _HOME = {
     "Task": "task",
     "Unavailable": "errors",
     "UnknownName": "errors",
-    "Yardsticks": "yardsticks",
+    "Yardsticks": "yardstick",
     "load": "api",
     "resume": "api",
     "run": "api",
-    "yardsticks": "yardsticks",
+    "yardsticks": "yardstick",
 }
 
 __all__ = [

@@ -26,12 +26,11 @@ TOLERANCE: Mapping[Literal["float32", "float64"], float] = {"float64": 1e-9, "fl
 TRAJECTORY_STEPS = 20
 # Not the default: a backend that ignores the rate it was told must not pass.
 _TRAJECTORY_RATE = 3e-3
-# The comparison needs no more than this, however long the task's paths are.
-_MOST_STEPS, _MOST_PATHS = 32, 32
+_STEPS, _PATHS, _OFFSET = 32, 32, 10
 # Adam divides by the size of the gradient, so among very many parameters one whose gradient happens
 # to vanish moves by rounding alone. The optimiser works element by element: a small network shows
 # it whole. Outputs and gradients are compared at the size of the task.
-_MOST_HIDDEN_TRAJECTORY = 16
+_TRAJECTORY_HIDDEN = 16
 
 
 def compare(factory: BackendFactory, device: str, task: Task) -> Iterator[Check]:
@@ -43,9 +42,9 @@ def compare(factory: BackendFactory, device: str, task: Task) -> Iterator[Check]
     for dtype, tolerance in TOLERANCE.items():
         for observe, hidden in (
             (_outputs_and_gradient, task.hidden),
-            (_trajectory, min(task.hidden, _MOST_HIDDEN_TRAJECTORY)),
+            (_trajectory, _TRAJECTORY_HIDDEN),
         ):
-            case = _Case(replace(task.model, dtype=dtype, hidden=hidden), task)
+            case = _Case(replace(task.model, dtype=dtype, hidden=hidden))
             got, want = observe(case, factory, device), observe(case, reference, "cpu")
             for quantity in want:
                 yield _worst(quantity, got[quantity], want[quantity], dtype, tolerance)
@@ -58,21 +57,20 @@ _Observed: TypeAlias = dict[_Quantity, Params]
 class _Case:
     """Random parameters and data, the same for every backend."""
 
-    def __init__(self, model: Model, task: Task) -> None:
+    def __init__(self, model: Model) -> None:
         rng = np.random.default_rng(20230801)
 
         def draw(*shape: int) -> Array:
             return rng.standard_normal(shape).astype(model.dtype)
 
-        n_steps, paths = min(task.n_steps, _MOST_STEPS), min(task.batch_size, _MOST_PATHS)
         self.model = model
         self.params = {
             name: draw(*shape) / np.sqrt(shape[-1]).astype(model.dtype)
             for name, shape in model.shapes.items()
         }
-        self.x_ETB = draw(TRAJECTORY_STEPS, n_steps + 1, paths)
-        # Targets away from zero give every parameter a gradient well above rounding.
-        self.y_ETB = draw(TRAJECTORY_STEPS, n_steps, paths) + 2
+        self.x_ETB = draw(TRAJECTORY_STEPS, _STEPS + 1, _PATHS)
+        # Targets away from zero give every parameter a gradient well above its own rounding.
+        self.y_ETB = draw(TRAJECTORY_STEPS, _STEPS, _PATHS) + _OFFSET
 
     def moved(self, backend: Backend[Any], epochs: int, calls: int) -> tuple[Params, Array]:
         """Train for calls x epochs steps; return how far each parameter fell, and the losses."""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness.record import Point, Record
 from harness.task import Task
-from harness.yardsticks import Yardsticks, yardsticks
+from harness.yardstick import Yardsticks, yardsticks
 
 # Column names and their pandas types; nullable, so that a missing value does not change the type.
 TRIALS = {

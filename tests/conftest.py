@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Small enough to train in a fraction of a second, long enough for late faults to show.
+TINY = (
+    "--set", "n_steps=5", "--set", "batch_size=4", "--set", "epochs=100", "--set", "curve_points=10",
+    "--set", "eval_paths=20",
+)  # fmt: skip
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """Run the command line as a user does, in a process of its own, with output to pipes."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            env=os.environ | environment,
+        )
+
+    return run
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "harness", *map(str, arguments)]

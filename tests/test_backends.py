@@ -1,0 +1,91 @@
+"""One table of backends, each held to the protocol and to the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness import Task, parity, registry
+from harness.data import initial_params, training_chunk
+from harness.protocol import Array, Backend
+
+NAMES = ["jax", "reference", "torch"]
+TASKS = [
+    pytest.param(Task(), id="default"),
+    pytest.param(Task(hidden=64, batch_size=5, n_steps=7), id="wide"),
+    pytest.param(Task(hidden=1, batch_size=1, n_steps=1), id="smallest"),
+]
+
+
+def test_the_table_is_complete() -> None:
+    assert set(NAMES) <= set(registry.installed())
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_parity(name: str, task: Task) -> None:
+    checks = list(parity.compare(registry.load(name), "cpu", task))
+    assert {(c.quantity, c.dtype) for c in checks} == {
+        (quantity, dtype)
+        for quantity in ("outputs", "gradient", "losses", "trajectory")
+        for dtype in ("float32", "float64")
+    }
+    assert not [str(c) for c in checks if not c.passed]
+
+
+def trained(name: str, task: Task, chunk: int, seed: int = 0) -> tuple[dict[str, Array], Array]:
+    backend: Backend[object] = registry.load(name)(task.model, "cpu")
+    state = backend.init(initial_params(task.model, seed))
+    losses = []
+    for first in range(0, task.epochs, chunk):
+        state, losses_E = backend.train(state, *training_chunk(task, seed, first, chunk))
+        losses.append(losses_E)
+    return dict(backend.params(state)), np.concatenate(losses)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(name: str) -> None:
+    task = Task(epochs=10, n_steps=20)
+    params, losses = trained(name, task, chunk=5)
+    again, losses_again = trained(name, task, chunk=5)
+    np.testing.assert_array_equal(losses, losses_again)
+    for key, value in params.items():
+        np.testing.assert_array_equal(value, again[key])
+    assert not np.array_equal(losses, trained(name, task, chunk=5, seed=1)[1])
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("name", NAMES)
+def test_how_the_epochs_are_cut_into_chunks_does_not_matter(name: str, optimiser: str) -> None:
+    task = Task(epochs=12, n_steps=10, optimiser=optimiser, dtype="float64")  # type: ignore[arg-type]
+    _, losses = trained(name, task, chunk=12)
+    _, cut = trained(name, task, chunk=3)
+    np.testing.assert_allclose(losses, cut, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_and_predicting_leave_what_they_were_given_alone(name: str) -> None:
+    task = Task(epochs=4, n_steps=10)
+    backend = registry.load(name)(task.model, "cpu")
+    params = initial_params(task.model, 0)
+    x_ETB, y_ETB = training_chunk(task, 0, 0, 4)
+    copies = [array.copy() for array in (*params.values(), x_ETB, y_ETB)]
+    state = backend.init(params)
+    state, _ = backend.train(state, x_ETB, y_ETB)
+    first = backend.predict(state, x_ETB[0])
+    np.testing.assert_array_equal(first, backend.predict(state, x_ETB[0]))
+    for array, copy in zip((*params.values(), x_ETB, y_ETB), copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_a_missing_gpu_is_one_clear_line(name: str) -> None:
+    from harness import machine
+    from harness.errors import Unavailable
+
+    if machine.has_gpu():
+        pytest.skip("this machine has a GPU")
+    if name == "jax":
+        pytest.skip("JAX chooses its platform once per process: tested through the command line")
+    with pytest.raises(Unavailable, match=f"backend `{name}`"):
+        registry.load(name)(Task().model, "gpu")

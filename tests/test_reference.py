@@ -1,0 +1,71 @@
+"""The reference against finite differences and the formulas of the papers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.reference import ReferenceBackend
+from harness import Model
+from harness.protocol import Array
+
+
+def draw(model: Model, seed: int, steps: int = 4, batch: int = 3) -> tuple[dict[str, Array], Array, Array]:
+    rng = np.random.default_rng(seed)
+    params = {name: rng.standard_normal(shape) * 0.7 for name, shape in model.shapes.items()}
+    return params, rng.standard_normal((steps + 1, batch)), rng.standard_normal((steps, batch))
+
+
+@given(seed=st.integers(0, 10**6), hidden=st.integers(1, 4))
+@settings(max_examples=10, deadline=None)
+def test_the_gradient_is_that_of_the_loss(seed: int, hidden: int) -> None:
+    model = Model(hidden=hidden, dtype="float64")
+    backend = ReferenceBackend(model, "cpu")
+    params, x_TB, y_TB = draw(model, seed)
+    _, gradient = backend.loss_and_gradient(params, x_TB, y_TB)
+    step = 1e-6
+    for name, value in params.items():
+        for index in np.ndindex(value.shape):
+            losses = []
+            for sign in (1, -1):
+                moved = value.copy()
+                moved[index] += sign * step
+                losses.append(backend.loss_and_gradient(params | {name: moved}, x_TB, y_TB)[0])
+            difference = (losses[0] - losses[1]) / (2 * step)
+            assert gradient[name][index] == pytest.approx(difference, rel=1e-5, abs=1e-7)
+
+
+def test_the_loss_is_that_of_the_predictions_after_the_first_step() -> None:
+    model = Model(hidden=3, dtype="float64")
+    backend = ReferenceBackend(model, "cpu")
+    params, x_TB, y_TB = draw(model, 0)
+    state = backend.init(params)
+    expected = np.mean((backend.predict(state, x_TB)[1:] - y_TB) ** 2)
+    _, losses = backend.train(state, x_TB[None], y_TB[None])
+    assert losses == pytest.approx([expected])
+
+
+def test_the_network_is_the_one_that_the_model_describes() -> None:
+    model = Model(hidden=2, dtype="float64")
+    params, x_TB, _ = draw(model, 0, steps=1, batch=1)
+    h = params["h0"]
+    for x in x_TB[:, 0]:
+        h = np.tanh(params["W_xh"] @ [x] + params["W_hh"] @ h + params["b_h"])
+        head = params["W_1"] @ h + params["b_1"]
+        output = params["W_2"] @ head + params["b_2"]
+    backend = ReferenceBackend(model, "cpu")
+    assert backend.predict(backend.init(params), x_TB)[-1] == pytest.approx(output)
+
+
+def test_the_first_step_of_adam_is_the_learning_rate() -> None:
+    # With bias correction, the first step is rate * g / (|g| + eps).
+    model = Model(hidden=2, dtype="float64", learning_rate=0.01)
+    backend = ReferenceBackend(model, "cpu")
+    params, x_TB, y_TB = draw(model, 1)
+    _, gradient = backend.loss_and_gradient(params, x_TB, y_TB)
+    state, _ = backend.train(backend.init(params), x_TB[None], y_TB[None])
+    for name, g in gradient.items():
+        expected = params[name] - 0.01 * g / (np.abs(g) + 1e-8)
+        np.testing.assert_allclose(backend.params(state)[name], expected, rtol=1e-12)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from harness import InvalidInput, Task
+
+
+def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
+    assert Task().model_dump() == {
+        "rho": 0.1,
+        "lag_weight": 0.1,
+        "train_sign": 1,
+        "n_steps": 100,
+        "batch_size": 32,
+        "epochs": 1000,
+        "hidden": 10,
+        "learning_rate": 1e-3,
+        "optimiser": "adam",
+        "dtype": "float32",
+        "eval_paths": 2000,
+        "curve_points": 20,
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "lag_weight", "train_sign"),
+    [("corrected", 0.1, 1), ("posted", 0.1, -1), ("no-lag", 0.0, 1), ("strong-lag", 1.0, 1)],
+)
+def test_presets(preset: str, lag_weight: float, train_sign: int) -> None:
+    assert Task.preset(preset) == Task(lag_weight=lag_weight, train_sign=train_sign)
+
+
+def test_a_preset_can_be_changed() -> None:
+    assert Task.preset("posted", epochs=7) == Task(train_sign=-1, epochs=7)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rho", 1.0),
+        ("rho", -1.0),
+        ("rho", float("nan")),
+        ("lag_weight", float("inf")),
+        ("lag_weight", "much"),
+        ("train_sign", 0),
+        ("train_sign", [1]),
+        ("n_steps", 0),
+        ("batch_size", 2.5),
+        ("epochs", -1),
+        ("epochs", True),
+        ("hidden", None),
+        ("learning_rate", 0),
+        ("optimiser", "adagrad"),
+        ("dtype", "bfloat16"),
+        ("eval_paths", 0),
+        ("curve_points", 0),
+    ],
+)
+def test_a_bad_value_is_refused_by_name_with_the_value_got(field: str, value: object) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        Task(**{field: value})  # type: ignore[arg-type]
+    assert str(refusal.value).startswith(f"`{field}` = {value!r}: ")
+
+
+def test_every_bad_field_is_reported_at_once() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        Task(rho=2, epochs=0, lag_wieght=1)  # type: ignore[call-arg]
+    assert len(refusal.value.problems) == 3
+    assert "did you mean `lag_weight`?" in str(refusal.value)
+
+
+def test_an_unknown_choice_names_the_nearest() -> None:
+    with pytest.raises(InvalidInput, match="did you mean `float32`"):
+        Task(dtype="float23")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="did you mean `posted`"):
+        Task.preset("postd")
+
+
+@pytest.mark.parametrize("text", ["-1", "1", "+1"])
+def test_text_from_the_command_line_is_understood(text: str) -> None:
+    assert Task(train_sign=text, learning_rate="1e-2") == Task(  # type: ignore[arg-type]
+        train_sign=int(text),  # type: ignore[arg-type]
+        learning_rate=0.01,
+    )
+
+
+def test_a_task_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Task().epochs = 5  # type: ignore[misc]
+
+
+@given(epochs=st.integers(1, 10**6), points=st.integers(1, 200), steps=st.integers(1, 10**4))
+def test_chunks_are_equal_and_fill_the_curve(epochs: int, points: int, steps: int) -> None:
+    task = Task(epochs=epochs, curve_points=points, n_steps=steps)
+    assert task.epochs % task.epochs_per_point == 0
+    assert task.epochs // task.epochs_per_point <= points
+    assert task.epochs_per_point % task.chunk_epochs == 0
+
+
+def test_a_long_training_is_cut_into_chunks_that_fit_the_memory() -> None:
+    task = Task(epochs=1_000_000)
+    values = task.chunk_epochs * (task.n_steps + 1) * task.batch_size
+    assert values <= 2**24
