@@ -10,10 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Small enough to train in a fraction of a second, long enough for late faults to show.
-TINY = (
-    "--set", "n_steps=5", "--set", "batch_size=4", "--set", "epochs=100", "--set", "curve_points=10",
-    "--set", "eval_paths=20",
-)  # fmt: skip
+_TINY = {"n_steps": 5, "batch_size": 4, "epochs": 100, "curve_points": 10, "eval_paths": 20}
+TINY = [argument for field in _TINY.items() for argument in ("--set", "{}={}".format(*field))]
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

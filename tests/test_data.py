@@ -11,7 +11,11 @@ from harness.data import evaluation_paths, initial_params, training_chunk
 TASK = Task(n_steps=6, batch_size=3, eval_paths=5)
 
 
-@given(seed=st.integers(0, 2**32), first=st.integers(0, 10**9), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))  # fmt: skip
+@given(
+    seed=st.integers(0, 2**32),
+    first=st.integers(0, 10**9),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+)
 @settings(max_examples=50)
 def test_chunking_changes_nothing(seed: int, first: int, sizes: list[int]) -> None:
     whole = training_chunk(TASK, seed, first, sum(sizes))

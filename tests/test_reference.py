@@ -12,7 +12,9 @@ from harness import Model
 from harness.protocol import Array
 
 
-def draw(model: Model, seed: int, steps: int = 4, batch: int = 3) -> tuple[dict[str, Array], Array, Array]:
+def draw(
+    model: Model, seed: int, steps: int = 4, batch: int = 3
+) -> tuple[dict[str, Array], Array, Array]:
     rng = np.random.default_rng(seed)
     params = {name: rng.standard_normal(shape) * 0.7 for name, shape in model.shapes.items()}
     return params, rng.standard_normal((steps + 1, batch)), rng.standard_normal((steps, batch))

@@ -1,0 +1,103 @@
+"""Data flows one way: which module may import which is written down here."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("*.py")])
+
+# From the bottom up: a module imports only from layers below its own.
+LAYERS = [
+    {"errors", "model", "protocol", "clock", "machine", "testing"},
+    {"validation", "contract", "registry"},
+    {"task"},
+    {"yardstick", "data", "record"},
+    {"jobs"},
+    {"parity", "trial", "plan"},
+    {"worker", "launch", "store"},
+    {"tables", "dispatch.inline"},
+    {"results", "summary", "dispatch.ray_cluster"},
+    {"dispatch", "progress", "render"},
+    {"experiment"},
+    {"api"},
+    {"cli"},
+    {"", "__main__"},
+]
+HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+FRAMEWORKS = {
+    "torch": {"backends/torch_backend.py"},
+    "jax": {"backends/jax_backend.py"},
+    "flax": {"backends/jax_backend.py"},
+    "optax": {"backends/jax_backend.py"},
+    "ray": {"harness/dispatch/ray_cluster.py"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return every module that a file imports, at whatever depth; not those for types alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_name(path: Path) -> str:
+    return (
+        ".".join(path.relative_to(ROOT / "harness").with_suffix("").parts)
+        .removesuffix("__init__")
+        .rstrip(".")
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_framework_is_imported_by_its_one_module(path: Path) -> None:
+    for name in imports(path):
+        homes = FRAMEWORKS.get(name.partition(".")[0])
+        assert homes is None or str(path.relative_to(ROOT)) in homes
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "harness" in p.parts[-2:-1] or "dispatch" in p.parts], ids=module_name)  # fmt: skip
+def test_a_module_imports_only_from_below(path: Path) -> None:
+    own = module_name(path)
+    for name in imports(path):
+        if not name.startswith("harness."):
+            assert not name.startswith("backends"), "backends are found by name"
+            continue
+        parts = name.split(".")[1:]
+        target = next(t for n in (2, 1) if (t := ".".join(parts[:n])) in HEIGHT)
+        assert HEIGHT[target] < HEIGHT[own], f"{own} imports {target}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "backends").glob("*.py")), ids=lambda p: p.name)
+def test_a_backend_knows_nothing_of_tasks_ray_or_clocks(path: Path) -> None:
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("harness.")}
+    assert own <= {"errors", "model", "protocol"}
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import harness.cli", "numpy pydantic ray torch jax pandas rich"),
+        ("import harness; harness.Task()", "numpy ray torch jax pandas"),
+        ("import harness.worker", "numpy pydantic torch jax ray"),
+        ("import harness.dispatch.inline, harness.experiment", "ray torch jax pandas"),
+    ],
+)
+def test_imports_cost_no_more_than_they_must(code: str, absent: str) -> None:
+    check = f"import sys; {code}; print([m for m in {absent.split()} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import InvalidInput, Run, StoreError, Task
+from harness.plan import Arm, Plan
+from harness.record import Point, Record
+from harness.store import Manifest, RunFolder, RunWriter, run_folders
+
+TASK = Task(n_steps=2)
+PLAN = Plan(run="r", task=TASK, arms=(Arm(backend="a:B", device="cpu"),), seeds=(0, 1))
+MANIFEST = Manifest(started_utc="now", plan=PLAN, environment={})
+
+
+def record(seed: int = 0, **changes: object) -> Record:
+    fields: dict[str, object] = {
+        "run": "r",
+        "trial": f"seed{seed}-a.B-cpu",
+        "block": seed,
+        "backend": "a:B",
+        "device": "cpu",
+        "seed": seed,
+        "task": TASK,
+        "node": "n",
+        "started_utc": "now",
+        "wall_s": 1.0,
+        "threads": 1,
+        "contended": False,
+        "status": "ok",
+        "points": (Point(epoch=1000, train_s=2.0, train_loss=0.1, eval_mse=0.5),),
+        "step_mse": (0.25, 0.75),
+    }
+    return Record.model_validate(fields | changes)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path / "deep" / "results", MANIFEST) as writer:
+        writer.add(record(1))
+        writer.add(record(0, status="diverged", step_mse=(float("nan"), 1.0)))
+    run = Run("r", tmp_path / "deep" / "results")
+    assert [r.seed for r in run.records] == [0, 1]
+    assert run.manifest == MANIFEST
+    assert run.records[1] == record(1)
+    assert run.missing == []
+    assert run.trials["epochs_per_s"].tolist() == [500, 500]
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, MANIFEST), pytest.raises(InvalidInput, match="exists already"):
+        RunWriter.create(tmp_path, MANIFEST)
+
+
+def test_a_run_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with (
+        RunWriter.create(tmp_path, MANIFEST),
+        pytest.raises(InvalidInput, match="by another process"),
+    ):
+        RunWriter.resume(tmp_path, "r")
+    with RunWriter.resume(tmp_path, "r") as writer:
+        assert writer.manifest == MANIFEST
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", '{"run": "r"}', "[1, 2]", "\x00\xff", '{"schema_version": 2}'],
+)
+def test_a_broken_record_is_left_out_and_set_aside(tmp_path: Path, content: str) -> None:
+    with RunWriter.create(tmp_path, MANIFEST) as writer:
+        writer.add(record(0))
+        broken = writer.path / "records" / "seed1-a.B-cpu.json"
+        broken.write_text(content)
+        run = Run("r", tmp_path)
+        assert [r.seed for r in run.records] == [0]
+        assert str(broken) in run.problems[0]
+        writer.set_aside()
+        assert Run("r", tmp_path).problems == []
+        assert broken.with_suffix(".unreadable").read_text() == content
+
+
+def test_a_record_of_another_task_is_left_out(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, MANIFEST) as writer:
+        writer.add(record(0, task=Task(n_steps=3)))
+        assert Run("r", tmp_path).records == []
+        assert "no record of run `r`" in Run("r", tmp_path).problems[0]
+
+
+@pytest.mark.parametrize("name", ["../r", "/etc", "", ".hidden", "a b", "x" * 101])
+def test_a_run_id_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInput, match="run id"):
+        RunFolder(tmp_path, name)
+
+
+def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
+    demo = PLAN.model_copy(update={"run": "demo"})
+    with RunWriter.create(tmp_path, MANIFEST.model_copy(update={"plan": demo})):
+        assert [folder.path.name for folder in run_folders(tmp_path)] == ["demo"]
+    with pytest.raises(InvalidInput, match="did you mean `demo`"):
+        RunFolder(tmp_path, "dmeo")
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        RunWriter.create(tmp_path / "file" / "results", MANIFEST)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root to mount a small file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
+    with RunWriter.create(small_disk, MANIFEST) as writer:
+        writer.add(record(0))
+        with pytest.raises(OSError, match="No space"):
+            (small_disk / "filler").write_bytes(b"x" * 2**20)
+        with pytest.raises(StoreError, match="No space left on device") as full:
+            writer.add(record(1))
+    refuge = Path(str(full.value).split("is kept as `")[1].split("`")[0])
+    assert Record.model_validate_json(refuge.read_bytes()) == record(1)
+    run = Run("r", small_disk)
+    assert [r.seed for r in run.records] == [0]
+    assert run.problems == []
+    # As the message says: make room, move it there, and nothing is missing.
+    (small_disk / "filler").unlink()
+    (small_disk / "r" / "records" / refuge.name).write_bytes(refuge.read_bytes())
+    assert Run("r", small_disk).missing == []

@@ -1,0 +1,78 @@
+"""What is on the clock and what is not, with a clock that is set by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import Task
+from harness.jobs import TrialJob
+from harness.record import Point
+from harness.testing import FakeBackend, ManualClock
+from harness.trial import run
+
+TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
+
+
+def measure(task: Task = TASK, **costs: Any) -> tuple[dict[str, Any], list[Point], FakeBackend]:
+    clock = ManualClock()
+    backend = FakeBackend(clock, **costs)
+    fields: dict[str, Any] = {}
+    points: list[Point] = []
+
+    def emit(kind: str, value: Any) -> None:
+        if kind == "fields":
+            fields.update(value)
+        elif kind == "point":
+            points.append(value)
+
+    def load(name: str) -> FakeBackend:
+        clock.spend(5)
+        return backend
+
+    job = TrialJob(
+        task=task,
+        backend="fake",
+        device="cpu",
+        threads=1,
+        exclusive=True,
+        run="r",
+        trial="t",
+        block=0,
+        seed=0,
+    )
+    run(job, emit, load, clock)
+    return fields, points, backend
+
+
+def test_each_phase_has_a_time_of_its_own() -> None:
+    fields, points, _ = measure()
+    assert fields["import_s"] == 5
+    assert fields["setup_s"] == 1000
+    assert fields["first_call_s"] == 10 + 3 + 100  # compile, a chunk of 3 epochs, a prediction
+    assert fields["eval_s"] == 4 * 100
+    assert [point.train_s for point in points] == [3, 6, 9, 12]
+    assert fields["status"] == "ok"
+
+
+def test_the_first_chunk_is_thrown_away_and_training_starts_anew() -> None:
+    _, points, backend = measure()
+    assert backend.calls[:4] == ["make cpu 10", "init 8", "train 3", "predict 5"]
+    assert backend.calls[4:] == ["init 8", *["train 3", "predict 5"] * 4]
+    # The loss of epoch e is 1/(e+1), so the curve starts at epoch 0 and its points are means.
+    assert points[0].train_loss == (1 + 1 / 2 + 1 / 3) / 3
+    assert [point.epoch for point in points] == [3, 6, 9, 12]
+
+
+def test_errors_are_those_of_the_predictions() -> None:
+    fields, points, _ = measure()
+    assert len(fields["step_mse"]) == 3
+    assert points[-1].eval_mse == sum(fields["step_mse"]) / 3
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_as_a_result() -> None:
+    fields, points, backend = measure(diverge_after=4)
+    assert fields["status"] == "diverged"
+    assert [point.epoch for point in points] == [3, 6]
+    assert points[-1].train_loss != points[-1].train_loss
+    assert "step_mse" not in fields
+    assert backend.calls.count("train 3") == 3
