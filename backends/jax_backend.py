@@ -69,7 +69,7 @@ class JaxBackend:
         _configure("jax_enable_x64", model.dtype == "float64")
         try:
             jax.devices()
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # The latter without a CUDA plug-in.
             raise Unavailable(f"backend `jax`: JAX finds no usable {device.upper()}.") from error
         self.network = Network(model.hidden, jnp.dtype(model.dtype))
         self.optimiser = (

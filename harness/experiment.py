@@ -230,6 +230,13 @@ class _Session:
                 if isinstance(event, Refused):
                     _refuse([event])
             self._writer.update(finished_utc=timestamp())
+        except (KeyboardInterrupt, StoreError):
+            run = self._run()
+            self._reporter.note(
+                f"{len(run.records)} of {len(run.records) + len(run.missing)} trials are finished "
+                f"and kept in `{run.path}`; run the others with `--resume {run.path.name}`."
+            )
+            raise
         finally:
             self._write_tables()
 
