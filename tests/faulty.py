@@ -146,5 +146,7 @@ class HalfPrecision(ReferenceBackend):
     """Rounds its weights to the ten bits of mantissa of TF32 before every product."""
 
     def _forward(self, params: Params, x_TB: Array) -> tuple[Array, Array, Array]:
-        rounded = {name: np.float16(value).astype(np.float64) for name, value in params.items()}
+        rounded: dict[str, Array] = {
+            name: value.astype(np.float16).astype(np.float64) for name, value in params.items()
+        }
         return super()._forward(rounded, x_TB)

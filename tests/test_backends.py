@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 @pytest.mark.parametrize("name", NAMES)
 def test_how_the_epochs_are_cut_into_chunks_does_not_matter(name: str, optimiser: str) -> None:
-    task = Task(epochs=12, n_steps=10, optimiser=optimiser, dtype="float64")  # type: ignore[arg-type]
+    task = Task(epochs=12, n_steps=10, optimiser=optimiser, dtype="float64")
     _, losses = trained(name, task, chunk=12)
     _, cut = trained(name, task, chunk=3)
     np.testing.assert_allclose(losses, cut, rtol=1e-12)

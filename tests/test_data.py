@@ -41,7 +41,7 @@ def test_evaluation_paths_are_not_training_paths() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_targets_and_their_sign(sign: int) -> None:
-    task = Task(train_sign=sign, lag_weight=0.7, n_steps=5, dtype="float64")  # type: ignore[arg-type]
+    task = Task(train_sign=sign, lag_weight=0.7, n_steps=5, dtype="float64")
     x, y = training_chunk(task, 3, 0, 2)
     np.testing.assert_allclose(y, x[:, 1:] ** 2 + sign * 0.7 * x[:, :-1] ** 2, rtol=1e-12)
     x, y = evaluation_paths(task, 3)
@@ -62,9 +62,9 @@ def test_paths_are_ar1_from_zero() -> None:
 def test_shapes_and_types(dtype: str) -> None:
     task = TASK.model_copy(update={"dtype": dtype})
     x, y = training_chunk(task, 0, 0, 7)
-    assert (x.shape, y.shape, x.dtype, y.dtype) == ((7, 7, 3), (7, 6, 3), dtype, dtype)
+    assert (x.shape, y.shape, str(x.dtype), str(y.dtype)) == ((7, 7, 3), (7, 6, 3), dtype, dtype)
     x, y = evaluation_paths(task, 0)
-    assert (x.shape, y.shape, x.dtype, y.dtype) == ((7, 5), (6, 5), dtype, np.float64)
+    assert (x.shape, y.shape, str(x.dtype), str(y.dtype)) == ((7, 5), (6, 5), dtype, "float64")
 
 
 def test_initial_parameters_are_glorot_uniform() -> None:

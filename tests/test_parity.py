@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness import ContractViolation, Task, parity
+from backends.reference import ReferenceBackend
+from harness import BackendFactory, ContractViolation, Task, parity
 from harness.jobs import Check
 from tests import faulty
 
 
-def failed(factory: type) -> list[Check]:
+def failed(factory: BackendFactory) -> list[Check]:
     return [check for check in parity.compare(factory, "cpu", Task()) if not check.passed]
 
 
@@ -25,7 +26,7 @@ def failed(factory: type) -> list[Check]:
         (faulty.HalfPrecision, "outputs", "output["),
     ],
 )
-def test_a_wrong_backend_is_caught(factory: type, quantity: str, parameter: str) -> None:
+def test_a_wrong_backend_is_caught(factory: BackendFactory, quantity: str, parameter: str) -> None:
     first = failed(factory)[0]
     assert first.quantity == quantity
     assert first.element.startswith(parameter)
@@ -41,7 +42,7 @@ def test_lost_precision_shows_in_float32_too() -> None:
 
 
 def test_values_that_are_not_finite_fail() -> None:
-    class Nan(faulty.ReferenceBackend):
+    class Nan(ReferenceBackend):
         def predict(self, state, x_TN):  # type: ignore[no-untyped-def]
             return super().predict(state, x_TN) * float("nan")
 

@@ -16,8 +16,12 @@ def draw(
     model: Model, seed: int, steps: int = 4, batch: int = 3
 ) -> tuple[dict[str, Array], Array, Array]:
     rng = np.random.default_rng(seed)
-    params = {name: rng.standard_normal(shape) * 0.7 for name, shape in model.shapes.items()}
-    return params, rng.standard_normal((steps + 1, batch)), rng.standard_normal((steps, batch))
+    params: dict[str, Array] = {
+        name: rng.standard_normal(shape) * 0.7 for name, shape in model.shapes.items()
+    }
+    x_TB: Array = rng.standard_normal((steps + 1, batch))
+    y_TB: Array = rng.standard_normal((steps, batch))
+    return params, x_TB, y_TB
 
 
 @given(seed=st.integers(0, 10**6), hidden=st.integers(1, 4))

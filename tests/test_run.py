@@ -144,7 +144,7 @@ def test_a_lost_ray_worker_costs_one_trial(tmp_path: Path) -> None:
     assert driver.returncode == 1
     trials = Run("x", tmp_path).trials
     assert trials["status"].tolist() == ["failed", "ok"]
-    assert "its Ray worker was lost" in trials.loc[0, "error"]
+    assert "its Ray worker was lost" in str(trials.loc[0, "error"])
 
 
 @pytest.mark.parametrize("dispatch", ["inline", "ray"])
@@ -193,13 +193,22 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) 
 
 def test_a_third_partys_package_is_a_backend_like_the_others(cli: Cli, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+    ]
     source = tmp_path / "example-backend"
     source.mkdir()
     for file in (ROOT / "docs" / "example-backend").iterdir():
         if file.is_file():
             (source / file.name).write_bytes(file.read_bytes())
-    subprocess.run([*install, "--no-build-isolation", source], check=True)
+    subprocess.run([*install, "--no-build-isolation", str(source)], check=True)
     assert "example " in cli("list", PYTHONPATH=str(site)).stdout
     given = ("--backends", "example,torch", *_inline(tmp_path), "--seeds", 1)
     done = cli("run", *TINY, *given, PYTHONPATH=str(site))

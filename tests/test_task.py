@@ -61,7 +61,7 @@ def test_a_preset_can_be_changed() -> None:
 )
 def test_a_bad_value_is_refused_by_name_with_the_value_got(field: str, value: object) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        Task(**{field: value})  # type: ignore[arg-type]
+        Task(**{field: value})
     assert str(refusal.value).startswith(f"`{field}` = {value!r}: ")
 
 
@@ -74,15 +74,15 @@ def test_every_bad_field_is_reported_at_once() -> None:
 
 def test_an_unknown_choice_names_the_nearest() -> None:
     with pytest.raises(InvalidInput, match="did you mean `float32`"):
-        Task(dtype="float23")  # type: ignore[arg-type]
+        Task(dtype="float23")
     with pytest.raises(InvalidInput, match="did you mean `posted`"):
         Task.preset("postd")
 
 
 @pytest.mark.parametrize("text", ["-1", "1", "+1"])
 def test_text_from_the_command_line_is_understood(text: str) -> None:
-    assert Task(train_sign=text, learning_rate="1e-2") == Task(  # type: ignore[arg-type]
-        train_sign=int(text),  # type: ignore[arg-type]
+    assert Task(train_sign=text, learning_rate="1e-2") == Task(
+        train_sign=int(text),
         learning_rate=0.01,
     )
 
