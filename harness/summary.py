@@ -111,8 +111,9 @@ def curves_by_arm(curves: pd.DataFrame) -> pd.DataFrame:
 
 def _side_by_side(table: pd.DataFrame, index: str, values: str, suffix: str = "") -> pd.DataFrame:
     """Average over seeds; a column per backend, its device named where there are several."""
-    means = table.groupby([index, *ARM], sort=False)[values].mean().unstack(ARM)
+    means = table.groupby([index, *ARM])[values].mean().unstack(ARM)
+    means = means.sort_index().sort_index(axis=1)
     one_device = table["device"].nunique() == 1
     arms = means.columns.to_list()
     means.columns = pd.Index([(arm[0] if one_device else " ".join(arm)) + suffix for arm in arms])
-    return means.sort_index()
+    return means
