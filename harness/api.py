@@ -37,13 +37,15 @@ def run(
 def resume(
     run_id: str,
     *,
+    timeout_s: float | None = None,
     dispatch: str = "ray",
     address: str | None = None,
     results: str | Path = "results",
     reporter: Reporter | None = None,
 ) -> Run:
     """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
-    return experiment.resume(run_id, Site(dispatch, address, Path(results)), reporter=reporter)
+    site = Site(dispatch, address, Path(results))
+    return experiment.resume(run_id, site, timeout_s=timeout_s, reporter=reporter)
 
 
 def load(run_id: str, results: str | Path = "results") -> Run:

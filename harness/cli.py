@@ -160,7 +160,8 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
             task, settings = _task_and_settings(options)
             outcome = experiment.run(task, settings, site, options["run_id"], report)
         else:
-            outcome = experiment.resume(resume, site, _expected(options, given), report)
+            expected = _expected(options, given)
+            outcome = experiment.resume(resume, site, expected, options["timeout_s"], report)
     _print_run(outcome)
     if outcome.failures:
         for failure in outcome.failures:
@@ -360,7 +361,8 @@ def _expected(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
         expected["task"] = _task(options)
     settings = _settings(options)
     for name in given & {"backends", "devices", "seeds", "threads", "packed"}:
-        expected[name] = getattr(settings, name)
+        if getattr(settings, name) != "auto":
+            expected[name] = getattr(settings, name)
     return expected
 
 
@@ -383,7 +385,9 @@ def _table(run: Run, name: str, kind: str, some: bool = False) -> str:
     if name == "trials":
         return render(run.trials, kind, width, "Trials")
     if name == "curves":
-        return render(curves_by_arm(run.curves), kind, width, "Convergence, mean over seeds")
+        ok = run.trials.loc[run.trials["status"] == "ok", "trial"]
+        curves = curves_by_arm(run.curves[run.curves["trial"].isin(ok)])
+        return render(curves, kind, width, "Convergence, mean over seeds that ended ok")
     steps = steps_by_arm(run.steps)
     if some:
         steps = spread_out(steps)

@@ -141,17 +141,21 @@ def run(
                 _Session(writer, nodes, reporter or Silence()).carry_out(
                     optional=DEVICES[1:] if settings.devices == "auto" else ()
                 )
-        except BaseException:
-            if not writer.folder.count_records():
+        except (InvalidInput, Unavailable):
+            if not writer.folder.count_records():  # Refused: nothing was started.
                 writer.discard()
             raise
     return Run(plan.run, site.results)
 
 
 def resume(
-    run_id: str, site: Site, expected: Mapping[str, Any] = {}, reporter: Reporter | None = None
+    run_id: str,
+    site: Site,
+    expected: Mapping[str, Any] = {},
+    timeout_s: float | None = None,
+    reporter: Reporter | None = None,
 ) -> Run:
-    """Run the trials that a run still lacks, by its own plan.
+    """Run the trials that a run still lacks, by its own plan; `timeout_s` replaces the plan's.
 
     `expected` holds fields of the `Plan` that the caller believes in. Raises `InvalidInput` if the
     plan of the run differs from them: one run never mixes two tasks or two ways of measuring.
@@ -167,6 +171,8 @@ def resume(
         ]
         if problems:
             raise InvalidInput(*problems)
+        if timeout_s is not None:
+            writer.update(plan=plan.model_copy(update={"timeout_s": timeout_s}))
         reporter = reporter or Silence()
         for problem in writer.set_aside():
             reporter.note(f"{problem} It was renamed to `.unreadable`, and its trial runs again.")
@@ -175,6 +181,7 @@ def resume(
                 _Session(writer, nodes, reporter).carry_out()
         else:
             reporter.note(f"run `{run_id}` is complete: nothing to do.")
+            finish(writer)
     return Run(run_id, site.results)
 
 
@@ -229,8 +236,7 @@ class _Session:
             for event in self._events(batches):
                 if isinstance(event, Refused):
                     _refuse([event])
-            self._writer.update(finished_utc=timestamp())
-        except (KeyboardInterrupt, StoreError):
+        except (KeyboardInterrupt, StoreError, Unavailable):
             run = self._run()
             self._reporter.note(
                 f"{len(run.records)} of {len(run.records) + len(run.missing)} trials are finished "
@@ -238,7 +244,7 @@ class _Session:
             )
             raise
         finally:
-            self._write_tables()
+            finish(self._writer)
 
     def _certify(self, missing: set[str], optional: Sequence[Device]) -> set[Arm]:
         """Return the arms with missing trials that pass parity; record all certificates.
@@ -270,12 +276,16 @@ class _Session:
     def _run(self) -> Run:
         return Run(self._writer.path.name, self._writer.path.parent)
 
-    def _write_tables(self) -> None:
-        run = self._run()
-        tables = {"trials": run.trials, "curves": run.curves, "steps": run.steps}
-        # A full disk has been reported by then, and the records are the truth.
-        with suppress(StoreError):
-            self._writer.write_tables(tables)
+
+def finish(writer: RunWriter) -> None:
+    """Rebuild the tables from the records; note when the last trial has ended."""
+    run = Run(writer.path.name, writer.path.parent)
+    tables = {"trials": run.trials, "curves": run.curves, "steps": run.steps}
+    # A full disk has been reported by then, and the records are the truth.
+    with suppress(StoreError):
+        writer.write_tables(tables)
+        if not run.missing and not run.manifest.finished_utc:
+            writer.update(finished_utc=timestamp())
 
 
 def check_dispatch(name: str) -> None:

@@ -185,8 +185,11 @@ def _messages(
                 yield kind, value
         else:
             return
-        with suppress(subprocess.TimeoutExpired):
-            yield "exit", (process.wait(_POLL_S), _tail(output))
+        try:
+            returncode = process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            returncode = None  # It closed its end and lives on.
+        yield "exit", (returncode, _tail(output))
 
 
 @contextmanager
@@ -212,7 +215,9 @@ def _process(
         process.stdin.close()  # type: ignore[union-attr]
 
 
-def _describe_exit(returncode: int) -> str:
+def _describe_exit(returncode: int | None) -> str:
+    if returncode is None:
+        return "the process stopped reporting before it was done"
     if returncode < 0:
         return f"killed by {signal.Signals(-returncode).name}"
     return f"the process ended by itself with exit code {returncode}"

@@ -107,13 +107,15 @@ class RunWriter:
         run = manifest.plan.run
         _check_run_id(run)
         try:
-            (results / run / "records").mkdir(parents=True)
+            results.mkdir(parents=True, exist_ok=True)
+            (results / run).mkdir()
+            (results / run / "records").mkdir()
             writer = cls(results, manifest, _lock(results / run))
             writer.update()
         except FileExistsError:
             raise InvalidInput(
-                f"run `{run}` exists already in `{results}`; finish it with `--resume {run}`, "
-                f"or choose another `--run-id`."
+                f"`{results / run}` exists already; if it is a run, finish it with "
+                f"`--resume {run}`, or choose another `--run-id`."
             ) from None
         except (OSError, StoreError) as error:
             raise InvalidInput(
@@ -161,8 +163,14 @@ class RunWriter:
         try:
             _write_whole(path, content)
         except StoreError as error:
-            refuge = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / path.name
-            refuge.write_bytes(content)
+            try:
+                refuge = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / path.name
+                refuge.write_bytes(content)
+            except OSError as full:
+                raise StoreError(
+                    f"{error}; nor could the trial just finished be kept in the folder for "
+                    f"temporary files ({full.strerror}): `--resume {record.run}` runs it again."
+                ) from error
             raise StoreError(
                 f"{error}; the trial just finished is kept as `{refuge}`: once there is room, "
                 f"move it to `{path.parent}`, then `--resume {record.run}`."

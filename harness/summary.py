@@ -92,6 +92,8 @@ def steps_by_arm(steps: pd.DataFrame) -> pd.DataFrame:
 
 def spread_out(steps: pd.DataFrame, rows: int = 12) -> pd.DataFrame:
     """Return some of the time steps: the first ones, where the lag sets in, then ever fewer."""
+    if steps.empty:
+        return steps
     last = len(steps)
     chosen = {round(t) for t in np.geomspace(1, last, rows)} | {1, min(2, last), last}
     return steps[steps["t"].isin(chosen)]

@@ -6,11 +6,11 @@ A `Task` validates and does nothing else: it touches no file, no clock and no fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from harness.errors import UnknownName
+from harness.errors import InvalidInput, UnknownName
 from harness.model import Model
 from harness.validation import Validated
 
@@ -50,8 +50,11 @@ class Task(Validated):
     @property
     def chunk_epochs(self) -> int:
         """Epochs in one call of `Backend.train`; divides `epochs_per_point`, so all are equal."""
-        fit = max(1, _CHUNK_VALUES // ((self.n_steps + 1) * self.batch_size))
-        return _largest_divisor(self.epochs_per_point, fit)
+        return _largest_divisor(self.epochs_per_point, self._most_chunk_epochs)
+
+    @property
+    def _most_chunk_epochs(self) -> int:
+        return max(1, _CHUNK_VALUES // ((self.n_steps + 1) * self.batch_size))
 
     @property
     def model(self) -> Model:
@@ -61,6 +64,27 @@ class Task(Validated):
             optimiser=self.optimiser,
             learning_rate=self.learning_rate,
             dtype=self.dtype,
+        )
+
+    @model_validator(mode="after")
+    def _can_be_cut(self) -> Self:
+        if not self._cuts_well(self.epochs):
+            near = (e for d in range(self.epochs) for e in (self.epochs + d, self.epochs - d))
+            nearest = next(e for e in near if e >= 1 and self._cuts_well(e))
+            raise InvalidInput(
+                f"`epochs` = {self.epochs}: cannot be cut into equal chunks for "
+                f"{self.curve_points} points of the curve; the nearest that can is {nearest} "
+                f"(or change `curve_points`)."
+            )
+        return self
+
+    def _cuts_well(self, epochs: int) -> bool:
+        """Whether at least half the points and half the chunk asked for are to be had."""
+        points = _largest_divisor(epochs, self.curve_points)
+        per_point = epochs // points
+        chunk = _largest_divisor(per_point, self._most_chunk_epochs)
+        return 2 * points >= min(epochs, self.curve_points) and 2 * chunk >= min(
+            per_point, self._most_chunk_epochs
         )
 
     @classmethod

@@ -120,6 +120,23 @@ def test_a_failing_trial_is_a_row_and_takes_no_other_down(
         assert "about to die" in str(run.records[0].details or run.records[1].details)
 
 
+def test_a_run_in_which_everything_diverges_is_a_result(cli: Cli, tmp_path: Path) -> None:
+    given = ("--backends", "reference", *_inline(tmp_path), "--seeds", 1)
+    done = cli("run", *TINY, "--set", "optimiser=sgd", "--set", "learning_rate=1e6", *given)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "0/1" in done.stdout
+
+
+def test_a_folder_that_is_no_run_is_left_alone(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "notes.txt").write_text("mine")
+    done = cli("run", *TINY, "--backends", "reference", "--devices", "gpu", *_inline(tmp_path))
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+    assert (tmp_path / "x" / "notes.txt").read_text() == "mine"
+
+
 def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path) -> None:
     done = cli(
         *("run", *TINY, "--backends", "tests.faulty:Hangs,reference", *_inline(tmp_path)),

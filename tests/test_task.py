@@ -94,7 +94,12 @@ def test_a_task_does_not_change() -> None:
 
 @given(epochs=st.integers(1, 10**6), points=st.integers(1, 200), steps=st.integers(1, 10**4))
 def test_chunks_are_equal_and_fill_the_curve(epochs: int, points: int, steps: int) -> None:
-    task = Task(epochs=epochs, curve_points=points, n_steps=steps)
+    try:
+        task = Task(epochs=epochs, curve_points=points, n_steps=steps)
+    except InvalidInput as refusal:
+        nearest = int(str(refusal).split("nearest that can is ")[1].split()[0])
+        task = Task(epochs=nearest, curve_points=points, n_steps=steps)
+    assert 2 * (task.epochs // task.epochs_per_point) >= min(points, task.epochs)
     assert task.epochs % task.epochs_per_point == 0
     assert task.epochs // task.epochs_per_point <= points
     assert task.epochs_per_point % task.chunk_epochs == 0
@@ -104,3 +109,9 @@ def test_a_long_training_is_cut_into_chunks_that_fit_the_memory() -> None:
     task = Task(epochs=1_000_000)
     values = task.chunk_epochs * (task.n_steps + 1) * task.batch_size
     assert values <= 2**24
+
+
+def test_epochs_that_cannot_be_cut_are_refused_with_the_nearest_that_can() -> None:
+    with pytest.raises(InvalidInput, match=r"`epochs` = 1009: .* nearest that can is 1010 "):
+        Task(epochs=1009)
+    assert Task(epochs=1009, curve_points=1).chunk_epochs == 1009

@@ -140,15 +140,22 @@ def _send(waiting: deque[Sequence[Job]], running: dict[Any, _Running]) -> Iterat
     nodes = _nodes()
     for batch in list(waiting):
         gpus = int(any(job.device == "gpu" for job in batch))
-        able = [node for node in nodes if node["Resources"].get("GPU", 0) >= gpus]
+        threads = max(job.threads for job in batch)
+        able = [
+            node
+            for node in nodes
+            if node["Resources"].get("GPU", 0) >= gpus and node["Resources"]["CPU"] >= threads
+        ]
         if not able:
+            wanted = f"{threads} free cores" + " and a GPU" * gpus
             for job in batch:
-                yield Refused(job=job, message=f"{job.label}: no node of the cluster has a GPU.")
+                message = f"{job.label}: `threads` = {threads}: no node has {wanted}."
+                yield Refused(job=job, message=message)
             waiting.remove(batch)
             continue
         if not any(job.exclusive for job in batch):
             options: dict[str, Any] = {
-                "num_cpus": max(job.threads for job in batch),
+                "num_cpus": threads,
                 "num_gpus": gpus,
             }
             node = None
@@ -180,7 +187,10 @@ def _receive(
     except RayError as error:
         del running[stream]
         node = batch.node["NodeManagerHostname"] if batch.node else "unknown"
-        reason = f"its Ray worker was lost: {type(error).__name__}"
+        if not batch.jobs:
+            return
+        cause = str(error).strip().partition("\n")[0]
+        reason = f"its Ray worker was lost: {type(error).__name__}: {cause}"
         yield lost(batch.jobs.popleft(), node, reason, batch.points)
         if batch.jobs:
             waiting.appendleft(list(batch.jobs))
@@ -191,4 +201,5 @@ def _receive(
         batch.points.append(event.point)
     elif isinstance(event, Record | Certificate | Refused):
         batch.jobs.popleft()
+        batch.points.clear()
     yield event
