@@ -1,4 +1,4 @@
-"""The default training in PyTorch and nothing else; prints the seconds spent training.
+"""The default training in PyTorch and nothing else; prints the seconds of each chunk.
 
 Written without the harness, to be held against a trial's `train_s` by `fidelity.py`.
 """
@@ -38,7 +38,7 @@ def chunk(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 network = Network()
 optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 1e-3)
 rng = np.random.default_rng(0)
-seconds = 0.0
+seconds = []
 for first in range(-CHUNK, EPOCHS, CHUNK):
     x_np, y_np = chunk(rng)
     start = time.perf_counter()
@@ -51,5 +51,5 @@ for first in range(-CHUNK, EPOCHS, CHUNK):
         losses.append(loss.detach())
     torch.stack(losses).numpy()
     if first >= 0:  # The first chunk warms up.
-        seconds += time.perf_counter() - start
-print(seconds)
+        seconds.append(time.perf_counter() - start)
+print(*seconds)

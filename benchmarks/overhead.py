@@ -1,0 +1,80 @@
+"""What the harness costs around its trials: the command line, and the whole default job.
+
+    python benchmarks/overhead.py [--job]
+
+Prints seconds, the best of five calls; with `--job`, also the time of the default job beyond the
+sum of its trials' `wall_s`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from harness import Run, Task
+from harness.clock import now
+from harness.plan import Arm, Plan
+from harness.record import Point, Record
+from harness.store import Manifest, RunWriter
+
+
+def synthetic_run(results: Path, trials: int) -> None:
+    """Write a run with so many made-up trials of the default task."""
+    arms = tuple(Arm(backend=b, device="cpu") for b in ("torch", "jax"))
+    plan = Plan(run="big", task=Task(), arms=arms, seeds=tuple(range(trials // 2)))
+    points = tuple(Point(epoch=50 * n, train_s=n, train_loss=1, eval_mse=1) for n in range(1, 21))
+    with RunWriter.create(results, Manifest(started_utc="-", plan=plan, environment={})) as writer:
+        for job in (job for block in plan.blocks() for job in block):
+            shared = job.model_dump(include={"run", "trial", "block", "backend", "device", "seed"})
+            record = Record(
+                **shared,
+                task=plan.task,
+                node="-",
+                started_utc="-",
+                wall_s=1,
+                threads=1,
+                contended=False,
+                status="ok",
+                points=points,
+                step_mse=tuple(np.ones(100)),
+            )
+            (writer.path / "records" / f"{job.trial}.json").write_text(record.model_dump_json())
+
+
+def seconds(*arguments: object) -> float:
+    """Return how long a command takes."""
+    start = now()
+    command = [sys.executable, "-m", "harness", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+    return now() - start
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder)
+        synthetic_run(results, 1000)
+        for arguments in (
+            ["--help"],
+            ["run", "--help"],
+            ["list", "--results", results],
+            ["show", "big", "--results", results],
+            ["show", "big", "--results", results, "--table", "steps"],
+        ):
+            best = min(seconds(*arguments) for _ in range(5))
+            name = " ".join(str(a) for a in arguments if a not in ("--results", results))
+            print(f"{name:<24} {best:6.2f} s")
+        if "--job" in sys.argv:
+            total = seconds("run", "--results", results, "--run-id", "job")
+            trials = float(Run("job", results).trials["wall_s"].sum())
+            print(
+                f"default job {total:.1f} s, trials {trials:.1f} s, beyond {total - trials:.1f} s"
+            )
+
+
+if __name__ == "__main__":
+    main()
