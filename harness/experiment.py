@@ -236,12 +236,15 @@ class _Session:
             for event in self._events(batches):
                 if isinstance(event, Refused):
                     _refuse([event])
-        except (KeyboardInterrupt, StoreError, Unavailable):
+        except (KeyboardInterrupt, StoreError, Unavailable) as error:
             run = self._run()
-            self._reporter.note(
-                f"{len(run.records)} of {len(run.records) + len(run.missing)} trials are finished "
-                f"and kept in `{run.path}`; run the others with `--resume {run.path.name}`."
-            )
+            # A run that was refused before any trial finished is not kept.
+            if run.records or not isinstance(error, Unavailable):
+                self._reporter.note(
+                    f"{len(run.records)} of {len(run.records) + len(run.missing)} trials are "
+                    f"finished and kept in `{run.path}`; run the others with "
+                    f"`--resume {run.path.name}`."
+                )
             raise
         finally:
             finish(self._writer)

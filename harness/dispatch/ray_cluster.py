@@ -147,17 +147,13 @@ def _send(waiting: deque[Sequence[Job]], running: dict[Any, _Running]) -> Iterat
             if node["Resources"].get("GPU", 0) >= gpus and node["Resources"]["CPU"] >= threads
         ]
         if not able:
-            wanted = f"{threads} free cores" + " and a GPU" * gpus
+            wanted = f"the {threads} cores of `threads`" + " and a GPU" * gpus
             for job in batch:
-                message = f"{job.label}: `threads` = {threads}: no node has {wanted}."
-                yield Refused(job=job, message=message)
+                yield Refused(job=job, message=f"{job.label}: no node of the cluster has {wanted}.")
             waiting.remove(batch)
             continue
         if not any(job.exclusive for job in batch):
-            options: dict[str, Any] = {
-                "num_cpus": threads,
-                "num_gpus": gpus,
-            }
+            options: dict[str, Any] = {"num_cpus": threads, "num_gpus": gpus}
             node = None
         else:
             busy = {r.node["NodeID"] for r in running.values() if r.node}
