@@ -27,6 +27,9 @@ LAYERS = [
     {"dispatch", "progress", "render"},
     {"experiment"},
     {"api"},
+    {"cli.output", "cli.options"},
+    {"cli.show", "cli.parity"},
+    {"cli.run"},
     {"cli"},
     {"", "__main__"},
 ]

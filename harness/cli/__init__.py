@@ -1,0 +1,47 @@
+"""The command line. Every command imports what it needs when it runs, so that help is instant.
+
+Exit codes: 0 fine; 1 a trial or a parity check failed, or results could not be written; 2 bad
+usage or input; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import click
+
+from harness.cli.parity import parity
+from harness.cli.run import run
+from harness.cli.show import list_, show
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExit codes: 0 fine, 1 a trial or a parity check failed, 2 bad usage or input,\n"
+    "130 interrupted (finished trials are kept).",
+)
+@click.version_option(package_name="harness", message="%(version)s")
+def cli() -> None:
+    """Compare deep-learning frameworks on one recurrent-network task.
+
+    Teach a small RNN `x_t^2 + w*x_{t-1}^2` on AR(1) paths, with the same data and the same initial
+    parameters in every framework, and compare accuracy and time.
+
+    \b
+    Examples:
+      python -m harness run --backends torch,jax
+      python -m harness run --preset posted --set epochs=10000 --backends jax
+      python -m harness show RUN --table steps
+      python -m harness list
+    """
+
+
+for command in (run, show, list_, parity):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    # An orderly end, as after Ctrl-C, when a CI system or a cluster sends SIGTERM.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cli(prog_name="python -m harness")

@@ -1,0 +1,158 @@
+"""Options that several commands share, and what is built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harness.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from harness.experiment import Settings, Site
+    from harness.task import Task
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Bundle options that always come together."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+RESULTS = click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder of the runs.",
+)
+TASK = options(
+    click.option(
+        "--preset", metavar="NAME", help="corrected (default), posted, no-lag, strong-lag."
+    ),
+    click.option(
+        "--config", metavar="FILE", type=click.Path(path_type=Path), help="Task fields from YAML."
+    ),
+    click.option(
+        "--set",
+        "changes",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Change a task field; may be repeated. Fields: `harness list`.",
+    ),
+)
+BACKENDS = click.option(
+    "--backends",
+    metavar="A,B,...",
+    default="torch,jax",
+    show_default=True,
+    help="Installed names (`harness list`) or module:Class.",
+)
+DEVICES = click.option(
+    "--devices",
+    metavar="cpu,gpu",
+    default="auto",
+    show_default=True,
+    help="auto: the CPU, and a GPU where there is one.",
+)
+SITE = options(
+    click.option(
+        "--dispatch",
+        metavar="ray|inline",
+        default="ray",
+        show_default=True,
+        help="inline: on this machine, without Ray.",
+    ),
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster to join; otherwise a local Ray is started.",
+    ),
+    click.option(
+        "--timeout", "timeout_s", type=float, metavar="SECONDS", help="Kill what takes longer."
+    ),
+)
+FORMAT = click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "csv", "markdown", "json"]),
+    default="table",
+    show_default=True,
+)
+
+
+def build_task(options: Mapping[str, Any]) -> Task:
+    """Build the task from `--preset`, then `--config`, then `--set`."""
+    from harness.task import Task
+
+    fields: dict[str, Any] = {}
+    if options["config"] is not None:
+        fields |= _read_config(options["config"])
+    for change in options["changes"]:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise InvalidInput(f"`--set {change}`: write KEY=VALUE.")
+        fields[name.strip()] = value.strip()
+    preset = fields.pop("preset", None)
+    return Task.preset(str(options["preset"] or preset or "corrected"), **fields)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput(f"`--config {path}` cannot be read: {reason}.") from error
+    if not isinstance(fields, dict):
+        raise InvalidInput(f"`--config {path}`: expected a mapping of task fields to values.")
+    return {str(name): value for name, value in fields.items()}
+
+
+def build_settings(options: Mapping[str, Any]) -> Settings:
+    """Build how to measure from `--backends`, `--seeds` and the like."""
+    from harness.experiment import Settings
+
+    names = ("seeds", "threads", "packed", "timeout_s")
+    devices = options["devices"]
+    return Settings(
+        backends=split(options["backends"]),
+        devices=devices if devices == "auto" else split(devices),
+        **{name: options[name] for name in names if name in options},
+    )
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Split at commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def task_and_settings(options: Mapping[str, Any]) -> tuple[Task, Settings]:
+    """Build both, and refuse the problems of both at once."""
+    problems: list[str] = []
+    built: list[Any] = []
+    for build in (build_task, build_settings):
+        try:
+            built.append(build(options))
+        except InvalidInput as error:
+            problems += error.problems
+    if problems:
+        raise InvalidInput(*problems)
+    return built[0], built[1]
+
+
+def build_site(options: Mapping[str, Any]) -> Site:
+    """Build where to measure and where results go."""
+    from harness.experiment import Site
+
+    return Site(options["dispatch"], options["address"], options.get("results", Path("results")))

@@ -1,0 +1,42 @@
+"""Exit codes, errors as sentences, and how wide a table may be."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+import click
+
+from harness.errors import HarnessError, InvalidInput, StoreError
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Turn the harness's errors into a sentence each and the right exit code."""
+    try:
+        yield
+    except InvalidInput as error:
+        stop(BAD_INPUT, *error.problems)
+    except StoreError as error:
+        stop(FAILED, str(error))
+    except HarnessError as error:
+        stop(BAD_INPUT, *str(error).splitlines())
+    except KeyboardInterrupt:
+        stop(INTERRUPTED, "interrupted")
+
+
+def stop(code: int, *sentences: str) -> NoReturn:
+    """Print the sentences and exit."""
+    for sentence in sentences:
+        click.echo(f"error: {sentence}", err=True)
+    sys.exit(code)
+
+
+def width() -> int:
+    """Return how wide a table may be."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 80

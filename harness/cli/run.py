@@ -1,0 +1,97 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.options import (
+    BACKENDS,
+    DEVICES,
+    RESULTS,
+    SITE,
+    TASK,
+    build_settings,
+    build_site,
+    build_task,
+    task_and_settings,
+)
+from harness.cli.output import FAILED, errors
+from harness.cli.show import table_of
+from harness.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+@click.command()
+@TASK
+@BACKENDS
+@click.option("--seeds", type=int, default=3, show_default=True, help="How many seeds: 0, 1, ...")
+@DEVICES
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads of each trial.")
+@click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
+@SITE
+@RESULTS
+@click.option("--run-id", metavar="ID", default="", help="Name of the new run.")
+@click.option("--resume", metavar="RUN", help="Run only the trials that RUN still lacks.")
+@click.pass_context
+def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
+    """Measure backends on a task: parity first, then every trial on the clock.
+
+    \b
+    Examples:
+      python -m harness run --backends torch,jax
+      python -m harness run --preset posted --set epochs=10000 --seeds 1
+      python -m harness run --config task.yaml --dispatch inline --run-id mine
+      python -m harness run --backends torch,mypackage.mymodule:MyBackend
+      python -m harness run --resume mine
+    """
+    from rich.console import Console
+
+    from harness import experiment
+    from harness.progress import reporter
+
+    given = {
+        name
+        for name in options
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    with errors(), reporter(Console(stderr=True)) as report:
+        site = build_site(options)
+        if resume is None:
+            task, settings = task_and_settings(options)
+            outcome = experiment.run(task, settings, site, options["run_id"], report)
+        else:
+            expected = _expected(options, given)
+            outcome = experiment.resume(resume, site, expected, options["timeout_s"], report)
+    _print_run(outcome)
+    if outcome.failures:
+        for failure in outcome.failures:
+            click.echo(f"failed: {failure}", err=True)
+        sys.exit(FAILED)
+
+
+def _expected(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """Return what was said of the plan beside `--resume`, to be held against the run's own."""
+    if "run_id" in given:
+        raise InvalidInput("`--run-id` names a new run, `--resume` an old one: give one of them.")
+    expected: dict[str, Any] = {}
+    if given & {"preset", "config", "changes"}:
+        expected["task"] = build_task(options)
+    settings = build_settings(options)
+    for name in given & {"backends", "devices", "seeds", "threads", "packed"}:
+        if getattr(settings, name) != "auto":
+            expected[name] = getattr(settings, name)
+    return expected
+
+
+def _print_run(run: Run) -> None:
+    """Print all tables of a run, of the time steps only some."""
+    for name in ("summary", "curves", "steps"):
+        click.echo(table_of(run, name, "table", some=True), nl=False)
+    name = run.path.name
+    click.echo(f"Results: {run.path}. All steps: python -m harness show {name} --table steps")

@@ -1,0 +1,100 @@
+"""The commands `show` and `list`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.options import FORMAT, RESULTS
+from harness.cli.output import errors, width
+from harness.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from harness.results import Run
+    from harness.store import RunFolder
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option(
+    "--table",
+    "name",
+    type=click.Choice(["summary", "steps", "curves", "trials"]),
+    default="summary",
+    show_default=True,
+)
+@FORMAT
+@RESULTS
+def show(run_id: str, name: str, kind: str, results: Path) -> None:
+    """Print the tables of a run.
+
+    \b
+    Examples:
+      python -m harness show demo
+      python -m harness show demo --table steps
+      python -m harness show demo --table curves --format csv > curves.csv
+    """
+    from harness.results import Run
+
+    with errors():
+        shown = Run(run_id, results)
+    for problem in shown.problems:
+        click.echo(f"warning: {problem}", err=True)
+    click.echo(table_of(shown, name, kind), nl=False)
+
+
+@click.command("list")
+@RESULTS
+def list_(results: Path) -> None:
+    """List backends, presets, task fields and runs."""
+    from harness import registry
+    from harness.store import run_folders
+    from harness.task import PRESETS, Task
+
+    click.echo("Backends")
+    for name, point in registry.installed().items():
+        origin = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
+        click.echo(f"  {name:<12} {point.value}{origin}")
+    click.echo("\nPresets")
+    for name, fields in PRESETS.items():
+        changed = ", ".join(f"{k}={v}" for k, v in fields.items()) or "the defaults below"
+        click.echo(f"  {name:<12} {changed}")
+    click.echo("\nTask fields (--set)")
+    for name, field in Task.model_fields.items():
+        click.echo(f"  {name:<14} {field.default!s:<8} {field.description}")
+    click.echo(f"\nRuns in {results}")
+    for folder in run_folders(results):
+        click.echo(f"  {_describe_run(folder)}")
+
+
+def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
+    """Return a table of a run as text; `some`: only a choice of the time steps."""
+    from harness.render import render, render_summary
+    from harness.summary import curves_by_arm, spread_out, steps_by_arm
+
+    columns = width()
+    if name == "summary":
+        return render_summary(run.summary(), kind, columns)
+    if name == "trials":
+        return render(run.trials, kind, columns, "Trials")
+    if name == "curves":
+        ok = run.trials.loc[run.trials["status"] == "ok", "trial"]
+        curves = curves_by_arm(run.curves[run.curves["trial"].isin(ok)])
+        return render(curves, kind, columns, "Convergence, mean over seeds that ended ok")
+    steps = steps_by_arm(run.steps)
+    if some:
+        steps = spread_out(steps)
+    return render(steps, kind, columns, "Mean squared error per time step, mean over seeds")
+
+
+def _describe_run(folder: RunFolder) -> str:
+    try:
+        manifest = folder.manifest()
+    except InvalidInput as error:
+        return str(error)
+    plan = manifest.plan
+    planned = len(plan.arms) * len(plan.seeds)
+    arms = ", ".join(map(str, plan.arms))
+    return f"{plan.run:<32} {folder.count_records()}/{planned} trials  {arms}"
