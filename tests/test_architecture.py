@@ -18,7 +18,7 @@ LAYERS = [
     {"errors", "model", "protocol", "clock", "machine"},
     {"testing", "validation", "contract", "registry"},
     {"task"},
-    {"yardstick", "data", "record"},
+    {"yardstick", "data", "record", "stats"},
     {"jobs"},
     {"parity", "trial", "plan"},
     {"worker", "launch", "store"},

@@ -1,0 +1,108 @@
+"""The statistics, held against SciPy and against what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats as scipy_stats
+
+from harness import stats
+
+samples = arrays(np.float64, st.integers(3, 30), elements=st.floats(-5, 5)).filter(
+    lambda sample: sample.std() > 1e-3
+)
+
+
+@given(samples)
+def test_the_mean_agrees_with_scipy(sample: np.ndarray) -> None:
+    estimate, theirs = stats.mean(sample), scipy_stats.ttest_1samp(sample, 0)
+    assert estimate.p_different() == pytest.approx(theirs.pvalue, abs=1e-12)
+    assert estimate.interval() == pytest.approx(theirs.confidence_interval())
+    assert estimate.p_above() == pytest.approx(
+        scipy_stats.ttest_1samp(sample, 0, alternative="greater").pvalue, abs=1e-12
+    )
+
+
+@given(samples, samples)
+def test_a_difference_agrees_with_welchs_test(before: np.ndarray, after: np.ndarray) -> None:
+    estimate = stats.difference(before, after)
+    theirs = scipy_stats.ttest_ind(after, before, equal_var=False)
+    assert estimate.p_different() == pytest.approx(theirs.pvalue, abs=1e-12)
+    assert estimate.interval() == pytest.approx(theirs.confidence_interval())
+
+
+@given(samples, st.floats(0.01, 3))
+def test_equivalence_is_two_one_sided_tests(sample: np.ndarray, margin: float) -> None:
+    above = scipy_stats.ttest_1samp(sample, -margin, alternative="greater").pvalue
+    below = scipy_stats.ttest_1samp(sample, margin, alternative="less").pvalue
+    assert stats.mean(sample).p_within(margin) == pytest.approx(max(above, below), abs=1e-12)
+    # The same as an interval of twice the error inside the margin.
+    low, high = stats.mean(sample).interval(0.90)
+    assert (stats.mean(sample).p_within(margin) < 0.05) == (-margin < low and high < margin)
+
+
+def test_a_failed_test_for_a_difference_is_no_equivalence() -> None:
+    noisy = stats.mean(np.array([-0.3, 0.25, 0.1, -0.1]))
+    assert noisy.p_different() > 0.5
+    assert noisy.p_within(0.02) > 0.3
+
+
+def test_holm_as_in_the_textbook() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.2, float("nan"), 0.3]) == pytest.approx(
+        [0.4, float("nan"), 0.4], nan_ok=True
+    )
+    assert stats.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_corrects_upwards_and_keeps_the_order(p: list[float]) -> None:
+    corrected = stats.holm(p)
+    assert all(c >= raw for c, raw in zip(corrected, p, strict=True))
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(np.array(corrected)[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_too_few_values_show_nothing(size: int) -> None:
+    estimate = stats.mean(np.full(size, 0.5))
+    assert np.isnan(estimate.interval()).all()
+    assert np.isnan(estimate.p_different())
+    assert np.isnan(stats.difference(np.full(size, 0.5), np.ones(3)).p_different())
+
+
+def test_equal_values_are_sure() -> None:
+    same = stats.mean(np.zeros(3))
+    assert (same.p_different(), same.p_within(0.01)) == (1.0, 0.0)
+    assert stats.mean(np.full(3, 0.5)).p_above() == 0.0
+    assert stats.difference(np.zeros(3), np.ones(4)).p_above() == 0.0
+
+
+def coverage(repeats: int, pilot: int, spread: float, stop_honestly: bool) -> float:
+    """Return how often the interval holds the truth when its size is chosen by a pilot."""
+    rng = np.random.default_rng(7)
+    hits = 0
+    for _ in range(repeats):
+        sample = rng.normal(0, spread, pilot)
+        size = stats.stein_size(sample, 0.02)
+        sample = np.append(sample, rng.normal(0, spread, size - pilot))
+        low, high = stats.mean(sample, pilot if stop_honestly else 0).interval()
+        hits += low <= 0 <= high
+    return hits / repeats
+
+
+def test_a_size_chosen_by_the_spread_does_not_bias_the_interval() -> None:
+    assert 0.94 <= coverage(6000, 8, 0.03, stop_honestly=True) <= 0.96
+    assert coverage(6000, 8, 0.03, stop_honestly=False) < 0.945
+
+
+def test_the_interval_is_as_narrow_as_asked() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        pilot = rng.normal(0, 0.05, 8)
+        size = stats.stein_size(pilot, 0.02)
+        sample = np.append(pilot, rng.normal(0, 0.05, size - 8))
+        assert stats.mean(sample, 8).half_width() <= 0.02 * (1 + 1e-9)
