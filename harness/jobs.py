@@ -51,7 +51,15 @@ class TrialJob(_Job):
         return f"{super().label}, seed {self.seed}"
 
 
+class TurnsJob(_Job):
+    """Train whenever it is told to, chunk by chunk, so that two of them can take turns."""
+
+    kind: Literal["turns"] = "turns"
+    seed: int
+
+
 Job: TypeAlias = ParityJob | TrialJob
+"""What a dispatcher runs."""
 
 
 class Check(BaseModel):

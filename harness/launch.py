@@ -22,7 +22,7 @@ from typing import IO, Any
 from harness import machine
 from harness.clock import now, timestamp
 from harness.jobs import Certificate, Check, Event, Job, Progress, Refused, Started, TrialJob
-from harness.record import Point, Record
+from harness.record import Chunk, Point, Record
 
 _POLL_S = 0.5
 _TAIL_BYTES = 4000
@@ -74,6 +74,7 @@ class _Account:
     wall_s: float = 0.0
     phase: str = "starting"
     fields: dict[str, Any] = field(default_factory=dict)
+    chunks: list[Chunk] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     refused: str | None = None
@@ -86,6 +87,8 @@ class _Account:
                 self.phase = value
             case "fields":
                 self.fields |= value
+            case "chunk":
+                self.chunks.append(Chunk.model_validate(value))
             case "point":
                 self.points.append(Point.model_validate(value))
             case "check":
@@ -141,6 +144,7 @@ class _Account:
             threads=job.threads,
             cores=self.cores,
             contended=not job.exclusive,
+            chunks=tuple(self.chunks),
             points=tuple(self.points),
             **self.fields,
         )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 # Settings that change the speed or the precision of a framework, recorded with every trial.
 _RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32")
@@ -49,6 +50,49 @@ def peak_rss_mb() -> float:
                 return int(line.split()[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+class Counters(NamedTuple):
+    """What the system has counted so far for this process and the cores it may run on."""
+
+    involuntary_switches: int
+    steal_s: float | None
+
+
+def counters() -> Counters:
+    """Read the counters; takes some 50 microseconds, so not while a clock runs."""
+    return Counters(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, _steal_s())
+
+
+def load() -> float | None:
+    """Return the system's load average over the last minute."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
+def core_mhz() -> float | None:
+    """Return the mean frequency of the cores that this process may run on, where it is known."""
+    khz = []
+    for core in usable_cores():
+        path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
+        try:
+            khz.append(int(path.read_text()))
+        except (OSError, ValueError):
+            return None
+    return sum(khz) / len(khz) / 1000
+
+
+def _steal_s() -> float | None:
+    """Return the time that the hypervisor took from the cores of this process."""
+    names = {f"cpu{core}" for core in usable_cores()}
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return None
+    ticks = [int(fields[8]) for line in lines if (fields := line.split())[0] in names]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def describe() -> dict[str, str]:

@@ -11,13 +11,32 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from harness.task import Task
 
-SchemaVersion: TypeAlias = Literal[1]
-SCHEMA_VERSION: SchemaVersion = 1
+# 2 added `chunks`; what 1 holds can be read.
+SchemaVersion: TypeAlias = Literal[1, 2]
+SCHEMA_VERSION: SchemaVersion = 2
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout"]
 
 # JSON has no NaN: a value that is not finite is stored as null and read back as NaN.
 Real: TypeAlias = Annotated[float, BeforeValidator(lambda v: float("nan") if v is None else v)]
+
+
+class Chunk(BaseModel):
+    """A timed call of `Backend.train`, and what else went on meanwhile."""
+
+    model_config = ConfigDict(frozen=True)
+
+    wall_s: float
+    cpu_s: float
+    """Processor time of the process, all its threads added up."""
+    involuntary_switches: int
+    """How often the system took a core away from the process."""
+    steal_s: float | None = None
+    """Time that the hypervisor kept the process's cores to itself, where it says so."""
+    load: float | None = None
+    """The system's load average over a minute, at the end of the call."""
+    mhz: float | None = None
+    """Frequency of the process's cores at the end of the call, where the system gives it."""
 
 
 class Point(BaseModel):
@@ -69,6 +88,8 @@ class Record(BaseModel):
     first_call_s: float | None = None
     """The throw-away first chunk and the first prediction: compilation and one chunk of work."""
     eval_s: float | None = None
+    chunks: tuple[Chunk, ...] = ()
+    """The timed calls of steady training, in order; `points` add up their `wall_s`."""
     points: tuple[Point, ...] = ()
     step_mse: tuple[Real, ...] = ()
     """Mean squared error of the final evaluation at t = 1..T; empty unless the status is ok."""

@@ -39,6 +39,12 @@ def check(name: str) -> None:
         raise InvalidInput(f"backend `{name}`: there is no module `{module}` on the import path.")
 
 
+def module_of(name: str) -> str:
+    """Return the name of the module that a backend is in. Raises `InvalidInput` as `check` does."""
+    check(name)
+    return _entry_point(name).module
+
+
 def load(name: str) -> BackendFactory:
     """Import a backend, and with it its framework.
 
@@ -46,7 +52,7 @@ def load(name: str) -> BackendFactory:
     module has no such attribute.
     """
     check(name)
-    point = EntryPoint(name, name, GROUP) if ":" in name else installed()[name]
+    point = _entry_point(name)
     try:
         module = importlib.import_module(point.module)
     except ModuleNotFoundError as error:
@@ -66,3 +72,7 @@ def load(name: str) -> BackendFactory:
             f"{did_you_mean(point.attr, public)}."
         )
     return cast("BackendFactory", getattr(module, point.attr))
+
+
+def _entry_point(name: str) -> EntryPoint:
+    return EntryPoint(name, name, GROUP) if ":" in name else installed()[name]

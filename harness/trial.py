@@ -1,8 +1,7 @@
 """One trial: import, set up, first call, then chunk after chunk of training on the clock.
 
 Runs in a process of its own, with threads, cores and devices already set (see `harness.launch`).
-Only `Backend.train` is timed as training; making data and evaluating are off that clock. Shape
-suffixes: E epochs, T time steps, B batch, N evaluation paths.
+Shape suffixes: E epochs, T time steps, B batch, N evaluation paths.
 """
 
 from __future__ import annotations
@@ -12,102 +11,119 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness import contract, data, registry
-from harness.clock import Clock, Stopwatch, now
-from harness.jobs import TrialJob
-from harness.protocol import Array, Backend, BackendFactory, Params, ReportsGpuMemory
-from harness.record import Point
+from harness import contract, data, machine, registry
+from harness.clock import Clock, Stopwatch, cpu_time, now
+from harness.jobs import TrialJob, TurnsJob
+from harness.protocol import Array, BackendFactory, ReportsGpuMemory
+from harness.record import Chunk, Point
 
 Emit: TypeAlias = Callable[[str, Any], None]
 """Takes a kind and a value: ("phase", what the trial does now), ("fields", fields of the record
-just measured), or ("point", a point of the curve)."""
+just measured), ("chunk", a timed call) or ("point", a point of the curve)."""
+Load: TypeAlias = Callable[[str], BackendFactory]
 
 
-def run(
-    job: TrialJob,
-    emit: Emit,
-    load: Callable[[str], BackendFactory] = registry.load,
-    clock: Clock = now,
-) -> None:
+def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = now) -> None:
     """Run a trial and emit each measurement as soon as it is made; backend errors come through."""
-    emit("phase", "importing")
-    with Stopwatch(clock) as watch:
-        factory = load(job.backend)
-    emit("fields", {"import_s": watch.seconds})
-
-    emit("phase", "setting up")
-    params = data.initial_params(job.task.model, job.seed)
-    with Stopwatch(clock) as watch:
-        backend = factory(job.task.model, job.device)
-        state = backend.init(params)
-    emit("fields", {"setup_s": watch.seconds})
+    training = Training(job, emit, load, clock)
+    task = job.task
 
     emit("phase", "in the first call")
-    evaluation = _Evaluation(job, clock)
-    x_ETB, y_ETB = data.training_chunk(job.task, job.seed, 0, job.task.chunk_epochs)
+    x_TN, y_TN = data.evaluation_paths(task, job.seed)
+    _, chunk = training.chunk(task.chunk_epochs)
     with Stopwatch(clock) as watch:
-        state, _ = contract.train_result(backend.train(state, x_ETB, y_ETB), len(x_ETB))
-        evaluation.predict(backend, state)
-    emit("fields", {"first_call_s": watch.seconds})
+        training.predict(x_TN)
+    emit("fields", {"first_call_s": chunk.wall_s + watch.seconds})
+    training.restart()
 
     emit("phase", "training")
-    _train(job, backend, params, evaluation, emit, clock)
-    if job.device == "gpu" and isinstance(backend, ReportsGpuMemory):
-        emit("fields", {"peak_gpu_mb": backend.peak_gpu_mb()})
-
-
-class _Evaluation:
-    """The held-out paths of a trial and the time spent on them."""
-
-    def __init__(self, job: TrialJob, clock: Clock) -> None:
-        self._x_TN, self._y_TN = data.evaluation_paths(job.task, job.seed)
-        self.watch = Stopwatch(clock)
-
-    def predict(self, backend: Backend[Any], state: Any) -> Array:
-        return contract.outputs(backend.predict(state, self._x_TN), self._x_TN.shape)
-
-    def step_mse(self, backend: Backend[Any], state: Any) -> Array:
-        """Return the mean squared error at t = 1..T, shape [T]."""
-        with self.watch:
-            output_TN = self.predict(backend, state)
-        error_T: Array = np.mean((output_TN[1:] - self._y_TN) ** 2, axis=1)
-        return error_T
-
-
-def _train(
-    job: TrialJob,
-    backend: Backend[Any],
-    params: Params,
-    evaluation: _Evaluation,
-    emit: Emit,
-    clock: Clock,
-) -> None:
-    task, chunk = job.task, job.task.chunk_epochs
-    state = backend.init(params)
-    training = Stopwatch(clock)
+    evaluation = Stopwatch(clock)
     losses: list[Array] = []
-    for epoch in range(chunk, task.epochs + 1, chunk):
-        x_ETB, y_ETB = data.training_chunk(task, job.seed, epoch - chunk, chunk)
-        with training:
-            result = backend.train(state, x_ETB, y_ETB)
-        state, losses_E = contract.train_result(result, chunk)
+    diverged = False
+    while training.epoch < task.epochs and not diverged:
+        losses_E, chunk = training.chunk(task.chunk_epochs)
+        emit("chunk", chunk)
         losses.append(losses_E)
         diverged = not np.isfinite(losses_E).all()
-        if not diverged and epoch % task.epochs_per_point:
+        if not diverged and training.epoch % task.epochs_per_point:
             continue
-        step_mse_T = evaluation.step_mse(backend, state)
-        emit(
-            "point",
-            Point(
-                epoch=epoch,
-                train_s=training.seconds,
-                train_loss=float(np.mean(np.concatenate(losses))),
-                eval_mse=float(np.mean(step_mse_T)),
-            ),
+        with evaluation:
+            output_TN = training.predict(x_TN)
+        step_mse_T = np.mean((output_TN[1:] - y_TN) ** 2, axis=1)
+        diverged = diverged or not np.isfinite(step_mse_T).all()
+        point = Point(
+            epoch=training.epoch,
+            train_s=training.seconds,
+            train_loss=float(np.mean(np.concatenate(losses))),
+            eval_mse=float(np.mean(step_mse_T)),
         )
+        emit("point", point)
         losses.clear()
-        if diverged or not np.isfinite(step_mse_T).all():
-            emit("fields", {"status": "diverged", "eval_s": evaluation.watch.seconds})
-            return
-    final = {"status": "ok", "eval_s": evaluation.watch.seconds, "step_mse": step_mse_T.tolist()}
-    emit("fields", final)
+    emit("fields", {"eval_s": evaluation.seconds} | training.peak_gpu())
+    emit(
+        "fields",
+        {"status": "diverged"} if diverged else {"status": "ok", "step_mse": step_mse_T.tolist()},
+    )
+
+
+class Training:
+    """A backend that trains on a task from one seed, a chunk at a time.
+
+    Of a chunk, only `Backend.train` is on the clock: not the making of its data, nor what is read
+    of the system before and after.
+    """
+
+    def __init__(
+        self, job: TrialJob | TurnsJob, emit: Emit, load: Load = registry.load, clock: Clock = now
+    ) -> None:
+        """Import the backend and set it up; emit how long each took."""
+        self._job, self._clock = job, clock
+        emit("phase", "importing")
+        with Stopwatch(clock) as watch:
+            factory = load(job.backend)
+        emit("fields", {"import_s": watch.seconds})
+        emit("phase", "setting up")
+        self._params = data.initial_params(job.task.model, job.seed)
+        with Stopwatch(clock) as watch:
+            self._backend = factory(job.task.model, job.device)
+            self.restart()
+        emit("fields", {"setup_s": watch.seconds})
+
+    def restart(self) -> None:
+        """Start anew from the initial parameters."""
+        self._state = self._backend.init(self._params)
+        self.epoch = 0
+        self.seconds = 0.0
+
+    def chunk(self, epochs: int) -> tuple[Array, Chunk]:
+        """Train some epochs; return their losses [E] and what the call took."""
+        task, clock = self._job.task, self._clock
+        x_ETB, y_ETB = data.training_chunk(task, self._job.seed, self.epoch, epochs)
+        before = machine.counters()
+        cpu, start = cpu_time(), clock()
+        result = self._backend.train(self._state, x_ETB, y_ETB)
+        wall_s, cpu_s = clock() - start, cpu_time() - cpu
+        after = machine.counters()
+        self._state, losses_E = contract.train_result(result, epochs)
+        self.epoch += epochs
+        self.seconds += wall_s
+        return losses_E, Chunk(
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+            involuntary_switches=after.involuntary_switches - before.involuntary_switches,
+            steal_s=None
+            if before.steal_s is None or after.steal_s is None
+            else after.steal_s - before.steal_s,
+            load=machine.load(),
+            mhz=machine.core_mhz(),
+        )
+
+    def predict(self, x_TN: Array) -> Array:
+        """Return the outputs for every step fed, shape [T+1, N]."""
+        return contract.outputs(self._backend.predict(self._state, x_TN), x_TN.shape)
+
+    def peak_gpu(self) -> dict[str, float]:
+        """Return the field `peak_gpu_mb` if there is one to report."""
+        if self._job.device == "gpu" and isinstance(self._backend, ReportsGpuMemory):
+            return {"peak_gpu_mb": self._backend.peak_gpu_mb()}
+        return {}

@@ -2,7 +2,7 @@
 
 EVENTS is a file descriptor that takes one JSON line `[kind, value]` per event; REQUEST is JSON:
 the job and the cores to run on. Standard input is a lifeline: when it closes, whoever wanted the
-result is gone, and so is this process.
+result is gone, and so is this process. A job that takes turns is given them there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def main() -> None:
     # Before anything is imported that counts the cores or starts threads.
     if request["cores"] is not None:
         os.sched_setaffinity(0, request["cores"])
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if request["job"]["kind"] != "turns":
+        threading.Thread(target=_die_with_parent, daemon=True).start()
     with os.fdopen(events, "w", buffering=1) as stream:
         _run(request["job"], stream)
     # All is reported: how long a framework takes to tear itself down, or whether it can, is no
@@ -41,7 +42,7 @@ def _run(request: dict[str, Any], stream: Any) -> None:
 
     from harness import machine
     from harness.errors import InvalidInput, Unavailable
-    from harness.jobs import ParityJob, TrialJob
+    from harness.jobs import ParityJob, TrialJob, TurnsJob
 
     def emit(kind: str, value: Any) -> None:
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
@@ -53,6 +54,10 @@ def _run(request: dict[str, Any], stream: Any) -> None:
 
             trial.run(TrialJob.model_validate(request), emit)
             emit("fields", {"peak_rss_mb": machine.peak_rss_mb()})
+        elif request["kind"] == "turns":
+            from harness import turns
+
+            turns.serve(TurnsJob.model_validate(request), sys.stdin, emit)
         else:
             from harness import parity, registry
 

@@ -21,6 +21,7 @@ LAYERS = [
     {"yardstick", "data", "record", "stats"},
     {"jobs"},
     {"parity", "trial", "plan"},
+    {"turns"},
     {"worker", "launch", "store"},
     {"tables", "summary", "dispatch.inline"},
     {"results", "dispatch.ray_cluster"},

@@ -6,11 +6,25 @@ from typing import Any
 
 from harness import Task
 from harness.jobs import TrialJob
-from harness.record import Point
+from harness.record import Chunk, Point
 from harness.testing import FakeBackend, ManualClock
 from harness.trial import run
 
 TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
+
+
+def job(task: Task) -> TrialJob:
+    return TrialJob(
+        task=task,
+        backend="fake",
+        device="cpu",
+        threads=1,
+        exclusive=True,
+        run="r",
+        trial="t",
+        block=0,
+        seed=0,
+    )
 
 
 def measure(task: Task = TASK, **costs: Any) -> tuple[dict[str, Any], list[Point], FakeBackend]:
@@ -29,18 +43,7 @@ def measure(task: Task = TASK, **costs: Any) -> tuple[dict[str, Any], list[Point
         clock.spend(5)
         return backend
 
-    job = TrialJob(
-        task=task,
-        backend="fake",
-        device="cpu",
-        threads=1,
-        exclusive=True,
-        run="r",
-        trial="t",
-        block=0,
-        seed=0,
-    )
-    run(job, emit, load, clock)
+    run(job(task), emit, load, clock)
     return fields, points, backend
 
 
@@ -61,6 +64,19 @@ def test_the_first_chunk_is_thrown_away_and_training_starts_anew() -> None:
     # The loss of epoch e is 1/(e+1), so the curve starts at epoch 0 and its points are means.
     assert points[0].train_loss == (1 + 1 / 2 + 1 / 3) / 3
     assert [point.epoch for point in points] == [3, 6, 9, 12]
+
+
+def test_each_timed_call_says_what_it_took() -> None:
+    chunks: list[Chunk] = []
+    clock = ManualClock()
+    run(
+        job(TASK),
+        lambda kind, value: chunks.append(value) if kind == "chunk" else None,
+        lambda name: FakeBackend(clock),
+        clock,
+    )
+    assert [chunk.wall_s for chunk in chunks] == [3, 3, 3, 3]
+    assert all(chunk.cpu_s > 0 and chunk.involuntary_switches >= 0 for chunk in chunks)
 
 
 def test_errors_are_those_of_the_predictions() -> None:
