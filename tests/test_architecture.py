@@ -19,6 +19,7 @@ LAYERS = [
     {"testing", "validation", "contract", "registry"},
     {"task"},
     {"yardstick", "data", "record", "stats"},
+    {"verdict"},
     {"jobs"},
     {"parity", "trial", "plan"},
     {"turns"},
