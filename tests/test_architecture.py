@@ -24,7 +24,7 @@ LAYERS = [
     {"parity", "trial", "plan"},
     {"turns"},
     {"worker", "launch", "store"},
-    {"tables", "summary", "dispatch.inline"},
+    {"tables", "summary", "dispatch.inline", "duel", "checkout"},
     {"results", "dispatch.ray_cluster"},
     {"dispatch", "progress", "render"},
     {"experiment"},
