@@ -27,7 +27,7 @@ LAYERS = [
     {"tables", "summary", "dispatch.inline"},
     {"results", "dispatch.ray_cluster"},
     {"dispatch", "progress", "render"},
-    {"experiment", "gate_settings"},
+    {"experiment", "gate_settings", "gate_report"},
     {"api"},
     {"cli.output", "cli.options"},
     {"cli.show", "cli.parity"},
