@@ -143,4 +143,7 @@ def _draw(frame: pd.DataFrame, widths: dict[str, int]) -> str:
 
 
 _GAP = "  "
-_TEXT = ("backend", "device", "quantity", "dtype", "element", "trial", "status", "error")
+_TEXT = (
+    *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
+    *("subject", "metric", "verdict"),
+)

@@ -151,7 +151,7 @@ class RunWriter:
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest."""
         self._manifest = self._manifest.model_copy(update=changes)
-        _write_whole(self.path / "manifest.json", self._manifest.model_dump_json(indent=1).encode())
+        write_whole(self.path / "manifest.json", self._manifest.model_dump_json(indent=1).encode())
 
     def add(self, record: Record) -> None:
         """Write the record of a finished trial.
@@ -161,7 +161,7 @@ class RunWriter:
         path = self.path / "records" / f"{record.trial}.json"
         content = record.model_dump_json(indent=1).encode()
         try:
-            _write_whole(path, content)
+            write_whole(path, content)
         except StoreError as error:
             try:
                 refuge = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / path.name
@@ -187,8 +187,8 @@ class RunWriter:
     def write_tables(self, tables: Mapping[str, DataFrame]) -> None:
         """Write each table as Parquet and as CSV."""
         for name, table in tables.items():
-            _write_whole(self.path / f"{name}.parquet", table.to_parquet(index=False))
-            _write_whole(self.path / f"{name}.csv", table.to_csv(index=False).encode())
+            write_whole(self.path / f"{name}.parquet", table.to_parquet(index=False))
+            write_whole(self.path / f"{name}.csv", table.to_csv(index=False).encode())
 
     def discard(self) -> None:
         """Remove a run that has measured nothing."""
@@ -214,7 +214,7 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and for good. Raises `StoreError`."""
     part = path.with_name(f".{path.name}.part")
     try:

@@ -18,7 +18,7 @@ Outcome: TypeAlias = Literal["pass", "regression", "inconclusive"]
 
 
 class Finding(BaseModel):
-    """One comparison of the gate. `change`, `low` and `high` are None if nothing was measured."""
+    """One comparison; `change`, `low` and `high` are None where nothing was measured."""
 
     model_config = ConfigDict(frozen=True)
 

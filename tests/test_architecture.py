@@ -15,19 +15,19 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "model", "protocol", "clock", "machine"},
+    {"errors", "model", "protocol", "clock", "machine", "quantities"},
     {"testing", "validation", "contract", "registry"},
     {"task"},
     {"yardstick", "data", "record", "stats"},
     {"verdict"},
     {"jobs"},
     {"parity", "trial", "plan"},
-    {"turns"},
+    {"turns", "selection"},
     {"worker", "launch", "store"},
     {"tables", "summary", "dispatch.inline", "duel", "checkout"},
     {"results", "dispatch.ray_cluster"},
     {"dispatch", "progress", "render"},
-    {"experiment"},
+    {"experiment", "gate_settings", "gate_report"},
     {"api"},
     {"cli.output", "cli.options"},
     {"cli.show", "cli.parity"},
