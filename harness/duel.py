@@ -54,6 +54,8 @@ class Side:
     job: TurnsJob
     tree: Tree
     second: bool = False
+    scored: bool = True
+    """Whether it is evaluated, or only timed."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,10 @@ def fight(
             contestant.train(size)  # Compiles, and is thrown away.
             contestant.restart()
         _take_turns(both, rng)
-        if both[0].losses != both[1].losses:
-            _finish(both)
-        for contestant in both:
+        scored = [contestant for contestant in both if contestant.side.scored]
+        if len(scored) < 2 or both[0].losses != both[1].losses:
+            _finish(scored)
+        for contestant in scored:
             contestant.evaluate()
         ratios = [log(b / a) for a, b in zip(both[0].seconds, both[1].seconds, strict=True)]
         return Duel(
@@ -155,17 +158,17 @@ def _take_turns(both: Sequence[_Contestant], rng: random.Random) -> None:
             both[i].take_turn()
 
 
-def _finish(both: Sequence[_Contestant]) -> None:
-    """Train on to the end of the task, both at once: nothing is timed any more."""
-    for contestant in both:
+def _finish(contestants: Sequence[_Contestant]) -> None:
+    """Train on to the end of the task, all at once: nothing is timed any more."""
+    task = contestants[0].side.job.task
+    for contestant in contestants:
         contestant.pin(machine.usable_cores())
-        if contestant.epoch > contestant.side.job.task.epochs:
+        if contestant.epoch > task.epochs:
             contestant.restart()
-    task = both[0].side.job.task
-    while any(contestant.epoch < task.epochs for contestant in both):
-        for contestant in both:
+    while any(contestant.epoch < task.epochs for contestant in contestants):
+        for contestant in contestants:
             contestant.begin(min(task.chunk_epochs, task.epochs - contestant.epoch))
-        for contestant in both:
+        for contestant in contestants:
             contestant.end()
 
 

@@ -39,6 +39,8 @@ class GateSettings(Selection):
     """How much larger the MSE may be."""
     max_step_accuracy_loss: Tolerance = 0.25
     """How much larger the MSE of a single time step may be."""
+    max_lag_skill_loss: Tolerance = 0.05
+    """How much `lag_skill` may fall, where it was above 0; a difference."""
     false_alarms: ErrorRate = 0.01
     """How often a gate on identical code may fail at most, all its comparisons together."""
     misses: ErrorRate = 0.05

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.stats import Estimate
+from harness.stats import CONFIDENCE, Estimate
 
 Outcome: TypeAlias = Literal["pass", "regression", "inconclusive"]
 
@@ -64,17 +64,22 @@ class Verdict(BaseModel):
         return "pass" if outcomes == {"pass"} else "inconclusive"
 
 
-def decide(change: Estimate, tolerance: float, false_alarm: float, miss: float) -> Outcome:
-    """Decide on a change of a logarithm: a pass, a regression, or not known yet.
+def decide(
+    change: Estimate, limit: float, false_alarm: float, miss: float, p: float | None = None
+) -> Outcome:
+    """Decide on a change: a pass, a regression, or not known yet.
 
-    It passes if it is shown to be below `tolerance` (a relative change), by a test that is wrong
-    at most in a share `miss` of the cases in which it is that large. It is a regression if it
-    is shown to be above zero, by a test that is wrong at most in a share `false_alarm` of the cases
-    in which nothing changed. A small change shown to be both passes.
+    It passes if it is shown to be below `limit`, by a test that is wrong at most in a share `miss`
+    of the cases in which it is that large. It is a regression if it is shown to be above zero, by
+    a test that is wrong at most in a share `false_alarm` of the cases in which nothing changed. A
+    small change shown to be both passes. `limit` is on the scale of the estimate: a logarithm's is
+    one. Of many comparisons that share one `false_alarm`, `p` is the p-value of the second test,
+    corrected for their number.
     """
-    if change.p_below(math.log1p(tolerance)) < miss:
+    if change.p_below(limit) < miss:
         return "pass"
-    return "regression" if change.p_above(0) < false_alarm else "inconclusive"
+    worse = change.p_above(0) if p is None else p
+    return "regression" if worse < false_alarm else "inconclusive"
 
 
 def finding(
@@ -84,9 +89,15 @@ def finding(
     change: Estimate,
     tolerance: float,
     reason: str = "",
+    looks: int = 1,
 ) -> Finding:
-    """Return the finding that an estimate of a logarithm amounts to."""
-    low, high = (math.expm1(bound) for bound in change.interval())
+    """Return the finding that an estimate of a logarithm amounts to.
+
+    If it is one of several `looks` at growing data, the interval is such that those of all looks
+    hold together in 95 % of all cases (Bonferroni).
+    """
+    confidence = 1 - (1 - CONFIDENCE) / looks
+    low, high = (math.expm1(bound) for bound in change.interval(confidence))
     known = math.isfinite(low)
     return Finding(
         subject=subject,
