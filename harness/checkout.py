@@ -40,9 +40,7 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
     """
     root = Path(_git("rev-parse", "--show-toplevel"))
     commit = _commit(reference)
-    head = _git("rev-parse", "--short", "HEAD")
-    changed = bool(_git("status", "--porcelain"))
-    differs = bool(_git("diff", "--name-only", commit)) or "??" in _git("status", "--porcelain")
+    same = not _git("diff", "--name-only", commit) and "??" not in _git("status", "--porcelain")
     with tempfile.TemporaryDirectory(prefix="harness-reference-") as folder:
         # Resolved as Python resolves the paths of what it imports.
         path = Path(folder).resolve() / root.name
@@ -56,13 +54,23 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
                 reference=_moved(working, root, path),
                 root=root,
                 reference_root=path,
-                working_name=f"the working tree ({head}{', with changes' if changed else ''})",
+                working_name=describe_working_tree(),
                 reference_name=f"{reference} ({commit[:7]})",
-                identical=not differs,
+                identical=same,
             )
         finally:
             with suppress(InvalidInput):
                 _git("worktree", "remove", "--force", str(path))
+
+
+def describe_working_tree() -> str:
+    """Name the version at hand, as in a sentence: `the working tree (1a2b3c4, with changes)`."""
+    try:
+        head = _git("rev-parse", "--short", "HEAD")
+        changes = ", with changes" if _git("status", "--porcelain") else ""
+    except InvalidInput:
+        return "the code at hand"
+    return f"the working tree ({head}{changes})"
 
 
 def _commit(reference: str) -> str:

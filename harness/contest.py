@@ -9,7 +9,7 @@ looks together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log1p
+from math import expm1, log1p
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class Contest:
         self._epochs = 0
         self._identical = True
         self._found: dict[str, Finding] = {}
+        self._failure: Finding | None = None
 
     @property
     def pairs(self) -> int:
@@ -63,9 +64,11 @@ class Contest:
         return len(self._log_ratios)
 
     @property
-    def decided(self) -> bool:
-        """Whether nothing is left to find out."""
-        return all(found.outcome != "inconclusive" for found in self.findings())
+    def open(self) -> bool:
+        """Whether more duels would tell more."""
+        if self._failure or self.pairs == LOOKS[-1]:
+            return False
+        return any(found.outcome == "inconclusive" for found in self.findings())
 
     def add(self, duel: Duel, before: Sequence[float]) -> None:
         """Take the outcome of a duel, and the error per time step of the earlier version.
@@ -84,14 +87,25 @@ class Contest:
             if found.outcome != "inconclusive" and not early:
                 self._found.setdefault(found.metric, found)
 
-    def fail(self, reason: str) -> None:
-        """Take it that the later version cannot train."""
-        self._found = {"training": self._finding("training", "regression", reason)}
+    def fail(self, reason: str, later: bool) -> None:
+        """Take it that a version cannot train: the later one, or the one it is held against."""
+        outcome: Outcome = "regression" if later else "inconclusive"
+        self._failure = self._finding("training", outcome, reason)
+
+    def progress(self) -> str:
+        """Say in a line how it stands."""
+        if self._failure:
+            return self._failure.reason
+        low, high = self.time.interval()
+        return (
+            f"{self.arm}: {self.pairs} pairs, time {expm1(self.time.value):+.1%} "
+            f"[{expm1(low):+.1%}, {expm1(high):+.1%}]"
+        )
 
     def findings(self) -> list[Finding]:
         """Return what is known in each respect: what was decided at a look stays."""
-        if "training" in self._found:
-            return list(self._found.values())
+        if self._failure:
+            return [self._failure]
         return [
             self._found.get(f.metric, f.model_copy(update={"outcome": "inconclusive"}))
             for f in self._look()
