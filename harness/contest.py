@@ -165,9 +165,7 @@ class Contest:
             for change, p in zip(changes, corrected, strict=True)
         ]
         rank = ("regression", "inconclusive", "pass")
-        worst = min(
-            range(len(changes)), key=lambda t: (rank.index(outcomes[t]), -changes[t].value)
-        )
+        worst = min(range(len(changes)), key=lambda t: (rank.index(outcomes[t]), -changes[t].value))
         return finding(
             f"{self.arm}",
             "mse per step",

@@ -1,4 +1,4 @@
-"""The regression gate: is this version slower, or does it learn worse, than that one?
+"""The regression gate: whether one version trains slower, or learns worse, than another.
 
 Both versions train against each other (`harness.duel`), one fresh pair of processes after another,
 until every backend is decided (`harness.contest`) or the budget is spent. With a baseline, what
@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp
 from pathlib import Path
 from statistics import median
 from typing import TypeAlias
@@ -102,9 +101,7 @@ def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) ->
     missing = [f"`{arm}`" for arm in absolute if (arm.backend, arm.device) not in arms]
     if missing:
         raise InvalidInput(f"the baseline `{path}` does not hold {', '.join(missing)}.")
-    contests = [
-        gate.contest(arm, np.array(known(arm).log_ratios)) for arm in gate.certified_arms()
-    ]
+    contests = [gate.contest(arm, np.array(known(arm).log_ratios)) for arm in gate.certified_arms()]
     gate.measure(contests, lambda arm, seed: gate.yardstick(earlier.yardstick, arm, seed), before)
     for contest in [] if moved else contests:
         gate.note(_absolute(contest.arm, known(contest.arm).epoch_s, absolute[contest.arm]))

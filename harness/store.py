@@ -58,9 +58,7 @@ class RunFolder:
         try:
             return Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError, HarnessError) as error:
-            raise InvalidInput(
-                f"`{path}` cannot be read as a manifest: {brief(error)}."
-            ) from error
+            raise InvalidInput(f"`{path}` cannot be read as a manifest: {brief(error)}.") from error
 
     def count_records(self) -> int:
         """Return how many trials have finished, without reading them."""
