@@ -58,9 +58,7 @@ class RunFolder:
         try:
             return Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError, HarnessError) as error:
-            raise InvalidInput(
-                f"`{path}` cannot be read as a manifest: {_brief(error)}."
-            ) from error
+            raise InvalidInput(f"`{path}` cannot be read as a manifest: {brief(error)}.") from error
 
     def count_records(self) -> int:
         """Return how many trials have finished, without reading them."""
@@ -76,7 +74,7 @@ class RunFolder:
             try:
                 record = Record.model_validate_json(path.read_bytes())
             except (OSError, ValidationError, HarnessError) as error:
-                problems.append(f"`{path}` is left out: it is not a whole record: {_brief(error)}.")
+                problems.append(f"`{path}` is left out: it is not a whole record: {brief(error)}.")
                 continue
             belongs = (record.run, record.task) == (plan.run, plan.task) and record.trial in order
             if belongs and record.trial == path.stem:
@@ -229,7 +227,8 @@ def write_whole(path: Path, content: bytes) -> None:
         raise StoreError(f"`{path}` cannot be written: {error.strerror}") from error
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """Say in a few words why a file could not be read."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

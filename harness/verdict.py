@@ -64,17 +64,21 @@ class Verdict(BaseModel):
         return "pass" if outcomes == {"pass"} else "inconclusive"
 
 
-def decide(change: Estimate, tolerance: float, false_alarm: float, miss: float) -> Outcome:
+def decide(
+    change: Estimate, tolerance: float, false_alarm: float, miss: float, p: float | None = None
+) -> Outcome:
     """Decide on a change of a logarithm: a pass, a regression, or not known yet.
 
     It passes if it is shown to be below `tolerance` (a relative change), by a test that is wrong
     at most in a share `miss` of the cases in which it is that large. It is a regression if it
     is shown to be above zero, by a test that is wrong at most in a share `false_alarm` of the cases
-    in which nothing changed. A small change shown to be both passes.
+    in which nothing changed. A small change shown to be both passes. Of many comparisons that share
+    one `false_alarm`, `p` is the p-value of that second test, corrected for their number.
     """
     if change.p_below(math.log1p(tolerance)) < miss:
         return "pass"
-    return "regression" if change.p_above(0) < false_alarm else "inconclusive"
+    worse = change.p_above(0) if p is None else p
+    return "regression" if worse < false_alarm else "inconclusive"
 
 
 def finding(
@@ -86,13 +90,13 @@ def finding(
     reason: str = "",
 ) -> Finding:
     """Return the finding that an estimate of a logarithm amounts to."""
-    low, high = (math.expm1(bound) for bound in change.interval())
+    low, high = (_relative(bound) for bound in change.interval())
     known = math.isfinite(low)
     return Finding(
         subject=subject,
         metric=metric,
         outcome=outcome,
-        change=math.expm1(change.value) if math.isfinite(change.value) else None,
+        change=_relative(change.value) if math.isfinite(change.value) else None,
         low=low if known else None,
         high=high if known else None,
         p=change.p_above(0) if known else None,
@@ -100,6 +104,11 @@ def finding(
         tolerance=tolerance,
         reason=reason,
     )
+
+
+def _relative(log_ratio: float) -> float:
+    # A ratio of 10^300 is as good as any beyond, which no float holds.
+    return math.expm1(min(log_ratio, 690.0))
 
 
 def worst(findings: Iterable[Finding]) -> list[Finding]:

@@ -28,6 +28,7 @@ LAYERS = [
     {"results", "dispatch.ray_cluster"},
     {"dispatch", "progress", "render"},
     {"experiment", "gate_settings", "gate_report"},
+    {"gate", "pytest_benchmark"},
     {"api"},
     {"cli.output", "cli.options"},
     {"cli.show", "cli.parity"},
