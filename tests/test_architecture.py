@@ -31,7 +31,7 @@ LAYERS = [
     {"gate", "pytest_benchmark"},
     {"api"},
     {"cli.output", "cli.options"},
-    {"cli.show", "cli.parity"},
+    {"cli.show", "cli.parity", "cli.gate"},
     {"cli.run"},
     {"cli"},
     {"", "__main__"},
