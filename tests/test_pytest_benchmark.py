@@ -119,7 +119,7 @@ def test_one_pair_is_no_surer_than_processes_differ(tmp_path: Path, real: Conten
     (finding, _) = verdict.findings
     assert finding.high == pytest.approx(np.expm1(1.96 * np.sqrt(2) * 0.01), rel=1e-3)
     assert verdict.outcome == "inconclusive"
-    assert "to 2.4 % at best: give more pairs with `--pytest-benchmark OLD NEW`" in finding.reason
+    assert finding.reason.startswith("give more pairs with `--pytest-benchmark OLD NEW`")
     quiet = SETTINGS.model_copy(update={"process_noise": 0.001})
     assert judge([(path, path)], quiet).outcome == "pass"
 

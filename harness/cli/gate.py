@@ -100,7 +100,8 @@ def gate(**options: Any) -> None:
         return
     from harness import gate_report
 
-    click.echo(gate_report.terminal(verdict, width()), nl=False)
+    # The logs of CI systems are wider than the terminals of old.
+    click.echo(gate_report.terminal(verdict, width(piped=120)), nl=False)
     with errors():
         gate_report.write(verdict, **request.outputs)
     sys.exit(gate_report.exit_code(verdict))
