@@ -12,26 +12,16 @@ measured again. `report` simulates thousands of gates through the same rules and
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.stats import binomtest
-
 from harness import machine
 from harness.clock import now
-from harness.contest import Contest
-from harness.duel import Duel, Outcome
-from harness.gate_settings import GateSettings
-from harness.plan import Arm
 
 GATES = {
     "identical": 40,
@@ -92,7 +82,9 @@ _WRAPPED = {"jax": "JaxBackend", "torch": "TorchBackend"}
 def planted(kind: str, wrapped: str) -> tuple[str, str]:
     """Return the backend's file before and after the change."""
     if kind == "learning rate":
-        return WORSE, WORSE.replace("LEARNING_RATE, STEP, LATE = 1.0", "LEARNING_RATE, STEP, LATE = 0.5")
+        return WORSE, WORSE.replace(
+            "LEARNING_RATE, STEP, LATE = 1.0", "LEARNING_RATE, STEP, LATE = 0.5"
+        )
     if kind == "time step":
         return WORSE, WORSE.replace("1.0, None, 0", "1.0, 50, 0")
     if kind == "late learning rate":
@@ -148,7 +140,10 @@ def measure(log: Path, gates: dict[str, int]) -> None:
         gate = run_gate(kind, ("jax", "torch")[i % 2])
         with log.open("a") as file:
             file.write(json.dumps(gate) + "\n")
-        print(f"{number}/{len(todo)} {kind} {gate['backend']}: {gate['outcome']} {gate['seconds']} s", flush=True)
+        print(
+            f"{number}/{len(todo)} {kind} {gate['backend']}: {gate['outcome']} {gate['seconds']} s",
+            flush=True,
+        )
 
 
 def read(log: Path) -> list[dict[str, Any]]:

@@ -108,13 +108,13 @@ def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) ->
     return gate.verdict(f"{describe_working_tree()} against {path} ({earlier.version})", contests)
 
 
-def write_baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) -> None:
+def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> None:
     """Measure this version and write it down as a baseline.
 
     Raises `InvalidInput`, `Unavailable` or `SideFailed` if that cannot be, `StoreError` if the file
     cannot be written.
     """
-    gate = _Gate(task or Task(), settings, say)
+    gate = _Gate(task, settings, say)
     duels: dict[Arm, list[Duel]] = {arm: [] for arm in gate.certified_arms()}
     if gate.findings:
         raise Unavailable("\n".join(f"{f.subject}: {f.reason}" for f in gate.findings))

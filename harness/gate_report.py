@@ -39,11 +39,11 @@ _MARKDOWN_ROWS = 100
 def terminal(verdict: Verdict, width: int = 80) -> str:
     """Return the findings as a table, what there is to know about them, and a closing sentence."""
     findings = worst(verdict.findings)
-    rows = [_cells(finding) for finding in findings]
+    rows = _rows(findings)
     table = pd.DataFrame(rows, columns=_COLUMNS, dtype="object")
     drawn = render(table, "table", width, _clean(verdict.compared)) if rows else ""
     told = _foremost(verdict)
-    others = [finding for finding in findings if finding is not told]
+    others = [f for f in findings if told is None or f.reason != told.reason]
     notes = "".join(f"{note}\n" for note in (*_reasons(others), *_notes(verdict)))
     return f"{drawn}{notes}{sentence(verdict)}\n"
 
@@ -85,7 +85,7 @@ def markdown(verdict: Verdict) -> str:
     """Return the body of a comment on GitHub: outcome, sentence, table, and details folded away."""
     findings = worst(verdict.findings)
     shown = findings[:_MARKDOWN_ROWS]
-    rows = [[_literal(cell) for cell in _cells(finding)] for finding in shown]
+    rows = [[_literal(cell) for cell in cells] for cells in _rows(shown)]
     lines = [
         f"### Benchmark gate: {verdict.outcome}",
         "",
@@ -171,11 +171,22 @@ def _foremost(verdict: Verdict) -> Finding | None:
     return max(alike, key=lambda f: math.inf if f.change is None else f.change)
 
 
-def _cells(finding: Finding) -> list[str]:
-    word = finding.outcome.upper() if finding.outcome == "regression" else finding.outcome
-    allowed = "-" if finding.tolerance is None else _percent(finding.tolerance)
-    subject, metric = _clean(finding.subject), _clean(finding.metric)
-    return [subject, metric, _change(finding, "+"), allowed, f"{finding.n or '-'}", word]
+def _rows(findings: Sequence[Finding]) -> list[list[str]]:
+    """Return a row of cells per finding; the file that all tests are in is left out."""
+    subjects = [_clean(finding.subject) for finding in findings]
+    files = {"".join(subject.rpartition("::")[:2]) for subject in subjects}
+    cut = len(files.pop()) if len(files) == 1 else 0
+    return [
+        [
+            subject[cut:],
+            _clean(finding.metric),
+            _change(finding, "+"),
+            "-" if finding.tolerance is None else _percent(finding.tolerance),
+            f"{finding.n or '-'}",
+            finding.outcome.upper() if finding.outcome == "regression" else finding.outcome,
+        ]
+        for subject, finding in zip(subjects, findings, strict=True)
+    ]
 
 
 def _change(finding: Finding, sign: Literal["+", "-"]) -> str:

@@ -228,7 +228,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def brief(error: Exception) -> str:
-    """Return the first thing that is wrong with what was read."""
+    """Say in a few words why a file could not be read."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -97,13 +97,13 @@ def finding(
     hold together in 95 % of all cases (Bonferroni).
     """
     confidence = 1 - (1 - CONFIDENCE) / looks
-    low, high = (math.expm1(bound) for bound in change.interval(confidence))
+    low, high = (_relative(bound) for bound in change.interval(confidence))
     known = math.isfinite(low)
     return Finding(
         subject=subject,
         metric=metric,
         outcome=outcome,
-        change=math.expm1(change.value) if math.isfinite(change.value) else None,
+        change=_relative(change.value) if math.isfinite(change.value) else None,
         low=low if known else None,
         high=high if known else None,
         p=change.p_above(0) if known else None,
@@ -117,3 +117,8 @@ def worst(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings, regressions first, then what is not known."""
     rank = {"regression": 0, "inconclusive": 1, "pass": 2}
     return sorted(findings, key=lambda f: rank[f.outcome])
+
+
+def _relative(log_ratio: float) -> float:
+    # A ratio of 10^300 is as good as any beyond, which no float holds.
+    return math.expm1(min(log_ratio, 690.0))

@@ -98,6 +98,19 @@ def test_the_terminal() -> None:
     assert max(map(len, lines[:-1])) <= 100
 
 
+def test_what_all_names_begin_with_and_what_all_reasons_say_is_not_repeated() -> None:
+    many = [
+        UNKNOWN.model_copy(update={"subject": f"tests/test_it.py::test_{n}", "reason": "do more"})
+        for n in range(3)
+    ]
+    text = gate_report.terminal(verdict(*many))
+    assert text.count("do more") == 1
+    assert text.count("tests/test_it.py::") == 1
+    assert "\ntest_0" in text
+    assert "tests/test_it.py::test_0" in gate_report.junit(verdict(*many))
+    assert "\ntest_0" not in gate_report.terminal(verdict(*many, SLOWER))
+
+
 def test_json_holds_everything() -> None:
     given = verdict(FINE, WRONG, notes=("a note",))
     content = json.loads(gate_report.as_json(given))
