@@ -22,7 +22,7 @@ from harness.verdict import Finding, Outcome, decide, finding
 
 LOOKS = (4, 6, 9, 13, 19, 28)
 """After how many pairs the gate looks whether it knows enough."""
-ACCURACY_LOOKS = LOOKS[2:]
+ACCURACY_LOOKS = LOOKS[1:]
 """Fewer seeds say too little about how a training ends."""
 # How the false alarms allowed are shared out: as a rule, identical code learns identically to the
 # bit, so accuracy needs few of them.
@@ -65,10 +65,11 @@ class Contest:
 
     @property
     def open(self) -> bool:
-        """Whether more duels would tell more."""
+        """Whether more duels would tell more; one regression is enough."""
         if self._failure or self.pairs == LOOKS[-1]:
             return False
-        return any(found.outcome == "inconclusive" for found in self.findings())
+        outcomes = {found.outcome for found in self.findings()}
+        return "inconclusive" in outcomes and "regression" not in outcomes
 
     def add(self, duel: Duel, before: Sequence[float]) -> None:
         """Take the outcome of a duel, and the error per time step of the earlier version.
