@@ -1,0 +1,174 @@
+"""What the gate concludes from duels, at which look: on duels that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.contest import LOOKS, Contest
+from harness.duel import Duel, Outcome
+from harness.gate_settings import GateSettings
+from harness.plan import Arm
+from harness.verdict import Finding
+
+ARM = Arm(backend="mine", device="cpu")
+
+
+def duel(
+    log_ratio: float, before: Sequence[float] = (1.0,), after: Sequence[float] = (1.0,)
+) -> Duel:
+    def side(step_mse: Sequence[float]) -> Outcome:
+        return Outcome(
+            epoch_s=1.0,
+            losses=(),
+            step_mse=tuple(step_mse),
+            epochs=100,
+            epochs_per_turn=1,
+            sources={},
+        )
+
+    return Duel(log_ratio, 200, side(before), side(after))
+
+
+def contest(memoryless: float = 0.0, **changes: object) -> Contest:
+    return Contest(ARM, GateSettings.model_validate(changes), 1, memoryless)
+
+
+def fight(contest: Contest, duels: Sequence[Duel]) -> dict[str, Finding]:
+    """Fight as many of the duels as the contest asks for."""
+    remaining = iter(duels)
+    while contest.open:
+        one = next(remaining)
+        contest.add(one, one.first.step_mse)
+    return {finding.metric: finding for finding in contest.findings()}
+
+
+def noise(spread: float, size: int = LOOKS[-1]) -> np.ndarray:
+    return np.random.default_rng(5).normal(0, spread, size)
+
+
+def test_identical_code_passes_early() -> None:
+    found = fight(contest(), [duel(x) for x in noise(0.004)])
+    assert found["train time"].outcome == "pass"
+    assert found["accuracy"].outcome == "pass"
+    assert "identical to the bit" in found["accuracy"].reason
+    assert found["train time"].n <= 6
+
+
+def test_a_slowdown_is_found_as_soon_as_it_is_sure() -> None:
+    small = fight(contest(), [duel(0.03 + x) for x in noise(0.01)])["train time"]
+    large = fight(contest(), [duel(0.30 + x) for x in noise(0.01)])["train time"]
+    assert small.outcome == large.outcome == "regression"
+    assert large.n == LOOKS[0] < small.n
+    assert small.low is not None
+    assert small.high is not None
+    assert 0 < small.low < 0.031 < small.high
+
+
+def test_faster_passes() -> None:
+    assert fight(contest(), [duel(-0.2 + x) for x in noise(0.01)])["train time"].outcome == "pass"
+
+
+def test_a_slowdown_shown_to_be_small_passes() -> None:
+    found = fight(contest(), [duel(0.002 + x) for x in noise(0.0001)])["train time"]
+    assert found.outcome == "pass"
+    assert found.low is not None
+    assert found.low > 0
+
+
+def test_hopeless_noise_is_inconclusive_in_the_end() -> None:
+    found = fight(contest(), [duel(x) for x in noise(0.5)])["train time"]
+    assert (found.outcome, found.n) == ("inconclusive", LOOKS[-1])
+
+
+def test_nothing_is_concluded_between_looks() -> None:
+    running = contest()
+    for x in (0.3, 0.301, 0.299):
+        running.add(duel(x), (1.0,))
+    assert {f.outcome for f in running.findings()} == {"inconclusive"}
+
+
+def test_limits_of_one_backend_are_its_own() -> None:
+    slower = [duel(0.05 + x) for x in noise(0.004)]
+    assert fight(contest(), slower)["train time"].outcome == "regression"
+    lenient = contest(backend={"mine": {"max_slowdown": "10%"}})
+    assert fight(lenient, slower)["train time"].outcome == "pass"
+
+
+def test_a_worse_error_is_found_and_a_better_one_passes() -> None:
+    rng = np.random.default_rng(1)
+    seeds = np.exp(rng.normal(0, 0.3, (LOOKS[-1], 4)))
+    wobble = np.exp(rng.normal(0, 0.01, (LOOKS[-1], 4)))
+    times = noise(0.004)
+    worse = fight(
+        contest(), [duel(x, b, 1.5 * b * w) for x, b, w in zip(times, seeds, wobble, strict=True)]
+    )
+    assert worse["final_mse"].outcome == "regression"
+    assert worse["final_mse"].change == pytest.approx(0.5, abs=0.05)
+    better = fight(
+        contest(), [duel(x, b, 0.5 * b * w) for x, b, w in zip(times, seeds, wobble, strict=True)]
+    )
+    assert {f.outcome for f in better.values()} == {"pass"}
+
+
+def test_one_time_step_that_got_worse_is_named() -> None:
+    rng = np.random.default_rng(2)
+    seeds = np.exp(rng.normal(0, 0.3, (LOOKS[-1], 50)))
+    after = seeds * np.exp(rng.normal(0, 0.01, seeds.shape))
+    after[:, 36] *= 2
+    pairs = zip(noise(0.004), seeds, after, strict=True)
+    found = fight(contest(), [duel(x, b, a) for x, b, a in pairs])
+    assert found["mse per step"].outcome == "regression"
+    assert "t = 37" in found["mse per step"].reason
+    assert found["final_mse"].outcome != "regression"
+
+
+def test_the_lag_is_gated_once_it_was_learned() -> None:
+    def run(before: float, after: float) -> dict[str, Finding]:
+        rng = np.random.default_rng(3)
+        pairs = zip(noise(0.004), rng.normal(0, 0.001, LOOKS[-1]), strict=True)
+        limits = contest(memoryless=1.0, max_accuracy_loss="900%", max_step_accuracy_loss="900%")
+        return fight(limits, [duel(x, [before], [after + w]) for x, w in pairs])
+
+    assert run(before=0.1, after=0.3)["lag_skill"].outcome == "regression"
+    assert "0.900 became 0.700" in run(before=0.1, after=0.3)["lag_skill"].reason
+    assert run(before=0.1, after=0.11)["lag_skill"].outcome == "pass"
+    assert "lag_skill" not in run(before=1.5, after=1.6)
+
+
+@pytest.mark.parametrize(("later", "outcome"), [(True, "regression"), (False, "inconclusive")])
+def test_a_version_that_cannot_train(later: bool, outcome: str) -> None:
+    running = contest()
+    running.fail("mine on cpu: killed by SIGKILL.", later)
+    assert not running.open
+    assert [(f.outcome, f.metric) for f in running.findings()] == [(outcome, "training")]
+
+
+def test_a_baseline_is_a_sample_of_its_own() -> None:
+    earlier = 3.0 + noise(0.004, 12)
+    against = Contest(ARM, GateSettings(), 1, 0.0, earlier)
+    found = fight(against, [duel(3.1 + x) for x in noise(0.004)])
+    assert found["train time"].outcome == "regression"
+    assert found["train time"].change == pytest.approx(np.expm1(0.1), abs=0.01)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-0.3, 0.3), min_size=LOOKS[-1], max_size=LOOKS[-1]), st.booleans())
+def test_any_duels_come_to_an_end(log_ratios: list[float], same: bool) -> None:
+    after = (1.0,) if same else (1.1,)
+    found = fight(contest(memoryless=2.0), [duel(x, after=after) for x in log_ratios])
+    assert {f.outcome for f in found.values()} <= {"pass", "regression", "inconclusive"}
+
+
+def test_false_alarms_are_as_rare_as_promised() -> None:
+    """Also where pairs are much noisier than usual."""
+    rng = np.random.default_rng(11)
+    alarms = 0
+    for _ in range(400):
+        found = fight(contest(), [duel(x) for x in rng.normal(0, 0.012, LOOKS[-1])])
+        alarms += found["train time"].outcome == "regression"
+    assert alarms <= 8  # 1 % of them would be 4; 9 or more come up once in 50 times then.
