@@ -129,9 +129,9 @@ def check_writable(paths: Iterable[Path | None]) -> None:
     """Raise `InvalidInput` for paths that `write` could not write; for use before measuring."""
     given = [path for path in paths if path is not None]
     problems = [problem for path in given if (problem := _unwritable(path))]
-    resolved = [path.resolve() for path in given]
-    twice = {str(path) for path in resolved if resolved.count(path) > 1}
-    problems += [f"`{path}` is named for two outputs." for path in sorted(twice)]
+    real = [str(_real(path)) for path in given]
+    twice = sorted({path for path in real if real.count(path) > 1})
+    problems += [f"`{path}` is named for two outputs." for path in twice]
     if problems:
         raise InvalidInput(*problems)
 
@@ -149,7 +149,7 @@ def write(
     texts = {json: as_json, junit: _junit, markdown: _markdown}
     for path, text in texts.items():
         if path is not None:
-            write_whole(path, text(verdict).encode())
+            write_whole(_real(path), text(verdict).encode())
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         # A courtesy: the outcome does not depend on it.
@@ -267,12 +267,18 @@ def _literal(text: str) -> str:
     return "".join(f"&#{ord(c)};" if c in "|\\`*_~[]!" else c for c in escaped)
 
 
+def _real(path: Path) -> Path:
+    # A link is followed: writing a file whole would otherwise put the file in its place.
+    return Path(os.path.realpath(path))
+
+
 def _unwritable(path: Path) -> str:
     """Say why a file cannot be written there; an empty string if it can."""
-    if path.exists() and not path.is_file():
-        return f"`{path}` cannot be written: it is not a file."
+    real = _real(path)
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        if real.exists() and not real.is_file():
+            return f"`{path}` cannot be written: it is not a file."
+        with tempfile.TemporaryFile(dir=real.parent):
             return ""
     except OSError as error:
         return f"`{path}` cannot be written: {error.strerror}."

@@ -230,7 +230,8 @@ def _notes(
     if len(pairs) == 1:
         notes.append(
             "one pair of files does not show how fresh processes differ; a standard deviation of "
-            f"{100 * settings.process_noise:.2g} % between them is assumed (`process_noise`)."
+            f"{100 * settings.process_noise:.2g} % between them is assumed (`process_noise`), and "
+            "that the machine was equally busy with both."
         )
         bare = [
             f"`{path}`"

@@ -215,7 +215,19 @@ def test_only_the_files_asked_for_are_written(tmp_path: Path) -> None:
         gate_report.write(verdict(FINE), json=tmp_path / "none" / "gate.json")
 
 
-@pytest.mark.parametrize("path", ["none/gate.md", "folder", "/dev/null", "/proc/gate.md"])
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (link := tmp_path / "link").symlink_to(tmp_path / "gate.json")
+    gate_report.check_writable([link])
+    gate_report.write(verdict(FINE), json=link)
+    assert link.is_symlink()
+    assert (tmp_path / "gate.json").read_text() == gate_report.as_json(verdict(FINE))
+    (loop := tmp_path / "loop").symlink_to(loop)
+    gate_report.check_writable([loop, None])
+
+
+@pytest.mark.parametrize(
+    "path", ["none/gate.md", "folder", "/dev/null", "/proc/gate.md", "x" * 300]
+)
 def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InvalidInput, match="cannot be written"):

@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import InvalidInput
 from harness.gate_settings import GateSettings
+from tests.conftest import ROOT
 
 
 def project(folder: Path, table: str) -> Path:
@@ -90,3 +91,9 @@ def test_the_problems_of_file_and_options_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         GateSettings.read(inside, max_slowdown="fast")
     assert len(caught.value.problems) == 3
+
+
+def test_every_setting_is_documented() -> None:
+    documented = (ROOT / "docs" / "gate.md").read_text()
+    for name in GateSettings.model_fields:
+        assert f"| `{name}` |" in documented or f"| `{name}.NAME` |" in documented

@@ -1,0 +1,298 @@
+"""The gate on real repositories, with changes planted in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, TINY
+
+# The NumPy backend starts fast, and its errors show after 60 steps: parity trains for 20.
+BACKEND = """
+from harness.clock import now
+from backends.reference import ReferenceBackend
+
+SLOWDOWN, LEARNING_RATE, FAULT = 0.0, 1.0, ""
+
+
+class Mine(ReferenceBackend):
+    def train(self, state, x_ETB, y_ETB):
+        if FAULT and state.step > 60:
+            exec(FAULT)
+        start = now()
+        if state.step > 60:
+            y_ETB = y_ETB * LEARNING_RATE
+        result = super().train(state, x_ETB, y_ETB)
+        end = now() + SLOWDOWN * (now() - start)
+        while now() < end:
+            pass
+        return result
+"""
+Git = Callable[..., str]
+
+
+class Project:
+    """A user's git repository with a backend in it, and the gate run there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.git("init", "--initial-branch", "main")
+        self.write("mine.py", BACKEND)
+        self.commit("before")
+
+    def git(self, *arguments: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "gc.auto=0"]
+        command = ["git", *who, *arguments]
+        return subprocess.run(
+            command, cwd=self.path, check=True, capture_output=True, text=True
+        ).stdout
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+
+    def plant(self, old: str, new: str, name: str = "mine.py") -> None:
+        text = (self.path / name).read_text()
+        assert old in text
+        self.write(name, text.replace(old, new))
+
+    def commit(self, message: str) -> None:
+        self.git("add", ".")
+        self.git("commit", "--message", message)
+
+    def gate(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        backend = [] if "--backends" in arguments else ["--backends", "mine:Mine"]
+        command = [sys.executable, "-m", "harness", "gate", *map(str, arguments)]
+        return subprocess.run(
+            [*command, *backend, "--devices", "cpu"],
+            cwd=self.path,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | environment,
+        )
+
+    def verdict(self, *arguments: object) -> tuple[int, dict[str, Any]]:
+        """Run the gate; return its exit code, and its findings by metric."""
+        file = self.path.parent / "verdict.json"
+        done = self.gate(*arguments, *TINY, "--json", file)
+        assert file.exists(), done.stderr
+        findings = json.loads(file.read_text())["findings"]
+        return done.returncode, {finding["metric"]: finding for finding in findings}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    path = tmp_path / "project"
+    path.mkdir()
+    return Project(path)
+
+
+# So tiny a training is noisier than a real one.
+LENIENT = ("--max-slowdown", "60%", "--budget", "100s")
+
+
+def test_the_same_code_passes(project: Project) -> None:
+    done = project.gate("--against", "main", *TINY, *LENIENT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASS" in done.stdout
+    assert "identical to the bit" in done.stdout
+    assert "holds exactly what the reference does" in done.stdout
+    assert project.git("worktree", "list").count("\n") == 1
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_a_slowdown_in_the_working_tree_is_found(project: Project) -> None:
+    project.plant("SLOWDOWN, LEARNING_RATE, FAULT = 0.0", "SLOWDOWN, LEARNING_RATE, FAULT = 1.0")
+    code, found = project.verdict("--against", "HEAD")
+    assert code == 1
+    assert found["train time"]["outcome"] == "regression"
+    assert 0.5 < found["train time"]["change"] < 1.5
+    assert found["accuracy"]["outcome"] == "pass"
+
+
+def test_a_committed_slowdown_is_found_and_one_that_was_removed_is_none(project: Project) -> None:
+    project.plant("SLOWDOWN, LEARNING_RATE, FAULT = 0.0", "SLOWDOWN, LEARNING_RATE, FAULT = 1.0")
+    project.commit("slower")
+    assert project.verdict("--against", "HEAD~1")[0] == 1
+    project.plant("FAULT = 1.0", "FAULT = 0.0")
+    code, found = project.verdict("--against", "HEAD")
+    assert code == 0
+    assert found["train time"]["change"] < -0.3
+
+
+def test_a_worse_training_is_found_that_parity_cannot_see(project: Project) -> None:
+    project.plant("= 0.0, 1.0", "= 0.0, 5.0")
+    code, found = project.verdict("--against", "HEAD", *LENIENT)
+    assert code == 1
+    assert found["final_mse"]["outcome"] == "regression"
+    assert found["final_mse"]["change"] > 0.1
+
+
+def test_a_wrong_gradient_is_found_before_anything_is_timed(project: Project) -> None:
+    project.plant(
+        "if state.step > 60:", "if True:\n            y_ETB = y_ETB + 1e-3\n        if 0:"
+    )
+    code, found = project.verdict("--against", "HEAD")
+    assert code == 1
+    assert list(found) == ["parity"]
+
+
+def test_a_version_that_crashes_is_a_regression(project: Project) -> None:
+    project.plant('1.0, ""', '1.0, "import os; os._exit(3)"')
+    code, found = project.verdict("--against", "HEAD", *LENIENT)
+    assert code == 1
+    assert "ended by itself with exit code 3" in found["training"]["reason"]
+    assert "working tree" in found["training"]["reason"]
+
+
+def test_a_reference_that_crashes_is_no_verdict(project: Project) -> None:
+    project.plant('1.0, ""', '1.0, "raise RuntimeError(1 / 3)"')
+    project.commit("broken")
+    project.plant("raise", "pass  # raise")
+    code, found = project.verdict("--against", "HEAD", *LENIENT)
+    assert code == 3
+    assert "RuntimeError" in found["training"]["reason"]
+    assert "HEAD" in found["training"]["reason"]
+
+
+def test_a_budget_that_is_spent_is_no_verdict(project: Project) -> None:
+    code, found = project.verdict("--against", "HEAD", "--budget", "1ms")
+    assert code == 3
+    assert {finding["outcome"] for finding in found.values()} == {"inconclusive"}
+
+
+@pytest.fixture
+def vendored(project: Project) -> Project:
+    """A repository that holds the harness itself, as the project's own does."""
+    for package in ("harness", "backends"):
+        shutil.copytree(
+            ROOT / package, project.path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    project.commit("with the harness")
+    return project
+
+
+def test_a_change_of_the_harness_itself_is_found(vendored: Project) -> None:
+    """A default that teaches more slowly: parity has a rate of its own, so only training shows."""
+    vendored.plant("Field(1e-3, gt=0", "Field(3e-2, gt=0", "harness/task.py")
+    vendored.commit("learns fast")
+    vendored.plant("Field(3e-2, gt=0", "Field(1e-5, gt=0", "harness/task.py")
+    code, found = vendored.verdict("--against", "HEAD", *LENIENT)
+    assert code == 1
+    assert found["final_mse"]["outcome"] == "regression"
+
+
+def test_a_reference_without_the_gate_is_refused(vendored: Project) -> None:
+    (vendored.path / "harness" / "turns.py").rename(vendored.path / "turns.py")
+    vendored.commit("before the gate")
+    (vendored.path / "turns.py").rename(vendored.path / "harness" / "turns.py")
+    done = vendored.gate("--against", "HEAD", *TINY)
+    assert done.returncode == 2
+    assert "is from before the gate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("mian", "unknown git reference `mian`, did you mean `main`?"),
+        ("--help", "unknown git reference `--help`"),
+        ("HEAD~5", "unknown git reference `HEAD~5`"),
+    ],
+)
+def test_a_reference_that_is_none(project: Project, reference: str, sentence: str) -> None:
+    done = project.gate(f"--against={reference}", *TINY)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+
+
+def test_outside_a_repository(project: Project) -> None:
+    shutil.rmtree(project.path / ".git")
+    done = project.gate("--against", "main", *TINY, GIT_CEILING_DIRECTORIES=str(project.path))
+    assert done.returncode == 2
+    assert "not a git repository" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def with_baseline(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    path = tmp_path_factory.mktemp("gate") / "project"
+    path.mkdir()
+    project = Project(path)
+    done = project.gate("--write-baseline", "baseline.json", *TINY)
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+def doctored(project: Project, **changes: object) -> Path:
+    """Return a copy of the baseline with some fields changed."""
+    content = json.loads((project.path / "baseline.json").read_text()) | changes
+    path = project.path / "doctored.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_baseline_holds_ratios_and_errors(with_baseline: Project) -> None:
+    content = json.loads((with_baseline.path / "baseline.json").read_text())
+    (arm,) = content["arms"]
+    assert len(arm["log_ratios"]) == len(arm["step_mse"]) == 12
+    # It is the yardstick itself, so it takes as long.
+    assert all(abs(ratio) < 0.7 for ratio in arm["log_ratios"])
+
+
+def test_against_a_baseline(with_baseline: Project) -> None:
+    done = with_baseline.gate("--baseline", "baseline.json", "--max-slowdown", "80%")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ms an epoch in the baseline" in done.stdout
+    with_baseline.plant("= 0.0, 1.0", "= 2.0, 5.0")
+    code, found = with_baseline.verdict("--baseline", "baseline.json")
+    with_baseline.git("checkout", "mine.py")
+    assert code == 1
+    assert found["train time"]["outcome"] == "regression"
+
+
+def test_a_baseline_from_another_machine_allows_more(with_baseline: Project) -> None:
+    content = json.loads((with_baseline.path / "baseline.json").read_text())
+    moved = doctored(with_baseline, fingerprint=content["fingerprint"] | {"cpu": "Z80"})
+    done = with_baseline.gate("--baseline", moved, "--budget", "1ms")
+    assert done.returncode == 3
+    assert "cpu: Z80 there" in done.stdout
+    assert "10%" in done.stdout
+    assert "ms an epoch" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"schema_version": 99}, "newer version of the harness"),
+        ({"arms": []}, "arms: Tuple should have at least 1 item"),
+        ({"task": {"rho": 7}}, "`rho` = 7"),
+        ({"arms": None}, "cannot be read as a baseline"),
+    ],
+)
+def test_a_baseline_that_is_none(
+    with_baseline: Project, changes: dict[str, object], sentence: str
+) -> None:
+    done = with_baseline.gate("--baseline", doctored(with_baseline, **changes))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_baseline_of_something_else(with_baseline: Project) -> None:
+    missing = with_baseline.gate("--baseline", "nowhere.json")
+    assert (missing.returncode, "No such file" in missing.stderr) == (2, True)
+    task = with_baseline.gate("--baseline", "baseline.json", "--preset", "posted")
+    assert (task.returncode, "another task" in task.stderr) == (2, True)
+    backend = with_baseline.gate("--baseline", "baseline.json", "--backends", "reference")
+    assert (backend.returncode, "does not hold `reference on cpu`" in backend.stderr) == (2, True)
+    with_baseline.write("broken.json", "{")
+    broken = with_baseline.gate("--baseline", "broken.json")
+    assert (broken.returncode, "cannot be read as a baseline" in broken.stderr) == (2, True)
