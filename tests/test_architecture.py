@@ -15,11 +15,12 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "model", "protocol", "clock", "machine", "source", "fingerprint"},
-    {"testing", "validation", "contract", "registry"},
+    {"errors", "model", "protocol", "clock", "machine", "source"},
+    {"testing", "validation", "contract", "registry", "fingerprint"},
     {"task"},
     {"yardstick", "data", "record", "stats"},
-    {"verdict"},
+    {"verdict", "noise"},
+    {"doctor"},
     {"jobs"},
     {"parity", "trial", "plan"},
     {"turns"},
@@ -30,7 +31,7 @@ LAYERS = [
     {"experiment"},
     {"api"},
     {"cli.output", "cli.options"},
-    {"cli.show", "cli.parity"},
+    {"cli.show", "cli.parity", "cli.doctor"},
     {"cli.run"},
     {"cli"},
     {"", "__main__"},
