@@ -1,7 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that help is instant.
 
-Exit codes: 0 fine; 1 a trial or a parity check failed, or results could not be written; 2 bad
-usage or input; 130 interrupted.
+Exit codes: 0 fine; 1 a trial or a parity check failed, results could not be written, or a strict
+doctor warns; 2 bad usage or input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 
 import click
 
+from harness.cli.doctor import doctor
 from harness.cli.parity import parity
 from harness.cli.run import run
 from harness.cli.show import list_, show
@@ -33,10 +34,11 @@ def cli() -> None:
       python -m harness run --preset posted --set epochs=10000 --backends jax
       python -m harness show RUN --table steps
       python -m harness list
+      python -m harness doctor
     """
 
 
-for command in (run, show, list_, parity):
+for command in (run, show, list_, parity, doctor):
     cli.add_command(command)
 
 
