@@ -33,7 +33,7 @@ _MEDDLING = (
 # More than half a core's work is somebody at work, less is the machine's housekeeping.
 _LOAD_LIMIT = 0.5
 _STEP_LIMIT_S = 1e-6  # Of a chunk of some 10 ms, a ten-thousandth.
-_MEMORY_LIMIT_GB = 2.0  # PyTorch or JAX on the default task, twice over.
+_MEMORY_LIMIT_GB = 2.0  # A trial of the default task takes 0.4, one of a larger task more.
 _DISK_LIMIT_GB = 1.0
 _PAIRS = 300
 _RATIO_LIMIT, _SPREAD_LIMIT = 0.02, 0.05

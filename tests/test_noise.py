@@ -21,7 +21,7 @@ from harness.store import RunWriter
 from harness.summary import summarise
 from harness.tables import CHUNKS, chunks_table, trials_table
 from tests.conftest import TINY, Cli
-from tests.test_run import _inline, _start, _wait_for
+from tests.test_run import _inline, _processes, _start, _wait_for
 from tests.test_store import MANIFEST, record
 
 
@@ -170,6 +170,23 @@ def test_a_noisy_trial_is_measured_again_at_once(cli: Cli, tmp_path: Path, dispa
     assert len(list((tmp_path / "x" / "records").glob("*.json"))) == 6
     assert len(pd.read_parquet(tmp_path / "x" / "chunks.parquet")) == len(run.chunks)
     assert "2/2 trials" in cli("list", "--results", tmp_path).stdout
+
+
+def test_an_attempt_whose_ray_worker_is_lost_overwrites_none(tmp_path: Path) -> None:
+    driver = _start(tmp_path, "--dispatch", "ray", "--seeds", 1, "--retry-noisy", 100)
+    records = tmp_path / "x" / "records"
+    _wait_for(lambda: list(records.glob("*~2.json")) and _processes("tests.faulty:Slow", "seed0"))
+    finished = {path: path.read_bytes() for path in records.iterdir()}
+    (process,) = _processes("tests.faulty:Slow", "seed0")
+    worker = process.parent()
+    assert worker is not None
+    worker.kill()
+    driver.communicate(timeout=120)
+    assert driver.returncode == 1
+    (record,) = Run("x", tmp_path).records
+    assert record.attempt > 2
+    assert "its Ray worker was lost" in str(record.error)
+    assert all(path.read_bytes() == content for path, content in finished.items())
 
 
 def test_only_a_trial_that_ran_to_its_end_is_measured_again(cli: Cli, tmp_path: Path) -> None:

@@ -198,7 +198,9 @@ def _receive(
     elif isinstance(event, Progress):
         batch.points.append(event.point)
     elif isinstance(event, Record | Certificate | Refused):
-        if not another_follows(batch.jobs[0], event):
+        if another_follows(batch.jobs[0], event):
+            batch.attempt += 1
+        else:
             batch.jobs.popleft()
         batch.points.clear()
     yield event
