@@ -13,8 +13,8 @@ from statistics import median
 
 from harness.record import Chunk, Record
 
-# A training keeps its core busy: undisturbed it lacks less than 0.2 % of it, for the ticks of the
-# kernel. A busy process on the same core takes half, one that wakes now and then some per cent.
+# A training keeps its core busy: undisturbed it lacks less than 0.5 % of it, for the work of
+# the kernel. A busy process on the same core takes half, one that wakes now and then some per cent.
 LOST_LIMIT = 0.02
 # Steal is time that is lost for certain, and undisturbed it is none; but it is counted in whole
 # ticks, the first of which may belong to what was before.

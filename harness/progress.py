@@ -138,5 +138,6 @@ def describe_record(record: Record) -> str:
     last = record.points[-1] if record.points else None
     figures = f", mse {last.eval_mse:.3g}, training {last.train_s:.2f} s" if last else ""
     error = f": {record.error}" if record.error else ""
-    disturbed = "".join(f"; noisy: {reason}" for reason in noise(record) or [])
+    reasons = ", ".join(noise(record) or [])
+    disturbed = f"; noisy: {reasons}" if reasons else ""
     return f"{name}{figures}, {record.wall_s:.1f} s in all{error}{disturbed}"
