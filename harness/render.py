@@ -47,8 +47,8 @@ def _noise_note(summary: pd.DataFrame) -> str:
         f"† noisy: {r['noisy']} of {r['seeds']} of {r['backend']} on {r['device']}" for r in noisy
     ]
     return "\n".join(lines) + (
-        "\n  disturbed while on the clock: `--table trials` says by what, `run --retry-noisy`\n"
-        "  measures such trials again\n"
+        "\n  disturbed while on the clock: `show --table trials` says by what,\n"
+        "  `run --retry-noisy N` measures such trials again\n"
     )
 
 

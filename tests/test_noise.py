@@ -102,6 +102,7 @@ def test_noisy_trials_are_marked_in_the_summary() -> None:
         assert "a:B†" in text
         assert "† noisy: 1 of 3 of a:B on cpu" in text
         assert "--retry-noisy" in text
+        assert kind != "table" or max(map(len, text.splitlines())) <= 80
     assert '"noisy":1' in render_summary(summary, "json").replace(" ", "")
 
 
