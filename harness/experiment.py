@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import Field, field_validator
 
-from harness import machine, registry
+from harness import machine
 from harness.clock import timestamp
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.errors import InvalidInput, StoreError, Unavailable, UnknownName
@@ -18,11 +18,9 @@ from harness.jobs import Certificate, Event, Job, Refused, TrialJob
 from harness.plan import Arm, Device, Plan
 from harness.record import Record
 from harness.results import Run
+from harness.selection import DEVICES, Selection, distinct
 from harness.store import Manifest, RunWriter
 from harness.task import PRESETS, Task
-from harness.validation import Validated
-
-DEVICES: tuple[Device, ...] = ("cpu", "gpu")
 
 
 class Reporter(Protocol):
@@ -51,15 +49,11 @@ class Silence:
         """Say nothing."""
 
 
-class Settings(Validated):
+class Settings(Selection):
     """How a task is measured. Raises `InvalidInput` with a sentence for every bad value."""
 
-    backends: tuple[str, ...] = ("torch", "jax")
-    """Installed names (see `harness list`), or `module:Class`."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Which seeds; a number n stands for 0, 1, ..., n-1."""
-    devices: Literal["auto"] | tuple[Device, ...] = "auto"
-    """Which devices; "auto" is the CPU, and a GPU where there is one."""
     threads: int = Field(1, ge=1)
     """Threads of each trial."""
     packed: bool = False
@@ -74,38 +68,19 @@ class Settings(Validated):
     def _count_seeds(cls, value: object) -> object:
         return tuple(range(value)) if isinstance(value, int) and value > 0 else value
 
-    @field_validator("backends", "seeds", "devices")
-    @classmethod
-    def _distinct(cls, value: tuple[Any, ...] | str) -> tuple[Any, ...] | str:
-        if not isinstance(value, str) and (not value or len(set(value)) < len(value)):
-            raise ValueError("name at least one, and none of them twice")
-        return value
-
     @field_validator("seeds")
     @classmethod
     def _not_negative(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(value) < 0:
+        if min(distinct(value)) < 0:
             raise ValueError("seeds are not negative")
-        return value
-
-    @field_validator("backends")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            try:
-                registry.check(name)
-            except InvalidInput as error:
-                raise ValueError(str(error)) from None
         return value
 
     def plan(self, run: str, task: Task, has_gpu: bool) -> Plan:
         """Return the plan of a run; `has_gpu` decides what "auto" means."""
-        auto = DEVICES if has_gpu else DEVICES[:1]
-        devices = auto if self.devices == "auto" else self.devices
         return Plan(
             run=run,
             task=task,
-            arms=tuple(Arm(backend=b, device=d) for d in devices for b in self.backends),
+            arms=self.arms(has_gpu),
             **self.model_dump(include={"seeds", "threads", "packed", "timeout_s", "retry_noisy"}),
         )
 

@@ -16,13 +16,24 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, Self
 
 from harness import machine
 from harness.clock import now, timestamp
-from harness.jobs import Certificate, Check, Event, Job, Progress, Refused, Started, TrialJob
+from harness.jobs import (
+    Certificate,
+    Check,
+    Event,
+    Job,
+    Progress,
+    Refused,
+    Started,
+    TrialJob,
+    TurnsJob,
+)
 from harness.noise import repeats
 from harness.record import Chunk, Point, Record
 
@@ -30,16 +41,33 @@ _POLL_S = 0.5
 _TAIL_BYTES = 4000
 
 
-def execute(job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
+@dataclass(frozen=True)
+class Tree:
+    """A version of the code: what a process imports first, and where it starts."""
+
+    cwd: Path
+    paths: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Tree:
+        """Return what this process can import; its installation a process finds by itself."""
+        installed = (sys.prefix, sys.base_prefix)
+        return cls(Path.cwd(), tuple(p for p in sys.path if p and not p.startswith(installed)))
+
+
+def execute(
+    job: Job, stop: threading.Event | None = None, tree: Tree | None = None
+) -> Iterator[Event]:
     """Run a job in a fresh process; yield `Started`, any `Progress`, and its outcome last.
 
     The outcome is a `Record`, a `Certificate` or `Refused`. There is none if `stop` is set in the
     meantime. A trial that was noisy is repeated at once, as often as its job says; each attempt
-    yields the same again. Closing the iterator kills the process.
+    yields the same again. Closing the iterator kills the process. `tree` is the code it runs, if
+    not this.
     """
     for attempt in itertools.count(1):
         again = False
-        for event in _attempt(job, attempt, stop):
+        for event in _attempt(job, attempt, stop, tree):
             yield event
             again = another_follows(job, event)
         if not again or (stop is not None and stop.is_set()):
@@ -53,7 +81,9 @@ def another_follows(job: Job, event: Event) -> bool:
     )
 
 
-def _attempt(job: Job, attempt: int, stop: threading.Event | None) -> Iterator[Event]:
+def _attempt(
+    job: Job, attempt: int, stop: threading.Event | None, tree: Tree | None
+) -> Iterator[Event]:
     yield Started(job=job, attempt=attempt)
     available = machine.usable_cores()
     if job.threads > len(available):
@@ -67,10 +97,11 @@ def _attempt(job: Job, attempt: int, stop: threading.Event | None) -> Iterator[E
     cores = available[-job.threads :] if pinned else None
 
     account, started = _Account(job, cores, attempt=attempt), now()
-    for kind, value in _messages(job, cores, stop):
-        account.add(kind, value)
-        if kind == "point" and isinstance(job, TrialJob):
-            yield Progress(job=job, point=account.points[-1])
+    with Worker(job, cores, tree) as worker:
+        for kind, value in worker.messages(stop):
+            account.add(kind, value)
+            if kind == "point" and isinstance(job, TrialJob):
+                yield Progress(job=job, point=account.points[-1])
     account.wall_s = now() - started
     if stop is None or not stop.is_set():
         yield account.outcome()
@@ -126,9 +157,9 @@ class _Account:
             case "timeout":
                 self._fail("timeout", f"still running after {self.job.timeout_s:g} s", value)
             case "exit":
-                returncode, output = value
+                how, output = value
                 if not self.done:
-                    self._fail("failed", _describe_exit(returncode), output)
+                    self._fail("failed", how, output)
 
     def _fail(self, status: str, error: str, details: str) -> None:
         after = f" after epoch {self.points[-1].epoch}" if self.points else ""
@@ -174,37 +205,69 @@ class _Account:
         )
 
 
-def _messages(
-    job: Job, cores: tuple[int, ...] | None, stop: threading.Event | None
-) -> Iterator[tuple[str, Any]]:
-    """Start the process of a job and yield its messages, then ("exit", (returncode, output)).
+class Worker:
+    """The process of a job, in a session of its own; what is left of it is killed in the end."""
 
-    If its time is up, it is killed and ("timeout", output) comes last; if `stop` is set or the
-    iterator closed, it is killed and nothing more comes.
-    """
-    request = json.dumps({"job": job.model_dump(mode="json"), "cores": cores})
-    deadline = None if job.timeout_s is None else now() + job.timeout_s
-    reader, writer = os.pipe()
-    with (
-        tempfile.TemporaryFile() as output,
-        os.fdopen(reader, "rb", buffering=0) as events,
-        _process([str(writer), request], job, output, writer) as process,
-    ):
-        os.close(writer)
+    def __init__(
+        self,
+        job: Job | TurnsJob,
+        cores: tuple[int, ...] | None = None,
+        tree: Tree | None = None,
+        **environment: str,
+    ) -> None:
+        tree = tree or Tree.here()
+        fields = job.model_dump(mode="json")
+        # Another version of the code may lack a field, and has the right to defaults of its own.
+        fields["task"] = job.task.model_dump(mode="json", exclude_defaults=True)
+        request = json.dumps({"job": fields, "cores": cores})
+        reader, writer = os.pipe()
+        self._deadline = None if job.timeout_s is None else now() + job.timeout_s
+        self._events = os.fdopen(reader, "rb", buffering=0)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.worker", str(writer), request],
+                cwd=tree.cwd,
+                stdin=subprocess.PIPE,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writer],
+                env=_environment(job, tree) | environment,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._stdin.close()
+        self._events.close()
+        self._output.close()
+
+    def messages(self, stop: threading.Event | None = None) -> Iterator[tuple[str, Any]]:
+        """Yield what the process says, then ("exit", (returncode, output)).
+
+        If its time is up, ("timeout", output) comes last; if `stop` is set, nothing more comes.
+        """
         buffer = b""
         while stop is None or not stop.is_set():
-            wait_s = _POLL_S if deadline is None else min(_POLL_S, deadline - now())
+            wait_s = _POLL_S if self._deadline is None else min(_POLL_S, self._deadline - now())
             if wait_s <= 0:
-                yield "timeout", _tail(output)
+                yield "timeout", self._tail()
                 return
             # First a look whether it is gone: all that it wrote is readable then. A process of its
             # own that outlives it may hold the other end of the pipe open.
-            gone = process.poll() is not None
-            if not select.select([events], [], [], 0 if gone else wait_s)[0]:
+            gone = self._process.poll() is not None
+            if not select.select([self._events], [], [], 0 if gone else wait_s)[0]:
                 if gone:
                     break
                 continue
-            received = events.read(65536)
+            received = self._events.read(65536)
             if not received:
                 break
             *lines, buffer = (buffer + received).split(b"\n")
@@ -214,33 +277,33 @@ def _messages(
         else:
             return
         try:
-            returncode = process.wait(_POLL_S)
+            returncode = self._process.wait(_POLL_S)
         except subprocess.TimeoutExpired:
             returncode = None  # It closed its end and lives on.
-        yield "exit", (returncode, _tail(output))
+        yield "exit", (_describe_exit(returncode), self._tail())
 
+    def say(self, line: str) -> None:
+        """Send the process a line; one that is gone does not mind."""
+        with suppress(BrokenPipeError):
+            self._stdin.write(f"{line}\n".encode())
+            self._stdin.flush()
 
-@contextmanager
-def _process(
-    arguments: list[str], job: Job, output: IO[bytes], writer: int
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a worker in a session of its own; whatever is left of it is killed in the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.worker", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        pass_fds=[writer],
-        env=_environment(job),
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdin.close()  # type: ignore[union-attr]
+    def pin(self, cores: tuple[int, ...]) -> None:
+        """Let every thread of the process run on these cores only."""
+        for thread in Path(f"/proc/{self._process.pid}/task").glob("*"):
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cores)
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _tail(self) -> str:
+        """Return the last lines that the process printed."""
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - _TAIL_BYTES))
+        return self._output.read().decode(errors="replace").strip()
 
 
 def _describe_exit(returncode: int | None) -> str:
@@ -251,14 +314,7 @@ def _describe_exit(returncode: int | None) -> str:
     return f"the process ended by itself with exit code {returncode}"
 
 
-def _tail(output: IO[bytes]) -> str:
-    """Return the last lines that the process printed."""
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - _TAIL_BYTES))
-    return output.read().decode(errors="replace").strip()
-
-
-def _environment(job: Job) -> dict[str, str]:
+def _environment(job: Job | TurnsJob, tree: Tree) -> dict[str, str]:
     """Return the environment of the process: set before any framework is loaded."""
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     return os.environ | {
@@ -269,8 +325,5 @@ def _environment(job: Job) -> dict[str, str]:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         # Memory is taken when needed, so that its peak means something.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        # What the caller can import, the process can; its own installation it finds by itself.
-        "PYTHONPATH": os.pathsep.join(
-            path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix))
-        ),
+        "PYTHONPATH": os.pathsep.join(tree.paths),
     }

@@ -158,16 +158,6 @@ def _draw(frame: pd.DataFrame, widths: dict[str, int]) -> str:
 
 _GAP = "  "
 _TEXT = (
-    "backend",
-    "device",
-    "quantity",
-    "dtype",
-    "element",
-    "trial",
-    "status",
-    "error",
-    "noise",
-    "check",
-    "value",
-    "advice",
+    *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
+    *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
 )

@@ -92,14 +92,21 @@ def stein_size(pilot: Array, half_width: float, confidence: float = CONFIDENCE) 
 
 def difference(before: Array, after: Array) -> Estimate:
     """Estimate mean(after) - mean(before) of two independent samples (Welch)."""
-    first, second = mean(before), mean(after)
-    variances = np.array([first.standard_error**2, second.standard_error**2])
-    value, n = second.value - first.value, min(first.n, second.n)
-    if not (first.df and second.df):
+    return welch(mean(before), mean(after))
+
+
+def welch(before: Estimate, after: Estimate) -> Estimate:
+    """Return the difference after - before of two independent estimates (Welch).
+
+    One whose standard error is known, not estimated, has infinite degrees of freedom.
+    """
+    variances = np.array([before.standard_error**2, after.standard_error**2])
+    value, n = after.value - before.value, min(before.n, after.n)
+    if not (before.df and after.df):
         return Estimate(value, float("nan"), 0, n)
     total = variances.sum()
-    weights = (variances**2 / np.array([first.df, second.df])).sum()
-    df = float(total**2 / weights) if weights else first.df + second.df
+    weights = (variances**2 / np.array([before.df, after.df])).sum()
+    df = float(total**2 / weights) if weights else before.df + after.df
     return Estimate(value, float(np.sqrt(total)), df, n)
 
 

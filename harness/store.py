@@ -59,9 +59,7 @@ class RunFolder:
         try:
             return Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError, HarnessError) as error:
-            raise InvalidInput(
-                f"`{path}` cannot be read as a manifest: {_brief(error)}."
-            ) from error
+            raise InvalidInput(f"`{path}` cannot be read as a manifest: {brief(error)}.") from error
 
     def count_records(self) -> int:
         """Return how many trials have finished, without reading them."""
@@ -82,7 +80,7 @@ class RunFolder:
             try:
                 record = Record.model_validate_json(path.read_bytes())
             except (OSError, ValidationError, HarnessError) as error:
-                problems.append(f"`{path}` is left out: it is not a whole record: {_brief(error)}.")
+                problems.append(f"`{path}` is left out: it is not a whole record: {brief(error)}.")
                 continue
             belongs = (record.run, record.task) == (plan.run, plan.task) and record.trial in order
             if not belongs or path.stem != _stem(record):
@@ -157,7 +155,7 @@ class RunWriter:
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest."""
         self._manifest = self._manifest.model_copy(update=changes)
-        _write_whole(self.path / "manifest.json", self._manifest.model_dump_json(indent=1).encode())
+        write_whole(self.path / "manifest.json", self._manifest.model_dump_json(indent=1).encode())
 
     def add(self, record: Record) -> None:
         """Write the record of a finished trial; those of its earlier attempts stay.
@@ -167,7 +165,7 @@ class RunWriter:
         path = self.path / "records" / f"{_stem(record)}.json"
         content = record.model_dump_json(indent=1).encode()
         try:
-            _write_whole(path, content)
+            write_whole(path, content)
         except StoreError as error:
             try:
                 refuge = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / path.name
@@ -193,8 +191,8 @@ class RunWriter:
     def write_tables(self, tables: Mapping[str, DataFrame]) -> None:
         """Write each table as Parquet and as CSV."""
         for name, table in tables.items():
-            _write_whole(self.path / f"{name}.parquet", table.to_parquet(index=False))
-            _write_whole(self.path / f"{name}.csv", table.to_csv(index=False).encode())
+            write_whole(self.path / f"{name}.parquet", table.to_parquet(index=False))
+            write_whole(self.path / f"{name}.csv", table.to_csv(index=False).encode())
 
     def discard(self) -> None:
         """Remove a run that has measured nothing."""
@@ -225,7 +223,7 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and for good. Raises `StoreError`."""
     part = path.with_name(f".{path.name}.part")
     try:
@@ -240,7 +238,8 @@ def _write_whole(path: Path, content: bytes) -> None:
         raise StoreError(f"`{path}` cannot be written: {error.strerror}") from error
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """Say in a few words why a file could not be read."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

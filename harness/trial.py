@@ -7,6 +7,7 @@ Shape suffixes: E epochs, T time steps, B batch, N evaluation paths.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,15 +30,12 @@ def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = no
     task = job.task
 
     emit("phase", "in the first call")
-    x_TN, y_TN = data.evaluation_paths(task, job.seed)
     _, chunk = training.chunk(task.chunk_epochs)
-    with Stopwatch(clock) as watch:
-        training.predict(x_TN)
-    emit("fields", {"first_call_s": chunk.wall_s + watch.seconds})
+    training.step_mse()
+    emit("fields", {"first_call_s": chunk.wall_s + training.evaluation.seconds})
     training.restart()
 
     emit("phase", "training")
-    evaluation = Stopwatch(clock)
     losses: list[Array] = []
     diverged = False
     while training.epoch < task.epochs and not diverged:
@@ -47,9 +45,7 @@ def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = no
         diverged = not np.isfinite(losses_E).all()
         if not diverged and training.epoch % task.epochs_per_point:
             continue
-        with evaluation:
-            output_TN = training.predict(x_TN)
-        step_mse_T = np.mean((output_TN[1:] - y_TN) ** 2, axis=1)
+        step_mse_T = training.step_mse()
         diverged = diverged or not np.isfinite(step_mse_T).all()
         point = Point(
             epoch=training.epoch,
@@ -59,7 +55,7 @@ def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = no
         )
         emit("point", point)
         losses.clear()
-    emit("fields", {"eval_s": evaluation.seconds} | training.peak_gpu())
+    emit("fields", {"eval_s": training.evaluation.seconds} | training.peak_gpu())
     emit(
         "fields",
         {"status": "diverged"} if diverged else {"status": "ok", "step_mse": step_mse_T.tolist()},
@@ -70,7 +66,8 @@ class Training:
     """A backend that trains on a task from one seed, a chunk at a time.
 
     Of a chunk, only `Backend.train` is on the clock: not the making of its data, nor what is read
-    of the system before and after.
+    of the system before and after. `epoch` and `seconds` say how far it is and how long that took,
+    `evaluation` how long the predictions did.
     """
 
     def __init__(
@@ -94,6 +91,7 @@ class Training:
         self._state = self._backend.init(self._params)
         self.epoch = 0
         self.seconds = 0.0
+        self.evaluation = Stopwatch(self._clock)
 
     def chunk(self, epochs: int) -> tuple[Array, Chunk]:
         """Train some epochs; return their losses [E] and what the call took."""
@@ -118,9 +116,18 @@ class Training:
             mhz=machine.core_mhz(),
         )
 
-    def predict(self, x_TN: Array) -> Array:
-        """Return the outputs for every step fed, shape [T+1, N]."""
-        return contract.outputs(self._backend.predict(self._state, x_TN), x_TN.shape)
+    def step_mse(self) -> Array:
+        """Return the mean squared error on the held-out paths at t = 1..T, shape [T]."""
+        x_TN, y_TN = self._held_out
+        with self.evaluation:
+            output_TN = self._backend.predict(self._state, x_TN)
+        error_TN = contract.outputs(output_TN, x_TN.shape)[1:] - y_TN
+        error_T: Array = np.mean(error_TN**2, axis=1)
+        return error_T
+
+    @cached_property
+    def _held_out(self) -> tuple[Array, Array]:
+        return data.evaluation_paths(self._job.task, self._job.seed)
 
     def peak_gpu(self) -> dict[str, float]:
         """Return the field `peak_gpu_mb` if there is one to report."""

@@ -1,8 +1,11 @@
 """A training that waits for its turn: one side of a duel (see `harness.duel`), in its own process.
 
 The language spoken with whoever gives the turns is small and stays as it is, because the two
-sides of a duel may be different versions of this code: an epoch count in a line of text is a turn;
-the answer is the message ("turn", {...}).
+sides of a duel may be different versions of this code. A line of text is a command:
+
+    N          train N epochs; answered by ("turn", {wall_s, cpu_s, ..., losses})
+    restart    start anew from the initial parameters; answered by ("restarted", null)
+    evaluate   predict the held-out paths; answered by ("evaluated", {step_mse})
 """
 
 from __future__ import annotations
@@ -16,21 +19,20 @@ from harness.jobs import TurnsJob
 from harness.trial import Emit, Training
 
 
-def serve(job: TurnsJob, turns: IO[str], emit: Emit) -> None:
-    """Train as many epochs as each line of `turns` says, until there are no more lines.
-
-    0 starts the training anew. Backend errors come through.
-    """
+def serve(job: TurnsJob, commands: IO[str], emit: Emit) -> None:
+    """Do as each line of `commands` says, until there are no more; backend errors come through."""
     training = Training(job, emit)
     emit("ready", {"sources": _sources(job.backend)})
-    for line in turns:
-        epochs = int(line)
-        if not epochs:
-            training.restart()
-            emit("turn", {})
-            continue
-        losses_E, chunk = training.chunk(epochs)
-        emit("turn", chunk.model_dump() | {"losses": [float(loss) for loss in losses_E]})
+    for line in commands:
+        match line.strip():
+            case "restart":
+                training.restart()
+                emit("restarted", None)
+            case "evaluate":
+                emit("evaluated", {"step_mse": training.step_mse().tolist()})
+            case epochs:
+                losses_E, chunk = training.chunk(int(epochs))
+                emit("turn", chunk.model_dump() | {"losses": losses_E.astype(float).tolist()})
 
 
 def _sources(backend: str) -> dict[str, str | None]:

@@ -12,13 +12,13 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.stats import Estimate
+from harness.stats import CONFIDENCE, Estimate
 
 Outcome: TypeAlias = Literal["pass", "regression", "inconclusive"]
 
 
 class Finding(BaseModel):
-    """One comparison of the gate. `change`, `low` and `high` are None where nothing was measured."""
+    """One comparison; `change`, `low` and `high` are None where nothing was measured."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,17 +64,22 @@ class Verdict(BaseModel):
         return "pass" if outcomes == {"pass"} else "inconclusive"
 
 
-def decide(change: Estimate, tolerance: float, false_alarm: float, miss: float) -> Outcome:
-    """Decide on a change of a logarithm: a pass, a regression, or not known yet.
+def decide(
+    change: Estimate, limit: float, false_alarm: float, miss: float, p: float | None = None
+) -> Outcome:
+    """Decide on a change: a pass, a regression, or not known yet.
 
-    It passes if it is shown to be below `tolerance` (a relative change), by a test that is wrong
-    at most in a share `miss` of the cases in which it is that large. It is a regression if it
-    is shown to be above zero, by a test that is wrong at most in a share `false_alarm` of the cases
-    in which nothing changed. A small change shown to be both passes.
+    It passes if it is shown to be below `limit`, by a test that is wrong at most in a share `miss`
+    of the cases in which it is that large. It is a regression if it is shown to be above zero, by
+    a test that is wrong at most in a share `false_alarm` of the cases in which nothing changed. A
+    small change shown to be both passes. `limit` is on the scale of the estimate: a logarithm's is
+    one. Of many comparisons that share one `false_alarm`, `p` is the p-value of the second test,
+    corrected for their number.
     """
-    if change.p_below(math.log1p(tolerance)) < miss:
+    if change.p_below(limit) < miss:
         return "pass"
-    return "regression" if change.p_above(0) < false_alarm else "inconclusive"
+    worse = change.p_above(0) if p is None else p
+    return "regression" if worse < false_alarm else "inconclusive"
 
 
 def finding(
@@ -84,15 +89,21 @@ def finding(
     change: Estimate,
     tolerance: float,
     reason: str = "",
+    looks: int = 1,
 ) -> Finding:
-    """Return the finding that an estimate of a logarithm amounts to."""
-    low, high = (math.expm1(bound) for bound in change.interval())
+    """Return the finding that an estimate of a logarithm amounts to.
+
+    If it is one of several `looks` at growing data, the interval is such that those of all looks
+    hold together in 95 % of all cases (Bonferroni).
+    """
+    confidence = 1 - (1 - CONFIDENCE) / looks
+    low, high = (_relative(bound) for bound in change.interval(confidence))
     known = math.isfinite(low)
     return Finding(
         subject=subject,
         metric=metric,
         outcome=outcome,
-        change=math.expm1(change.value) if math.isfinite(change.value) else None,
+        change=_relative(change.value) if math.isfinite(change.value) else None,
         low=low if known else None,
         high=high if known else None,
         p=change.p_above(0) if known else None,
@@ -106,3 +117,8 @@ def worst(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings, regressions first, then what is not known."""
     rank = {"regression": 0, "inconclusive": 1, "pass": 2}
     return sorted(findings, key=lambda f: rank[f.outcome])
+
+
+def _relative(log_ratio: float) -> float:
+    # A ratio of 10^300 is as good as any beyond, which no float holds.
+    return math.expm1(min(log_ratio, 690.0))

@@ -34,6 +34,18 @@ def test_a_difference_agrees_with_welchs_test(before: np.ndarray, after: np.ndar
     assert estimate.interval() == pytest.approx(theirs.confidence_interval())
 
 
+@given(samples, st.floats(0, 2))
+def test_a_known_variance_is_added_and_takes_no_degrees_of_freedom(
+    sample: np.ndarray, known: float
+) -> None:
+    plain = stats.mean(sample)
+    wider = stats.welch(stats.Estimate(0, known, float("inf"), 1), plain)
+    assert wider.value == plain.value
+    assert wider.standard_error == pytest.approx(np.hypot(plain.standard_error, known))
+    assert wider.df >= plain.df * (1 - 1e-9)
+    assert np.isfinite(wider.interval()).all()
+
+
 @given(samples, st.floats(0.01, 3))
 def test_equivalence_is_two_one_sided_tests(sample: np.ndarray, margin: float) -> None:
     above = scipy_stats.ttest_1samp(sample, -margin, alternative="greater").pvalue

@@ -1,7 +1,8 @@
 """The command line. Every command imports what it needs when it runs, so that help is instant.
 
-Exit codes: 0 fine; 1 a trial or a parity check failed, results could not be written, or a strict
-doctor warns; 2 bad usage or input; 130 interrupted.
+Exit codes: 0 fine; 1 a trial or a parity check failed, a regression was found, a strict doctor
+warns, or results could not be written; 2 bad usage or input; 3 the gate is inconclusive; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import click
 
 from harness.cli.doctor import doctor
+from harness.cli.gate import gate
 from harness.cli.parity import parity
 from harness.cli.run import run
 from harness.cli.show import list_, show
@@ -18,8 +20,8 @@ from harness.cli.show import list_, show
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="\b\nExit codes: 0 fine, 1 a trial or a parity check failed, 2 bad usage or input,\n"
-    "130 interrupted (finished trials are kept).",
+    epilog="\b\nExit codes: 0 fine, 1 a trial or a parity check failed or a regression was found,\n"
+    "2 bad usage or input, 3 inconclusive, 130 interrupted (finished trials are kept).",
 )
 @click.version_option(package_name="harness", message="%(version)s")
 def cli() -> None:
@@ -33,12 +35,13 @@ def cli() -> None:
       python -m harness run --backends torch,jax
       python -m harness run --preset posted --set epochs=10000 --backends jax
       python -m harness show RUN --table steps
+      python -m harness gate --against origin/main
       python -m harness list
       python -m harness doctor
     """
 
 
-for command in (run, show, list_, parity, doctor):
+for command in (run, show, list_, parity, gate, doctor):
     cli.add_command(command)
 
 

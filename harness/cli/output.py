@@ -37,6 +37,6 @@ def stop(code: int, *sentences: str) -> NoReturn:
     sys.exit(code)
 
 
-def width() -> int:
-    """Return how wide a table may be."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
+def width(piped: int = 80) -> int:
+    """Return how wide a table may be on this terminal, or where there is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else piped

@@ -1,0 +1,332 @@
+"""How often the gate errs: real gates with planted changes, and thousands of simulated ones.
+
+    python benchmarks/calibrate_gate.py measure LOG [identical=40 2%=20 ...]   # hours
+    python benchmarks/calibrate_gate.py report LOG > docs/calibration.md       # two minutes
+
+`measure` makes a git repository with a backend of its own in it, commits it, plants a change in the
+working tree and runs `python -m harness gate --against HEAD` there, in a process of its own; the
+kinds of change come in random order. Every gate is a line of LOG, and what is there already is not
+measured again. `report` simulates thousands of gates through the same rules and writes the page.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from harness import machine
+from harness.clock import now
+from harness.contest import Contest
+from harness.duel import Duel, Outcome
+from harness.gate_settings import GateSettings
+from harness.plan import Arm
+
+GATES = {
+    "identical": 40,
+    "1%": 10,
+    "2%": 20,
+    "3%": 10,
+    "5%": 20,
+    "10%": 10,
+    "learning rate": 5,
+    "time step": 5,
+    "late learning rate": 5,
+}
+
+# What is committed trains as the backend it wraps; the constant is what a change edits.
+SLOWED = '''"""A backend that can be slowed down."""
+from harness.clock import now
+from backends.{name}_backend import {wrapped} as Wrapped
+
+SLOWDOWN = 0.0
+
+
+class Changed(Wrapped):
+    def train(self, state, x_ETB, y_ETB):
+        start = now()
+        result = super().train(state, x_ETB, y_ETB)
+        end = now() + SLOWDOWN * (now() - start)
+        while now() < end:
+            pass
+        return result
+'''
+WORSE = '''"""A backend that can be made to learn worse."""
+import torch
+from backends.torch_backend import TorchBackend
+
+LEARNING_RATE, STEP, LATE = 1.0, None, 0
+
+
+class Changed(TorchBackend):
+    def train(self, state, x_ETB, y_ETB):
+        for epoch in range(len(x_ETB)):
+            state.epochs = getattr(state, "epochs", -1) + 1
+            late = state.epochs >= LATE
+            for group in state.optimiser.param_groups:
+                group["lr"] = self.model.learning_rate * (LEARNING_RATE if late else 1.0)
+            targets = y_ETB[epoch : epoch + 1].copy()
+            if STEP is not None and late:
+                # The output is its own target there: no error, no gradient.
+                with torch.no_grad():
+                    outputs = state.network(torch.from_numpy(x_ETB[epoch]))
+                targets[0, STEP - 1] = outputs[STEP].numpy()
+            state, loss = super().train(state, x_ETB[epoch : epoch + 1], targets)
+            losses = loss if epoch == 0 else [*losses, *loss]
+        return state, torch.tensor(losses).numpy()
+'''
+_WRAPPED = {"jax": "JaxBackend", "torch": "TorchBackend"}
+
+
+def planted(kind: str, wrapped: str) -> tuple[str, str]:
+    """Return the backend's file before and after the change."""
+    if kind == "learning rate":
+        return WORSE, WORSE.replace(
+            "LEARNING_RATE, STEP, LATE = 1.0", "LEARNING_RATE, STEP, LATE = 0.5"
+        )
+    if kind == "time step":
+        return WORSE, WORSE.replace("1.0, None, 0", "1.0, 50, 0")
+    if kind == "late learning rate":
+        # Later than the parity check looks, so that only the trainings can show it.
+        return WORSE, WORSE.replace("1.0, None, 0", "0.5, None, 60")
+    before = SLOWED.format(name=wrapped, wrapped=_WRAPPED[wrapped])
+    share = 0.0 if kind == "identical" else float(kind.removesuffix("%")) / 100
+    return before, before.replace("SLOWDOWN = 0.0", f"SLOWDOWN = {share}  # planted")
+
+
+def run_gate(kind: str, wrapped: str) -> dict[str, Any]:
+    """Run one gate on a planted change; return what it said."""
+    before, after = planted(kind, wrapped)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mine.py"
+        file.write_text(before)
+        (Path(folder) / ".gitignore").write_text("verdict.json\n__pycache__\n")
+        git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+        for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "before"]):
+            subprocess.run([*git, *command], cwd=folder, check=True)
+        file.write_text(after)
+        gate = ["gate", "--against", "HEAD", "--backends", "mine:Changed", "--devices", "cpu"]
+        begun = now()
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *gate, "--json", "verdict.json"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        seconds = now() - begun
+        if done.returncode not in {0, 1, 3}:
+            raise SystemExit(done.stderr)
+        verdict = json.loads((Path(folder) / "verdict.json").read_text())
+    return {
+        "kind": kind,
+        "backend": wrapped,
+        "outcome": verdict["outcome"],
+        "seconds": round(seconds, 1),
+        "load": machine.load(),
+        "findings": [
+            {k: f[k] for k in ("metric", "outcome", "change", "low", "high", "n")}
+            for f in verdict["findings"]
+        ],
+    }
+
+
+def measure(log: Path, gates: dict[str, int]) -> None:
+    """Run the gates that the log still lacks, in random order."""
+    done = Counter(gate["kind"] for gate in read(log)) if log.exists() else Counter()
+    todo = [(kind, i) for kind, count in gates.items() for i in range(done[kind], count)]
+    random.shuffle(todo)
+    for number, (kind, i) in enumerate(todo, start=1):
+        gate = run_gate(kind, ("jax", "torch")[i % 2])
+        with log.open("a") as file:
+            file.write(json.dumps(gate) + "\n")
+        print(
+            f"{number}/{len(todo)} {kind} {gate['backend']}: {gate['outcome']} {gate['seconds']} s",
+            flush=True,
+        )
+
+
+def read(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def proportion(hits: int, of: int) -> str:
+    """Return a share with its exact 95 % interval (Clopper and Pearson)."""
+    if not of:
+        return "-"
+    interval = binomtest(hits, of).proportion_ci(0.95, method="exact")
+    digits = 1 if of < 1000 else 2
+    low, high = (f"{100 * bound:.{digits}f}" for bound in interval)
+    return f"{100 * hits / of:.{digits}f} % [{low}, {high}]"
+
+
+def measured_table(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "| change | gates | found | inconclusive | seconds, median (largest) | pairs, median |"
+    yield "|---|---|---|---|---|---|"
+    for kind in GATES:
+        of_kind = [gate for gate in gates if gate["kind"] == kind]
+        if not of_kind:
+            continue
+        outcomes = Counter(gate["outcome"] for gate in of_kind)
+        seconds = [gate["seconds"] for gate in of_kind]
+        pairs = [max(f["n"] for f in gate["findings"]) for gate in of_kind]
+        yield (
+            f"| {kind} | {len(of_kind)} | {proportion(outcomes['regression'], len(of_kind))} | "
+            f"{outcomes['inconclusive']} | {np.median(seconds):.0f} ({max(seconds):.0f}) | "
+            f"{np.median(pairs):.0f} |"
+        )
+
+
+def by_what(gates: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "| change | found by |"
+    yield "|---|---|"
+    for kind in ("learning rate", "time step", "late learning rate"):
+        metrics = Counter(
+            f["metric"]
+            for gate in gates
+            if gate["kind"] == kind
+            for f in gate["findings"]
+            if f["outcome"] == "regression"
+        )
+        found = ", ".join(f"{metric} ({count})" for metric, count in metrics.items())
+        yield f"| {kind} | {found or 'nothing'} |"
+
+
+def coverage(gates: Sequence[dict[str, Any]]) -> str:
+    """Return how often the interval of a real gate holds the slowdown that was planted."""
+    hits = of = 0
+    for gate in gates:
+        if gate["kind"] != "identical" and not gate["kind"].endswith("%"):
+            continue
+        truth = 0.0 if gate["kind"] == "identical" else float(gate["kind"][:-1]) / 100
+        for f in gate["findings"]:
+            if f["metric"] == "train time":
+                hits, of = hits + (f["low"] <= truth <= f["high"]), of + 1
+    return proportion(hits, of)
+
+
+NOISE: dict[str, Callable[[np.random.Generator, float], float]] = {
+    "normal": lambda rng, sd: rng.normal(0, sd),
+    "Student t, 4 degrees of freedom": lambda rng, sd: sd * rng.standard_t(4) / np.sqrt(2),
+    "one in ten three times as wide": lambda rng, sd: sd * rng.normal() * _wide(rng),
+}
+
+
+def _wide(rng: np.random.Generator) -> float:
+    return 3.0 if rng.random() < 0.1 else 0.75
+
+
+def simulate(slowdown: float, noise: Callable[[], float], backends: int = 2) -> tuple[str, int]:
+    """Run one gate on made-up duels, the first backend slower; return the outcome and its pairs."""
+    settings = GateSettings()
+    done = Outcome(epoch_s=1, losses=(), step_mse=(1.0,), epochs=1, epochs_per_turn=1, sources={})
+    outcomes = set()
+    pairs = 0
+    for number in range(backends):
+        arm = Arm(backend=f"backend{number}", device="cpu")
+        contest = Contest(arm, settings, backends, memoryless=0.0)
+        truth = np.log1p(slowdown) if number == 0 else 0.0
+        while contest.open:
+            contest.add(Duel(truth + noise(), 200, done, done), before=done.step_mse)
+        outcomes |= {finding.outcome for finding in contest.findings()}
+        pairs = max(pairs, contest.pairs)
+    for outcome in ("regression", "inconclusive"):
+        if outcome in outcomes:
+            return outcome, pairs
+    return "pass", pairs
+
+
+def simulated_table(gates: int) -> Iterator[str]:
+    rng = np.random.default_rng(2026)
+    yield "| slowdown | noise of a pair | gates | found | inconclusive | pairs, mean |"
+    yield "|---|---|---|---|---|---|"
+    for slowdown in (0.0, 0.01, 0.02, 0.03, 0.05):
+        for sd in (0.007, 0.012):
+            for name, draw in NOISE.items():
+                count = gates if not slowdown else gates // 4
+                results = [
+                    simulate(slowdown, lambda draw=draw, sd=sd: draw(rng, sd))  # type: ignore[misc]
+                    for _ in range(count)
+                ]
+                outcomes = Counter(outcome for outcome, _ in results)
+                found = proportion(outcomes["regression"], count)
+                yield (
+                    f"| {slowdown:.0%} | {sd:.1%}, {name} | {count} | {found} | "
+                    f"{outcomes['inconclusive']} | {np.mean([n for _, n in results]):.1f} |"
+                )
+
+
+PAGE = """# How often the gate errs
+
+Intervals are 95 %, exact (Clopper and Pearson). This page is written by
+
+    python benchmarks/calibrate_gate.py report docs/calibration.jsonl > docs/calibration.md
+
+from the real gates that `python benchmarks/calibrate_gate.py measure docs/calibration.jsonl` ran.
+[gate.md](gate.md) says how the gate decides.
+
+## Real gates
+
+Each is a `python -m harness gate --against HEAD` in a process of its own, at the default settings,
+on one backend (JAX and PyTorch in turn) and the default task. The change is planted in the working
+tree: a slowdown is busy work added to every call of `train`. The kinds came in random order, on
+{machine}; the load average was {load}.
+
+{measured}
+
+"Found" on identical code is a false alarm. A slowdown of 1 % is smaller than the 2 % that the gate
+has to find: either answer is right. The interval of the change held the planted slowdown in
+{coverage} of the gates; it is made to do so in at least 95 %, at whatever look the gate stops.
+
+What a worse training was found by: `learning rate` halves the rate, `time step` drops the gradient
+at t = 50, and `late learning rate` halves the rate after 60 steps, later than the parity check
+looks.
+
+{by_what}
+
+## Simulated gates
+
+The same rules (`harness/contest.py`) on made-up pairs, two backends a gate, the slowdown in one of
+them. Pairs differ by 0.5-0.8 % on an idle machine and by 1.0-1.2 % on a busy one.
+
+{simulated}
+
+The coverage of all other intervals, `--precision` included, is what `python benchmarks/coverage.py`
+prints.
+"""
+
+
+def report(log: Path, gates: int = 4000) -> str:
+    measured = read(log)
+    loads = sorted(gate["load"] for gate in measured)
+    return PAGE.format(
+        machine=f"{machine.describe()['cpu']}, {len(machine.usable_cores())} cores",
+        load=f"{np.median(loads):.1f} in the median, {loads[-1]:.1f} at most",
+        measured="\n".join(measured_table(measured)),
+        coverage=coverage(measured),
+        by_what="\n".join(by_what(measured)),
+        simulated="\n".join(simulated_table(gates)),
+    )
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["measure", log, *chosen]:
+            counts = {kind: int(n) for kind, _, n in (text.partition("=") for text in chosen)}
+            measure(Path(log), counts or GATES)
+        case ["report", log]:
+            print(report(Path(log)), end="")
+        case _:
+            raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A baseline: how fast and how good each backend was, in a file that other machines can use.
+
+Times are ratios to a yardstick backend that was measured in the same duels, so they say something
+on another machine, too; the times themselves hold on the same machine only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import InvalidInput
+from harness.plan import Device
+from harness.store import brief, write_whole
+from harness.task import Task
+
+SchemaVersion: TypeAlias = Literal[1]
+
+
+class BaselineArm(BaseModel):
+    """One backend on one device; a value per duel, whose number is its seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    backend: str
+    device: Device
+    log_ratios: tuple[float, ...] = Field(min_length=2)
+    """Of its time per epoch over the yardstick's."""
+    epoch_s: tuple[float, ...]
+    """Median seconds per epoch."""
+    step_mse: tuple[tuple[float, ...], ...]
+    """The error on the held-out paths at t = 1..T, at the end of the task."""
+
+
+class Baseline(BaseModel):
+    """What `gate --write-baseline` writes and `gate --baseline` reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: SchemaVersion = 1
+    created_utc: str
+    version: str
+    """The code that was measured, as in a sentence."""
+    task: Task
+    yardstick: str
+    fingerprint: dict[str, str]
+    """The machine; see `harness.fingerprint`."""
+    arms: tuple[BaselineArm, ...] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, path: Path) -> Baseline:
+        """Read a baseline. Raises `InvalidInput` if it is none, or one of a newer version."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"the baseline `{path}` cannot be read: {error.strerror}.") from None
+        try:
+            return cls.model_validate_json(content)
+        except (ValidationError, InvalidInput) as error:
+            raise InvalidInput(
+                f"`{path}` cannot be read as a baseline: {brief(error)}; write a new one with "
+                f"`gate --write-baseline`."
+            ) from None
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all. Raises `StoreError`."""
+        write_whole(path, (self.model_dump_json(indent=1) + "\n").encode())

@@ -1,0 +1,125 @@
+"""A git reference checked out beside the working tree, so that both can be measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.errors import InvalidInput, UnknownName
+from harness.launch import Tree
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """Two versions of a project, as processes import them."""
+
+    working: Tree
+    reference: Tree
+    root: Path
+    """Of the working tree."""
+    reference_root: Path
+    working_name: str
+    """As in a sentence: `the working tree (1a2b3c4 with changes)`."""
+    reference_name: str
+    identical: bool
+    """Whether the working tree holds exactly what the reference does."""
+
+
+@contextmanager
+def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
+    """Check a reference out for as long as the block lasts.
+
+    `modules` are those that both versions import. Raises `InvalidInput` where there is no git
+    repository or no such reference.
+    """
+    root = Path(_git("rev-parse", "--show-toplevel"))
+    commit = _commit(reference)
+    same = not _git("diff", "--name-only", commit) and "??" not in _git("status", "--porcelain")
+    with tempfile.TemporaryDirectory(prefix="harness-reference-") as folder:
+        # Resolved as Python resolves the paths of what it imports.
+        path = Path(folder).resolve() / root.name
+        # What an earlier process left behind when it was killed.
+        _git("worktree", "prune")
+        _git("worktree", "add", "--detach", str(path), commit)
+        try:
+            working = _with_roots(Tree.here(), root, modules)
+            yield Checkout(
+                working=working,
+                reference=_moved(working, root, path),
+                root=root,
+                reference_root=path,
+                working_name=describe_working_tree(),
+                reference_name=f"{reference} ({commit[:7]})",
+                identical=same,
+            )
+        finally:
+            with suppress(InvalidInput):
+                _git("worktree", "remove", "--force", str(path))
+
+
+def describe_working_tree() -> str:
+    """Name the version at hand, as in a sentence: `the working tree (1a2b3c4, with changes)`."""
+    try:
+        head = _git("rev-parse", "--short", "HEAD")
+        changes = ", with changes" if _git("status", "--porcelain") else ""
+    except InvalidInput:
+        return "the code at hand"
+    return f"the working tree ({head}{changes})"
+
+
+def _commit(reference: str) -> str:
+    """Return the commit that a reference names."""
+    try:
+        # Not an option, whatever it looks like.
+        return _git(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{reference}^{{commit}}"
+        )
+    except InvalidInput:
+        known = _git("for-each-ref", "--format=%(refname:short)").split()
+        hint = ", or a commit; a shallow clone lacks most, fetch what you need"
+        raise UnknownName("git reference", reference, known, hint) from None
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise InvalidInput(
+            "`git` is not installed here: there is no reference to check out."
+        ) from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InvalidInput(f"`git {arguments[0]}` in `{Path.cwd()}`: {last}.")
+    return done.stdout.strip()
+
+
+def _with_roots(tree: Tree, root: Path, modules: Sequence[str]) -> Tree:
+    """Return the tree with the folders in the project that the modules are imported from.
+
+    A package installed in editable mode may be found by other means than the import path.
+    """
+    roots = []
+    for module in modules:
+        spec = find_spec(module)
+        if spec and spec.origin:
+            depth = module.count(".") + bool(spec.submodule_search_locations)
+            roots.append(str(Path(spec.origin).resolve().parents[depth]))
+    inside = [path for path in roots if Path(path).is_relative_to(root)]
+    return Tree(tree.cwd, tuple(dict.fromkeys([*tree.paths, *inside])))
+
+
+def _moved(tree: Tree, root: Path, to: Path) -> Tree:
+    """Return the same places in another checkout."""
+
+    def move(path: str | os.PathLike[str]) -> Path:
+        resolved = Path(path).resolve()
+        return to / resolved.relative_to(root) if resolved.is_relative_to(root) else resolved
+
+    cwd = move(tree.cwd)
+    return Tree(cwd if cwd.is_dir() else to, tuple(str(move(path)) for path in tree.paths))

@@ -1,0 +1,57 @@
+"""Which backends on which devices: what a run and a gate are both asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from harness import registry
+from harness.errors import InvalidInput
+from harness.plan import Arm, Device
+from harness.validation import Validated
+
+DEVICES: tuple[Device, ...] = ("cpu", "gpu")
+
+
+class Selection(Validated):
+    """Backends and devices. Raises `InvalidInput` with a sentence for every bad value."""
+
+    backends: tuple[str, ...] = ("torch", "jax")
+    """Installed names (see `harness list`), or `module:Class`."""
+    devices: Literal["auto"] | tuple[Device, ...] = "auto"
+    """Which devices; "auto" is the CPU, and a GPU where there is one."""
+
+    @field_validator("backends", "devices")
+    @classmethod
+    def _distinct(cls, value: tuple[Any, ...] | str) -> tuple[Any, ...] | str:
+        return value if isinstance(value, str) else distinct(value)
+
+    @field_validator("backends")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            installed(name)
+        return value
+
+    def arms(self, has_gpu: bool) -> tuple[Arm, ...]:
+        """Return every backend on every device; `has_gpu` decides what "auto" means."""
+        auto = DEVICES if has_gpu else DEVICES[:1]
+        devices = auto if self.devices == "auto" else self.devices
+        return tuple(Arm(backend=b, device=d) for d in devices for b in self.backends)
+
+
+def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the value; raise `ValueError` if it is empty or names something twice."""
+    if not value or len(set(value)) < len(value):
+        raise ValueError("name at least one, and none of them twice")
+    return value
+
+
+def installed(name: str) -> str:
+    """Return the name of a backend; raise `ValueError` if there is none of that name."""
+    try:
+        registry.check(name)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+    return name

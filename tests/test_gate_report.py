@@ -1,0 +1,227 @@
+"""What the gate says, in every format, whatever the names in it are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from junitparser import Error, Failure, JUnitXml
+
+from harness import gate_report
+from harness.errors import InvalidInput, StoreError
+from harness.verdict import Finding, Outcome, Verdict
+
+SLOWER = Finding(
+    subject="jax on cpu",
+    metric="train time",
+    outcome="regression",
+    change=0.048,
+    low=0.039,
+    high=0.057,
+    p=1e-9,
+    n=12,
+    tolerance=0.02,
+)
+FINE = SLOWER.model_copy(
+    update={"subject": "torch on cpu", "outcome": "pass", "change": -0.003, "low": -0.01}
+)
+UNKNOWN = Finding(
+    subject="torch on gpu",
+    metric="final_mse",
+    outcome="inconclusive",
+    change=0.05,
+    low=-0.04,
+    high=0.16,
+    n=3,
+    tolerance=0.1,
+)
+WRONG = Finding(subject="jax on cpu", metric="parity", outcome="regression", reason="it is wrong")
+HOSTILE = "<script>|`@you`\n[x](y) *b* \x1b[31m &amp; ]]> --"
+
+
+def verdict(*findings: Finding, notes: tuple[str, ...] = ()) -> Verdict:
+    return Verdict(compared="tree against main", findings=findings, notes=notes, seconds=12.3)
+
+
+@pytest.mark.parametrize(
+    ("findings", "sentence"),
+    [
+        ([FINE], "PASS: nothing got worse by more than is allowed (1 comparison)."),
+        (
+            [FINE, SLOWER, UNKNOWN],
+            "REGRESSION: jax on cpu is 4.8 % slower [3.9, 5.7]; at most 2 % is allowed.",
+        ),
+        (
+            [SLOWER.model_copy(update={"change": 0.019, "low": 0.012, "high": 0.026})],
+            "REGRESSION: jax on cpu is 1.9 % slower [1.2, 2.6], which is not shown to be within "
+            "the 2 % allowed.",
+        ),
+        (
+            [SLOWER.model_copy(update={"metric": "final_mse", "change": 12.345})],
+            "REGRESSION: final_mse of jax on cpu is 1.23e+03 % higher [3.9, 5.7]; at most 2 % is "
+            "allowed.",
+        ),
+        (
+            [SLOWER, WRONG],
+            "REGRESSION: parity of jax on cpu: it is wrong. 1 more comparison like it.",
+        ),
+        (
+            [FINE, UNKNOWN],
+            "INCONCLUSIVE: final_mse of torch on gpu changed by +5.0 % [-4.0, +16.0], which is "
+            "neither shown to be within the 10 % allowed nor to be worse; measure longer "
+            "(`--budget`) or on a quieter machine, or allow more.",
+        ),
+        ([], "INCONCLUSIVE: nothing was compared."),
+    ],
+)
+def test_the_sentence(findings: list[Finding], sentence: str) -> None:
+    assert gate_report.sentence(verdict(*findings)) == sentence
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("pass", 0), ("regression", 1), ("inconclusive", 3)])
+def test_the_exit_code(outcome: Outcome, code: int) -> None:
+    assert gate_report.exit_code(verdict(FINE.model_copy(update={"outcome": outcome}))) == code
+
+
+def test_the_terminal() -> None:
+    text = gate_report.terminal(verdict(FINE, UNKNOWN, SLOWER, WRONG, notes=("a note",)), width=100)
+    lines = text.splitlines()
+    assert lines[0] == "tree against main"
+    row = "jax on cpu train time +4.8 % [+3.9, +5.7] 2 % 12 REGRESSION"
+    assert " ".join(lines[3].split()) == row
+    assert "note: a note" in lines
+    assert lines[-1].startswith("REGRESSION: ")
+    assert max(map(len, lines[:-1])) <= 100
+
+
+def test_what_all_names_begin_with_and_what_all_reasons_say_is_not_repeated() -> None:
+    many = [
+        UNKNOWN.model_copy(update={"subject": f"tests/test_it.py::test_{n}", "reason": "do more"})
+        for n in range(3)
+    ]
+    text = gate_report.terminal(verdict(*many))
+    assert text.count("do more") == 1
+    assert text.count("tests/test_it.py::") == 1
+    assert "\ntest_0" in text
+    assert "tests/test_it.py::test_0" in gate_report.junit(verdict(*many))
+    assert "\ntest_0" not in gate_report.terminal(verdict(*many, SLOWER))
+
+
+def test_json_holds_everything() -> None:
+    given = verdict(FINE, WRONG, notes=("a note",))
+    content = json.loads(gate_report.as_json(given))
+    assert (content["schema_version"], content["outcome"]) == (1, "regression")
+    assert Verdict.model_validate(content) == given
+
+
+# What the JUnit schema of the Jenkins xUnit plugin allows (junit-10.xsd), element by element.
+JUNIT = {
+    "testsuites": ({"name", "time", "tests", "failures", "errors"}, ["testsuite"]),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "time", "skipped"},
+        ["properties", "testcase", "system-out"],
+    ),
+    "properties": (set(), ["property"]),
+    "property": ({"name", "value"}, []),
+    "testcase": ({"name", "classname", "time"}, ["failure", "error"]),
+    "failure": ({"type", "message"}, []),
+    "error": ({"type", "message"}, []),
+    "system-out": (set(), []),
+}
+
+
+def check_junit(element: ET.Element) -> None:
+    attributes, children = JUNIT[element.tag]
+    assert set(element.attrib) <= attributes
+    order = [children.index(child.tag) for child in element]
+    assert order == sorted(order)
+    for child in element:
+        check_junit(child)
+
+
+@pytest.mark.parametrize("name", ["jax on cpu", HOSTILE])
+def test_junit_is_read_by_others(name: str) -> None:
+    renamed = [f.model_copy(update={"subject": name}) for f in (FINE, SLOWER, UNKNOWN, WRONG)]
+    text = gate_report.junit(verdict(*renamed, notes=(HOSTILE,)))
+    check_junit(ET.fromstring(text.encode()))
+    (suite,) = JUnitXml.fromstring(text.encode())
+    assert (suite.tests, suite.failures, suite.errors, suite.time) == (4, 2, 1, 12.3)
+    kinds = [[type(result) for result in case.result] for case in suite]
+    assert kinds == [[], [Failure], [Error], [Failure]]
+    (failure,) = list(suite)[1].result
+    assert "at most 2 % is allowed" in failure.message
+
+
+def test_markdown_keeps_names_as_text() -> None:
+    given = UNKNOWN.model_copy(update={"subject": HOSTILE, "reason": HOSTILE})
+    text = gate_report.markdown(verdict(given, notes=(HOSTILE,)))
+    assert text.startswith("### Benchmark gate: inconclusive\n")
+    for forbidden in ("<script>", "@you", "[x]", "`", "\x1b", "*b*"):
+        assert forbidden not in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| &lt;script&gt;")]
+    assert row.count("|") == 7
+    assert text.count("<details>") == text.count("</details>") == 1
+
+
+def test_markdown_fits_into_a_comment() -> None:
+    many = [
+        FINE.model_copy(update={"subject": f"tests/test_something.py::test_{n}"})
+        for n in range(1000)
+    ]
+    text = gate_report.markdown(verdict(*many, SLOWER))
+    assert len(text) < 65_536
+    assert "and 901 more." in text
+    assert "| jax on cpu |" in text
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(names, names, names)
+def test_every_format_takes_every_name(subject: str, metric: str, reason: str) -> None:
+    given = verdict(
+        Finding(subject=subject, metric=metric, outcome="inconclusive", reason=reason),
+        notes=(reason,),
+    )
+    assert gate_report.terminal(given).count("\n") >= 4
+    assert len(JUnitXml.fromstring(gate_report.junit(given).encode())) == 1
+    assert gate_report.markdown(given)
+    assert Verdict.model_validate_json(gate_report.as_json(given)) == given
+
+
+def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    paths = [tmp_path / name for name in ("gate.json", "gate.xml", "gate.md")]
+    gate_report.check_writable(paths)
+    assert not any(path.exists() for path in paths)
+    given = verdict(FINE)
+    gate_report.write(given, *paths)
+    texts = [gate_report.as_json(given), gate_report.junit(given), gate_report.markdown(given)]
+    assert [path.read_text() for path in paths] == texts
+    assert summary.read_text() == "before\n" + texts[2]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_only_the_files_asked_for_are_written(tmp_path: Path) -> None:
+    gate_report.write(verdict(FINE), junit=tmp_path / "gate.xml")
+    assert [path.name for path in tmp_path.iterdir()] == ["gate.xml"]
+    with pytest.raises(StoreError, match="cannot be written"):
+        gate_report.write(verdict(FINE), json=tmp_path / "none" / "gate.json")
+
+
+@pytest.mark.parametrize("path", ["none/gate.md", "folder", "/dev/null", "/proc/gate.md"])
+def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        gate_report.check_writable([None, tmp_path / path])
+
+
+def test_one_file_for_two_outputs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="named for two outputs"):
+        gate_report.check_writable([tmp_path / "gate", tmp_path / "." / "gate"])

@@ -1,0 +1,294 @@
+"""The gate on files of pytest-benchmark: real ones, and real ones with a fault put in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+
+from harness.errors import InvalidInput
+from harness.gate_settings import GateSettings
+from harness.pytest_benchmark import judge
+
+BENCHMARKS = """
+import os
+import pytest
+
+SIZE = int(os.environ["SIZE"])
+
+def test_summing(benchmark):
+    benchmark(lambda: sum(range(SIZE)))
+
+@pytest.mark.parametrize("name", ["<script>|"])
+def test_sorting(benchmark, name):
+    benchmark(sorted, list(range(2000)))
+"""
+SUMMING, SORTING = "test_it.py::test_summing", "test_it.py::test_sorting[<script>|]"
+SETTINGS = GateSettings()
+Content: TypeAlias = Any
+
+
+def measure(folder: Path, size: int) -> Content:
+    """Run pytest-benchmark for real; return its JSON."""
+    (folder / "test_it.py").write_text(BENCHMARKS)
+    options = ("--benchmark-max-time=0.1", "--benchmark-json=out.json", "-p", "no:cacheprovider")
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options, "test_it.py"],
+        cwd=folder,
+        env=os.environ | {"SIZE": str(size)},
+        check=True,
+        capture_output=True,
+    )
+    return json.loads((folder / "out.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Content, Content]:
+    """Files from before and after the first benchmark became twice as slow."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    return measure(folder, 2000), measure(folder, 4000)
+
+
+@pytest.fixture
+def real(measured: tuple[Content, Content]) -> Content:
+    """A real file, to be changed at will."""
+    return json.loads(json.dumps(measured[0]))
+
+
+def save(folder: Path, *contents: Content) -> list[Path]:
+    paths = [folder / f"{n}.json" for n in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return paths
+
+
+def with_times(content: Content, *rounds: Sequence[float], raw: bool = True) -> Content:
+    """Return the content with other times, in seconds, for its benchmarks."""
+    copy = json.loads(json.dumps(content))
+    for benchmark, times in zip(copy["benchmarks"], rounds, strict=True):
+        benchmark["stats"] |= {
+            "mean": float(np.mean(times)),
+            "median": float(np.median(times)),
+            "stddev": float(np.std(times, ddof=1)) if len(times) > 1 else 0,
+            "rounds": len(times),
+            "data": list(times),
+        }
+        if not raw:
+            del benchmark["stats"]["data"]
+    return copy
+
+
+def drawn(rng: np.random.Generator, level: float = 1.0, process: float = 0.0) -> list[float]:
+    """Return the rounds of a process: alike in a row, and all off by the luck of the process."""
+    noise = np.zeros(40)
+    for t in range(1, 40):
+        noise[t] = 0.6 * noise[t - 1] + rng.normal(0, 0.002)
+    return list(level * np.exp(noise + rng.normal(0, process)))
+
+
+def test_a_real_slowdown_is_found(tmp_path: Path, measured: tuple[Content, Content]) -> None:
+    old, new = save(tmp_path, *measured)
+    verdict = judge([(old, new)], SETTINGS.model_copy(update={"max_slowdown": 0.2}))
+    summing, sorting = verdict.findings
+    assert (summing.subject, sorting.subject) == (SUMMING, SORTING)
+    assert (summing.outcome, summing.metric, summing.n) == ("regression", "time", 1)
+    assert summing.change == pytest.approx(1, abs=0.5)
+    assert verdict.outcome == "regression"
+    assert str(new) in verdict.compared
+    assert "process_noise" in verdict.notes[0]
+
+
+def test_a_file_against_itself_shows_no_change(tmp_path: Path, real: Content) -> None:
+    (path,) = save(tmp_path, real)
+    verdict = judge([(path, path)], SETTINGS.model_copy(update={"max_slowdown": 0.3}))
+    assert [finding.change for finding in verdict.findings] == [0, 0]
+    assert verdict.outcome == "pass"
+
+
+def test_one_pair_is_no_surer_than_processes_differ(tmp_path: Path, real: Content) -> None:
+    times = with_times(real, [1.0] * 10, [1.0] * 10)
+    (path,) = save(tmp_path, times)
+    verdict = judge([(path, path)], SETTINGS)
+    (finding, _) = verdict.findings
+    assert finding.high == pytest.approx(np.expm1(1.96 * np.sqrt(2) * 0.01), rel=1e-3)
+    assert verdict.outcome == "inconclusive"
+    assert finding.reason.startswith("give more pairs with `--pytest-benchmark OLD NEW`")
+    quiet = SETTINGS.model_copy(update={"process_noise": 0.001})
+    assert judge([(path, path)], quiet).outcome == "pass"
+
+
+@pytest.mark.parametrize(("level", "outcome"), [(1.0, "pass"), (1.05, "regression")])
+def test_several_pairs(tmp_path: Path, real: Content, level: float, outcome: str) -> None:
+    rng = np.random.default_rng(3)
+    contents = [
+        with_times(real, drawn(rng, factor, 0.006), drawn(rng, factor, 0.006))
+        for _ in range(8)
+        for factor in (1.0, level)
+    ]
+    paths = save(tmp_path, *contents)
+    verdict = judge(list(zip(paths[::2], paths[1::2], strict=True)), SETTINGS)
+    assert verdict.outcome == outcome
+    assert [finding.n for finding in verdict.findings] == [8, 8]
+    assert verdict.notes == ()
+    assert "and 7 more pairs" in verdict.compared
+
+
+def test_identical_code_rarely_fails(tmp_path: Path, real: Content) -> None:
+    rng = np.random.default_rng(11)
+    alarms = 0
+    for _ in range(120):
+        contents = [
+            with_times(real, drawn(rng, process=0.01), drawn(rng, process=0.01)) for _ in "ab"
+        ]
+        old, new = save(tmp_path, *contents)
+        alarms += judge([(old, new)], SETTINGS).outcome == "regression"
+    # 1 % is promised; more than 5 of 120 would happen by chance in 0.2 % of the cases.
+    assert alarms <= 5
+
+
+def test_p_values_are_corrected_for_their_number(tmp_path: Path, real: Content) -> None:
+    settings = SETTINGS.model_copy(update={"process_noise": 0.01, "false_alarms": 0.01})
+    slower = [1.036] * 10  # p = 0.006: below 0.01, but not for the first of twenty.
+    alone = with_times(real, slower, [1.0] * 10)
+    alone["benchmarks"] = alone["benchmarks"][:1]
+    before = with_times(real, [1.0] * 10, [1.0] * 10)
+    old, new = save(tmp_path, before, alone)
+    assert judge([(old, new)], settings).outcome == "regression"
+    for content in (before, alone):
+        first = content["benchmarks"][0]
+        fillers = [
+            first | {"fullname": f"f{n}", "stats": before["benchmarks"][0]["stats"]}
+            for n in range(19)
+        ]
+        content["benchmarks"] = [first, *fillers]
+    old, new = save(tmp_path, before, alone)
+    verdict = judge([(old, new)], settings)
+    assert verdict.findings[0].outcome == "inconclusive"
+
+
+def test_files_without_rounds_are_used_as_they_are(tmp_path: Path, real: Content) -> None:
+    rng = np.random.default_rng(5)
+    contents = [
+        with_times(real, drawn(rng, level), drawn(rng), raw=raw)
+        for level, raw in ((1.0, True), (1.2, False))
+    ]
+    old, new = save(tmp_path, *contents)
+    verdict = judge([(old, new)], SETTINGS)
+    assert verdict.findings[0].change == pytest.approx(0.2, abs=0.01)
+    assert verdict.findings[0].outcome == "regression"
+    assert f"no single rounds in `{new}`: mean" in verdict.notes[1]
+    assert "--benchmark-save-data" in verdict.notes[1]
+
+
+def test_a_single_round_shows_nothing(tmp_path: Path, real: Content) -> None:
+    old, new = save(tmp_path, *(with_times(real, [1.0], [1.0], raw=raw) for raw in (True, False)))
+    verdict = judge([(old, new)], SETTINGS)
+    assert verdict.outcome == "inconclusive"
+    assert "a single round shows no spread" in verdict.findings[0].reason
+    assert verdict.findings[0].low is None
+
+
+def test_benchmarks_of_one_file_only_are_listed(tmp_path: Path, real: Content) -> None:
+    fewer = json.loads(json.dumps(real))
+    del fewer["benchmarks"][0]
+    old, new = save(tmp_path, fewer, real)
+    verdict = judge([(old, new)], SETTINGS)
+    assert [finding.subject for finding in verdict.findings] == [SORTING]
+    assert verdict.notes[-1] == f"not in every file, and not judged: {SUMMING}."
+
+
+def test_commits_are_named(tmp_path: Path, real: Content) -> None:
+    real["commit_info"] = {"id": "3f2a1c9aaaaa", "dirty": True}
+    old, new = save(tmp_path, real, real)
+    assert judge([(old, new)], SETTINGS).compared == (
+        f"{new} (3f2a1c9, with changes) against {old} (3f2a1c9, with changes)"
+    )
+
+
+def test_extreme_times_are_figures(tmp_path: Path, real: Content) -> None:
+    for raw in (True, False):
+        contents = [with_times(real, [t, 3 * t], [t, t], raw=raw) for t in (1e-150, 1e150)]
+        old, new = save(tmp_path, *contents)
+        assert judge([(old, new)], SETTINGS).findings[0].change is not None
+        assert judge([(new, old)], SETTINGS).findings[0].change == pytest.approx(-1)
+
+
+def edit(*keys: Any, value: Any) -> Callable[[Content], Content]:
+    """Return what sets a value deep inside."""
+
+    def apply(content: Content) -> Content:
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        return content
+
+    return apply
+
+
+FIRST = ("benchmarks", 0, "stats")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda _: "", "cannot be read as JSON of pytest-benchmark: Invalid JSON"),
+        (lambda _: "not json", "Invalid JSON"),
+        (lambda _: "[" * 10_000, "Invalid JSON"),
+        (lambda _: '"\\ud800"', "Invalid JSON"),
+        (lambda _: "[1, 2]", "should be an object"),
+        (lambda _: '{"runs": []}', "machine_info: Field required"),
+        (edit("benchmarks", value=[]), "benchmarks: Tuple should have at least 1 item"),
+        (edit("benchmarks", value=None), "benchmarks: Input should be"),
+        (edit("machine_info", value="vm"), "machine_info: Input should be"),
+        (edit(*FIRST, "median", value=0), "benchmarks.0.stats.median: Input should be greater"),
+        (edit(*FIRST, "mean", value=-1), "benchmarks.0.stats.mean: Input should be greater"),
+        (edit(*FIRST, "mean", value=float("nan")), "stats.mean: Input should be"),
+        (edit(*FIRST, "stddev", value=float("inf")), "stats.stddev: Input should be"),
+        (edit(*FIRST, "rounds", value=0), "stats.rounds: Input should be greater"),
+        (edit(*FIRST, "data", value=[1, 0]), f"`{SUMMING}` has a round of 0.0 s"),
+        (edit(*FIRST, "data", value=[1, -1]), f"`{SUMMING}` has a round of -1.0 s"),
+        (edit(*FIRST, "data", value=[float("nan")]), f"`{SUMMING}` has a round of nan s"),
+        (edit(*FIRST, "data", value=["fast"]), "stats.data.0: Input should be a valid number"),
+        (edit("benchmarks", 0, "fullname", value=SORTING), "is in it twice"),
+        (edit("machine_info", "cpu", "brand_raw", value="Z80"), "different conditions: processor"),
+        (edit("machine_info", "cpu", "count", value=64), "number of cores (2, 64)"),
+        (edit("machine_info", "python_version", value="3.99"), "Python version (3."),
+        (edit("machine_info", "python_implementation", value="PyPy"), "Python (CPython, PyPy)"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(
+    tmp_path: Path, real: Content, spoil: Callable[[Content], Content], sentence: str
+) -> None:
+    real["machine_info"]["cpu"]["count"] = 2
+    old, new = save(tmp_path, real, spoil(json.loads(json.dumps(real))))
+    with pytest.raises(InvalidInput) as caught:
+        judge([(old, new)], SETTINGS)
+    assert sentence in str(caught.value)
+    assert str(new) in str(caught.value)
+
+
+def test_files_that_are_not_there_or_have_nothing_in_common(tmp_path: Path, real: Content) -> None:
+    renamed = json.loads(json.dumps(real))
+    for n, benchmark in enumerate(renamed["benchmarks"]):
+        benchmark["fullname"] = f"other{n}"
+    old, new = save(tmp_path, real, renamed)
+    with pytest.raises(InvalidInput, match="no benchmark in common"):
+        judge([(old, new)], SETTINGS)
+    with pytest.raises(InvalidInput, match=r"none.json` cannot be read: No such file"):
+        judge([(old, tmp_path / "none.json")], SETTINGS)
+    with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
+        judge([(old, tmp_path)], SETTINGS)
+
+
+def test_a_file_in_two_pairs_is_refused(tmp_path: Path, real: Content) -> None:
+    old, new, other = save(tmp_path, real, real, real)
+    with pytest.raises(InvalidInput, match=r"0.json` is in two pairs"):
+        judge([(old, new), (old, other)], SETTINGS)
