@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TypeAlias
 
 Clock: TypeAlias = Callable[[], float]
@@ -14,6 +15,13 @@ now: Clock = time.perf_counter
 
 cpu_time: Clock = time.process_time
 """The processor time of this process, all its threads added up."""
+
+
+def resolution(reads: int = 1000) -> float:
+    """Return the smallest step, in seconds, seen between two readings of the clock."""
+    times = [now() for _ in range(reads)]
+    steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
+    return min(steps, default=float("inf"))
 
 
 class Stopwatch:

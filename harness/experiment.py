@@ -60,6 +60,8 @@ class Settings(Selection):
     """Fill the machine with trials: same accuracy, times that are not to be compared."""
     timeout_s: float | None = Field(None, gt=0)
     """Kill a trial that takes longer than this many seconds."""
+    retry_noisy: int = Field(0, ge=0)
+    """Measure a trial again that was disturbed, up to so many times; see `harness.noise`."""
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -79,7 +81,7 @@ class Settings(Selection):
             run=run,
             task=task,
             arms=self.arms(has_gpu),
-            **self.model_dump(include={"seeds", "threads", "packed", "timeout_s"}),
+            **self.model_dump(include={"seeds", "threads", "packed", "timeout_s", "retry_noisy"}),
         )
 
 
@@ -150,7 +152,10 @@ def resume(
             writer.update(plan=plan.model_copy(update={"timeout_s": timeout_s}))
         reporter = reporter or Silence()
         for problem in writer.set_aside():
-            reporter.note(f"{problem} It was renamed to `.unreadable`, and its trial runs again.")
+            reporter.note(
+                f"{problem} It was renamed to `.unreadable`; its trial runs again "
+                "unless another attempt of it is there."
+            )
         if Run(run_id, site.results).missing:
             with closing(site.dispatcher()) as nodes:
                 _Session(writer, nodes, reporter).carry_out()
@@ -258,7 +263,7 @@ class _Session:
 def finish(writer: RunWriter) -> None:
     """Rebuild the tables from the records; note when the last trial has ended."""
     run = Run(writer.path.name, writer.path.parent)
-    tables = {"trials": run.trials, "curves": run.curves, "steps": run.steps}
+    tables = {name: getattr(run, name) for name in ("trials", "curves", "steps", "chunks")}
     # A full disk has been reported by then, and the records are the truth.
     with suppress(StoreError):
         writer.write_tables(tables)

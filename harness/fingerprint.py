@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from harness.machine import THREAD_VARIABLES
+
 # In the order in which differences are told.
 _NODE = ("cpu", "cpu_quota", "governor", "os", "kernel", "python", "gpu", "gpu_driver")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
 
 
 def fingerprint(environment: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
@@ -29,7 +30,8 @@ def fingerprint(environment: Mapping[str, str], threads: int | None = None) -> d
     if "memory_gb" in environment:
         # The kernel keeps some for itself, and not always the same.
         kind["memory_gb"] = f"{float(environment['memory_gb']):.0f}"
-    settings = [environment[f"env:{name}"] for name in _THREADS if f"env:{name}" in environment]
+    named = (f"env:{name}" for name in THREAD_VARIABLES)
+    settings = [environment[name] for name in named if name in environment]
     if threads is not None:
         kind["threads"] = str(threads)
     elif settings:

@@ -44,6 +44,8 @@ class TrialJob(_Job):
     trial: str
     block: int
     seed: int
+    retry_noisy: int = 0
+    """How often it is measured again, at most, if it was disturbed."""
 
     @property
     def label(self) -> str:
@@ -118,6 +120,7 @@ class Started(BaseModel):
     """The process of a job is being started."""
 
     job: Job
+    attempt: int = 1
 
 
 class Progress(BaseModel):

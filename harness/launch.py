@@ -6,6 +6,7 @@ the node that does the work, whoever dispatched the job there.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -33,6 +34,7 @@ from harness.jobs import (
     TrialJob,
     TurnsJob,
 )
+from harness.noise import repeats
 from harness.record import Chunk, Point, Record
 
 _POLL_S = 0.5
@@ -59,9 +61,30 @@ def execute(
     """Run a job in a fresh process; yield `Started`, any `Progress`, and its outcome last.
 
     The outcome is a `Record`, a `Certificate` or `Refused`. There is none if `stop` is set in the
-    meantime. Closing the iterator kills the process. `tree` is the code it runs, if not this.
+    meantime. A trial that was noisy is repeated at once, as often as its job says; each attempt
+    yields the same again. Closing the iterator kills the process. `tree` is the code it runs, if
+    not this.
     """
-    yield Started(job=job)
+    for attempt in itertools.count(1):
+        again = False
+        for event in _attempt(job, attempt, stop, tree):
+            yield event
+            again = another_follows(job, event)
+        if not again or (stop is not None and stop.is_set()):
+            return
+
+
+def another_follows(job: Job, event: Event) -> bool:
+    """Whether an event is the outcome of an attempt after which the job is tried again."""
+    return (
+        isinstance(job, TrialJob) and isinstance(event, Record) and repeats(event, job.retry_noisy)
+    )
+
+
+def _attempt(
+    job: Job, attempt: int, stop: threading.Event | None, tree: Tree | None
+) -> Iterator[Event]:
+    yield Started(job=job, attempt=attempt)
     available = machine.usable_cores()
     if job.threads > len(available):
         yield Refused(
@@ -73,7 +96,7 @@ def execute(
     pinned = job.exclusive and hasattr(os, "sched_setaffinity")
     cores = available[-job.threads :] if pinned else None
 
-    account, started = _Account(job, cores), now()
+    account, started = _Account(job, cores, attempt=attempt), now()
     with Worker(job, cores, tree) as worker:
         for kind, value in worker.messages(stop):
             account.add(kind, value)
@@ -84,9 +107,11 @@ def execute(
         yield account.outcome()
 
 
-def lost(job: Job, node: str, reason: str, points: list[Point]) -> Event:
+def lost(job: Job, attempt: int, node: str, reason: str, points: list[Point]) -> Event:
     """Return the outcome of a job whose node was lost, with what it had reported until then."""
-    account = _Account(job, cores=None, node=node, phase="training", points=list(points))
+    account = _Account(
+        job, cores=None, attempt=attempt, node=node, phase="training", points=list(points)
+    )
     account.add("failed", (reason, ""))
     return account.outcome()
 
@@ -97,6 +122,7 @@ class _Account:
 
     job: Job
     cores: tuple[int, ...] | None
+    attempt: int
     node: str = field(default_factory=machine.node_name)
     started_utc: str = field(default_factory=timestamp)
     wall_s: float = 0.0
@@ -172,6 +198,7 @@ class _Account:
             threads=job.threads,
             cores=self.cores,
             contended=not job.exclusive,
+            attempt=self.attempt,
             chunks=tuple(self.chunks),
             points=tuple(self.points),
             **self.fields,
@@ -289,15 +316,9 @@ def _describe_exit(returncode: int | None) -> str:
 
 def _environment(job: Job | TurnsJob, tree: Tree) -> dict[str, str]:
     """Return the environment of the process: set before any framework is loaded."""
-    threads = str(job.threads)
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     return os.environ | {
-        # OpenMP, the BLAS libraries and XLA each read a variable of their own.
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "VECLIB_MAXIMUM_THREADS": threads,
-        "NPROC": threads,
+        **dict.fromkeys(machine.THREAD_VARIABLES, str(job.threads)),
         "CUDA_VISIBLE_DEVICES": gpu if job.device == "gpu" else "",
         # Full float32 products and repeatable sums in every CUDA library.
         "NVIDIA_TF32_OVERRIDE": "0",

@@ -17,6 +17,15 @@ from typing import NamedTuple
 # Settings that change the speed or the precision of a framework, recorded with every trial.
 _RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32")
 
+# How OpenMP, the BLAS libraries and XLA are told their number of threads; the harness sets them.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NPROC",
+)
+
 
 def node_name() -> str:
     """Return the name that identifies this machine in the tables."""

@@ -42,6 +42,7 @@ class Plan(BaseModel):
     threads: int = 1
     packed: bool = False
     timeout_s: float | None = None
+    retry_noisy: int = 0
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -92,4 +93,5 @@ class Plan(BaseModel):
             threads=self.threads,
             exclusive=not self.packed,
             timeout_s=self.timeout_s,
+            retry_noisy=self.retry_noisy,
         )

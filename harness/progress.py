@@ -7,6 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from harness import jobs
 from harness.jobs import Certificate, Event, Job, Started, TrialJob
+from harness.noise import noise
 from harness.record import Record
 
 _LINES_PER_TRIAL = 4
@@ -44,7 +45,7 @@ class Lines:
             case Certificate():
                 self._say(describe_certificate(event))
             case Record():
-                self._number += 1
+                self._number += event.attempt == 1
                 self._say(f"[{self._number}/{self._total}] {describe_record(event)}")
 
     def note(self, message: str) -> None:
@@ -107,7 +108,7 @@ class Bars(Lines):
         ended = [job for job in self._running if _belongs(job, outcome)]
         for job in ended:
             self._bars.remove_task(self._running.pop(job))
-        if isinstance(outcome, Record) and self._all is not None:
+        if isinstance(outcome, Record) and outcome.attempt == 1 and self._all is not None:
             self._bars.advance(self._all)
 
 
@@ -132,8 +133,11 @@ def describe_certificate(certificate: Certificate) -> str:
 
 def describe_record(record: Record) -> str:
     """Say in a line how a trial ended."""
-    name = f"{record.backend} on {record.device}, seed {record.seed}: {record.status}"
+    again = f", attempt {record.attempt}" if record.attempt > 1 else ""
+    name = f"{record.backend} on {record.device}, seed {record.seed}{again}: {record.status}"
     last = record.points[-1] if record.points else None
     figures = f", mse {last.eval_mse:.3g}, training {last.train_s:.2f} s" if last else ""
     error = f": {record.error}" if record.error else ""
-    return f"{name}{figures}, {record.wall_s:.1f} s in all{error}"
+    reasons = ", ".join(noise(record) or [])
+    disturbed = f"; noisy: {reasons}" if reasons else ""
+    return f"{name}{figures}, {record.wall_s:.1f} s in all{error}{disturbed}"

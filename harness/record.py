@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from harness.task import Task
 
-# 2 added `chunks`; what 1 holds can be read.
+# 2 added `chunks` and `attempt`; what 1 holds can be read.
 SchemaVersion: TypeAlias = Literal[1, 2]
 SCHEMA_VERSION: SchemaVersion = 2
 
@@ -77,6 +77,8 @@ class Record(BaseModel):
     """The cores that the process was pinned to; None if it was not."""
     contended: bool
     """Other trials may have run beside it."""
+    attempt: int = 1
+    """Counts the measurements of the same trial, which is repeated if it was noisy."""
 
     status: Status
     error: str | None = None

@@ -35,7 +35,21 @@ def render_summary(summary: pd.DataFrame, kind: str, width: int = 80) -> str:
     separator = "\n" if kind == "markdown" else ""
     text = separator.join(render(table, kind, width, title) for title, table in tables)
     contended = not summary.empty and bool(summary["contended"].any())
-    return text + ("* contended: other trials ran beside it; do not compare times\n" * contended)
+    text += "* contended: other trials ran beside it; do not compare times\n" * contended
+    return text + _noise_note(summary)
+
+
+def _noise_note(summary: pd.DataFrame) -> str:
+    noisy = [row for _, row in summary.iterrows() if row["noisy"]]
+    if not noisy:
+        return ""
+    lines = [
+        f"† noisy: {r['noisy']} of {r['seeds']} of {r['backend']} on {r['device']}" for r in noisy
+    ]
+    return "\n".join(lines) + (
+        "\n  disturbed while on the clock: `show --table trials` says by what,\n"
+        "  `run --retry-noisy N` measures such trials again\n"
+    )
 
 
 def _columns(summary: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
@@ -87,7 +101,7 @@ _ACCURACY: dict[str, Callable[[Any], str]] = {
     "lag s": _to_lag("seconds_to_lag"),
 }
 _TIME: dict[str, Callable[[Any], str]] = {
-    "backend": lambda row: str(row["backend"]) + ("*" if row["contended"] else ""),
+    "backend": lambda row: str(row["backend"]) + "*" * row["contended"] + "†" * bool(row["noisy"]),
     "device": lambda row: str(row["device"]),
     "epochs/s": _plain("epochs_per_s"),
     "train s": _plain("train_s"),
@@ -145,5 +159,5 @@ def _draw(frame: pd.DataFrame, widths: dict[str, int]) -> str:
 _GAP = "  "
 _TEXT = (
     *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
-    *("subject", "metric", "verdict"),
+    *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
 )

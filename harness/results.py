@@ -24,6 +24,7 @@ class Run:
         self.path = folder.path
         self.manifest: Manifest = folder.manifest()
         self.records: list[Record]
+        """Of each trial that has finished; of several attempts, the last."""
         self.problems: list[str]
         """A sentence for each file among the records that is not one of this run's."""
         self.records, self.problems = folder.records()
@@ -52,6 +53,13 @@ class Run:
         from harness.tables import steps_table
 
         return steps_table(self.records, self.manifest.plan.task)
+
+    @cached_property
+    def chunks(self) -> pd.DataFrame:
+        """A row per timed call of the training."""
+        from harness.tables import chunks_table
+
+        return chunks_table(self.records)
 
     def summary(self) -> pd.DataFrame:
         """Return a row per backend and device; see `harness.summary.summarise`."""

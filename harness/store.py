@@ -26,6 +26,7 @@ from harness.record import SCHEMA_VERSION, Record, SchemaVersion
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_ATTEMPT = re.compile(r"~\d+$")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -62,14 +63,19 @@ class RunFolder:
 
     def count_records(self) -> int:
         """Return how many trials have finished, without reading them."""
-        return sum(1 for _ in (self.path / "records").glob("*.json"))
+        files = (self.path / "records").glob("*.json")
+        return len({_ATTEMPT.sub("", path.stem) for path in files})
 
     def records(self) -> tuple[list[Record], list[str]]:
-        """Read every record, in the order of the plan, and say which files are none of its."""
+        """Read the records, in the order of the plan, and say which files are none of its.
+
+        Of a trial with several attempts, the last one counts.
+        """
         plan = self.manifest().plan
         jobs = (job for block in plan.blocks() for job in block)
         order = {job.trial: number for number, job in enumerate(jobs)}
-        records, problems = [], []
+        records: dict[str, Record] = {}
+        problems: list[str] = []
         for path in sorted((self.path / "records").glob("*.json")):
             try:
                 record = Record.model_validate_json(path.read_bytes())
@@ -77,11 +83,11 @@ class RunFolder:
                 problems.append(f"`{path}` is left out: it is not a whole record: {brief(error)}.")
                 continue
             belongs = (record.run, record.task) == (plan.run, plan.task) and record.trial in order
-            if belongs and record.trial == path.stem:
-                records.append(record)
-            else:
+            if not belongs or path.stem != _stem(record):
                 problems.append(f"`{path}` is left out: it is no record of run `{plan.run}`.")
-        return sorted(records, key=lambda record: order[record.trial]), problems
+            elif record.trial not in records or record.attempt > records[record.trial].attempt:
+                records[record.trial] = record
+        return sorted(records.values(), key=lambda record: order[record.trial]), problems
 
 
 def run_folders(results: Path) -> list[RunFolder]:
@@ -152,11 +158,11 @@ class RunWriter:
         write_whole(self.path / "manifest.json", self._manifest.model_dump_json(indent=1).encode())
 
     def add(self, record: Record) -> None:
-        """Write the record of a finished trial.
+        """Write the record of a finished trial; those of its earlier attempts stay.
 
         Raises `StoreError` if it cannot; the record is then kept in the folder for temporary files.
         """
-        path = self.path / "records" / f"{record.trial}.json"
+        path = self.path / "records" / f"{_stem(record)}.json"
         content = record.model_dump_json(indent=1).encode()
         try:
             write_whole(path, content)
@@ -191,6 +197,11 @@ class RunWriter:
     def discard(self) -> None:
         """Remove a run that has measured nothing."""
         shutil.rmtree(self.path)
+
+
+def _stem(record: Record) -> str:
+    """Return the name of a record's file: that of the trial, and `~2` at its second attempt."""
+    return record.trial + (f"~{record.attempt}" if record.attempt > 1 else "")
 
 
 def _check_run_id(run: str) -> None:

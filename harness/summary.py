@@ -38,7 +38,8 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
     times, rates and the way to the lag are medians over the seeds that have them, `lag_seeds` of
     which got there. `time_ratio` is the training time over that of the fastest, the geometric mean
     of the ratios inside blocks, with the 95 % interval `time_ratio_low` to `time_ratio_high` (from
-    Student's t on the logarithms; missing with fewer than two blocks).
+    Student's t on the logarithms; missing with fewer than two blocks). `noisy` counts the trials
+    among `seeds` that were disturbed (see `harness.noise`).
     """
     ok = trials[trials["status"] == "ok"]
     rows = []
@@ -51,6 +52,7 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
         row |= {name: mine[name].astype("float64").median() for name in _MEDIAN}
         row["lag_seeds"] = int(mine["epochs_to_lag"].notna().sum())
         row["contended"] = bool(group["contended"].any())
+        row["noisy"] = int(mine["noisy"].sum())
         rows.append(row)
     if not rows:
         return pd.DataFrame()

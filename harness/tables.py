@@ -1,7 +1,7 @@
-"""The three result tables, rebuilt from the records; all derived figures are defined here.
+"""The four result tables, rebuilt from the records; all derived figures are defined here.
 
 trials: a row per trial. curves: a row per evaluation during training. steps: a row per time step
-of the final evaluation.
+of the final evaluation. chunks: a row per timed call of the training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.noise import lost_share, noise
 from harness.record import Point, Record
 from harness.task import Task
 from harness.yardstick import Yardsticks, yardsticks
@@ -44,6 +45,11 @@ TRIALS = {
     "peak_gpu_mb": "float64",
     "threads": "int64",
     "contended": "bool",
+    "cpu_s": "float64",
+    "lost_share": "float64",
+    "noisy": "boolean",
+    "noise": "string",
+    "attempts": "int64",
 }
 _KEY = {"trial": "string", "backend": "string", "device": "string", "seed": "int64"}
 CURVES = _KEY | {
@@ -58,6 +64,15 @@ STEPS = _KEY | {
     "variance": "float64",
     "memoryless": "float64",
     "wrong_sign": "float64",
+}
+CHUNKS = _KEY | {
+    "chunk": "int64",
+    "wall_s": "float64",
+    "cpu_s": "float64",
+    "involuntary_switches": "int64",
+    "steal_s": "float64",
+    "load": "float64",
+    "mhz": "float64",
 }
 
 
@@ -90,11 +105,22 @@ def steps_table(records: Sequence[Record], task: Task) -> pd.DataFrame:
     return _frame(rows, STEPS)
 
 
+def chunks_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Return a row per timed call of the training, numbered from 1."""
+    rows = [
+        _key(record) | {"chunk": number} | chunk.model_dump()
+        for record in records
+        for number, chunk in enumerate(record.chunks, start=1)
+    ]
+    return _frame(rows, CHUNKS)
+
+
 def _trial_row(record: Record) -> dict[str, Any]:
     exact = _means(record.task)
     last = record.points[-1] if record.points else None
     mse = float(np.mean(record.step_mse)) if record.step_mse else None
     lag = _first_below(record.points, exact["memoryless"])
+    reasons = noise(record)
     measured = {
         "epochs": last.epoch if last else 0,
         "train_s": last.train_s if last else None,
@@ -107,6 +133,11 @@ def _trial_row(record: Record) -> dict[str, Any]:
         else 1 - mse / exact["memoryless"],
         "epochs_to_lag": lag.epoch if lag else None,
         "seconds_to_lag": lag.train_s if lag else None,
+        "cpu_s": sum(chunk.cpu_s for chunk in record.chunks) if record.chunks else None,
+        "lost_share": lost_share(record),
+        "noisy": None if reasons is None else bool(reasons),
+        "noise": "; ".join(reasons) if reasons else None,
+        "attempts": record.attempt,
     }
     return {name: measured.get(name, getattr(record, name, None)) for name in TRIALS}
 

@@ -81,6 +81,15 @@ class Slow(ReferenceBackend):
         return super().train(state, x_ETB, y_ETB)
 
 
+class SlowThenRaises(Slow):
+    """Noisy, and then it fails."""
+
+    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+        if state.step > LATE + 20:
+            raise RuntimeError("kernel launch failed")
+        return super().train(state, x_ETB, y_ETB)
+
+
 class WrongOutputShape(ReferenceBackend):
     def predict(self, state: State, x_TN: Array) -> Array:
         return super().predict(state, x_TN)[1:]

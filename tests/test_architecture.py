@@ -15,11 +15,12 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "model", "protocol", "clock", "machine", "quantities", "source", "fingerprint"},
-    {"testing", "validation", "contract", "registry"},
+    {"errors", "model", "protocol", "clock", "machine", "quantities", "source"},
+    {"testing", "validation", "contract", "registry", "fingerprint"},
     {"task"},
     {"yardstick", "data", "record", "stats"},
-    {"verdict"},
+    {"verdict", "noise"},
+    {"doctor"},
     {"jobs"},
     {"parity", "trial", "plan"},
     {"turns", "selection"},
@@ -32,7 +33,7 @@ LAYERS = [
     {"gate", "pytest_benchmark"},
     {"api"},
     {"cli.output", "cli.options"},
-    {"cli.show", "cli.parity", "cli.gate"},
+    {"cli.show", "cli.parity", "cli.gate", "cli.doctor"},
     {"cli.run"},
     {"cli"},
     {"", "__main__"},

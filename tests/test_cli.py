@@ -45,6 +45,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--seeds", "0"], "`seeds` = 0"),
         (["--threads", "9999"], "`threads` = 9999: node"),
         (["--timeout", "-1"], "`timeout_s` = -1.0"),
+        (["--retry-noisy", "-1"], "`retry_noisy` = -1"),
         (["--dispatch", "slurm"], "unknown dispatch `slurm`; known: inline, ray"),
         (["--config", "/no/such.yaml"], "`--config /no/such.yaml` cannot be read"),
         (["--results", "/proc/nowhere"], "`/proc/nowhere` cannot be written"),
@@ -109,14 +110,16 @@ def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     assert "`epochs` = True: should be a number" in cli("run", "--config", config).stderr
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["show"], ["list"], ["parity"], ["gate"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["show"], ["list"], ["parity"], ["gate"], ["doctor"]]
+)
 def test_help_teaches_by_example(cli: Cli, command: list[str]) -> None:
     done = cli(*command, "--help")
     assert done.returncode == 0
     assert "python -m harness" in done.stdout
 
 
-@pytest.mark.parametrize("table", ["summary", "steps", "curves", "trials"])
+@pytest.mark.parametrize("table", ["summary", "steps", "curves", "trials", "chunks"])
 def test_show_in_every_format(cli: Cli, results: Path, table: str) -> None:
     def show(kind: str) -> str:
         done = cli("show", "demo", "--results", results, "--table", table, "--format", kind)
@@ -125,7 +128,8 @@ def test_show_in_every_format(cli: Cli, results: Path, table: str) -> None:
 
     rows = json.loads(show("json"))
     read = list(csv.DictReader(io.StringIO(show("csv"))))
-    assert len(rows) == len(read) == {"summary": 1, "steps": 5, "curves": 20, "trials": 2}[table]
+    lengths = {"summary": 1, "steps": 5, "curves": 20, "trials": 2, "chunks": 40}
+    assert len(rows) == len(read) == lengths[table]
     assert set(rows[0]) == set(read[0])
     assert show("markdown").startswith("| ")
     text = show("table")

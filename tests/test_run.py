@@ -50,7 +50,7 @@ def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
     # One core each, nothing beside it.
     assert all(record.cores is not None and len(record.cores) == 1 for record in ray.records)
     assert not ray.trials["contended"].any()
-    for name in ("trials", "curves", "steps"):
+    for name in ("trials", "curves", "steps", "chunks"):
         table = getattr(ray, name)
         stored = pd.read_parquet(tmp_path / "ray" / f"{name}.parquet")
         assert list(stored.columns) == list(table.columns)

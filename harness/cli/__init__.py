@@ -1,7 +1,8 @@
 """The command line. Every command imports what it needs when it runs, so that help is instant.
 
-Exit codes: 0 fine; 1 a trial or a parity check failed, a regression was found, or results could not
-be written; 2 bad usage or input; 3 the gate is inconclusive; 130 interrupted.
+Exit codes: 0 fine; 1 a trial or a parity check failed, a regression was found, a strict doctor
+warns, or results could not be written; 2 bad usage or input; 3 the gate is inconclusive; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import signal
 
 import click
 
+from harness.cli.doctor import doctor
 from harness.cli.gate import gate
 from harness.cli.parity import parity
 from harness.cli.run import run
@@ -35,10 +37,11 @@ def cli() -> None:
       python -m harness show RUN --table steps
       python -m harness gate --against origin/main
       python -m harness list
+      python -m harness doctor
     """
 
 
-for command in (run, show, list_, parity, gate):
+for command in (run, show, list_, parity, gate, doctor):
     cli.add_command(command)
 
 

@@ -123,7 +123,7 @@ def build_settings(options: Mapping[str, Any]) -> Settings:
     """Build how to measure from `--backends`, `--seeds` and the like."""
     from harness.experiment import Settings
 
-    names = ("seeds", "threads", "packed", "timeout_s")
+    names = ("seeds", "threads", "packed", "timeout_s", "retry_noisy")
     devices = options["devices"]
     return Settings(
         backends=split(options["backends"]),

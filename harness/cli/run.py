@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 @DEVICES
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of each trial.")
 @click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
+@click.option(
+    "--retry-noisy",
+    type=int,
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Measure a trial that was disturbed again, up to N times.",
+)
 @SITE
 @RESULTS
 @click.option("--run-id", metavar="ID", default="", help="Name of the new run.")
@@ -83,7 +91,7 @@ def _expected(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     if given & {"preset", "config", "changes"}:
         expected["task"] = build_task(options)
     settings = build_settings(options)
-    for name in given & {"backends", "devices", "seeds", "threads", "packed"}:
+    for name in given & {"backends", "devices", "seeds", "threads", "packed", "retry_noisy"}:
         if getattr(settings, name) != "auto":
             expected[name] = getattr(settings, name)
     return expected

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--table",
     "name",
-    type=click.Choice(["summary", "steps", "curves", "trials"]),
+    type=click.Choice(["summary", "steps", "curves", "trials", "chunks"]),
     default="summary",
     show_default=True,
 )
@@ -79,6 +79,8 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render_summary(run.summary(), kind, columns)
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
+    if name == "chunks":
+        return render(run.chunks, kind, columns, "Timed calls of the training")
     if name == "curves":
         ok = run.trials.loc[run.trials["status"] == "ok", "trial"]
         curves = curves_by_arm(run.curves[run.curves["trial"].isin(ok)])

@@ -28,7 +28,7 @@ from harness import machine
 from harness.dispatch.inline import InlineDispatcher
 from harness.errors import Unavailable
 from harness.jobs import Certificate, Event, Job, ParityJob, Progress, Refused, Started
-from harness.launch import execute, lost
+from harness.launch import another_follows, execute, lost
 from harness.record import Point, Record
 
 # Events are a few kilobytes and are read at once; Ray's own default takes a third of the memory.
@@ -132,6 +132,7 @@ class _Running:
 
     node: dict[str, Any] | None
     jobs: deque[Job]
+    attempt: int = 1
     points: list[Point] = field(default_factory=list)
 
 
@@ -187,15 +188,19 @@ def _receive(
             return
         cause = str(error).strip().partition("\n")[0]
         reason = f"its Ray worker was lost: {type(error).__name__}: {cause}"
-        yield lost(batch.jobs.popleft(), node, reason, batch.points)
+        yield lost(batch.jobs.popleft(), batch.attempt, node, reason, batch.points)
         if batch.jobs:
             waiting.appendleft(list(batch.jobs))
         return
     if isinstance(event, Started):
+        batch.attempt = event.attempt
         batch.points.clear()
     elif isinstance(event, Progress):
         batch.points.append(event.point)
     elif isinstance(event, Record | Certificate | Refused):
-        batch.jobs.popleft()
+        if another_follows(batch.jobs[0], event):
+            batch.attempt += 1
+        else:
+            batch.jobs.popleft()
         batch.points.clear()
     yield event

@@ -1,0 +1,215 @@
+"""What counts as a disturbance, how it is shown, and that a disturbed trial is measured again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import harness
+from harness import Run, Task, machine
+from harness.noise import lost_share, noise, repeats
+from harness.record import Chunk, Record
+from harness.render import render_summary
+from harness.store import RunWriter
+from harness.summary import summarise
+from harness.tables import CHUNKS, chunks_table, trials_table
+from tests.conftest import TINY, Cli
+from tests.test_run import _inline, _processes, _start, _wait_for
+from tests.test_store import MANIFEST, record
+
+
+def chunk(wall_s: float = 0.1, cpu_s: float | None = None, steal_s: float = 0.0) -> Chunk:
+    cpu_s = wall_s if cpu_s is None else cpu_s
+    return Chunk(wall_s=wall_s, cpu_s=cpu_s, involuntary_switches=0, steal_s=steal_s)
+
+
+def trial(*odd: Chunk, **changes: object) -> Record:
+    """Return the record of 20 chunks, all of them undisturbed but those given."""
+    chunks = (*odd, *[chunk()] * (20 - len(odd)))
+    return record(**{"chunks": chunks, "cores": (1,), **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "reasons"),
+    [
+        (trial(), []),
+        # Ordinary variation: a hiccup of half a chunk, a slow stretch of 10 %.
+        (trial(chunk(0.15)), []),
+        (trial(*[chunk(0.11)] * 8), []),
+        (trial(chunk(0.1, cpu_s=0.09)), []),
+        (trial(chunk(0.1, steal_s=0.01)), []),
+        (trial(*[chunk(0.1, cpu_s=0.05)] * 2), ["off the processor 5.0%"]),
+        (trial(*[chunk(0.1, steal_s=0.01)] * 3), ["stolen 1.5%"]),
+        (trial(*[chunk(0.1, steal_s=0.01)] * 3, cores=(0, 1), threads=2), []),
+        (trial(*[chunk(0.15)] * 6), ["uneven 10.4%"]),
+        (
+            trial(*[chunk(0.3, cpu_s=0.1, steal_s=0.2)] * 2),
+            ["off the processor 16.7%", "stolen 16.7%", "uneven 15.8%"],
+        ),
+        # While it waits for a GPU, a process need not run.
+        (trial(*[chunk(cpu_s=0.01)] * 20, device="gpu"), []),
+        # Threads of one process: more processor time than wall time.
+        (trial(*[chunk(cpu_s=0.19)] * 20, threads=2), []),
+        (trial(chunk(1.0), contended=True), None),
+        (record(), None),
+        (record(chunks=(chunk(0.0),)), None),
+        (record(chunks=(chunk(),)), []),
+    ],
+)
+def test_a_disturbance_is_what_exceeds_a_limit(given: Record, reasons: list[str] | None) -> None:
+    assert noise(given) == reasons
+
+
+def test_who_is_measured_again() -> None:
+    noisy = trial(chunk(2.0))
+    assert not repeats(noisy, 0)
+    assert repeats(noisy, 1)
+    assert not repeats(noisy.model_copy(update={"attempt": 2}), 1)
+    assert repeats(noisy.model_copy(update={"status": "diverged"}), 1)
+    assert not repeats(noisy.model_copy(update={"status": "failed"}), 1)
+    assert not repeats(trial(), 1)
+    assert not repeats(record(), 1)
+
+
+def test_noise_in_the_tables() -> None:
+    noisy = trial(chunk(2.0, cpu_s=0.1))
+    rows = trials_table([noisy, trial(seed=1, trial="b", attempt=3), record(2)])
+    assert rows["noisy"].tolist() == [True, False, pd.NA]
+    assert rows["noise"].fillna("").tolist() == ["off the processor 48.7%; uneven 48.5%", "", ""]
+    assert rows["lost_share"].tolist()[:2] == pytest.approx([1.9 / 3.9, 0])
+    assert rows["cpu_s"].tolist()[:2] == pytest.approx([2, 2])
+    assert rows["attempts"].tolist() == [1, 3, 1]
+    calls = chunks_table([noisy, record(2)])
+    assert list(calls) == list(CHUNKS)
+    assert calls["chunk"].tolist() == list(range(1, 21))
+    assert calls["load"].isna().all()
+
+
+def test_noisy_trials_are_marked_in_the_summary() -> None:
+    quiet = summarise(trials_table([trial(), trial(seed=1, trial="b")]))
+    assert "†" not in render_summary(quiet, "table")
+    summary = summarise(trials_table([trial(chunk(2.0)), trial(seed=1, trial="b"), record(2)]))
+    assert summary["noisy"].tolist() == [1]
+    for kind in ("table", "markdown"):
+        text = render_summary(summary, kind)
+        assert "a:B†" in text
+        assert "† noisy: 1 of 3 of a:B on cpu" in text
+        assert "--retry-noisy" in text
+        assert kind != "table" or max(map(len, text.splitlines())) <= 80
+    assert '"noisy":1' in render_summary(summary, "json").replace(" ", "")
+
+
+def test_the_last_attempt_is_the_one_that_counts(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, MANIFEST) as writer:
+        for attempt in (1, 2, 10, 9):
+            writer.add(record(0, attempt=attempt))
+        run = Run("r", tmp_path)
+        assert [r.attempt for r in run.records] == [10]
+        assert run.missing == ["seed1-a.B-cpu"]
+        assert writer.folder.count_records() == 1
+        stems = sorted(path.stem for path in (writer.path / "records").iterdir())
+        assert stems == ["seed0-a.B-cpu", *(f"seed0-a.B-cpu~{k}" for k in (10, 2, 9))]
+        # Under a name that is not its own, a record is none.
+        (writer.path / "records" / "seed0-a.B-cpu~2.json").rename(
+            writer.path / "records" / "seed0-a.B-cpu~11.json"
+        )
+        assert "~11.json` is left out" in Run("r", tmp_path).problems[0]
+
+
+@contextmanager
+def busy(core: int) -> Iterator[None]:
+    """Keep a core busy."""
+    code = f"import os; os.sched_setaffinity(0, [{core}]); print(flush=True)\nwhile True: pass"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="trials are not pinned here")
+def test_a_busy_process_on_its_core_makes_a_trial_noisy(tmp_path: Path) -> None:
+    task = Task(n_steps=20, epochs=1000, eval_paths=20)
+    with busy(machine.usable_cores()[-1]):
+        run = harness.run(
+            task, backends=["reference"], seeds=1, dispatch="inline", results=tmp_path, run_id="x"
+        )
+    assert run.trials["noisy"].all()
+    assert run.trials["noise"].str.contains("off the processor").all()
+    share = lost_share(run.records[0])
+    assert share is not None
+    assert share > 0.1
+
+
+@pytest.mark.parametrize("dispatch", ["inline", "ray"])
+def test_a_noisy_trial_is_measured_again_at_once(cli: Cli, tmp_path: Path, dispatch: str) -> None:
+    # It sleeps on the clock, so it is noisy at every attempt.
+    done = cli(
+        *("run", *TINY, "--backends", "tests.faulty:Slow", "--seeds", 2, "--retry-noisy", 2),
+        *("--dispatch", dispatch, "--results", tmp_path, "--run-id", "x"),
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes = [line for line in done.stderr.splitlines() if ": ok, " in line]
+    assert [line.partition("]")[0] for line in outcomes] == ["[1/2"] * 3 + ["[2/2"] * 3
+    assert "seed 0, attempt 3: ok" in outcomes[2]
+    assert all("noisy: off the processor" in line for line in outcomes)
+    run = Run("x", tmp_path)
+    assert run.trials["attempts"].tolist() == [3, 3]
+    assert [record.attempt for record in run.records] == [3, 3]
+    assert "† noisy: 2 of 2 of tests.faulty:Slow on cpu" in done.stdout
+    assert len(list((tmp_path / "x" / "records").glob("*.json"))) == 6
+    assert len(pd.read_parquet(tmp_path / "x" / "chunks.parquet")) == len(run.chunks)
+    assert "2/2 trials" in cli("list", "--results", tmp_path).stdout
+
+
+def test_an_attempt_whose_ray_worker_is_lost_overwrites_none(tmp_path: Path) -> None:
+    driver = _start(tmp_path, "--dispatch", "ray", "--seeds", 1, "--retry-noisy", 100)
+    records = tmp_path / "x" / "records"
+    _wait_for(lambda: list(records.glob("*~2.json")) and _processes("tests.faulty:Slow", "seed0"))
+    finished = {path: path.read_bytes() for path in records.iterdir()}
+    (process,) = _processes("tests.faulty:Slow", "seed0")
+    worker = process.parent()
+    assert worker is not None
+    worker.kill()
+    driver.communicate(timeout=120)
+    assert driver.returncode == 1
+    (record,) = Run("x", tmp_path).records
+    assert record.attempt > 2
+    assert "its Ray worker was lost" in str(record.error)
+    assert all(path.read_bytes() == content for path, content in finished.items())
+
+
+def test_only_a_trial_that_ran_to_its_end_is_measured_again(cli: Cli, tmp_path: Path) -> None:
+    given = ("--backends", "tests.faulty:SlowThenRaises", *_inline(tmp_path), "--seeds", 1)
+    done = cli("run", *TINY, *given, "--retry-noisy", 2)
+    assert done.returncode == 1
+    trials = Run("x", tmp_path).trials
+    assert trials["noisy"].all()
+    assert trials["attempts"].tolist() == [1]
+
+
+def test_a_kill_between_attempts_leaves_the_last_that_was_finished(
+    cli: Cli, tmp_path: Path
+) -> None:
+    driver = _start(tmp_path, "--dispatch", "inline", "--seeds", 1, "--retry-noisy", 100)
+    _wait_for(lambda: list((tmp_path / "x" / "records").glob("*~2.json")))
+    driver.kill()
+    driver.communicate()
+    run = Run("x", tmp_path)
+    assert run.records[0].attempt >= 2
+    assert run.missing == []
+    assert "nothing to do" in cli("run", "--resume", "x", "--results", tmp_path).stderr
+    refused = cli("run", "--resume", "x", "--results", tmp_path, "--retry-noisy", 1)
+    assert refused.returncode == 2
+    assert "`retry_noisy` differs: run `x` has 100, not 1" in refused.stderr
