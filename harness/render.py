@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.metrics import show_ratio
+
 FORMATS = ("table", "csv", "markdown", "json")
 
 
@@ -24,18 +26,46 @@ def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "") -> 
             return _terminal(frame.map(_number), width, title)
 
 
-def render_summary(summary: pd.DataFrame, kind: str, width: int = 80) -> str:
-    """Return the summary as text: for people as two tables, for programs as it is."""
+def render_summary(
+    summary: pd.DataFrame,
+    kind: str,
+    width: int = 80,
+    comparisons: pd.DataFrame | None = None,
+    conclusion: str = "",
+) -> str:
+    """Return the summary as text: for people two tables and sentences, for programs as it is.
+
+    `conclusion` is one more sentence, the last.
+    """
     if kind in {"csv", "json"}:
         return render(summary, kind)
     tables = [
-        ("Accuracy, mean ± standard deviation over seeds", _columns(summary, _ACCURACY)),
+        ("Accuracy, mean over seeds", _columns(summary, _ACCURACY)),
         ("Time, median over seeds", _columns(summary, _TIME)),
     ]
     separator = "\n" if kind == "markdown" else ""
     text = separator.join(render(table, kind, width, title) for title, table in tables)
     contended = not summary.empty and bool(summary["contended"].any())
-    return text + ("* contended: other trials ran beside it; do not compare times\n" * contended)
+    text += "* contended: other trials ran beside it; do not compare times\n" * contended
+    sentences = [] if comparisons is None else _sentences(comparisons)
+    if conclusion:
+        sentences.append(conclusion)
+    bullet = "- " if kind == "markdown" else ""
+    return text + separator + "".join(f"{bullet}{sentence}\n" for sentence in sentences)
+
+
+def render_comparisons(comparisons: pd.DataFrame, kind: str, width: int = 80) -> str:
+    """Return the comparisons of backends as text: for programs as they are."""
+    if kind in {"csv", "json"}:
+        return render(comparisons, kind)
+    table = _columns(comparisons, _COMPARISON)
+    return render(table, kind, width, "Each backend against the fastest, 95 % intervals")
+
+
+def _sentences(comparisons: pd.DataFrame) -> list[str]:
+    """Return what is stated; `lag_skill` says the same as the MSE, and epochs as seconds do."""
+    stated = comparisons["metric"].isin(["train_s", "final_mse", "seconds_to_lag"])
+    return comparisons.loc[stated, "words"].tolist()
 
 
 def _columns(summary: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
@@ -43,10 +73,10 @@ def _columns(summary: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) ->
     return pd.DataFrame(rows, columns=list(columns), dtype="object")
 
 
-def _spread(name: str) -> Callable[[Any], str]:
+def _with_interval(value: str, interval: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
-        spread = f"±{row[name + '_sd']:.2g}" if pd.notna(row[name + "_sd"]) else ""
-        return _number(row[name]) + spread
+        low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+        return _number(row[value]) + (f" [{low:.2g}, {high:.2g}]" if pd.notna(low) else "")
 
     return text
 
@@ -70,19 +100,22 @@ def _time_ratio(row: Any) -> str:
         return "-"
     if row.name == 0:
         return "fastest"
-    ratio = f"{row['time_ratio']:.2f}x"
+    ratio, low, high = map(
+        show_ratio, (row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"])
+    )
     if pd.isna(row["time_ratio_low"]):
-        return f"{ratio} [one block]"
-    return f"{ratio} [{row['time_ratio_low']:.2f}, {row['time_ratio_high']:.2f}]"
+        return f"{ratio}x [one block]"
+    return f"{ratio}x [{low}, {high}]"
 
 
 _ACCURACY: dict[str, Callable[[Any], str]] = {
     "backend": lambda row: str(row["backend"]),
     "device": lambda row: str(row["device"]),
     "seeds": lambda row: f"{row['seeds']}/{row['trials']}",
-    "MSE": _spread("final_mse"),
-    "r2": _spread("r2"),
-    "lag_skill": _spread("lag_skill"),
+    "MSE": _plain("final_mse"),
+    "geometric [95 %]": _with_interval("final_mse_geo", "final_mse"),
+    "lag_skill [95 %]": _with_interval("lag_skill", "lag_skill"),
+    "r2": _plain("r2"),
     "lag epoch": _to_lag("epochs_to_lag"),
     "lag s": _to_lag("seconds_to_lag"),
 }
@@ -94,6 +127,13 @@ _TIME: dict[str, Callable[[Any], str]] = {
     "first call s": _plain("first_call_s"),
     "import s": _plain("import_s"),
     "train time [95 %]": _time_ratio,
+}
+_COMPARISON: dict[str, Callable[[Any], str]] = {
+    "metric": lambda row: str(row["metric"]),
+    "p": lambda row: _number(row["p"]),
+    "p (Holm)": lambda row: _number(row["p_holm"]),
+    "n": lambda row: f"{row['n']}/{row['of']}",
+    "what it shows": lambda row: str(row["words"]),
 }
 
 
@@ -143,4 +183,16 @@ def _draw(frame: pd.DataFrame, widths: dict[str, int]) -> str:
 
 
 _GAP = "  "
-_TEXT = ("backend", "device", "quantity", "dtype", "element", "trial", "status", "error")
+_TEXT = (
+    "backend",
+    "device",
+    "quantity",
+    "dtype",
+    "element",
+    "trial",
+    "status",
+    "error",
+    "metric",
+    "what it shows",
+    "verdict",
+)
