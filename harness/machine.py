@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -95,25 +96,96 @@ def _steal_s() -> float | None:
     return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_quota() -> float | None:
+    """Return how many cores' time the control group of this process may use; None: no limit."""
+    for read in (_quota_v2, _quota_v1):
+        with suppress(OSError, ValueError):
+            return read()
+    return None
+
+
+def _quota_v2() -> float | None:
+    group = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip().strip("/")
+    root = Path("/sys/fs/cgroup")
+    limits = []
+    # A group is held by its parents' limits too.
+    for folder in (root / group, *(root / group).parents):
+        if folder.is_relative_to(root) and (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+            limits += [int(quota) / int(period)] if quota != "max" else []
+    if not limits and not (root / "cgroup.controllers").exists():
+        raise OSError("no version 2")
+    return min(limits, default=None)
+
+
+def _quota_v1() -> float | None:
+    folder = Path("/sys/fs/cgroup/cpu")
+    quota = int((folder / "cpu.cfs_quota_us").read_text())
+    return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+
+
+def governor() -> str | None:
+    """Return by what rule the frequency of the usable cores is chosen, where the system says it."""
+    rules = set()
+    for core in usable_cores():
+        with suppress(OSError):
+            path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor")
+            rules.add(path.read_text().strip())
+    return ", ".join(sorted(rules)) or None
+
+
 def describe() -> dict[str, str]:
     """Describe the machine: processor, cores, memory, operating system, Python."""
-    return {
+    known = {
         "node": node_name(),
         "cpu": _cpu_model(),
-        "cores": str(len(usable_cores())),
+        "cores": str(os.cpu_count()),
+        "cpu_quota": None if (quota := cpu_quota()) is None else f"{quota:g}",
+        "governor": governor(),
         "memory_gb": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f}",
-        "os": platform.platform(),
-        "python": platform.python_version(),
+        "os": _os_name(),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def describe_gpu() -> dict[str, str]:
+    """Return `gpu` and `gpu_driver` of the GPU that this process may see, if the driver tells."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    # By a name that nvidia-smi does not take (a slice of a GPU), it is asked for the first one.
+    for command in ([*query, f"--id={visible}"], query):
+        with suppress(OSError, subprocess.TimeoutExpired):
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+            name, comma, driver = answer.stdout.partition("\n")[0].rpartition(",")
+            if answer.returncode == 0 and comma:
+                return {"gpu": name.strip(), "gpu_driver": driver.strip()}
+    return {}
 
 
 def describe_process() -> dict[str, str]:
-    """Describe this process: versions of the packages it loaded, its priority and settings."""
+    """Describe this process: its cores, priority and settings, the packages and pools it loaded."""
     return {
+        "cores_used": ",".join(map(str, usable_cores())),
         **{f"version:{name}": version for name, version in _loaded_versions().items()},
+        **{f"pool:{name}": pool for name, pool in _thread_pools().items()},
         **{f"env:{k}": v for k, v in sorted(os.environ.items()) if _RECORDED.match(k)},
         "nice": str(os.nice(0)),
     }
+
+
+def _thread_pools() -> dict[str, str]:
+    """Return version, build and threads in use of each BLAS and OpenMP library loaded."""
+    from threadpoolctl import threadpool_info
+
+    pools: dict[str, list[str]] = {}
+    for pool in threadpool_info():
+        build = [pool.get(name) for name in ("version", "threading_layer", "architecture")]
+        described = " ".join([*filter(None, build), f"threads={pool['num_threads']}"])
+        pools.setdefault(pool["prefix"], []).append(described)
+    # A package may bring a copy of its own.
+    return {name: "; ".join(sorted(copies)) for name, copies in sorted(pools.items())}
 
 
 def _loaded_versions() -> dict[str, str]:
@@ -133,3 +205,9 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _os_name() -> str:
+    with suppress(OSError):
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    return f"{platform.system()} {platform.release()}"

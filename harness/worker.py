@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import Any
 
 
@@ -71,8 +72,29 @@ def _run(request: dict[str, Any], stream: Any) -> None:
         emit("refused", str(error))
     except Exception as error:
         emit("failed", [f"{type(error).__name__}: {error}", traceback.format_exc()])
-    emit("fields", {"environment": machine.describe() | machine.describe_process()})
+    # Last, because to ask other programs takes time and processor caches.
+    if request["kind"] != "parity":
+        emit("fields", {"environment": _environment(request["backend"], request["device"])})
     emit("done", None)
+
+
+def _environment(backend: str, device: str) -> dict[str, str]:
+    """Return under what circumstances this process measured."""
+    import harness
+    from harness import machine, registry
+    from harness.errors import InvalidInput
+    from harness.source import describe_source
+
+    module = None
+    with suppress(InvalidInput):  # Refused; it has been said.
+        module = sys.modules.get(registry.module_of(backend))
+    return {
+        **machine.describe(),
+        **(machine.describe_gpu() if device == "gpu" else {}),
+        **describe_source("harness", harness.__file__),
+        **describe_source("backend", getattr(module, "__file__", None)),
+        **machine.describe_process(),
+    }
 
 
 if __name__ == "__main__":

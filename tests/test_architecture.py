@@ -15,7 +15,7 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "model", "protocol", "clock", "machine"},
+    {"errors", "model", "protocol", "clock", "machine", "source", "fingerprint"},
     {"testing", "validation", "contract", "registry"},
     {"task"},
     {"yardstick", "data", "record", "stats", "metrics"},

@@ -1,0 +1,51 @@
+"""Which trials may be compared in absolute times: those measured on the same kind of node.
+
+The fingerprint is the part of a record's `environment` that decides how fast the same code runs
+there. Versions of packages and commits are no part of it: to compare those is what the times are
+for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# In the order in which differences are told.
+_NODE = ("cpu", "cpu_quota", "governor", "os", "kernel", "python", "gpu", "gpu_driver")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
+
+
+def fingerprint(environment: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
+    """Return what decides whether absolute times of two trials may be compared.
+
+    `environment` is a record's, or a manifest's with the record's `threads`. What is not in it is
+    not in the fingerprint.
+    """
+    kind = {name: environment[name] for name in _NODE if name in environment}
+    if "cores" in environment:
+        kind["cores"] = environment["cores"]
+        if "cores_used" in environment:
+            # Which cores those were does not make it another kind of node.
+            kind["cores"] = f"{environment['cores_used'].count(',') + 1} of {environment['cores']}"
+    if "memory_gb" in environment:
+        # The kernel keeps some for itself, and not always the same.
+        kind["memory_gb"] = f"{float(environment['memory_gb']):.0f}"
+    settings = [environment[f"env:{name}"] for name in _THREADS if f"env:{name}" in environment]
+    if threads is not None:
+        kind["threads"] = str(threads)
+    elif settings:
+        # The harness sets all of them alike; where somebody else did not, all are told.
+        kind["threads"] = ", ".join(dict.fromkeys(settings))
+    return kind
+
+
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """Say how two fingerprints differ, in a phrase for each name; none if they are the same.
+
+    A name that only one of them has is a difference: a GPU that is not there, or a record of a
+    version that did not take it down.
+    """
+    return [
+        f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here"
+        for name in dict.fromkeys([*there, *here])
+        if there.get(name) != here.get(name)
+    ]
