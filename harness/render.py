@@ -62,6 +62,31 @@ def render_comparisons(comparisons: pd.DataFrame, kind: str, width: int = 80) ->
     return render(table, kind, width, "Each backend against the fastest, 95 % intervals")
 
 
+def render_changes(changes: pd.DataFrame, kind: str, width: int, title: str) -> str:
+    """Return the changes from one run to another as text: for programs as they are."""
+    if kind in {"csv", "json"}:
+        return render(changes, kind)
+    columns = dict(_CHANGE)
+    if changes["across"].isna().all():
+        del columns["across"]
+    return render(_columns(changes, columns), kind, width, title)
+
+
+def _change(row: Any) -> str:
+    """Return a ratio as a change in per cent, a large one as it is, a difference with its sign."""
+
+    def per_cent(ratio: float) -> str:
+        return f"{100 * (ratio - 1):+.1f}"
+
+    if pd.isna(row["value"]):
+        return "-"
+    show, unit = (show_ratio, "x") if not 0.5 < row["value"] < 2 else (per_cent, " %")
+    if row["kind"] == "difference":
+        show, unit = "{:+.2g}".format, ""
+    low, high = row["low"], row["high"]
+    return show(row["value"]) + unit + (f" [{show(low)}, {show(high)}]" if pd.notna(low) else "")
+
+
 def _sentences(comparisons: pd.DataFrame) -> list[str]:
     """Return what is stated; `lag_skill` says the same as the MSE, and epochs as seconds do."""
     stated = comparisons["metric"].isin(["train_s", "final_mse", "seconds_to_lag"])
@@ -127,6 +152,17 @@ _TIME: dict[str, Callable[[Any], str]] = {
     "first call s": _plain("first_call_s"),
     "import s": _plain("import_s"),
     "train time [95 %]": _time_ratio,
+}
+_CHANGE: dict[str, Callable[[Any], str]] = {
+    "metric": lambda row: "train_s/epoch" if row["metric"] == "train_s" else str(row["metric"]),
+    "backend": lambda row: str(row["backend"]),
+    "device": lambda row: str(row["device"]),
+    "across": lambda row: "-" if pd.isna(row["across"]) else f"over {row['across']}",
+    "A": _plain("a"),
+    "B": _plain("b"),
+    "change": _change,
+    "p (Holm)": _plain("p_holm"),
+    "verdict": lambda row: str(row["verdict"]),
 }
 _COMPARISON: dict[str, Callable[[Any], str]] = {
     "metric": lambda row: str(row["metric"]),

@@ -7,6 +7,7 @@ written whole or not at all, so a kill at any moment loses no finished trial.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -58,6 +59,7 @@ class RunFolder:
         try:
             return Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError, HarnessError) as error:
+            _refuse_newer(path)
             raise InvalidInput(
                 f"`{path}` cannot be read as a manifest: {_brief(error)}."
             ) from error
@@ -67,7 +69,10 @@ class RunFolder:
         return sum(1 for _ in (self.path / "records").glob("*.json"))
 
     def records(self) -> tuple[list[Record], list[str]]:
-        """Read every record, in the order of the plan, and say which files are none of its."""
+        """Read every record, in the order of the plan, and say which files are none of its.
+
+        Raises `InvalidInput` at a record of a newer version: what it holds is no mistake.
+        """
         plan = self.manifest().plan
         jobs = (job for block in plan.blocks() for job in block)
         order = {job.trial: number for number, job in enumerate(jobs)}
@@ -76,6 +81,7 @@ class RunFolder:
             try:
                 record = Record.model_validate_json(path.read_bytes())
             except (OSError, ValidationError, HarnessError) as error:
+                _refuse_newer(path)
                 problems.append(f"`{path}` is left out: it is not a whole record: {_brief(error)}.")
                 continue
             belongs = (record.run, record.task) == (plan.run, plan.task) and record.trial in order
@@ -227,6 +233,20 @@ def _write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise StoreError(f"`{path}` cannot be written: {error.strerror}") from error
+
+
+def _refuse_newer(path: Path) -> None:
+    """Raise `InvalidInput` if a newer version of the harness wrote the file."""
+    try:
+        version = json.loads(path.read_bytes())["schema_version"]
+        newer = int(version) > SCHEMA_VERSION
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # It is broken in some other way.
+    if newer:
+        raise InvalidInput(
+            f"`{path}` was written by a newer version of the harness (schema {version}; this one "
+            f"reads up to {SCHEMA_VERSION})."
+        )
 
 
 def _brief(error: Exception) -> str:

@@ -116,7 +116,7 @@ def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     assert "`epochs` = True: should be a number" in cli("run", "--config", config).stderr
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["show"], ["list"], ["parity"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["show"], ["compare"], ["list"], ["parity"]])
 def test_help_teaches_by_example(cli: Cli, command: list[str]) -> None:
     done = cli(*command, "--help")
     assert done.returncode == 0

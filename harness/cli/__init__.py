@@ -10,6 +10,7 @@ import signal
 
 import click
 
+from harness.cli.compare import compare
 from harness.cli.parity import parity
 from harness.cli.run import run
 from harness.cli.show import list_, show
@@ -32,11 +33,12 @@ def cli() -> None:
       python -m harness run --backends torch,jax
       python -m harness run --preset posted --set epochs=10000 --backends jax
       python -m harness show RUN --table steps
+      python -m harness compare RUN_A RUN_B
       python -m harness list
     """
 
 
-for command in (run, show, list_, parity):
+for command in (run, show, compare, list_, parity):
     cli.add_command(command)
 
 

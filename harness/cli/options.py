@@ -148,6 +148,14 @@ def parse_share(option: str, text: str) -> float:
     return value / 100 if percent else value
 
 
+def parse_margin(option: str, text: str) -> float:
+    """Return a share above 0, at most 1. Raises `InvalidInput`."""
+    share = parse_share(option, text)
+    if not 0 < share <= 1:
+        raise InvalidInput(f"`{option} {text}`: a margin is above 0 and at most 100%.")
+    return share
+
+
 def parse_duration(option: str, text: str) -> float:
     """Return a duration given as `90s`, `10m` or `1h`, in seconds. Raises `InvalidInput`."""
     seconds = {"s": 1, "m": 60, "h": 3600}
