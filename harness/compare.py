@@ -156,7 +156,7 @@ def _common_arms(before: Run, after: Run) -> list[ArmKey]:
 
 
 def _references(arms: list[ArmKey], across: str) -> dict[ArmKey, ArmKey]:
-    """Return the arm that the times of each other one are divided by, if it can be on its device."""
+    """Return what the times of each other arm are divided by: if it can be, on the same device."""
     backends = list(dict.fromkeys(backend for backend, _ in arms))
     if across and across not in backends:
         raise UnknownName("backend", across, backends, " in both runs")

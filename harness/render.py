@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,7 @@ def render_summary(
     sentences = [] if comparisons is None else _sentences(comparisons)
     if conclusion:
         sentences.append(conclusion)
-    bullet = "- " if kind == "markdown" else ""
-    return text + separator + "".join(f"{bullet}{sentence}\n" for sentence in sentences)
+    return text + separator + _list(sentences, kind)
 
 
 def render_comparisons(comparisons: pd.DataFrame, kind: str, width: int = 80) -> str:
@@ -59,17 +58,39 @@ def render_comparisons(comparisons: pd.DataFrame, kind: str, width: int = 80) ->
     if kind in {"csv", "json"}:
         return render(comparisons, kind)
     table = _columns(comparisons, _COMPARISON)
-    return render(table, kind, width, "Each backend against the fastest, 95 % intervals")
+    text = render(table, kind, width, "Each backend against the fastest, 95 % intervals")
+    return text + "\n" * (kind == "markdown") + _list(comparisons["words"], kind)
 
 
 def render_changes(changes: pd.DataFrame, kind: str, width: int, title: str) -> str:
     """Return the changes from one run to another as text: for programs as they are."""
     if kind in {"csv", "json"}:
         return render(changes, kind)
-    columns = dict(_CHANGE)
-    if changes["across"].isna().all():
-        del columns["across"]
-    return render(_columns(changes, columns), kind, width, title)
+    return render(_columns(changes, _CHANGE), kind, width, title)
+
+
+def _list(sentences: Iterable[str], kind: str) -> str:
+    bullet = "- " if kind == "markdown" else ""
+    return "".join(f"{bullet}{sentence}\n" for sentence in sentences)
+
+
+def _compared(row: Any) -> str:
+    """Return what a row of comparisons is about: `train_s/epoch, torch on cpu`."""
+    metric = "train_s/epoch" if row["metric"] == "train_s" else row["metric"]
+    across = row.get("across")
+    over = "" if across is None or pd.isna(across) else f" over {across}"
+    return f"{metric}, {row['backend']}{over} on {row['device']}"
+
+
+def _ratio_or_difference(row: Any) -> str:
+    """Return the figures of a comparison; a difference has its sign."""
+    ratio = row["kind"] == "ratio"
+    show = show_ratio if ratio else "{:+.2g}".format
+    if pd.isna(row["value"]):
+        return "-"
+    value, low, high = (show(row[name]) for name in ("value", "low", "high"))
+    interval = f" [{low}, {high}]" if pd.notna(row["low"]) else ""
+    return f"{value}{'x' if ratio else ''}{interval}"
 
 
 def _change(row: Any) -> str:
@@ -80,11 +101,10 @@ def _change(row: Any) -> str:
 
     if pd.isna(row["value"]):
         return "-"
-    show, unit = (show_ratio, "x") if not 0.5 < row["value"] < 2 else (per_cent, " %")
-    if row["kind"] == "difference":
-        show, unit = "{:+.2g}".format, ""
-    low, high = row["low"], row["high"]
-    return show(row["value"]) + unit + (f" [{show(low)}, {show(high)}]" if pd.notna(low) else "")
+    if row["kind"] == "difference" or not 0.5 < row["value"] < 2:
+        return _ratio_or_difference(row)
+    interval = f" [{per_cent(row['low'])}, {per_cent(row['high'])}]" if pd.notna(row["low"]) else ""
+    return f"{per_cent(row['value'])} %{interval}"
 
 
 def _sentences(comparisons: pd.DataFrame) -> list[str]:
@@ -154,22 +174,19 @@ _TIME: dict[str, Callable[[Any], str]] = {
     "train time [95 %]": _time_ratio,
 }
 _CHANGE: dict[str, Callable[[Any], str]] = {
-    "metric": lambda row: "train_s/epoch" if row["metric"] == "train_s" else str(row["metric"]),
-    "backend": lambda row: str(row["backend"]),
-    "device": lambda row: str(row["device"]),
-    "across": lambda row: "-" if pd.isna(row["across"]) else f"over {row['across']}",
+    "comparison": _compared,
+    "change": _change,
+    "verdict": lambda row: str(row["verdict"]),
     "A": _plain("a"),
     "B": _plain("b"),
-    "change": _change,
     "p (Holm)": _plain("p_holm"),
-    "verdict": lambda row: str(row["verdict"]),
 }
 _COMPARISON: dict[str, Callable[[Any], str]] = {
-    "metric": lambda row: str(row["metric"]),
-    "p": lambda row: _number(row["p"]),
-    "p (Holm)": lambda row: _number(row["p_holm"]),
+    "comparison": _compared,
+    "against": lambda row: f"{row['against_backend']} on {row['against_device']}",
+    "ratio [95 %]": _ratio_or_difference,
     "n": lambda row: f"{row['n']}/{row['of']}",
-    "what it shows": lambda row: str(row["words"]),
+    "p (Holm)": _plain("p_holm"),
 }
 
 
@@ -228,7 +245,7 @@ _TEXT = (
     "trial",
     "status",
     "error",
-    "metric",
-    "what it shows",
+    "comparison",
+    "against",
     "verdict",
 )
