@@ -83,7 +83,9 @@ def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
         rows.append(row)
     if not rows:
         return pd.DataFrame()
-    summary = pd.DataFrame(rows).sort_values("epochs_per_s", ascending=False, ignore_index=True)
+    summary = pd.DataFrame(rows).sort_values(
+        "epochs_per_s", ascending=False, ignore_index=True, kind="stable"
+    )
     arms: list[ArmKey] = [
         (str(backend), str(device)) for backend, device in summary[ARM].to_numpy()
     ]
@@ -153,8 +155,9 @@ def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> 
 def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
     """Return the backends and devices of which a trial ended ok, the fastest (median) first."""
     ok = trials[trials["status"] == "ok"]
-    speed = ok.groupby(ARM, sort=False)["epochs_per_s"].median().sort_values(ascending=False)
-    return [(backend, device) for backend, device in speed.index]
+    speed = ok.groupby(ARM, sort=False)["epochs_per_s"].median()
+    ordered = speed.sort_values(ascending=False, kind="stable")
+    return [(backend, device) for backend, device in ordered.index]
 
 
 def compare_arms(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
