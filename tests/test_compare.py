@@ -142,46 +142,51 @@ def test_across_machines_only_ratios_inside_blocks_are_compared(tmp_path: Path) 
         compare_runs(a, pinned)
 
 
-def test_what_cannot_be_compared_is_refused_in_a_sentence(cli: Cli, tmp_path: Path) -> None:
-    def refused(*arguments: str) -> str:
-        done = cli("compare", *arguments, "--results", tmp_path)
+def test_what_cannot_be_compared_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    def refused(other: str, **options: Any) -> str:
+        with pytest.raises(InvalidInput) as caught:
+            compare_runs(Run("a", tmp_path), Run(other, tmp_path), **options)
+        return str(caught.value)
+
+    write(tmp_path, "a", {"x": 1.0})
+    write(tmp_path, "task", {"x": 1.0}, task=Task(n_steps=2, epochs=500, rho=0.2))
+    write(tmp_path, "failed", {"x": 1.0}, status="failed", step_mse=())
+    write(tmp_path, "empty", {"x": 1.0}, seeds=0)
+    write(tmp_path, "other", {"z": 1.0})
+    write(tmp_path, "packed", {"x": 1.0}, contended=True)
+    write(tmp_path, "alike", {"x": 1.0})
+    assert "unknown run `b`" in refused("b")
+    assert "run `a` is given twice" in refused("a")
+    tasks = refused("task")
+    assert "different tasks: `rho` is 0.1 in `a` and 0.2 in `task`, `epochs` is 1000" in tasks
+    assert "no trial of run `failed` ended ok" in refused("failed")
+    assert "run `empty` has no finished trial" in refused("empty")
+    assert "`a` has x on cpu and `other` has z on cpu" in refused("other")
+    assert "trials of run `packed` ran beside others (contended)" in refused("packed")
+    assert "`--across` takes two backends that are in both runs" in refused("alike", across="")
+    assert "did you mean `wall_s`" in refused("alike", metrics=["wal_s"])
+
+
+def test_the_command_line_refuses_with_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    for name in ("a", "alike", "newer", "record"):
+        write(tmp_path, name, {"x:X": 1.0})
+    for path in ("newer/manifest.json", "record/records/seed2-x.X-cpu.json"):
+        text = (tmp_path / path).read_text()
+        assert '"schema_version": 2' in text
+        (tmp_path / path).write_text(text.replace('"schema_version": 2', '"schema_version": 3'))
+    newer = "was written by a newer version of the harness (schema 3; this one reads up to 2)"
+    for arguments, sentence in (
+        (["newer"], newer),
+        (["record"], newer),
+        (["alike", "--across"], "`--across` takes two backends"),
+        (["alike", "--margin", "0%"], "`--margin 0%`: a margin is above 0"),
+        (["alike", "--accuracy-margin", "ten"], "`--accuracy-margin ten`: write a share"),
+    ):
+        done = cli("compare", "a", *arguments, "--results", tmp_path)
         assert done.returncode == 2, done.stdout + done.stderr
+        assert sentence in done.stderr
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
-        return str(done.stderr)
-
-    write(tmp_path, "a", {"x:X": 1.0})
-    write(tmp_path, "task", {"x:X": 1.0}, task=Task(n_steps=2, epochs=500, rho=0.2))
-    write(tmp_path, "failed", {"x:X": 1.0}, status="failed", step_mse=())
-    write(tmp_path, "empty", {"x:X": 1.0}, seeds=0)
-    write(tmp_path, "other", {"z:Z": 1.0})
-    write(tmp_path, "packed", {"x:X": 1.0}, contended=True)
-    write(tmp_path, "alike", {"x:X": 1.0})
-    write(tmp_path, "newer", {"x:X": 1.0})
-    path = tmp_path / "newer" / "manifest.json"
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
-    write(tmp_path, "record", {"x:X": 1.0})
-    path = tmp_path / "record" / "records" / "seed2-x.X-cpu.json"
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
-
-    assert "unknown run `b`" in refused("a", "b")
-    assert "run `a` is given twice" in refused("a", "a")
-    tasks = refused("a", "task")
-    assert "different tasks: `rho` is 0.1 in `a` and 0.2 in `task`, `epochs` is 1000" in tasks
-    assert "no trial of run `failed` ended ok" in refused("a", "failed")
-    assert "run `empty` has no finished trial" in refused("a", "empty")
-    assert "`a` has x:X on cpu and `other` has z:Z on cpu" in refused("a", "other")
-    assert "trials of run `packed` ran beside others (contended)" in refused("a", "packed")
-    assert "`--across` takes two backends that are in both runs" in refused(
-        "a", "alike", "--across"
-    )
-    newer = "was written by a newer version of the harness (schema 3; this one reads up to 2)"
-    assert newer in refused("a", "newer")
-    assert newer in refused("a", "record")
-    assert "did you mean `wall_s`" in refused("a", "alike", "--metric", "wal_s")
-    assert "`--margin 0%`: a margin is above 0" in refused("a", "alike", "--margin", "0%")
-    wrong = refused("a", "alike", "--accuracy-margin", "ten")
-    assert "`--accuracy-margin ten`: write a share" in wrong
 
 
 def test_useless_timings_are_left_out_and_none_at_all_refused(tmp_path: Path) -> None:

@@ -97,15 +97,17 @@ def test_a_run_killed_after_its_pilot_grows_once_and_is_complete(cli: Cli, tmp_p
 
 
 def test_a_spent_budget_ends_the_run_for_good(cli: Cli, tmp_path: Path) -> None:
-    # The 16 trials took a second each, so nothing of the budget is left.
-    pilot(tmp_path, PLAN.model_copy(update={"budget_s": 16.5}))
+    # The trials took a second each, so nothing of the budget is left; killed in its last block.
+    pilot(tmp_path, PLAN.model_copy(update={"budget_s": 14.5}))
+    (tmp_path / "x" / "records" / "seed7-reference-cpu.json").unlink()
     resume = ("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
     done = cli(*resume)
     assert done.returncode == 0, done.stderr
-    assert "the budget of 16.5s is spent after 8 blocks: the widest interval is ±1.8" in done.stdout
+    assert "the budget of 14.5s is spent after 8 blocks: the widest interval is ±" in done.stdout
     run = Run("x", tmp_path)
     assert run.manifest.plan.seeds == tuple(range(PILOT))
     assert run.manifest.plan.budget_spent
+    assert len(run.records) == 2 * PILOT
     assert run.manifest.finished_utc
     again = cli(*resume)
     assert "nothing to do" in again.stderr
