@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import machine
+from harness import machine, stats
 from harness.jobs import TrialJob
 from harness.launch import execute
 from harness.protocol import Array
 from harness.record import Record
-from harness.summary import geometric_mean
 from harness.task import Task
 
 HERE = Path(__file__).parent
@@ -72,7 +71,8 @@ def main() -> None:
             harness = harness_chunks(backend, number)
             pairs.append((harness, bare_chunks(backend) if bare is None else bare))
         medians = np.array([[np.median(h), np.median(b)] for h, b in pairs])
-        ratio, low, high = geometric_mean(medians[:, 0] / medians[:, 1])
+        estimate = stats.mean(np.log(medians[:, 0] / medians[:, 1]))
+        ratio, low, high = np.exp([estimate.value, *estimate.interval()])
         ours, theirs = np.median(medians, axis=0) * 1000 / 50
         best = min(h.min() for h, _ in pairs) / min(b.min() for _, b in pairs)
         print(

@@ -24,8 +24,9 @@ def run(
     """Measure a task (the default: preset `corrected`) on several backends and return the results.
 
     `settings` are those of `harness.experiment.Settings`: backends, seeds, devices, threads,
-    packed, timeout_s, retry_noisy. Everything else is as on the command line: `dispatch` is "ray"
-    or "inline", `address` that of a Ray cluster, `results` the folder that `run_id` is made in.
+    packed, timeout_s, retry_noisy, precision (a share: 0.02 is 2 %), budget_s. Everything else is
+    as on the command line: `dispatch` is "ray" or "inline", `address` that of a Ray cluster,
+    `results` the folder that `run_id` is made in.
 
     Raises `InvalidInput` or `Unavailable` before anything starts, and `StoreError` if the results
     cannot be written. A trial that fails is a row of `Run.trials` with its status and error.

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import InvalidInput
 from harness.plan import Device
-from harness.store import brief, write_whole
+from harness.store import brief, refuse_newer, write_whole
 from harness.task import Task
 
 SchemaVersion: TypeAlias = Literal[1]
+SCHEMA_VERSION: SchemaVersion = 1
 
 
 class BaselineArm(BaseModel):
@@ -39,7 +40,7 @@ class Baseline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: SchemaVersion = 1
+    schema_version: SchemaVersion = SCHEMA_VERSION
     created_utc: str
     version: str
     """The code that was measured, as in a sentence."""
@@ -59,6 +60,7 @@ class Baseline(BaseModel):
         try:
             return cls.model_validate_json(content)
         except (ValidationError, InvalidInput) as error:
+            refuse_newer(path, SCHEMA_VERSION)
             raise InvalidInput(
                 f"`{path}` cannot be read as a baseline: {brief(error)}; write a new one with "
                 f"`gate --write-baseline`."

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from harness import machine
-from harness.clock import timestamp
+from harness import machine, precision
+from harness.clock import now, timestamp
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.errors import InvalidInput, StoreError, Unavailable, UnknownName
 from harness.jobs import Certificate, Event, Job, Refused, TrialJob
@@ -29,6 +29,9 @@ class Reporter(Protocol):
     def begin(self, trials: int, total: int) -> None:
         """`trials` of the `total` are about to run; the others are there already."""
 
+    def grow(self, total: int) -> None:
+        """There will be `total` trials: the pilot has told how many it takes."""
+
     def event(self, event: Event) -> None:
         """Something happened to a job."""
 
@@ -40,6 +43,9 @@ class Silence:
     """The reporter that says nothing."""
 
     def begin(self, trials: int, total: int) -> None:
+        """Say nothing."""
+
+    def grow(self, total: int) -> None:
         """Say nothing."""
 
     def event(self, event: Event) -> None:
@@ -62,6 +68,11 @@ class Settings(Selection):
     """Kill a trial that takes longer than this many seconds."""
     retry_noisy: int = Field(0, ge=0)
     """Measure a trial again that was disturbed, up to so many times; see `harness.noise`."""
+    precision: float | None = Field(None, gt=0, le=0.5)
+    """To within which share to know every time ratio: 0.02 is +-2 %. Runs as many blocks as that
+    takes, the given seeds and at least `harness.precision.PILOT` first."""
+    budget_s: float | None = Field(None, gt=0)
+    """With `precision`: begin no block that would not end within so many seconds of the start."""
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -75,13 +86,36 @@ class Settings(Selection):
             raise ValueError("seeds are not negative")
         return value
 
+    @model_validator(mode="after")
+    def _has_ratios_to_know(self) -> Self:
+        problems = []
+        if self.budget_s is not None and self.precision is None:
+            problems.append("`budget_s` is the budget of `precision`: give both, or neither.")
+        if self.precision is not None and self.packed:
+            problems.append(
+                "`precision` and `packed` exclude each other: times with other trials beside them "
+                "are not compared."
+            )
+        devices = 1 if self.devices == "auto" else len(self.devices)
+        if self.precision is not None and len(self.backends) * devices < 2:
+            problems.append(
+                "`precision` is that of time ratios, and there is nothing to compare "
+                f"`{self.backends[0]}` with: name two backends or two devices."
+            )
+        if problems:
+            raise InvalidInput(*problems)
+        return self
+
     def plan(self, run: str, task: Task, has_gpu: bool) -> Plan:
         """Return the plan of a run; `has_gpu` decides what "auto" means."""
+        pilot = 0 if self.precision is None else max(precision.PILOT, len(self.seeds))
+        as_they_are = {"threads", "packed", "timeout_s", "retry_noisy", "precision", "budget_s"}
         return Plan(
             run=run,
             task=task,
             arms=self.arms(has_gpu),
-            **self.model_dump(include={"seeds", "threads", "packed", "timeout_s", "retry_noisy"}),
+            seeds=precision.extend(self.seeds, pilot),
+            **self.model_dump(include=as_they_are),
         )
 
 
@@ -107,6 +141,7 @@ def run(
     Raises `InvalidInput` or `Unavailable` before anything is measured. A trial that fails raises
     nothing: it becomes a row with its status and error.
     """
+    started = now()
     check_dispatch(site.dispatch)
     plan = settings.plan(run_id or _readable_id(task), task, has_gpu=False)
     manifest = Manifest(started_utc=timestamp(), plan=plan, environment=machine.describe())
@@ -115,7 +150,7 @@ def run(
             with closing(site.dispatcher()) as nodes:
                 if settings.devices == "auto" and nodes.has_gpu():
                     writer.update(plan=settings.plan(plan.run, task, has_gpu=True))
-                _Session(writer, nodes, reporter or Silence()).carry_out(
+                _Session(writer, nodes, reporter or Silence(), started).carry_out(
                     optional=DEVICES[1:] if settings.devices == "auto" else ()
                 )
         except (InvalidInput, Unavailable):
@@ -133,6 +168,8 @@ def resume(
     reporter: Reporter | None = None,
 ) -> Run:
     """Run the trials that a run still lacks, by its own plan; `timeout_s` replaces the plan's.
+
+    A budget goes on from the wall time of the trials that are there.
 
     `expected` holds fields of the `Plan` that the caller believes in. Raises `InvalidInput` if the
     plan of the run differs from them: one run never mixes two tasks or two ways of measuring.
@@ -156,9 +193,11 @@ def resume(
                 f"{problem} It was renamed to `.unreadable`; its trial runs again "
                 "unless another attempt of it is there."
             )
-        if Run(run_id, site.results).missing:
+        run = Run(run_id, site.results)
+        started = now() - sum(record.wall_s for record in run.records)
+        if run.missing or not plan.settled:
             with closing(site.dispatcher()) as nodes:
-                _Session(writer, nodes, reporter).carry_out()
+                _Session(writer, nodes, reporter, started).carry_out()
         else:
             reporter.note(f"run `{run_id}` is complete: nothing to do.")
             finish(writer)
@@ -193,29 +232,27 @@ def _refuse(refusals: Iterable[Refused]) -> None:
 class _Session:
     """One go at the missing trials of a run."""
 
-    def __init__(self, writer: RunWriter, nodes: Dispatcher, reporter: Reporter) -> None:
+    def __init__(
+        self, writer: RunWriter, nodes: Dispatcher, reporter: Reporter, started: float
+    ) -> None:
+        """Take up a run that began at `started` on the clock."""
         self._writer = writer
         self._nodes = nodes
         self._reporter = reporter
+        self._started = started
 
     def carry_out(self, optional: Sequence[Device] = ()) -> None:
         """Certify the backends, run the trials, and write the tables, however it ends."""
         missing = set(self._run().missing)
         arms = self._certify(missing, optional)
         plan = self._writer.manifest.plan
-        batches: list[list[TrialJob]] = []
-        for block in plan.blocks():
-            todo = [
-                job
-                for job in block
-                if job.trial in missing and Arm(backend=job.backend, device=job.device) in arms
-            ]
-            batches += [[job] for job in todo] if plan.packed else [todo] if todo else []
-        self._reporter.begin(sum(map(len, batches)), len(plan.arms) * len(plan.seeds))
+        blocks = self._blocks(arms)
+        self._reporter.begin(sum(map(len, blocks)), len(plan.arms) * len(plan.seeds))
         try:
-            for event in self._events(batches):
-                if isinstance(event, Refused):
-                    _refuse([event])
+            if plan.precision is None:
+                self._measure([[job] for b in blocks for job in b] if plan.packed else blocks)
+            else:
+                self._measure_precisely(arms)
         except (KeyboardInterrupt, StoreError, Unavailable) as error:
             run = self._run()
             # A run that was refused before any trial finished is not kept.
@@ -229,13 +266,84 @@ class _Session:
         finally:
             finish(self._writer)
 
+    def _blocks(self, arms: set[Arm]) -> list[list[TrialJob]]:
+        """Return what is missing of each block of the plan, as far as these arms go."""
+        missing = set(self._run().missing)
+        blocks = (
+            [
+                job
+                for job in block
+                if job.trial in missing and Arm(backend=job.backend, device=job.device) in arms
+            ]
+            for block in self._writer.manifest.plan.blocks()
+        )
+        return [block for block in blocks if block]
+
+    def _measure(self, batches: Sequence[Sequence[TrialJob]]) -> None:
+        for event in self._events(batches):
+            if isinstance(event, Refused):
+                _refuse([event])
+
+    def _measure_precisely(self, arms: set[Arm]) -> None:
+        """Run the pilot, settle how many blocks it takes, and run those; or what the budget allows.
+
+        The plan in the manifest holds the blocks to be run at every moment, so that an interrupted
+        run goes on where it was.
+        """
+        plan = self._writer.manifest.plan
+        within = self._measure_within_budget(arms)
+        if not plan.settled and within:
+            blocks = precision.blocks_needed(self._run().trials, plan)
+            self._reporter.note(
+                f"after a pilot of {len(plan.seeds)} blocks: {blocks} are needed to know every "
+                f"ratio to within ±{precision.percent(plan.precision or 0)}"
+            )
+            seeds = precision.extend(plan.seeds, blocks)
+            self._replan(seeds=seeds, pilot=len(plan.seeds))
+            self._reporter.grow(len(plan.arms) * len(seeds))
+            within = self._measure_within_budget(arms)
+        if not within:
+            plan = self._writer.manifest.plan
+            begun = {record.seed for record in self._run().records}
+            seeds = tuple(seed for seed in plan.seeds if seed in begun)
+            pilot = len(seeds) if plan.pilot is None else min(plan.pilot, len(seeds))
+            self._replan(seeds=seeds, pilot=pilot, budget_spent=True)
+
+    def _measure_within_budget(self, arms: set[Arm]) -> bool:
+        """Run the missing blocks, as long as the budget lasts; say whether it did."""
+        budget_s = self._writer.manifest.plan.budget_s
+        if budget_s is None:
+            self._measure(self._blocks(arms))
+            return True
+        block_s: dict[int, float] = {}
+        for record in self._run().records:
+            block_s[record.seed] = block_s.get(record.seed, 0.0) + record.wall_s
+        for block in self._blocks(arms):
+            # A block is taken to last as long as those before it did; one begun is finished.
+            began, seed = now(), block[0].seed
+            expected_s = sum(block_s.values()) / max(len(block_s), 1)
+            if seed not in block_s and began - self._started + expected_s > budget_s:
+                return False
+            self._measure([block])
+            block_s[seed] = now() - began
+        return True
+
+    def _replan(self, **changes: Any) -> None:
+        plan = self._writer.manifest.plan.model_copy(update=changes)
+        self._writer.update(plan=plan)
+
     def _certify(self, missing: set[str], optional: Sequence[Device]) -> set[Arm]:
         """Return the arms with missing trials that pass parity; record all certificates.
 
         A backend that is not available on an `optional` device is left out of the plan.
         """
         plan = self._writer.manifest.plan
-        needed = [a for a in plan.arms if any(plan.trial_name(a, s) in missing for s in plan.seeds)]
+        needed = [
+            arm
+            for arm in plan.arms
+            # As long as it is not settled how many blocks there are, more may come for every arm.
+            if not plan.settled or any(plan.trial_name(arm, s) in missing for s in plan.seeds)
+        ]
         jobs = [[plan.parity_job(arm)] for arm in needed]
         certificates, refusals = _outcomes(self._events(jobs))
         for refusal in [r for r in refusals if r.job.device in optional]:
@@ -267,7 +375,8 @@ def finish(writer: RunWriter) -> None:
     # A full disk has been reported by then, and the records are the truth.
     with suppress(StoreError):
         writer.write_tables(tables)
-        if not run.missing and not run.manifest.finished_utc:
+        complete = run.manifest.plan.settled and not run.missing
+        if complete and not run.manifest.finished_utc:
             writer.update(finished_utc=timestamp())
 
 

@@ -43,6 +43,19 @@ class Plan(BaseModel):
     packed: bool = False
     timeout_s: float | None = None
     retry_noisy: int = 0
+    precision: float | None = None
+    """To within which share every time ratio is to be known; None: the seeds are as given."""
+    budget_s: float | None = None
+    """No block begins that would end later than this after the start, as far as is known."""
+    pilot: int | None = None
+    """How many of the first blocks decided how many there are; None as long as they have not."""
+    budget_spent: bool = False
+    """The budget ended the run before the precision was reached for."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the seeds are all there will be."""
+        return self.precision is None or self.pilot is not None
 
     @property
     def backends(self) -> tuple[str, ...]:

@@ -32,6 +32,10 @@ class Lines:
         if trials < total:
             self._say(f"{total - trials} of {total} trials are finished already")
 
+    def grow(self, total: int) -> None:
+        """Count up to more trials than at first."""
+        self._total = total
+
     def event(self, event: Event) -> None:
         """Print what happened."""
         match event:
@@ -82,6 +86,12 @@ class Bars(Lines):
         """Show the bar of all trials."""
         super().begin(trials, total)
         self._all = self._bars.add_task("trials", total=total, completed=total - trials, news="")
+
+    def grow(self, total: int) -> None:
+        """Make the bar of all trials longer."""
+        super().grow(total)
+        if self._all is not None:
+            self._bars.update(self._all, total=total)
 
     def event(self, event: Event) -> None:
         """Move the bars."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from harness.metrics import show_ratio
 
 FORMATS = ("table", "csv", "markdown", "json")
 
@@ -24,19 +26,91 @@ def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "") -> 
             return _terminal(frame.map(_number), width, title)
 
 
-def render_summary(summary: pd.DataFrame, kind: str, width: int = 80) -> str:
-    """Return the summary as text: for people as two tables, for programs as it is."""
+def render_summary(
+    summary: pd.DataFrame,
+    kind: str,
+    width: int = 80,
+    comparisons: pd.DataFrame | None = None,
+    conclusion: str = "",
+) -> str:
+    """Return the summary as text: for people two tables and sentences, for programs as it is.
+
+    `conclusion` is one more sentence, the last.
+    """
     if kind in {"csv", "json"}:
         return render(summary, kind)
     tables = [
-        ("Accuracy, mean ± standard deviation over seeds", _columns(summary, _ACCURACY)),
+        ("Accuracy, mean over seeds", _columns(summary, _ACCURACY)),
         ("Time, median over seeds", _columns(summary, _TIME)),
     ]
     separator = "\n" if kind == "markdown" else ""
     text = separator.join(render(table, kind, width, title) for title, table in tables)
     contended = not summary.empty and bool(summary["contended"].any())
     text += "* contended: other trials ran beside it; do not compare times\n" * contended
-    return text + _noise_note(summary)
+    sentences = [] if comparisons is None else _sentences(comparisons)
+    if conclusion:
+        sentences.append(conclusion)
+    return text + _noise_note(summary) + separator + _list(sentences, kind)
+
+
+def render_comparisons(comparisons: pd.DataFrame, kind: str, width: int = 80) -> str:
+    """Return the comparisons of backends as text: for programs as they are."""
+    if kind in {"csv", "json"}:
+        return render(comparisons, kind)
+    table = _columns(comparisons, _COMPARISON)
+    text = render(table, kind, width, "Each backend against the fastest, 95 % intervals")
+    return text + "\n" * (kind == "markdown") + _list(comparisons["words"], kind)
+
+
+def render_changes(changes: pd.DataFrame, kind: str, width: int, title: str) -> str:
+    """Return the changes from one run to another as text: for programs as they are."""
+    if kind in {"csv", "json"}:
+        return render(changes, kind)
+    return render(_columns(changes, _CHANGE), kind, width, title)
+
+
+def _list(sentences: Iterable[str], kind: str) -> str:
+    bullet = "- " if kind == "markdown" else ""
+    return "".join(f"{bullet}{sentence}\n" for sentence in sentences)
+
+
+def _compared(row: Any) -> str:
+    """Return what a row of comparisons is about: `train_s/epoch, torch on cpu`."""
+    metric = "train_s/epoch" if row["metric"] == "train_s" else row["metric"]
+    across = row.get("across")
+    over = "" if across is None or pd.isna(across) else f" over {across}"
+    return f"{metric}, {row['backend']}{over} on {row['device']}"
+
+
+def _ratio_or_difference(row: Any) -> str:
+    """Return the figures of a comparison; a difference has its sign."""
+    ratio = row["kind"] == "ratio"
+    show = show_ratio if ratio else "{:+.2g}".format
+    if pd.isna(row["value"]):
+        return "-"
+    value, low, high = (show(row[name]) for name in ("value", "low", "high"))
+    interval = f" [{low}, {high}]" if pd.notna(row["low"]) else ""
+    return f"{value}{'x' if ratio else ''}{interval}"
+
+
+def _change(row: Any) -> str:
+    """Return a ratio as a change in per cent, a large one as it is, a difference with its sign."""
+
+    def per_cent(ratio: float) -> str:
+        return f"{100 * (ratio - 1):+.1f}"
+
+    if pd.isna(row["value"]):
+        return "-"
+    if row["kind"] == "difference" or not 0.5 < row["value"] < 2:
+        return _ratio_or_difference(row)
+    interval = f" [{per_cent(row['low'])}, {per_cent(row['high'])}]" if pd.notna(row["low"]) else ""
+    return f"{per_cent(row['value'])} %{interval}"
+
+
+def _sentences(comparisons: pd.DataFrame) -> list[str]:
+    """Return what is stated; `lag_skill` says the same as the MSE, and epochs as seconds do."""
+    stated = comparisons["metric"].isin(["train_s", "final_mse", "seconds_to_lag"])
+    return comparisons.loc[stated, "words"].tolist()
 
 
 def _noise_note(summary: pd.DataFrame) -> str:
@@ -57,10 +131,10 @@ def _columns(summary: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) ->
     return pd.DataFrame(rows, columns=list(columns), dtype="object")
 
 
-def _spread(name: str) -> Callable[[Any], str]:
+def _with_interval(value: str, interval: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
-        spread = f"±{row[name + '_sd']:.2g}" if pd.notna(row[name + "_sd"]) else ""
-        return _number(row[name]) + spread
+        low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+        return _number(row[value]) + (f" [{low:.2g}, {high:.2g}]" if pd.notna(low) else "")
 
     return text
 
@@ -84,19 +158,22 @@ def _time_ratio(row: Any) -> str:
         return "-"
     if row.name == 0:
         return "fastest"
-    ratio = f"{row['time_ratio']:.2f}x"
+    ratio, low, high = map(
+        show_ratio, (row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"])
+    )
     if pd.isna(row["time_ratio_low"]):
-        return f"{ratio} [one block]"
-    return f"{ratio} [{row['time_ratio_low']:.2f}, {row['time_ratio_high']:.2f}]"
+        return f"{ratio}x [one block]"
+    return f"{ratio}x [{low}, {high}]"
 
 
 _ACCURACY: dict[str, Callable[[Any], str]] = {
     "backend": lambda row: str(row["backend"]),
     "device": lambda row: str(row["device"]),
     "seeds": lambda row: f"{row['seeds']}/{row['trials']}",
-    "MSE": _spread("final_mse"),
-    "r2": _spread("r2"),
-    "lag_skill": _spread("lag_skill"),
+    "MSE": _plain("final_mse"),
+    "geometric [95 %]": _with_interval("final_mse_geo", "final_mse"),
+    "lag_skill [95 %]": _with_interval("lag_skill", "lag_skill"),
+    "r2": _plain("r2"),
     "lag epoch": _to_lag("epochs_to_lag"),
     "lag s": _to_lag("seconds_to_lag"),
 }
@@ -108,6 +185,21 @@ _TIME: dict[str, Callable[[Any], str]] = {
     "first call s": _plain("first_call_s"),
     "import s": _plain("import_s"),
     "train time [95 %]": _time_ratio,
+}
+_CHANGE: dict[str, Callable[[Any], str]] = {
+    "comparison": _compared,
+    "change": _change,
+    "verdict": lambda row: str(row["verdict"]),
+    "A": _plain("a"),
+    "B": _plain("b"),
+    "p (Holm)": _plain("p_holm"),
+}
+_COMPARISON: dict[str, Callable[[Any], str]] = {
+    "comparison": _compared,
+    "against": lambda row: f"{row['against_backend']} on {row['against_device']}",
+    "ratio [95 %]": _ratio_or_difference,
+    "n": lambda row: f"{row['n']}/{row['of']}",
+    "p (Holm)": _plain("p_holm"),
 }
 
 
@@ -160,4 +252,5 @@ _GAP = "  "
 _TEXT = (
     *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
     *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
+    *("comparison", "against"),
 )

@@ -65,7 +65,13 @@ class Run:
         """Return a row per backend and device; see `harness.summary.summarise`."""
         from harness.summary import summarise
 
-        return summarise(self.trials)
+        return summarise(self.trials, self.manifest.plan.pilot or 0)
+
+    def comparisons(self) -> pd.DataFrame:
+        """Return every backend against the fastest; see `harness.summary.compare_arms`."""
+        from harness.summary import compare_arms
+
+        return compare_arms(self.trials, self.manifest.plan.pilot or 0)
 
     @property
     def missing(self) -> list[str]:

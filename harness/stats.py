@@ -36,6 +36,10 @@ class Estimate:
     n: int
     """How many independent values it rests on; the smaller sample's of two."""
 
+    def negated(self) -> Estimate:
+        """Return the estimate of the same thing with its sign turned."""
+        return Estimate(-self.value, self.standard_error, self.df, self.n)
+
     def half_width(self, confidence: float = CONFIDENCE) -> float:
         """Return half the width of the two-sided interval."""
         if not self.df:
@@ -57,7 +61,7 @@ class Estimate:
 
     def p_below(self, bound: float = 0.0) -> float:
         """Return the one-sided p-value of the claim that the truth lies below `bound`."""
-        return Estimate(-self.value, self.standard_error, self.df, self.n).p_above(-bound)
+        return self.negated().p_above(-bound)
 
     def p_different(self) -> float:
         """Return the two-sided p-value of the claim that the truth is not zero."""
@@ -90,9 +94,12 @@ def stein_size(pilot: Array, half_width: float, confidence: float = CONFIDENCE) 
     return max(len(pilot), int(np.ceil((t * pilot.std(ddof=1) / half_width) ** 2)))
 
 
-def difference(before: Array, after: Array) -> Estimate:
-    """Estimate mean(after) - mean(before) of two independent samples (Welch)."""
-    return welch(mean(before), mean(after))
+def difference(before: Array, after: Array, pilots: tuple[int, int] = (0, 0)) -> Estimate:
+    """Estimate mean(after) - mean(before) of two independent samples (Welch).
+
+    `pilots` holds the pilot of each, as `mean` takes it.
+    """
+    return welch(mean(before, pilots[0]), mean(after, pilots[1]))
 
 
 def welch(before: Estimate, after: Estimate) -> Estimate:

@@ -7,6 +7,7 @@ written whole or not at all, so a kill at any moment loses no finished trial.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -59,6 +60,7 @@ class RunFolder:
         try:
             return Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError, HarnessError) as error:
+            refuse_newer(path, SCHEMA_VERSION)
             raise InvalidInput(f"`{path}` cannot be read as a manifest: {brief(error)}.") from error
 
     def count_records(self) -> int:
@@ -69,7 +71,8 @@ class RunFolder:
     def records(self) -> tuple[list[Record], list[str]]:
         """Read the records, in the order of the plan, and say which files are none of its.
 
-        Of a trial with several attempts, the last one counts.
+        Of a trial with several attempts, the last one counts. Raises `InvalidInput` at a record of
+        a newer version: what it holds is no mistake.
         """
         plan = self.manifest().plan
         jobs = (job for block in plan.blocks() for job in block)
@@ -80,6 +83,7 @@ class RunFolder:
             try:
                 record = Record.model_validate_json(path.read_bytes())
             except (OSError, ValidationError, HarnessError) as error:
+                refuse_newer(path, SCHEMA_VERSION)
                 problems.append(f"`{path}` is left out: it is not a whole record: {brief(error)}.")
                 continue
             belongs = (record.run, record.task) == (plan.run, plan.task) and record.trial in order
@@ -236,6 +240,20 @@ def write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise StoreError(f"`{path}` cannot be written: {error.strerror}") from error
+
+
+def refuse_newer(path: Path, known: int) -> None:
+    """Raise `InvalidInput` if a newer version of the harness wrote the file."""
+    try:
+        version = json.loads(path.read_bytes())["schema_version"]
+        newer = int(version) > known
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # It is broken in some other way.
+    if newer:
+        raise InvalidInput(
+            f"`{path}` was written by a newer version of the harness (schema {version}; this one "
+            f"reads up to {known})."
+        )
 
 
 def brief(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What the tables add up to: a row per backend and device, and seeds averaged side by side.
+"""What the tables add up to: a row per backend and device, comparisons, seeds side by side.
 
 Times are compared inside blocks only: the ratio of two backends is formed where both trained on
 the same seed on the same node, and only then averaged.
@@ -6,15 +6,24 @@ the same seed on the same node, and only then averaged.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from harness import stats
+from harness.metrics import METRICS, Metric, show_ratio
 from harness.protocol import Array
+from harness.stats import Estimate
+
+ArmKey: TypeAlias = tuple[str, str]
+"""A backend and a device."""
 
 ARM = ["backend", "device"]
+SIGNIFICANT = 0.05
+# Accuracies nearer than this are called the same: sums in another order shift them a little, and
+# always the same way, which with enough seeds would be a difference that is shown.
+_EQUAL = 0.01
 _SPREAD = ["final_mse", "r2", "lag_skill"]
 _MEDIAN = [
     "epochs_per_s",
@@ -28,27 +37,47 @@ _MEDIAN = [
     "seconds_to_lag",
     "peak_rss_mb",
 ]
+_COMPARED = ("train_s", "final_mse", "lag_skill", "epochs_to_lag", "seconds_to_lag")
+COMPARISONS = {
+    "metric": "string",
+    "backend": "string",
+    "device": "string",
+    "against_backend": "string",
+    "against_device": "string",
+    "kind": "string",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "n": "int64",
+    "of": "int64",
+    "p": "float64",
+    "p_holm": "float64",
+    "words": "string",
+}
 
 
-def summarise(trials: pd.DataFrame) -> pd.DataFrame:
+def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
     """Return a row per backend and device, the fastest first.
 
     Only trials with status "ok" count; `seeds` says how many those are, of how many `trials`.
     `final_mse`, `r2` and `lag_skill` are means over seeds with their standard deviation `_sd`;
-    times, rates and the way to the lag are medians over the seeds that have them, `lag_seeds` of
-    which got there. `time_ratio` is the training time over that of the fastest, the geometric mean
-    of the ratios inside blocks, with the 95 % interval `time_ratio_low` to `time_ratio_high` (from
-    Student's t on the logarithms; missing with fewer than two blocks). `noisy` counts the trials
+    `final_mse_geo` is the geometric mean. `final_mse_low` to `final_mse_high` is the 95 % interval
+    of the geometric mean, `lag_skill_low` to `lag_skill_high` that of the mean. Times, rates and
+    the way to the lag are medians over the seeds that have them, `lag_seeds` of which got there.
+    `time_ratio` is the training time over that of the fastest, `time_ratio_low` to
+    `time_ratio_high` its 95 % interval: see `compare_arms`, also for `pilot`. Missing is what
+    needs two seeds where there is one, and ratios of contended times. `noisy` counts the trials
     among `seeds` that were disturbed (see `harness.noise`).
     """
     ok = trials[trials["status"] == "ok"]
     rows = []
     for arm, group in trials.groupby(ARM, sort=False):
-        mine = _of_arm(ok, arm)
+        mine = of_arm(ok, arm)
         row: dict[str, Any] = dict(zip(ARM, arm, strict=True))
         row |= {"seeds": len(mine), "trials": len(group)}
         for name in _SPREAD:
             row[name], row[f"{name}_sd"] = mine[name].mean(), mine[name].std()
+        row |= _interval("final_mse", mine) | _interval("lag_skill", mine)
         row |= {name: mine[name].astype("float64").median() for name in _MEDIAN}
         row["lag_seeds"] = int(mine["epochs_to_lag"].notna().sum())
         row["contended"] = bool(group["contended"].any())
@@ -56,33 +85,173 @@ def summarise(trials: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     if not rows:
         return pd.DataFrame()
-    summary = pd.DataFrame(rows).sort_values("epochs_per_s", ascending=False, ignore_index=True)
-    arms = [_of_arm(ok, tuple(row)) for row in summary[ARM].to_numpy()]
-    return summary.join(pd.DataFrame([_time_ratio(arm, fastest=arms[0]) for arm in arms]))
+    summary = pd.DataFrame(rows).sort_values(
+        "epochs_per_s", ascending=False, ignore_index=True, kind="stable"
+    )
+    arms: list[ArmKey] = [
+        (str(backend), str(device)) for backend, device in summary[ARM].to_numpy()
+    ]
+    return summary.join(pd.DataFrame([_time_ratio(ok, arm, arms[0], pilot) for arm in arms]))
 
 
-def _of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
+def of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
+    """Return the trials of a backend on a device."""
     return trials[(trials[ARM] == list(arm)).all(axis=1)]
 
 
-def _time_ratio(trials: pd.DataFrame, fastest: pd.DataFrame) -> dict[str, float]:
-    pairs = trials.merge(fastest, on=["block", "node"], suffixes=("", "_fastest"))
-    ratio, low, high = geometric_mean(
-        (pairs["epochs_per_s_fastest"] / pairs["epochs_per_s"]).to_numpy(dtype=float)
-    )
+def _interval(name: str, trials: pd.DataFrame) -> dict[str, float]:
+    metric = METRICS[name]
+    values = metric.values(trials)
+    estimate = stats.mean(values[~np.isnan(values)])
+    low, high = map(metric.natural, estimate.interval())
+    centre = {f"{name}_geo": metric.natural(estimate.value)} if metric.ratio else {}
+    return centre | {f"{name}_low": low, f"{name}_high": high}
+
+
+def _time_ratio(ok: pd.DataFrame, arm: ArmKey, fastest: ArmKey, pilot: int) -> dict[str, float]:
+    metric = METRICS["train_s"]
+    estimate = pair(ok, arm, fastest, metric).estimate(pilot)
+    ratio, low, high = map(metric.natural, (estimate.value, *estimate.interval()))
     return {"time_ratio": ratio, "time_ratio_low": low, "time_ratio_high": high}
 
 
-def geometric_mean(ratios: Array) -> tuple[float, float, float]:
-    """Return the geometric mean of positive ratios and its 95 % interval, NaN where undefined."""
-    if not len(ratios):
-        return float("nan"), float("nan"), float("nan")
-    logs = np.log(ratios)
-    centre = logs.mean()
-    half = float("nan")
-    if len(logs) > 1:
-        half = stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / np.sqrt(len(logs))
-    return float(np.exp(centre)), float(np.exp(centre - half)), float(np.exp(centre + half))
+class Pairs(NamedTuple):
+    """What two arms have in common in a metric, in the order of the blocks."""
+
+    metric: Metric
+    differences: Array
+    """On the scale that is compared [n]: logarithms of ratios, mostly."""
+    blocks: Array
+    """The block of each [n]."""
+    of: int
+    """How many pairs ended ok, those without a value of the metric included."""
+
+    def pilot(self, blocks: int) -> int:
+        """Return how many of the pairs are in the first `blocks` blocks, if those chose `n`."""
+        return int((self.blocks < blocks).sum()) if self.metric.sized else 0
+
+    def estimate(self, pilot_blocks: int) -> Estimate:
+        """Estimate the mean difference; a failed trial of the pilot makes the pilot smaller."""
+        return stats.mean(self.differences, self.pilot(pilot_blocks))
+
+
+def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> Pairs:
+    """Pair the trials of two arms: times inside blocks on one node, anything else by seed.
+
+    Trials that did not end ok are left out, and those of which the metric says nothing; for a
+    time, also those with other trials beside them.
+    """
+    usable, keys = trials[trials["status"] == "ok"], ["seed", "block"]
+    if metric.kind == "time":
+        usable, keys = usable[~usable["contended"]], ["block", "node"]
+    mine, theirs = (
+        side[keys].assign(value=metric.values(side))
+        for side in (of_arm(usable, arm), of_arm(usable, against))
+    )
+    both = mine.merge(theirs, on=keys, suffixes=("", "_against")).sort_values("block")
+    differences = (both["value"] - both["value_against"]).to_numpy(dtype=float)
+    there = ~np.isnan(differences)
+    return Pairs(metric, differences[there], both["block"].to_numpy()[there], len(both))
+
+
+def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
+    """Return the backends and devices of which a trial ended ok, the fastest (median) first."""
+    ok = trials[trials["status"] == "ok"]
+    speed = ok.groupby(ARM, sort=False)["epochs_per_s"].median()
+    ordered = speed.sort_values(ascending=False, kind="stable")
+    return [(backend, device) for backend, device in ordered.index]
+
+
+def compare_arms(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
+    """Return a row for each metric and each backend and device, against the fastest.
+
+    `value` is the ratio to the fastest one's or, of `lag_skill`, the difference (`kind` says
+    which): the mean over the `n` pairs that have it, of the `of` that ended ok. `low` to `high` is
+    its own 95 % interval from Student's t (of ratios on the logarithms), `p` its two-sided p-value
+    and `p_holm` the same corrected for the number of comparisons in that metric; `words` states a
+    difference where `p_holm` is below 0.05. If the number of blocks was chosen by the first
+    `pilot` of them, only those tell how far a time is known. Times are not compared if other
+    trials ran beside them.
+    """
+    ok = trials[trials["status"] == "ok"]
+    fastest, *others = by_speed(trials) or [("", "")]
+    rows: list[dict[str, Any]] = []
+    for name in _COMPARED:
+        compared = {arm: pair(ok, arm, fastest, METRICS[name]) for arm in others}
+        if not any(both.of for both in compared.values()) and ok["contended"].any():
+            continue
+        estimates = {arm: both.estimate(pilot) for arm, both in compared.items()}
+        corrected = stats.holm([estimate.p_different() for estimate in estimates.values()])
+        rows += [
+            _comparison(arm, fastest, compared[arm], estimate, p_holm)
+            for (arm, estimate), p_holm in zip(estimates.items(), corrected, strict=True)
+            # Without a lag term, nobody has a skill or gets there.
+            if estimate.n or name == "train_s"
+        ]
+    return pd.DataFrame(rows, columns=list(COMPARISONS)).astype(COMPARISONS)
+
+
+def _comparison(
+    arm: ArmKey, against: ArmKey, both: Pairs, estimate: Estimate, p_holm: float
+) -> dict[str, Any]:
+    natural = both.metric.natural
+    low, high = estimate.interval()
+    one_device = arm[1] == against[1]
+    mine, other = (name if one_device else f"{name} on {dev}" for name, dev in (arm, against))
+    return {
+        "metric": both.metric.name,
+        "backend": arm[0],
+        "device": arm[1],
+        "against_backend": against[0],
+        "against_device": against[1],
+        "kind": "ratio" if both.metric.ratio else "difference",
+        "value": natural(estimate.value),
+        "low": natural(low),
+        "high": natural(high),
+        "n": estimate.n,
+        "of": both.of,
+        "p": estimate.p_different(),
+        "p_holm": p_holm,
+        "words": _words(mine, other, both, estimate, shown=p_holm < SIGNIFICANT),
+    }
+
+
+def _words(mine: str, other: str, both: Pairs, estimate: Estimate, shown: bool) -> str:
+    """Say in a sentence what a comparison shows; turned round so that a ratio is 1 or more."""
+    metric, training = both.metric, both.metric.name == "train_s"
+    if not estimate.n:
+        return f"no ratio of {mine} to {other}: they share no block on one node"
+    if estimate.value < 0:
+        mine, other, estimate = other, mine, estimate.negated()
+    some = f"; {estimate.n} of {both.of} seeds got there" if estimate.n < both.of else ""
+    value, interval = _figures(metric, estimate)
+    if metric.kind == "accuracy" and _equal(metric, both, estimate):
+        how = f" to within {_EQUAL:.0%}" if both.differences.any() else ""
+        return f"{mine} and {other} have the same {metric.title}{how} ({estimate.n} seeds{some})"
+    if not shown:
+        what = "" if training else f" in the {metric.title}"
+        return f"no difference{what} shown between {mine} and {other} ({value}{interval}{some})"
+    if training:  # Whose time is longer is the slower one.
+        return f"{other} is {value} faster than {mine}{interval}{some}"
+    if metric.ratio:
+        return f"the {metric.title} of {mine} is {value} that of {other}{interval}{some}"
+    return f"the {metric.title} of {mine} is {value} above that of {other}{interval}{some}"
+
+
+def _equal(metric: Metric, both: Pairs, estimate: Estimate) -> bool:
+    """Whether two backends differ by rounding at most, however regularly."""
+    half, margin = estimate.half_width(), metric.margin(_EQUAL)
+    return not both.differences.any() or abs(estimate.value) + half < margin
+
+
+def _figures(metric: Metric, estimate: Estimate) -> tuple[str, str]:
+    """Return the value and its interval as text."""
+    show = show_ratio if metric.ratio else "{:.3g}".format
+    low, high = (show(metric.natural(bound)) for bound in estimate.interval())
+    value = show(metric.natural(estimate.value)) + "x" * metric.ratio
+    if estimate.n < 2:
+        return value, f", one {'block' if metric.kind == 'time' else 'seed'}: no interval"
+    return value, f" [{low}, {high}]"
 
 
 def steps_by_arm(steps: pd.DataFrame) -> pd.DataFrame:

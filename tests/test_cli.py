@@ -51,6 +51,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--results", "/proc/nowhere"], "`/proc/nowhere` cannot be written"),
         (["--run-id", "../x"], "run id `../x`"),
         (["--resume", "missing"], "unknown run `missing`"),
+        (["--precision", "much"], "`--precision much`: write a share, such as 2% or 0.02."),
+        (["--precision", "2"], "`precision` = 2.0: should be less than or equal to 0.5"),
+        (["--precision", "nan"], "`--precision nan`: write a share"),
+        (["--precision", "2%"], "nothing to compare `reference` with: name two backends"),
+        (["--precision", "2%", "--budget", "10"], "`--budget 10`: write a time with its unit"),
+        (["--precision", "2%", "--packed"], "`precision` and `packed` exclude each other"),
+        (["--budget", "10m"], "`budget_s` is the budget of `precision`: give both"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -110,9 +117,10 @@ def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     assert "`epochs` = True: should be a number" in cli("run", "--config", config).stderr
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["run"], ["show"], ["list"], ["parity"], ["gate"], ["doctor"]]
-)
+COMMANDS = ["run", "show", "compare", "gate", "doctor", "list", "parity"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_teaches_by_example(cli: Cli, command: list[str]) -> None:
     done = cli(*command, "--help")
     assert done.returncode == 0

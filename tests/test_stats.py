@@ -118,3 +118,30 @@ def test_the_interval_is_as_narrow_as_asked() -> None:
         size = stats.stein_size(pilot, 0.02)
         sample = np.append(pilot, rng.normal(0, 0.05, size - 8))
         assert stats.mean(sample, 8).half_width() <= 0.02 * (1 + 1e-9)
+
+
+def test_of_several_comparisons_some_is_wrong_as_rarely_as_holm_says() -> None:
+    """All arms share the noise of the one they are held against; see benchmarks/coverage.py."""
+    arms = np.random.default_rng(4).standard_normal((1500, 6, 8))
+    wrong = np.zeros(2)
+    for differences in arms[:, 1:] - arms[:, :1]:
+        p = [stats.mean(sample).p_different() for sample in differences]
+        wrong += min(p) < 0.05, min(stats.holm(p)) < 0.05
+    plain, corrected = wrong / len(arms)
+    assert plain > 0.12
+    assert corrected < 0.06
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(0).standard_normal((4000, 3))
+    hits = [low <= 0 <= high for low, high in (stats.mean(s).interval() for s in samples)]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.012)
+
+
+def test_a_difference_of_samples_that_a_pilot_chose_rests_on_the_pilots() -> None:
+    rng = np.random.default_rng(3)
+    before, after = rng.normal(0, 1, 12), rng.normal(0, 1, 9)
+    estimate = stats.difference(before, after, pilots=(4, 5))
+    errors = before[:4].std(ddof=1) / np.sqrt(12), after[:5].std(ddof=1) / np.sqrt(9)
+    assert estimate.standard_error == pytest.approx(np.hypot(*errors))
+    assert estimate.value == pytest.approx(after.mean() - before.mean())

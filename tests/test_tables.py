@@ -5,13 +5,20 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
 from harness.record import Point, Record
-from harness.render import FORMATS, render, render_summary
-from harness.summary import curves_by_arm, geometric_mean, spread_out, steps_by_arm, summarise
+from harness.render import FORMATS, render, render_comparisons, render_summary
+from harness.summary import (
+    COMPARISONS,
+    compare_arms,
+    curves_by_arm,
+    spread_out,
+    steps_by_arm,
+    summarise,
+)
 from harness.tables import CURVES, STEPS, TRIALS, curves_table, steps_table, trials_table
 from tests.test_store import record
 
@@ -106,20 +113,135 @@ def test_a_ratio_across_nodes_is_never_formed() -> None:
     assert summary["time_ratio"].isna()["slow"]
 
 
-@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=10))
+def trials_of(**arms: list[float]) -> pd.DataFrame:
+    """Return trials whose training times, a block each, are as given."""
+    records = [arm(name, s, time) for name, times in arms.items() for s, time in enumerate(times)]
+    return trials_table(records)
+
+
+def words(trials: pd.DataFrame, metric: str = "train_s", pilot: int = 0) -> list[str]:
+    table = compare_arms(trials, pilot)
+    return table.loc[table["metric"] == metric, "words"].tolist()
+
+
+times = st.lists(st.floats(0.01, 100), min_size=2, max_size=10)
+
+
+@settings(deadline=None, max_examples=25)
+@given(times)
 def test_the_interval_holds_the_mean_and_turns_round_with_the_ratio(ratios: list[float]) -> None:
-    mean, low, high = geometric_mean(np.array(ratios))
-    assert low <= mean * (1 + 1e-12)
-    assert mean <= high * (1 + 1e-12)
-    inverse = geometric_mean(1 / np.array(ratios))
-    assert inverse == pytest.approx((1 / mean, 1 / high, 1 / low), rel=1e-9)
+    def interval(a: list[float], b: list[float]) -> tuple[float, float, float]:
+        table = compare_arms(trials_of(a=a, b=b))
+        row = table.loc[table["metric"] == "train_s"].iloc[0]
+        bounds = row[["low", "value", "high"]].to_numpy(dtype=float)
+        return tuple(1 / bounds[::-1] if row["backend"] == "a" else bounds)
+
+    ones = [1.0] * len(ratios)
+    low, value, high = interval(ones, ratios)
+    assert low <= value * (1 + 1e-12)
+    assert value <= high * (1 + 1e-12)
+    assert value == pytest.approx(np.exp(np.mean(np.log(ratios))), rel=1e-9)
+    assert interval(ratios, ones) == pytest.approx((1 / high, 1 / value, 1 / low), rel=1e-6)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    samples = np.exp(0.3 * rng.standard_normal((4000, 3))) * 2
-    hits = [low <= 2 <= high for _, low, high in map(geometric_mean, samples)]
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+def test_the_sentences_say_who_is_faster_and_how_surely() -> None:
+    clear = trials_of(fast=[1.0, 1.1, 0.9], slow=[4.0, 4.5, 3.5])
+    assert words(clear) == ["fast is 3.99x faster than slow [3.75, 4.25]"]
+    alike = trials_of(fast=[1.0, 1.0, 1.1], slow=[1.2, 1.01, 0.9])
+    (sentence,) = words(alike)
+    assert sentence.startswith("no difference shown between ")
+    assert "x [" in sentence
+    one = trials_of(fast=[1.0], slow=[4.0])
+    assert words(one) == [
+        "no difference shown between slow and fast (4.00x, one block: no interval)"
+    ]
+
+
+def test_the_faster_one_is_named_first_whichever_the_median_favours() -> None:
+    # By the median over all trials `a` is the faster one, but not where both have run.
+    records = [arm("a", s, 2.0 + s / 1000) for s in range(4)]
+    records += [arm("b", s, 1.9 + s / 1000) for s in range(4)]
+    records += [arm("a", s, 1.0) for s in range(10, 16)]
+    assert words(trials_table(records))[0].startswith("b is 1.05x faster than a [")
+
+
+def test_with_many_comparisons_the_corrected_p_value_decides() -> None:
+    base, noise = np.ones(4), np.array([-0.08, 0.02, 0.05, 0.13])
+    several = {f"x{n}": list(base + 0.1 + np.roll(noise, n)) for n in range(6)}
+    table = compare_arms(trials_of(fast=list(base), **several))
+    rows = table[table["metric"] == "train_s"]
+    assert (rows["p"] < 0.06).all()
+    assert (rows["p_holm"] >= rows["p"]).all()
+    assert rows["p_holm"].min() == pytest.approx(6 * rows["p"].min())
+    assert rows["words"].str.startswith("no difference shown").all()
+
+
+def test_accuracy_is_paired_by_seed_also_when_the_times_are_contended() -> None:
+    records = [
+        arm(name, s, speed, mse=0.005 * factor * (1 + s), contended=True)
+        for name, speed, factor in (("a", 1.0, 1), ("b", 2.0, 1.5))
+        for s in range(4)
+    ]
+    table = compare_arms(trials_table(records)).set_index("metric")
+    assert "train_s" not in table.index
+    assert "seconds_to_lag" not in table.index
+    assert table.loc["final_mse", "value"] == pytest.approx(1.5)
+    assert table.loc["final_mse", "words"] == "the MSE of b is 1.50x that of a [1.50, 1.50]"
+    assert table.loc["lag_skill", "kind"] == "difference"
+    assert summarise(trials_table(records))["time_ratio"].isna().all()
+
+
+def test_equal_accuracy_is_said_to_be_equal() -> None:
+    assert words(trials_of(a=[1, 1], b=[2, 2]), "final_mse") == [
+        "b and a have the same MSE (2 seeds)"
+    ]
+    rounding = [arm("a", s, 1.0, mse=0.01) for s in range(3)]
+    rounding += [arm("b", s, 2.0, mse=0.010001 + s * 1e-9) for s in range(3)]
+    assert words(trials_table(rounding), "final_mse") == [
+        "b and a have the same MSE to within 1% (3 seeds)"
+    ]
+
+
+def test_the_way_to_the_lag_is_compared_where_both_got_there() -> None:
+    records = [arm(n, s, v, mse=0.005) for n, v in (("a", 1.0), ("b", 2.0)) for s in range(4)]
+    records[0] = arm("a", 0, 1.0, mse=0.5)
+    table = compare_arms(trials_table(records)).set_index("metric")
+    assert (table.loc["seconds_to_lag", "n"], table.loc["seconds_to_lag", "of"]) == (3, 4)
+    assert "3 of 4 seeds got there" in str(table.loc["seconds_to_lag", "words"])
+
+
+def test_only_the_pilot_tells_how_far_a_ratio_is_known_if_it_chose_the_number() -> None:
+    slow = [2.0, 2.2, 1.9, *[2.03] * 9]
+    trials = trials_of(fast=[1.0] * 12, slow=slow)
+    plain, stein = compare_arms(trials).iloc[0], compare_arms(trials, pilot=3).iloc[0]
+    assert stein["value"] == plain["value"]
+    logs = np.log(slow)
+    half = 4.302653 * logs[:3].std(ddof=1) / np.sqrt(12)
+    assert np.log(stein["high"] / stein["value"]) == pytest.approx(half, rel=1e-6)
+    # A failed trial makes the pilot smaller; accuracy had no say in the number of blocks.
+    fewer = trials[~((trials["backend"] == "slow") & (trials["block"] == 1))]
+    half = 12.706205 * logs[[0, 2]].std(ddof=1) / np.sqrt(11)
+    row = compare_arms(fewer, pilot=3).iloc[0]
+    assert np.log(row["high"] / row["value"]) == pytest.approx(half, rel=1e-6)
+
+
+def test_nothing_to_compare_is_an_empty_table() -> None:
+    for trials in (trials_table([]), trials_of(a=[1.0, 2.0])):
+        assert list(compare_arms(trials)) == list(COMPARISONS)
+        assert compare_arms(trials).empty
+
+
+def test_the_mean_mse_stays_and_the_interval_is_that_of_the_geometric_mean() -> None:
+    records = [arm("a", s, 1.0, mse=mse) for s, mse in enumerate([0.01, 0.02, 0.04])]
+    row = summarise(trials_table(records)).iloc[0]
+    assert row["final_mse"] == pytest.approx(0.07 / 3)
+    assert row["final_mse_geo"] == pytest.approx(0.02)
+    half = 4.302653 * np.log(2) / np.sqrt(3)
+    assert row["final_mse_high"] == pytest.approx(0.02 * np.exp(half), rel=1e-6)
+    assert row["lag_skill_low"] < row["lag_skill"] < row["lag_skill_high"]
+    one = summarise(trials_table(records[:1])).iloc[0]
+    assert pd.isna(one["final_mse_low"])
+    assert "0.01 " in render_summary(summarise(trials_table(records[:1])), "table")
 
 
 def test_backends_stand_side_by_side() -> None:
@@ -145,9 +267,11 @@ def test_some_time_steps_always_hold_the_first_two_and_the_last() -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_table_renders_in_every_format_even_empty(kind: str) -> None:
     for records in ([], FAST_AND_SLOW):
+        t = trials_table(records)
         tables = [curves_by_arm(curves_table(records)), steps_by_arm(steps_table(records, TASK))]
-        texts = [render(t, kind) for t in tables] + [
-            render_summary(summarise(trials_table(records)), kind)
+        texts = [render(table, kind) for table in tables] + [
+            render_summary(summarise(t), kind, comparisons=compare_arms(t)),
+            render_comparisons(compare_arms(t), kind),
         ]
         for text in texts:
             assert text.endswith("\n")

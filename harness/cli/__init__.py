@@ -11,6 +11,7 @@ import signal
 
 import click
 
+from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.gate import gate
 from harness.cli.parity import parity
@@ -35,13 +36,14 @@ def cli() -> None:
       python -m harness run --backends torch,jax
       python -m harness run --preset posted --set epochs=10000 --backends jax
       python -m harness show RUN --table steps
+      python -m harness compare RUN_A RUN_B
       python -m harness gate --against origin/main
       python -m harness list
       python -m harness doctor
     """
 
 
-for command in (run, show, list_, parity, gate, doctor):
+for command in (run, show, compare, gate, doctor, list_, parity):
     cli.add_command(command)
 
 

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=int, default=3, show_default=True, help="How many seeds: 0, 1, ...")
 @DEVICES
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of each trial.")
+@click.option(
+    "--precision",
+    metavar="SHARE",
+    help="Run until every time ratio is known to within this: 2% or 0.02.",
+)
+@click.option(
+    "--budget", metavar="TIME", help="With --precision: no longer than this: 90s, 10m, 1h."
+)
 @click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
 @click.option(
     "--retry-noisy",
@@ -54,6 +62,7 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     Examples:
       python -m harness run --backends torch,jax
       python -m harness run --preset posted --set epochs=10000 --seeds 1
+      python -m harness run --backends torch,jax --precision 2% --budget 10m
       python -m harness run --config task.yaml --dispatch inline --run-id mine
       python -m harness run --backends torch,mypackage.mymodule:MyBackend
       python -m harness run --resume mine
@@ -91,7 +100,12 @@ def _expected(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     if given & {"preset", "config", "changes"}:
         expected["task"] = build_task(options)
     settings = build_settings(options)
-    for name in given & {"backends", "devices", "seeds", "threads", "packed", "retry_noisy"}:
+    if "precision" in given:
+        given = given - {"seeds"}  # Those it began with, at most: the pilot decides.
+    if "budget" in given:
+        expected["budget_s"] = settings.budget_s
+    names = {"backends", "devices", "seeds", "threads", "packed", "retry_noisy", "precision"}
+    for name in given & names:
         if getattr(settings, name) != "auto":
             expected[name] = getattr(settings, name)
     return expected

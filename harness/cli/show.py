@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--table",
     "name",
-    type=click.Choice(["summary", "steps", "curves", "trials", "chunks"]),
+    type=click.Choice(["summary", "comparisons", "steps", "curves", "trials", "chunks"]),
     default="summary",
     show_default=True,
 )
@@ -34,6 +34,7 @@ def show(run_id: str, name: str, kind: str, results: Path) -> None:
     Examples:
       python -m harness show demo
       python -m harness show demo --table steps
+      python -m harness show demo --table comparisons
       python -m harness show demo --table curves --format csv > curves.csv
     """
     from harness.results import Run
@@ -71,12 +72,17 @@ def list_(results: Path) -> None:
 
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only a choice of the time steps."""
-    from harness.render import render, render_summary
+    from harness.precision import conclusion
+    from harness.render import render, render_comparisons, render_summary
     from harness.summary import curves_by_arm, spread_out, steps_by_arm
 
     columns = width()
     if name == "summary":
-        return render_summary(run.summary(), kind, columns)
+        comparisons = run.comparisons()
+        said = conclusion(run.manifest.plan, comparisons)
+        return render_summary(run.summary(), kind, columns, comparisons, said)
+    if name == "comparisons":
+        return render_comparisons(run.comparisons(), kind, columns)
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
     if name == "chunks":

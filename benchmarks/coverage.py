@@ -1,0 +1,129 @@
+"""Do the intervals hold the truth as often as they say?
+
+Draws many experiments whose truth is known and prints how often the 95 % interval of the harness
+holds it (with the 95 % interval of that share): for samples of a fixed size, for the two-stage
+rule of `run --precision`, and for the rule that looks again after each block, which the harness
+does not use. Then how often at least one of several comparisons claims a difference that is not
+there, with and without Holm's correction, and how often "the same within the margin" is said at the
+very margin.
+
+    python benchmarks/coverage.py [EXPERIMENTS]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy.special import stdtrit
+from scipy.stats import binomtest
+
+from harness import stats
+from harness.precision import PILOT
+from harness.protocol import Array
+
+Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+# Each of mean 0; the last two have standard deviation 1 but for their tails, which no choice of
+# the number of blocks knows of.
+NOISE: dict[str, Noise] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "t4, heavy tails": lambda rng, shape: rng.standard_t(4, shape) / np.sqrt(2),
+    # One block in twenty is disturbed: five times the noise.
+    "contaminated": lambda rng, shape: (
+        rng.standard_normal(shape) * np.where(rng.random(shape) < 0.05, 5, 1)
+    ),
+}
+
+
+def fixed(experiments: int, noise: Noise, size: int) -> float:
+    """Return the coverage with samples of one size."""
+    samples = noise(np.random.default_rng(1), (experiments, size))
+    return float(np.mean([_holds(stats.mean(sample)) for sample in samples]))
+
+
+def two_stage(experiments: int, noise: Noise, spread: float) -> tuple[float, float]:
+    """Return the coverage of Stein's rule for +-1, and the mean number of blocks."""
+    rng = np.random.default_rng(2)
+    pilots = spread * noise(rng, (experiments, PILOT))
+    hits, sizes = 0, []
+    for pilot in pilots:
+        size = stats.stein_size(pilot, 1.0)
+        sample = np.append(pilot, spread * noise(rng, (size - PILOT,)))
+        hits += _holds(stats.mean(sample, PILOT))
+        sizes.append(size)
+    return hits / experiments, float(np.mean(sizes))
+
+
+def peeking(experiments: int, noise: Noise, spread: float, most: int = 60) -> float:
+    """Return the coverage if one stops as soon as the interval is narrower than +-1."""
+    samples = spread * noise(np.random.default_rng(3), (experiments, most))
+    n = np.arange(1, most + 1)
+    means = samples.cumsum(axis=1) / n
+    squares = (samples**2).cumsum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.sqrt((squares / n - means**2) / (n - 1))
+    half = stdtrit(np.maximum(n - 1, 1), 0.975) * errors
+    narrow = half <= 1
+    narrow[:, :2] = False
+    stop = np.where(narrow.any(axis=1), narrow.argmax(axis=1), most - 1)
+    row = np.arange(experiments)
+    return float(np.mean(np.abs(means[row, stop]) <= half[row, stop]))
+
+
+def familywise(experiments: int, noise: Noise, comparisons: int) -> tuple[float, float]:
+    """Return how often some of several comparisons with one arm is wrong: as is, and by Holm.
+
+    All of them share the noise of that arm, as backends do that of the fastest.
+    """
+    arms = noise(np.random.default_rng(4), (experiments, comparisons + 1, PILOT))
+    wrong = np.zeros(2)
+    for differences in arms[:, 1:] - arms[:, :1]:
+        p = [stats.mean(sample).p_different() for sample in differences]
+        wrong += min(p) < 0.05, min(stats.holm(p)) < 0.05
+    return float(wrong[0]) / experiments, float(wrong[1]) / experiments
+
+
+def equivalence(experiments: int, noise: Noise) -> float:
+    """Return how often "the same" is said of a truth that lies exactly on the margin."""
+    samples = 0.5 + noise(np.random.default_rng(5), (experiments, PILOT)) * 0.2
+    return float(np.mean([stats.mean(sample).p_within(0.5) < 0.05 for sample in samples]))
+
+
+def _holds(estimate: stats.Estimate) -> bool:
+    low, high = estimate.interval()
+    return low <= 0 <= high
+
+
+def _share(share: float, experiments: int) -> str:
+    interval = binomtest(round(share * experiments), experiments).proportion_ci()
+    return f"{100 * share:5.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def main() -> None:
+    """Print the shares."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    print(f"{count} experiments each; a share is followed by its own 95 % interval")
+    for name, noise in NOISE.items():
+        print(f"\n{name} noise")
+        for told, share, experiments in shares(count, noise):
+            print(f"  {told:<36} {_share(share, experiments)}")
+
+
+def shares(count: int, noise: Noise) -> Iterator[tuple[str, float, int]]:
+    """Yield what was looked at, how often it was so, and of how many experiments."""
+    for size in (3, PILOT, 20):
+        yield f"coverage, {size} blocks:", fixed(count, noise, size), count
+    for spread in (0.5, 1.5, 3.0):
+        share, blocks = two_stage(count, noise, spread)
+        yield f"coverage, two stages, {blocks:.1f} blocks:", share, count
+    yield "coverage, looking after each block:", peeking(count, noise, 1.5), count
+    plain, corrected = familywise(count, noise, 5)
+    yield "5 comparisons, some wrong, as is:", plain, count
+    yield "5 comparisons, some wrong, Holm:", corrected, count
+    yield "wrongly called the same:", equivalence(count, noise), count
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import FORMAT, RESULTS, parse_margin
+from harness.cli.output import errors, width
+
+
+@click.command()
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("run_b", metavar="RUN_B")
+@click.option(
+    "--metric",
+    "metrics",
+    metavar="NAME",
+    multiple=True,
+    help="May be repeated. Default: train_s (per epoch), final_mse, lag_skill. Others: "
+    "first_call_s, import_s, setup_s, eval_s, wall_s, epochs_to_lag, seconds_to_lag, peak_rss_mb.",
+)
+@click.option(
+    "--margin",
+    metavar="SHARE",
+    default="2%",
+    show_default=True,
+    help="Times and memory within this are the same.",
+)
+@click.option(
+    "--accuracy-margin",
+    metavar="SHARE",
+    default="10%",
+    show_default=True,
+    help="The same for errors; for lag_skill, which is a share itself, 10% is 0.10.",
+)
+@click.option(
+    "--across",
+    metavar="[BACKEND]",
+    is_flag=False,
+    flag_value="",
+    help="Compare ratios to a backend that both runs have, also between unlike machines.",
+)
+@FORMAT
+@RESULTS
+def compare(
+    run_a: str,
+    run_b: str,
+    metrics: tuple[str, ...],
+    margin: str,
+    accuracy_margin: str,
+    across: str | None,
+    kind: str,
+    results: Path,
+) -> None:
+    """Say what changed from RUN_A to RUN_B, each with a 95 % interval and a verdict.
+
+    A change is "same" if it is shown to lie within the margin, otherwise named if it is shown to be
+    one (both corrected for the number of rows), otherwise "inconclusive". It reports; the exit code
+    is 0 whatever it finds.
+
+    \b
+    Examples:
+      python -m harness compare before after
+      python -m harness compare before after --metric wall_s --metric peak_rss_mb
+      python -m harness compare laptop server --across torch
+    """
+    with errors():
+        margins = (
+            parse_margin("--margin", margin),
+            parse_margin("--accuracy-margin", accuracy_margin),
+        )
+        from harness.compare import Margins, compare_runs
+        from harness.render import render_changes
+        from harness.results import Run
+
+        before, after = Run(run_a, results), Run(run_b, results)
+        for problem in before.problems + after.problems:
+            click.echo(f"warning: {problem}", err=True)
+        comparison = compare_runs(before, after, metrics, Margins(*margins), across)
+    title = f"From {run_a} (A) to {run_b} (B), 95 % intervals"
+    click.echo(render_changes(comparison.changes, kind, width(), title), nl=False)
+    for note in comparison.notes:
+        click.echo(f"note: {note}", err=True)

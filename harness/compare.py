@@ -1,0 +1,341 @@
+"""Two runs of one task held against each other: what changed from the first to the second.
+
+Times of two runs are two independent samples of blocks (Welch, on the logarithms). Accuracy is
+paired by seed: the data and the initial parameters are the same. A tiny difference that is shown
+is still "the same" if it is shown, too, to lie within a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness import stats
+from harness.errors import InvalidInput, UnknownName
+from harness.fingerprint import differences, fingerprint
+from harness.metrics import METRICS, Metric
+from harness.protocol import Array
+from harness.record import Record
+from harness.results import Run
+from harness.stats import Estimate
+from harness.summary import SIGNIFICANT, ArmKey, of_arm, pair
+
+DEFAULT = ("train_s", "final_mse", "lag_skill")
+CHANGES = {
+    "metric": "string",
+    "backend": "string",
+    "device": "string",
+    "across": "string",
+    "kind": "string",
+    "a": "float64",
+    "b": "float64",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "n_a": "int64",
+    "n_b": "int64",
+    "p": "float64",
+    "p_holm": "float64",
+    "p_same": "float64",
+    "p_same_holm": "float64",
+    "verdict": "string",
+}
+
+
+class Margins(NamedTuple):
+    """Within what a change is called none, as shares: 0.02 is +-2 %."""
+
+    time: float = 0.02
+    """Of times and memory."""
+    accuracy: float = 0.10
+    """Of errors and of epochs to the lag; of `lag_skill`, which is a share itself, +-0.10."""
+
+    def of(self, metric: Metric) -> float:
+        """Return the margin of a metric."""
+        return self.accuracy if metric.kind == "accuracy" else self.time
+
+
+class Comparison(NamedTuple):
+    """The changes from one run to another, and what the reader should know to judge them."""
+
+    changes: pd.DataFrame
+    notes: list[str]
+
+
+def compare_runs(
+    before: Run,
+    after: Run,
+    metrics: Sequence[str] = (),
+    margins: Margins | None = None,
+    across: str | None = None,
+) -> Comparison:
+    """Return a row for each metric, and each backend and device that is in both runs.
+
+    `metrics` are names of `harness.metrics.METRICS`; without any, `DEFAULT` less what the task does
+    not have. `a` and `b` are the (geometric) means of the runs, of `n_a` and `n_b` values; `value`
+    is the ratio b/a or, of `lag_skill`, the difference (`kind` says which), `low` to `high` its own
+    95 % interval. `p_holm` and `p_same_holm` are the p-values of a difference and of equivalence
+    (two one-sided tests), each corrected for the number of rows. `train_s` is per epoch.
+
+    With `across`, the name of a backend in both runs or "" for the first, times are ratios to that
+    backend inside blocks, which may be compared between unlike machines. Raises `InvalidInput` with
+    a sentence for everything that makes two runs incomparable.
+    """
+    _refuse_incomparable(before, after)
+    chosen = _metrics(before, metrics)
+    arms = _common_arms(before, after)
+    references = {} if across is None else _references(arms, across)
+    if any(metric.kind == "time" for metric in chosen):
+        _refuse_times(before, after, across is not None)
+    notes = [*_unusable(before, chosen, arms), *_unusable(after, chosen, arms)]
+    if any(metric.kind == "time" for metric in chosen):
+        notes.append(
+            "the two runs were measured one after the other: what differs between sessions on one "
+            "machine is not in the intervals of times; to decide, measure both in turn (the gate)."
+        )
+    found = [
+        _change(before, after, metric, arm, references.get(arm))
+        for metric in chosen
+        for arm in arms
+        if metric.kind != "time" or across is None or arm in references
+    ]
+    return Comparison(_table(found, margins or Margins()), notes)
+
+
+def _refuse_incomparable(before: Run, after: Run) -> None:
+    if before.path.resolve() == after.path.resolve():
+        raise InvalidInput(
+            f"run `{before.path.name}` is given twice: name the run to compare it with."
+        )
+    tasks = (before.manifest.plan.task, after.manifest.plan.task)
+    unlike = [
+        f"`{name}` is {getattr(tasks[0], name)} in `{before.path.name}` and "
+        f"{getattr(tasks[1], name)} in `{after.path.name}`"
+        for name in type(tasks[0]).model_fields
+        if getattr(tasks[0], name) != getattr(tasks[1], name)
+    ]
+    problems = [f"the runs have different tasks: {', '.join(unlike)}."] if unlike else []
+    for run in (before, after):
+        if not run.records:
+            problems.append(f"run `{run.path.name}` has no finished trial: `--resume` it first.")
+        elif not _ok(run):
+            problems.append(f"no trial of run `{run.path.name}` ended ok: nothing to compare.")
+    if problems:
+        raise InvalidInput(*problems)
+
+
+def _ok(run: Run) -> list[Record]:
+    return [record for record in run.records if record.status == "ok"]
+
+
+def _metrics(run: Run, names: Sequence[str]) -> list[Metric]:
+    problems = [UnknownName("metric", n, METRICS) for n in names if n not in METRICS]
+    if problems:
+        raise InvalidInput(*(problem.problems[0] for problem in problems))
+    has_lag = run.manifest.plan.task.lag_weight != 0
+    names = names or [name for name in DEFAULT if has_lag or name != "lag_skill"]
+    return [METRICS[name] for name in dict.fromkeys(names)]
+
+
+def _common_arms(before: Run, after: Run) -> list[ArmKey]:
+    here = {(record.backend, record.device) for record in after.records}
+    there = dict.fromkeys((record.backend, record.device) for record in before.records)
+    # In the order of the plan, not in the random one of the first block.
+    planned = [(arm.backend, arm.device) for arm in before.manifest.plan.arms]
+    common = [(b, str(d)) for b, d in planned if (b, d) in there and (b, d) in here]
+    if not common:
+        told = " and ".join(
+            f"`{run.path.name}` has " + ", ".join(map(str, run.manifest.plan.arms))
+            for run in (before, after)
+        )
+        raise InvalidInput(f"the runs have no backend on the same device in common: {told}.")
+    return common
+
+
+def _references(arms: list[ArmKey], across: str) -> dict[ArmKey, ArmKey]:
+    """Return what the times of each other arm are divided by: if it can be, on the same device."""
+    backends = list(dict.fromkeys(backend for backend, _ in arms))
+    if across and across not in backends:
+        raise UnknownName("backend", across, backends, " in both runs")
+    candidates = {device: (b, device) for b, device in arms if b == (across or backends[0])}
+    first = next(iter(candidates.values()))
+    references = {
+        arm: candidates.get(arm[1], first) for arm in arms if arm not in candidates.values()
+    }
+    if not references:
+        raise InvalidInput(
+            f"`--across` takes two backends that are in both runs: there is `{backends[0]}` only."
+        )
+    return references
+
+
+def _refuse_times(before: Run, after: Run, across: bool) -> None:
+    problems = [
+        f"trials of run `{run.path.name}` ran beside others (contended): their times are not "
+        f"compared; choose another `--metric`, such as final_mse."
+        for run in (before, after)
+        if any(record.contended for record in _ok(run))
+    ]
+    unlike = [] if across else list(dict.fromkeys(_unlike(before, after)))
+    if unlike:
+        problems.append(
+            f"the times of runs `{before.path.name}` (there) and `{after.path.name}` (here) were "
+            f"measured in unlike conditions and are not compared ({'; '.join(unlike)}): with "
+            f"`--across`, only ratios to a backend that both have measured are."
+        )
+    if problems:
+        raise InvalidInput(*problems)
+
+
+def _unlike(before: Run, after: Run) -> Iterator[str]:
+    """Say in what the nodes and the thread settings of two runs differ, device by device."""
+    there, here = _kinds(before), _kinds(after)
+    for device in sorted(there.keys() & here.keys()):
+        for one in there[device]:
+            for other in here[device]:
+                yield from differences(dict(one), dict(other))
+
+
+def _kinds(run: Run) -> dict[str, set[tuple[tuple[str, str], ...]]]:
+    kinds: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+    for record in _ok(run):
+        kind = fingerprint(record.environment, record.threads)
+        kind["pinned to cores"] = str(len(record.cores)) if record.cores else "none"
+        kinds.setdefault(record.device, set()).add(tuple(kind.items()))
+    return kinds
+
+
+def _unusable(run: Run, metrics: Sequence[Metric], arms: Sequence[ArmKey]) -> Iterator[str]:
+    """Say which trials have no value of a metric. Raises `InvalidInput` if none has any."""
+    trials = _trials(run)
+    mine = trials[pd.MultiIndex.from_frame(trials[["backend", "device"]]).isin(arms)]
+    for metric in metrics:
+        missing = int(np.isnan(metric.values(mine)).sum())
+        what = "a value above zero" if metric.ratio else "a value"
+        if missing == len(mine):
+            raise InvalidInput(
+                f"`{metric.name}`: no trial of run `{run.path.name}` has {what} to compare."
+            )
+        if missing:
+            yield (
+                f"`{metric.name}`: {missing} of {len(mine)} trials of run `{run.path.name}` "
+                f"lack {what} and are left out."
+            )
+
+
+def _trials(run: Run) -> pd.DataFrame:
+    return run.trials[run.trials["status"] == "ok"].sort_values("block")
+
+
+class _Sample(NamedTuple):
+    """The values of a run on the compared scale [n], in the order of the blocks."""
+
+    values: Array
+    pilot: int
+
+
+class _Change(NamedTuple):
+    metric: Metric
+    arm: ArmKey
+    reference: ArmKey | None
+    a: _Sample
+    b: _Sample
+    estimate: Estimate
+    identical: bool
+
+
+def _change(
+    before: Run, after: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None
+) -> _Change:
+    if metric.kind == "accuracy":
+        return _change_of_accuracy(before, after, metric, arm)
+    if metric.kind != "time":
+        reference = None
+    a, b = (_sample(run, metric, arm, reference) for run in (before, after))
+    estimate = stats.difference(a.values, b.values, (a.pilot, b.pilot))
+    return _Change(metric, arm, reference, a, b, estimate, identical=False)
+
+
+def _sample(run: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None) -> _Sample:
+    """Return the values of an arm or, with a reference, its ratios to that inside blocks."""
+    pilot = run.manifest.plan.pilot or 0
+    if reference:
+        ratios = pair(run.trials, arm, reference, metric)
+        return _Sample(ratios.differences, ratios.pilot(pilot))
+    mine = of_arm(_trials(run), arm)
+    values = metric.values(mine)
+    there = ~np.isnan(values)
+    in_pilot = int((mine["block"].to_numpy()[there] < pilot).sum()) if metric.sized else 0
+    return _Sample(values[there], in_pilot)
+
+
+def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) -> _Change:
+    """Pair the runs by seed; without two seeds in common, they are two independent samples."""
+    there, here = (
+        trials[["seed"]].assign(value=metric.values(trials), raw=trials[metric.name])
+        for trials in (of_arm(_trials(run), arm) for run in (before, after))
+    )
+    a, b = (_Sample(side["value"].dropna().to_numpy(dtype=float), 0) for side in (there, here))
+    both = there.merge(here, on="seed", suffixes=("_a", "_b")).dropna()
+    identical = bool(len(both)) and bool((both["raw_a"] == both["raw_b"]).all())
+    estimate = stats.difference(a.values, b.values)
+    if len(both) > 1:
+        a, b = (_Sample(both[name].to_numpy(dtype=float), 0) for name in ("value_a", "value_b"))
+        estimate = stats.mean(b.values - a.values)
+    return _Change(metric, arm, None, a, b, estimate, identical)
+
+
+def _table(found: Sequence[_Change], margins: Margins) -> pd.DataFrame:
+    """Decide on all changes together."""
+    # Identical figures are no test: they need no correction, and cost the others none.
+    different = [np.nan if c.identical else c.estimate.p_different() for c in found]
+    same = [
+        np.nan if c.identical else c.estimate.p_within(c.metric.margin(margins.of(c.metric)))
+        for c in found
+    ]
+    rows = [
+        _row(change)
+        | {"p": p, "p_holm": p_holm, "p_same": p_same, "p_same_holm": p_same_holm}
+        | {"verdict": _verdict(change, p_holm, p_same_holm, margins.of(change.metric))}
+        for change, p, p_holm, p_same, p_same_holm in zip(
+            found, different, stats.holm(different), same, stats.holm(same), strict=True
+        )
+    ]
+    return pd.DataFrame(rows, columns=list(CHANGES)).astype(CHANGES)
+
+
+def _row(change: _Change) -> dict[str, Any]:
+    metric, estimate = change.metric, change.estimate
+    low, high = estimate.interval()
+    return {
+        "metric": metric.name,
+        "backend": change.arm[0],
+        "device": change.arm[1],
+        "across": change.reference[0] if change.reference else None,
+        "kind": "ratio" if metric.ratio else "difference",
+        "a": metric.natural(stats.mean(change.a.values).value),
+        "b": metric.natural(stats.mean(change.b.values).value),
+        "value": metric.natural(estimate.value),
+        "low": metric.natural(low),
+        "high": metric.natural(high),
+        "n_a": len(change.a.values),
+        "n_b": len(change.b.values),
+    }
+
+
+def _verdict(change: _Change, p_holm: float, p_same_holm: float, margin: float) -> str:
+    metric = change.metric
+    if change.identical:
+        return "identical"
+    if p_same_holm < SIGNIFICANT:
+        return f"same within ±{100 * margin:.3g} %" if metric.ratio else f"same within ±{margin:g}"
+    if p_holm < SIGNIFICANT:
+        return metric.word(increase=change.estimate.value > 0)
+    if change.estimate.n < 2:
+        unit = "seed" if metric.kind == "accuracy" else "block"
+        number = "one" if change.estimate.n else "no"
+        return f"inconclusive ({number} {unit}: no interval)"
+    return "inconclusive"

@@ -1,0 +1,80 @@
+"""How many blocks a run takes to know every time ratio as well as it was asked to (Stein).
+
+A pilot tells how much the ratios scatter between blocks; that alone decides the number of blocks,
+once. To look at the interval again after each block, and to stop when it happens to be narrow,
+would leave the truth outside more often than the interval says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.plan import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PILOT = 8
+"""Blocks of a pilot: with 7 degrees of freedom Student's t is 2.36, a fifth above its limit of
+1.96; with fewer, the price of an unsure spread soon outweighs the blocks saved."""
+
+
+def extend(seeds: Sequence[int], blocks: int) -> tuple[int, ...]:
+    """Return the seeds with as many more as it takes, upwards from the largest."""
+    first = max(seeds, default=-1) + 1
+    return (*seeds, *range(first, first + blocks - len(seeds)))
+
+
+def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
+    """Return how many blocks the plan takes, judged by the trials of its pilot.
+
+    It is never less than there are already. Backends that share fewer than two blocks with the
+    fastest have no say: nothing is known of their scatter.
+    """
+    from harness.metrics import METRICS
+    from harness.stats import stein_size
+    from harness.summary import by_speed, pair
+
+    assert plan.precision is not None
+    fastest, *others = by_speed(trials) or [("", "")]
+    samples = [pair(trials, arm, fastest, METRICS["train_s"]).differences for arm in others]
+    more = [
+        stein_size(sample, math.log1p(plan.precision)) - len(sample)
+        for sample in samples
+        if len(sample) > 1
+    ]
+    return len(plan.seeds) + max(more, default=0)
+
+
+def conclusion(plan: Plan, comparisons: pd.DataFrame) -> str:
+    """Say how well the time ratios are known in the end; empty if nobody asked."""
+    if plan.precision is None or not plan.settled:
+        return ""
+    ratios = comparisons[comparisons["metric"] == "train_s"]
+    widest = (ratios["high"] / ratios["value"] - 1).max(skipna=False)
+    blocks = f"{len(plan.seeds)} block" + "s" * (len(plan.seeds) != 1)
+    known = f"the widest interval is ±{percent(widest)}"
+    if not widest < math.inf:  # There is none, or of some not even two blocks.
+        known = "not every ratio has an interval"
+    elif widest <= plan.precision * (1 + 1e-9):
+        return f"every ratio is known to within ±{percent(plan.precision)} after {blocks}"
+    if plan.budget_spent:
+        return f"the budget of {duration(plan.budget_s)} is spent after {blocks}: {known}"
+    why = "a trial did not end ok, or another backend came out fastest than in the pilot"
+    return f"{known} after {blocks}, not ±{percent(plan.precision)}: {why}"
+
+
+def percent(share: float) -> str:
+    """Return a share as text: `2 %`."""
+    return f"{100 * share:.3g} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as text, as they are given on the command line: `90s`, `10m`, `1h`."""
+    seconds = seconds or 0
+    for unit, name in ((3600, "h"), (60, "m")):
+        if seconds >= unit and not seconds % unit:
+            return f"{seconds / unit:g}{name}"
+    return f"{seconds:g}s"
