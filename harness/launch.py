@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -67,9 +67,10 @@ def execute(
     """
     for attempt in itertools.count(1):
         again = False
-        for event in _attempt(job, attempt, stop, tree):
-            yield event
-            again = another_follows(job, event)
+        with closing(_attempt(job, attempt, stop, tree)) as events:
+            for event in events:
+                yield event
+                again = another_follows(job, event)
         if not again or (stop is not None and stop.is_set()):
             return
 
@@ -83,7 +84,7 @@ def another_follows(job: Job, event: Event) -> bool:
 
 def _attempt(
     job: Job, attempt: int, stop: threading.Event | None, tree: Tree | None
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     yield Started(job=job, attempt=attempt)
     available = machine.usable_cores()
     if job.threads > len(available):
