@@ -55,19 +55,16 @@ class Tree:
         return cls(Path.cwd(), tuple(p for p in sys.path if p and not p.startswith(installed)))
 
 
-def execute(
-    job: Job, stop: threading.Event | None = None, tree: Tree | None = None
-) -> Iterator[Event]:
+def execute(job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
     """Run a job in a fresh process; yield `Started`, any `Progress`, and its outcome last.
 
     The outcome is a `Record`, a `Certificate` or `Refused`. There is none if `stop` is set in the
     meantime. A trial that was noisy is repeated at once, as often as its job says; each attempt
-    yields the same again. Closing the iterator kills the process. `tree` is the code it runs, if
-    not this.
+    yields the same again. Closing the iterator kills the process.
     """
     for attempt in itertools.count(1):
         again = False
-        with closing(_attempt(job, attempt, stop, tree)) as events:
+        with closing(_attempt(job, attempt, stop)) as events:
             for event in events:
                 yield event
                 again = another_follows(job, event)
@@ -82,9 +79,7 @@ def another_follows(job: Job, event: Event) -> bool:
     )
 
 
-def _attempt(
-    job: Job, attempt: int, stop: threading.Event | None, tree: Tree | None
-) -> Generator[Event, None, None]:
+def _attempt(job: Job, attempt: int, stop: threading.Event | None) -> Generator[Event, None, None]:
     yield Started(job=job, attempt=attempt)
     available = machine.usable_cores()
     if job.threads > len(available):
@@ -98,7 +93,7 @@ def _attempt(
     cores = available[-job.threads :] if pinned else None
 
     account, started = _Account(job, cores, attempt=attempt), now()
-    with Worker(job, cores, tree) as worker:
+    with Worker(job, cores) as worker:
         for kind, value in worker.messages(stop):
             account.add(kind, value)
             if kind == "point" and isinstance(job, TrialJob):

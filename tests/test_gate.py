@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ class Mine(ReferenceBackend):
             pass
         return result
 """
-Git = Callable[..., str]
 
 
 class Project:
@@ -111,11 +111,40 @@ def test_the_same_code_passes(project: Project) -> None:
 
 def test_a_slowdown_in_the_working_tree_is_found(project: Project) -> None:
     project.plant("SLOWDOWN, LEARNING_RATE, FAULT = 0.0", "SLOWDOWN, LEARNING_RATE, FAULT = 1.0")
-    code, found = project.verdict("--against", "HEAD")
-    assert code == 1
-    assert found["train time"]["outcome"] == "regression"
-    assert 0.5 < found["train time"]["change"] < 1.5
-    assert found["accuracy"]["outcome"] == "pass"
+    summary = project.path.parent / "summary.md"
+    comment, report = project.path.parent / "comment.md", project.path.parent / "report.xml"
+    done = project.gate(
+        *("--against", "HEAD", "--markdown", comment, "--junit", report, *TINY),
+        GITHUB_STEP_SUMMARY=str(summary),
+    )
+    assert done.returncode == 1
+    change = re.search(r"train time +\+(\d+)\.\d % \[.*REGRESSION", done.stdout)
+    assert change is not None, done.stdout
+    assert 50 < int(change[1]) < 150
+    assert ", with changes) against HEAD (" in done.stdout
+    assert summary.read_text() == comment.read_text()
+    assert "REGRESSION" in comment.read_text()
+    assert "<failure" in report.read_text()
+
+
+def test_a_gate_that_is_interrupted_leaves_nothing_behind(project: Project) -> None:
+    command = [sys.executable, "-m", "harness", "gate", "--against", "HEAD", *TINY]
+    with subprocess.Popen(
+        [*command, "--backends", "mine:Mine", "--devices", "cpu", "--max-slowdown", "0.1%"],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stderr is not None
+        while "pairs" not in running.stderr.readline():
+            pass
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert project.git("worktree", "list").count("\n") == 1
+    left = subprocess.run(["pgrep", "-f", "mine:Mine"], capture_output=True, text=True)
+    assert left.stdout == ""
 
 
 def test_a_committed_slowdown_is_found_and_one_that_was_removed_is_none(project: Project) -> None:
