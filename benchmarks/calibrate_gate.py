@@ -227,7 +227,16 @@ def _wide(rng: np.random.Generator) -> float:
 def simulate(slowdown: float, noise: Callable[[], float], backends: int = 2) -> tuple[str, int]:
     """Run one gate on made-up duels, the first backend slower; return the outcome and its pairs."""
     settings = GateSettings()
-    done = Outcome(epoch_s=1, losses=(), step_mse=(1.0,), epochs=1, epochs_per_turn=1, sources={})
+    done = Outcome(
+        epoch_s=1,
+        losses=(),
+        step_mse=(1.0,),
+        epochs=1,
+        epochs_per_turn=1,
+        task={},
+        sources={},
+        versions={},
+    )
     outcomes = set()
     pairs = 0
     for number in range(backends):
@@ -235,7 +244,7 @@ def simulate(slowdown: float, noise: Callable[[], float], backends: int = 2) -> 
         contest = Contest(arm, settings, backends, memoryless=0.0)
         truth = np.log1p(slowdown) if number == 0 else 0.0
         while contest.open:
-            contest.add(Duel(truth + noise(), 200, done, done), before=done.step_mse)
+            contest.add(Duel(truth + noise(), 200, done, done, finished=True), before=done.step_mse)
         outcomes |= {finding.outcome for finding in contest.findings()}
         pairs = max(pairs, contest.pairs)
     for outcome in ("regression", "inconclusive"):

@@ -7,9 +7,9 @@ on another machine, too; the times themselves hold on the same machine only.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import InvalidInput
 from harness.plan import Device
@@ -33,6 +33,15 @@ class BaselineArm(BaseModel):
     """Median seconds per epoch."""
     step_mse: tuple[tuple[float, ...], ...]
     """The error on the held-out paths at t = 1..T, at the end of the task."""
+    epochs_per_turn: tuple[int, int]
+    """Of the yardstick and of the backend: what a call costs is spread over so many epochs."""
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        sizes = {len(self.log_ratios), len(self.epoch_s), len(self.step_mse)}
+        if len(sizes) > 1 or len({len(row) for row in self.step_mse}) > 1:
+            raise ValueError("its lists differ in length")
+        return self
 
 
 class Baseline(BaseModel):
@@ -46,9 +55,17 @@ class Baseline(BaseModel):
     """The code that was measured, as in a sentence."""
     task: Task
     yardstick: str
+    yardstick_version: dict[str, str]
+    """What its times depend on beside the machine: its code and the packages it uses."""
     fingerprint: dict[str, str]
     """The machine; see `harness.fingerprint`."""
     arms: tuple[BaselineArm, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _of_the_task(self) -> Self:
+        if any(len(row) != self.task.n_steps for arm in self.arms for row in arm.step_mse):
+            raise ValueError("its errors are not those of its task's time steps")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> Baseline:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import InvalidInput, UnknownName
 from harness.launch import Tree
+from harness.machine import installed
+from harness.source import git_environment
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,30 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
     with tempfile.TemporaryDirectory(prefix="harness-reference-") as folder:
         # Resolved as Python resolves the paths of what it imports.
         path = Path(folder).resolve() / root.name
-        # What an earlier process left behind when it was killed.
-        _git("worktree", "prune")
-        _git("worktree", "add", "--detach", str(path), commit)
-        try:
-            working = _with_roots(Tree.here(), root, modules)
-            yield Checkout(
-                working=working,
-                reference=_moved(working, root, path),
-                root=root,
-                reference_root=path,
-                working_name=describe_working_tree(),
-                reference_name=f"{reference} ({commit[:7]})",
-                identical=same,
-            )
-        finally:
-            with suppress(InvalidInput):
-                _git("worktree", "remove", "--force", str(path))
+        _extract(commit, root, path)
+        working = _with_roots(Tree.here(), root, modules)
+        yield Checkout(
+            working=working,
+            reference=_moved(working, root, path),
+            root=root,
+            reference_root=path,
+            working_name=describe_working_tree(),
+            reference_name=f"{reference} ({commit[:7]})",
+            identical=same,
+        )
+
+
+def _extract(commit: str, root: Path, to: Path) -> None:
+    """Write the files of a commit to a folder.
+
+    Through an index of its own, so that nothing in the repository changes and no hook runs.
+    """
+    index = str(to.with_name("index"))
+    _git("read-tree", commit, index=index)
+    _git("-C", str(root), "checkout-index", "--all", f"--prefix={to}/", index=index)
+    if not sys.dont_write_bytecode:
+        # The working tree's modules have been compiled already.
+        compileall.compile_dir(to, quiet=2)
 
 
 def describe_working_tree() -> str:
@@ -86,13 +97,12 @@ def _commit(reference: str) -> str:
         raise UnknownName("git reference", reference, known, hint) from None
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str, index: str | None = None) -> str:
+    environment = git_environment() | ({"GIT_INDEX_FILE": index} if index else {})
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment)
     except FileNotFoundError:
-        raise InvalidInput(
-            "`git` is not installed here: there is no reference to check out."
-        ) from None
+        raise InvalidInput("`git` is not installed: there is nothing to check out.") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise InvalidInput(f"`git {arguments[0]}` in `{Path.cwd()}`: {last}.")
@@ -110,7 +120,7 @@ def _with_roots(tree: Tree, root: Path, modules: Sequence[str]) -> Tree:
         if spec and spec.origin:
             depth = module.count(".") + bool(spec.submodule_search_locations)
             roots.append(str(Path(spec.origin).resolve().parents[depth]))
-    inside = [path for path in roots if Path(path).is_relative_to(root)]
+    inside = [p for p in roots if Path(p).is_relative_to(root) and not installed(p)]
     return Tree(tree.cwd, tuple(dict.fromkeys([*tree.paths, *inside])))
 
 

@@ -17,7 +17,7 @@ from harness.duel import Duel
 from harness.gate_settings import GateSettings
 from harness.plan import Arm
 from harness.protocol import Array
-from harness.stats import Estimate, difference, holm, mean
+from harness.stats import CONFIDENCE, Estimate, difference, holm, mean
 from harness.verdict import Finding, Outcome, decide, finding
 
 LOOKS = (4, 6, 9, 13, 19, 28)
@@ -53,8 +53,9 @@ class Contest:
         self._earlier = earlier
         self._log_ratios: list[float] = []
         self._step_mse: list[tuple[Array, Array]] = []
-        self._epochs = 0
-        self._identical = True
+        self._epochs: list[int] = []
+        self.identical = True
+        """Whether all duels so far had the same numbers on both sides."""
         self._found: dict[str, Finding] = {}
         self._failure: Finding | None = None
 
@@ -77,10 +78,10 @@ class Contest:
         The latter is empty if that is not known for the seed of the duel.
         """
         self._log_ratios.append(duel.log_ratio)
-        self._epochs = duel.second.epochs
-        if before:
+        self._epochs.append(duel.second.epochs)
+        if before and duel.finished:
             self._step_mse.append((np.asarray(before), np.asarray(duel.second.step_mse)))
-        self._identical = self._identical and duel.same_numbers
+        self.identical = self.identical and duel.same_numbers
         if self.pairs not in LOOKS:
             return
         for found in self._look():
@@ -88,9 +89,9 @@ class Contest:
             if found.outcome != "inconclusive" and not early:
                 self._found.setdefault(found.metric, found)
 
-    def fail(self, reason: str, later: bool) -> None:
-        """Take it that a version cannot train: the later one, or the one it is held against."""
-        outcome: Outcome = "regression" if later else "inconclusive"
+    def fail(self, reason: str, regression: bool) -> None:
+        """Take it that a version cannot train; a regression if the earlier one could."""
+        outcome: Outcome = "regression" if regression else "inconclusive"
         self._failure = self._finding("training", outcome, reason)
 
     def progress(self) -> str:
@@ -129,10 +130,11 @@ class Contest:
         ]
 
     def _accuracy(self) -> list[Finding]:
-        if self._identical:
+        if self.identical:
             reason = (
-                f"Losses and errors are identical to the bit over {self._epochs} epochs, "
-                f"{self.pairs} seeds."
+                f"Losses and errors are identical to the bit over {max(self._epochs, default=0)} "
+                f"epochs from one seed and {min(self._epochs, default=0)} from {self.pairs - 1} "
+                "others."
             )
             outcome: Outcome = "pass" if self.pairs else "inconclusive"
             return [self._finding("accuracy", outcome, reason)]
@@ -174,19 +176,21 @@ class Contest:
             changes[worst],
             tolerance,
             f"Largest at t = {worst + 1} of {len(changes)}.",
-            looks=len(ACCURACY_LOOKS),
+            # It was picked among all of them.
+            looks=len(ACCURACY_LOOKS) * len(changes),
         )
 
     def _lag_skill(self, skill_S: Array, loss_S: Array) -> Finding:
         """Judge the loss of `lag_skill`, a difference: it is a share already."""
         loss, allowed = mean(loss_S), self._settings.max_lag_skill_loss
         outcome = decide(loss, allowed, *self._accuracy_rates)
-        low, high = loss.interval()
+        low, high = loss.interval(1 - (1 - CONFIDENCE) / len(ACCURACY_LOOKS))
         return self._finding(
             "lag_skill",
             outcome,
             f"{skill_S.mean():.3f} became {skill_S.mean() - loss.value:.3f}, a loss of "
             f"{loss.value:.3f} [{low:.3f}, {high:.3f}]; {allowed:g} is allowed.",
+            n=loss.n,
         )
 
     @property
@@ -199,9 +203,13 @@ class Contest:
             self._settings.misses / looks,
         )
 
-    def _finding(self, metric: str, outcome: Outcome, reason: str) -> Finding:
+    def _finding(self, metric: str, outcome: Outcome, reason: str, n: int | None = None) -> Finding:
         return Finding(
-            subject=f"{self.arm}", metric=metric, outcome=outcome, n=self.pairs, reason=reason
+            subject=f"{self.arm}",
+            metric=metric,
+            outcome=outcome,
+            n=self.pairs if n is None else n,
+            reason=reason,
         )
 
 

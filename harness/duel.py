@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from scipy.stats import trim_mean
 
 from harness import machine
-from harness.errors import HarnessError, Unavailable
+from harness.errors import HarnessError
 from harness.jobs import TurnsJob
 from harness.launch import Tree, Worker
 
@@ -65,14 +65,18 @@ class Outcome:
     epoch_s: float
     """The median time of an epoch."""
     losses: tuple[float, ...]
-    """One per epoch, as far as turns were taken."""
+    """One per epoch."""
     step_mse: tuple[float, ...]
     """The error on the held-out paths at t = 1..T, in the end."""
     epochs: int
     """The optimiser steps taken by then."""
     epochs_per_turn: int
+    task: Mapping[str, Any]
+    """What it trained on, with the defaults of its version of the code."""
     sources: Mapping[str, str]
-    """The files that the harness and the backend were imported from."""
+    """The file of each module that was not installed."""
+    versions: Mapping[str, str]
+    """Of the packages it had loaded."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Duel:
     turns: int
     first: Outcome
     second: Outcome
+    finished: bool
+    """Whether both trained to the end of the task, and not only as long as turns were taken."""
 
     @property
     def same_numbers(self) -> bool:
@@ -96,12 +102,16 @@ class Duel:
 
 
 def fight(
-    first: Side, second: Side, rng: random.Random, epochs_per_turn: Sequence[int] = ()
+    first: Side,
+    second: Side,
+    rng: random.Random,
+    epochs_per_turn: Sequence[int] = (),
+    finish: bool = True,
 ) -> Duel:
-    """Let two sides train in turns, to the end of the task. Raises `SideFailed` if one cannot.
+    """Let two sides train in turns, then to the end of the task. Raises `SideFailed` if one cannot.
 
-    Without `epochs_per_turn`, those of an earlier duel like it, they are chosen by trying. Where
-    the numbers of both are the same as long as turns are taken, the rest of the training is saved.
+    Without `epochs_per_turn`, those of an earlier duel like it, they are chosen by trying. Without
+    `finish`, the rest is saved if the numbers of both are the same as long as turns are taken.
     """
     with ExitStack() as stack:
         sides = (first, second)
@@ -120,7 +130,8 @@ def fight(
             contestant.restart()
         _take_turns(both, rng)
         scored = [contestant for contestant in both if contestant.side.scored]
-        if len(scored) < 2 or both[0].losses != both[1].losses:
+        finish = finish or both[0].losses != both[1].losses
+        if finish:
             _finish(scored)
         for contestant in scored:
             contestant.evaluate()
@@ -130,7 +141,16 @@ def fight(
             turns=len(ratios),
             first=both[0].outcome(),
             second=both[1].outcome(),
+            finished=finish,
         )
+
+
+def train_alone(side: Side, rng: random.Random) -> None:
+    """Let one side train to the end, off the clock. Raises `SideFailed` if it cannot."""
+    with _Contestant(side, rng) as contestant:
+        contestant.ready()
+        _finish([contestant])
+        contestant.evaluate()
 
 
 def _turn_sizes(both: Sequence[_Contestant]) -> tuple[int, int]:
@@ -141,7 +161,7 @@ def _turn_sizes(both: Sequence[_Contestant]) -> tuple[int, int]:
         fastest.append(min(contestant.train(1)["wall_s"] for _ in range(5)))
     if both[0].side.job.backend == both[1].side.job.backend:
         fastest = [min(fastest)] * 2
-    longest = both[0].side.job.task.epochs
+    longest = max(1, both[0].side.job.task.epochs // _FEWEST_TURNS)
     return min(longest, ceil(TURN_S / fastest[0])), min(longest, ceil(TURN_S / fastest[1]))
 
 
@@ -165,11 +185,12 @@ def _finish(contestants: Sequence[_Contestant]) -> None:
         contestant.pin(machine.usable_cores())
         if contestant.epoch > task.epochs:
             contestant.restart()
+            contestant.losses.clear()
     while any(contestant.epoch < task.epochs for contestant in contestants):
         for contestant in contestants:
             contestant.begin(min(task.chunk_epochs, task.epochs - contestant.epoch))
         for contestant in contestants:
-            contestant.end()
+            contestant.losses += contestant.end().get("losses", [])
 
 
 class _Contestant(Worker):
@@ -187,12 +208,12 @@ class _Contestant(Worker):
         """Per epoch, of each turn."""
         self.losses: list[float] = []
         self._step_mse: list[float] = []
-        self._sources: dict[str, str] = {}
+        self._about: dict[str, Any] = {}
         self._messages = self.messages()
 
     def ready(self) -> None:
         """Wait until it can train."""
-        self._sources = self._next("ready")["sources"]
+        self._about = self._next("ready")
 
     def train(self, epochs: int) -> dict[str, Any]:
         """Let it train; return what that took, and its losses."""
@@ -242,7 +263,9 @@ class _Contestant(Worker):
             step_mse=tuple(self._step_mse),
             epochs=self.epoch,
             epochs_per_turn=self.size,
-            sources=self._sources,
+            task=self._about["task"],
+            sources=self._about["sources"],
+            versions=self._about["versions"],
         )
 
     def _fail(self, reason: str) -> NoReturn:
@@ -256,7 +279,7 @@ class _Contestant(Worker):
                 case "phase":
                     phase = value
                 case "refused":
-                    raise Unavailable(f"{self.side.name}: {value}")
+                    self._fail(value.rstrip("."))
                 case "failed":
                     self._fail(f"{value[0].rstrip('.')} ({phase})")
                 case "timeout":

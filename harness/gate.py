@@ -7,9 +7,12 @@ trains in turns with the version at hand is a yardstick backend instead.
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TypeAlias
@@ -21,7 +24,7 @@ from harness.baseline import Baseline, BaselineArm
 from harness.checkout import Checkout, checkout, describe_working_tree
 from harness.clock import now, timestamp
 from harness.contest import Contest
-from harness.duel import Duel, Side, SideFailed, fight
+from harness.duel import Duel, Outcome, Side, SideFailed, fight, train_alone
 from harness.errors import InvalidInput, Unavailable
 from harness.experiment import Settings, Site, certify
 from harness.fingerprint import differences, fingerprint
@@ -29,6 +32,7 @@ from harness.gate_settings import GateSettings
 from harness.jobs import TurnsJob
 from harness.launch import Tree
 from harness.plan import Arm
+from harness.protocol import Array
 from harness.task import Task
 from harness.verdict import Finding, Verdict
 from harness.yardstick import yardsticks
@@ -36,6 +40,12 @@ from harness.yardstick import yardsticks
 Say: TypeAlias = Callable[[str], None]
 
 _BASELINE_PAIRS = 12
+# The budget is for measuring; this is for a backend that hangs before.
+_PARITY_S = 120.0
+# What a task does not ask for and a version of the code may choose.
+_HOW_TO_TRAIN = ("learning_rate", "optimiser", "curve_points")
+# Loaded by the harness itself, and of no effect on how long an epoch takes.
+_NOT_TIMED = re.compile("harness|pydantic|annotated.types|typing")
 # More would run at the same time as the gate, as a rule.
 _QUIET_LOAD = 0.5
 
@@ -61,10 +71,14 @@ def against(reference: str, task: Task, settings: GateSettings, say: Say) -> Ver
 
         def before(arm: Arm, seed: int, duel: Duel) -> Sequence[float]:
             if not seed:
-                gate.note(*_check_sources(arm, duel, versions))
+                gate.note(*_check_task(duel, versions), *_check_sources(arm, duel, versions))
             return duel.first.step_mse
 
         contests = [gate.contest(arm) for arm in gate.certified_arms()]
+        for arm in gate.left_out:
+            if gate.trains(sides(arm, 0)[0]):
+                reason = f"{versions.reference_name} can train on it, {versions.working_name} not."
+                gate.find(arm, "training", reason)
         gate.measure(contests, sides, before)
         return gate.verdict(f"{versions.working_name} against {versions.reference_name}", contests)
 
@@ -77,34 +91,44 @@ def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) ->
     earlier = Baseline.read(path)
     if task is not None and task != earlier.task:
         raise InvalidInput(f"`{path}` is a baseline of another task; write one of this task.")
-    arms = {(arm.backend, arm.device): arm for arm in earlier.arms}
     gate = _Gate(earlier.task, settings, say)
-    moved = differences(earlier.fingerprint, fingerprint(machine.describe(), threads=1))
+    moved = differences(earlier.fingerprint, _machine(gate.arms()))
     if moved:
+        gate.settings = _for_another_machine(settings)
         gate.note(
-            f"The baseline is from another machine ({'; '.join(moved)}): only ratios to "
-            f"`{earlier.yardstick}` are compared, and a slowdown of up to "
-            f"{settings.max_slowdown_across:.0%} is allowed."
+            f"The baseline is from another machine ({'; '.join(moved)}): a slowdown of up to "
+            f"{settings.max_slowdown_across:.0%} against `{earlier.yardstick}` is allowed."
         )
-        gate.settings = settings.model_copy(
-            update={"max_slowdown": settings.max_slowdown_across, "backend": {}}
+    else:
+        gate.note(
+            "The baseline is from another session: how its ratios shift from one session to the "
+            "next is not in the intervals. To be sure of a small change, use `--against`."
         )
-
-    def known(arm: Arm) -> BaselineArm:
-        return arms[arm.backend, arm.device]
-
-    def before(arm: Arm, seed: int, duel: Duel) -> Sequence[float]:
-        absolute[arm].append(duel.second.epoch_s)
-        return known(arm).step_mse[seed] if seed < len(known(arm).step_mse) else ()
-
-    absolute: dict[Arm, list[float]] = {arm: [] for arm in gate.arms()}
-    missing = [f"`{arm}`" for arm in absolute if (arm.backend, arm.device) not in arms]
+    arms = gate.certified_arms()
+    known = {Arm(backend=arm.backend, device=arm.device): arm for arm in earlier.arms}
+    missing = [f"`{arm}`" for arm in arms if arm not in known]
     if missing:
         raise InvalidInput(f"the baseline `{path}` does not hold {', '.join(missing)}.")
-    contests = [gate.contest(arm, np.array(known(arm).log_ratios)) for arm in gate.certified_arms()]
-    gate.measure(contests, lambda arm, seed: gate.yardstick(earlier.yardstick, arm, seed), before)
-    for contest in [] if moved else contests:
-        gate.note(_absolute(contest.arm, known(contest.arm).epoch_s, absolute[contest.arm]))
+    for arm in gate.left_out:
+        if arm in known:
+            gate.find(arm, "training", "The baseline holds it, but it cannot train here.")
+    absolute: dict[Arm, list[float]] = {arm: [] for arm in arms}
+
+    def sides(arm: Arm, seed: int) -> tuple[Side, Side]:
+        return gate.against_yardstick(earlier.yardstick, arm, seed)
+
+    def before(arm: Arm, seed: int, duel: Duel) -> Sequence[float]:
+        _check_yardstick(earlier, duel)
+        absolute[arm].append(duel.second.epoch_s)
+        return known[arm].step_mse[seed] if seed < len(known[arm].step_mse) else ()
+
+    gate.sizes = {arm: known[arm].epochs_per_turn for arm in arms}
+    contests = [gate.contest(arm, np.array(known[arm].log_ratios)) for arm in arms]
+    gate.measure(contests, sides, before)
+    if not moved:
+        gate.note(
+            *(_absolute(a, known[a].epoch_s, times) for a, times in absolute.items() if times)
+        )
     return gate.verdict(f"{describe_working_tree()} against {path} ({earlier.version})", contests)
 
 
@@ -120,14 +144,17 @@ def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> 
         raise Unavailable("\n".join(f"{f.subject}: {f.reason}" for f in gate.findings))
     for seed in range(_BASELINE_PAIRS):
         for arm in gate.shuffled(list(duels)):
-            duels[arm].append(gate.duel(arm, gate.yardstick(settings.yardstick, arm, seed)))
+            sides = gate.against_yardstick(settings.yardstick, arm, seed)
+            duels[arm].append(gate.duel(arm, sides))
         say(f"{seed + 1} of {_BASELINE_PAIRS} pairs")
+    first = next(iter(duels.values()))[0].first
     Baseline(
         created_utc=timestamp(),
         version=describe_working_tree(),
         task=gate.task,
         yardstick=settings.yardstick,
-        fingerprint=fingerprint(machine.describe(), threads=1),
+        yardstick_version=_yardstick_version(settings.yardstick, first),
+        fingerprint=_machine(list(duels)),
         arms=tuple(
             BaselineArm(
                 backend=arm.backend,
@@ -135,6 +162,7 @@ def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> 
                 log_ratios=tuple(duel.log_ratio for duel in fought),
                 epoch_s=tuple(duel.second.epoch_s for duel in fought),
                 step_mse=tuple(duel.second.step_mse for duel in fought),
+                epochs_per_turn=gate.sizes[arm],
             )
             for arm, fought in duels.items()
         ),
@@ -151,10 +179,13 @@ class _Gate:
 
     def __post_init__(self) -> None:
         self.findings: list[Finding] = []
+        self.left_out: list[Arm] = []
+        """Arms that are not available here, where nobody asked for them by name."""
+        self.sizes: dict[Arm, tuple[int, int]] = {}
+        """The epochs per turn of either side."""
         self._notes: list[str] = []
         self._started = now()
         self._rng = random.Random()
-        self._sizes: dict[Arm, tuple[int, int]] = {}
         load = machine.load()
         if load is not None and load > _QUIET_LOAD * len(machine.usable_cores()):
             self.note(f"The machine was busy when the gate began (load {load:.1f}).")
@@ -163,31 +194,37 @@ class _Gate:
         """Tell the reader something."""
         self._notes += [note for note in notes if note not in self._notes]
 
+    def find(self, arm: Arm, metric: str, reason: str) -> None:
+        """Find that an arm does not work any more."""
+        self.findings.append(
+            Finding(subject=f"{arm}", metric=metric, outcome="regression", reason=reason)
+        )
+
     def arms(self) -> tuple[Arm, ...]:
-        """Return what is compared."""
+        """Return what is to be compared."""
         return self.settings.arms(machine.has_gpu())
 
     def certified_arms(self) -> list[Arm]:
         """Hold every arm against the reference; one that fails is a finding, and is not timed."""
         self.say("holding the backends against the reference")
-        settings = Settings(backends=self.settings.backends, devices=self.settings.devices)
-        certified = []
-        for certificate in certify(self.task, settings, Site(dispatch="inline")):
-            arm = Arm.model_validate(certificate.model_dump(include={"backend", "device"}))
-            if certificate.passed:
-                certified.append(arm)
-                continue
-            self.findings.append(
-                Finding(
-                    subject=f"{arm}",
-                    metric="parity",
-                    outcome="regression",
-                    reason=f"It does not compute what the reference does: {certificate.reason}.",
-                )
-            )
-        return certified
+        settings = Settings(
+            backends=self.settings.backends,
+            devices=self.settings.devices,
+            timeout_s=max(self.settings.budget_s, _PARITY_S),
+        )
+        certificates = {
+            Arm.model_validate(c.model_dump(include={"backend", "device"})): c
+            for c in certify(self.task, settings, Site(dispatch="inline"))
+        }
+        self.left_out = [arm for arm in self.arms() if arm not in certificates]
+        self.note(*(f"Left out, because it is not available here: {a}." for a in self.left_out))
+        for arm, certificate in certificates.items():
+            if not certificate.passed:
+                reason = f"It does not compute what the reference does: {certificate.reason}."
+                self.find(arm, "parity", reason)
+        return [arm for arm, certificate in certificates.items() if certificate.passed]
 
-    def contest(self, arm: Arm, earlier: np.ndarray | None = None) -> Contest:
+    def contest(self, arm: Arm, earlier: Array | None = None) -> Contest:
         """Open the contest of an arm."""
         memoryless = float(np.mean(yardsticks(self.task).memoryless))
         return Contest(arm, self.settings, len(self.arms()), memoryless, earlier)
@@ -205,7 +242,7 @@ class _Gate:
             timeout_s=self.settings.budget_s,
         )
 
-    def yardstick(self, name: str, arm: Arm, seed: int) -> tuple[Side, Side]:
+    def against_yardstick(self, name: str, arm: Arm, seed: int) -> tuple[Side, Side]:
         """Return the sides of a duel with the yardstick."""
         here, yardstick = Tree.here(), Arm(backend=name, device="cpu")
         return (
@@ -217,11 +254,19 @@ class _Gate:
         """Return the arms in random order."""
         return self._rng.sample(arms, len(arms))
 
-    def duel(self, arm: Arm, sides: tuple[Side, Side]) -> Duel:
+    def duel(self, arm: Arm, sides: tuple[Side, Side], finish: bool = True) -> Duel:
         """Fight a duel, with turns as long as in the first one of the arm."""
-        duel = fight(*sides, self._rng, self._sizes.get(arm, ()))
-        self._sizes[arm] = (duel.first.epochs_per_turn, duel.second.epochs_per_turn)
+        duel = fight(*sides, self._rng, self.sizes.get(arm, ()), finish)
+        self.sizes[arm] = (duel.first.epochs_per_turn, duel.second.epochs_per_turn)
         return duel
+
+    def trains(self, side: Side) -> bool:
+        """Say whether a side trains to the end."""
+        try:
+            train_alone(side, self._rng)
+        except SideFailed:
+            return False
+        return True
 
     def measure(
         self,
@@ -241,13 +286,27 @@ class _Gate:
                 if begun - self._started + slowest_s > self.settings.budget_s:
                     self.note(f"The budget of {self.settings.budget_s:g} s is spent.")
                     return
-                try:
-                    duel = self.duel(arm, sides(arm, contest.pairs))
-                    contest.add(duel, before(arm, contest.pairs, duel))
-                except SideFailed as error:
-                    contest.fail(f"{error}", later=error.second)
+                self._fight(contest, sides, before)
                 slowest_s = max(slowest_s, now() - begun)
                 self.say(contest.progress())
+
+    def _fight(
+        self,
+        contest: Contest,
+        sides: Callable[[Arm, int], tuple[Side, Side]],
+        before: Callable[[Arm, int, Duel], Sequence[float]],
+    ) -> None:
+        arm, seed = contest.arm, contest.pairs
+        both = sides(arm, seed)
+        try:
+            # A whole training once, to see what only shows late; afterwards where it matters.
+            duel = self.duel(arm, both, finish=not seed or not contest.identical)
+            contest.add(duel, before(arm, seed, duel))
+        except SideFailed as error:
+            # What befalls both sides befell one of them first, by chance.
+            blameless = error.second and not self.trains(both[0])
+            reason = f"{error} So does {both[0].name}." if blameless else f"{error}"
+            contest.fail(reason, regression=error.second and not blameless)
 
     def verdict(self, compared: str, contests: Sequence[Contest]) -> Verdict:
         """Return all that was found."""
@@ -269,20 +328,82 @@ def _check_takes_turns(versions: Checkout) -> None:
         )
 
 
+def _check_task(duel: Duel, versions: Checkout) -> list[str]:
+    """Refuse sides with different tasks by default; how they train is for them to say."""
+    there, here = duel.first.task, duel.second.task
+    unlike = {
+        name: f"{there.get(name, 'none')} there, {here.get(name, 'none')} here"
+        for name in dict.fromkeys([*there, *here])
+        if there.get(name) != here.get(name)
+    }
+    work = [f"`{name}` ({how})" for name, how in unlike.items() if name not in _HOW_TO_TRAIN]
+    if work:
+        raise InvalidInput(
+            f"{versions.reference_name} has another task by default: {', '.join(work)}; give what "
+            "both are to train on with `--set NAME=VALUE`."
+        )
+    return [f"By default, `{name}` is {how}." for name, how in unlike.items()]
+
+
 def _check_sources(arm: Arm, duel: Duel, versions: Checkout) -> list[str]:
     """Refuse a duel of the working tree with itself; note what is the same code on both sides."""
-    notes = []
-    for name, here in duel.second.sources.items():
-        there = duel.first.sources[name]
-        ours = Path(here).is_relative_to(versions.root)
-        if ours and not Path(there).is_relative_to(versions.reference_root):
-            raise InvalidInput(
-                f"{arm}: the working tree's {name} is `{here}`, but in {versions.reference_name} "
-                f"it would be `{there}`, which is no part of that."
-            )
-        if not ours:
-            notes.append(f"The {name} of {arm}, `{here}`, is the same in both versions.")
-    return notes
+
+    def is_ours(file: str) -> bool:
+        path = Path(file)
+        inside = path.is_relative_to(versions.root)
+        return inside and not path.is_relative_to(versions.reference_root)
+
+    strayed = [file for file in duel.first.sources.values() if is_ours(file)]
+    if strayed:
+        raise InvalidInput(
+            f"{arm}: {versions.reference_name} would import `{strayed[0]}` of the working tree; "
+            "put the folder it is imported from on PYTHONPATH."
+        )
+    parts = {"harness": "The harness", registry.module_of(arm.backend): f"The code of {arm}"}
+    files = {name: duel.second.sources.get(name) for name in parts}
+    return [
+        f"{parts[name]} is the same in both versions: `{file or 'an installed package'}`."
+        for name, file in files.items()
+        if file is None or not is_ours(file)
+    ]
+
+
+def _check_yardstick(earlier: Baseline, duel: Duel) -> None:
+    unlike = differences(
+        earlier.yardstick_version, _yardstick_version(earlier.yardstick, duel.first)
+    )
+    if unlike:
+        raise InvalidInput(
+            f"the yardstick `{earlier.yardstick}` is not what it was when the baseline was written "
+            f"({'; '.join(unlike)}): write a new one with `gate --write-baseline`."
+        )
+
+
+def _yardstick_version(name: str, outcome: Outcome) -> dict[str, str]:
+    """Return what the yardstick's times depend on beside the machine."""
+    file = find_spec(registry.module_of(name))
+    code = Path(file.origin).read_bytes() if file and file.origin else b""
+    packages = {
+        package: version
+        for package, version in outcome.versions.items()
+        if not _NOT_TIMED.match(package)
+    }
+    return {"code": hashlib.sha256(code).hexdigest()[:12], **packages}
+
+
+def _machine(arms: Sequence[Arm]) -> dict[str, str]:
+    gpu = machine.describe_gpu() if any(arm.device == "gpu" for arm in arms) else {}
+    return fingerprint(machine.describe() | gpu, threads=1)
+
+
+def _for_another_machine(settings: GateSettings) -> GateSettings:
+    """Return the settings with the slowdown allowed that holds between unlike machines."""
+    lenient = {"max_slowdown": settings.max_slowdown_across}
+    overrides = {
+        name: override.model_copy(update={"max_slowdown": None})
+        for name, override in settings.backend.items()
+    }
+    return settings.model_copy(update=lenient | {"backend": overrides})
 
 
 def _absolute(arm: Arm, before: Sequence[float], after: Sequence[float]) -> str:

@@ -51,8 +51,7 @@ class Tree:
     @classmethod
     def here(cls) -> Tree:
         """Return what this process can import; its installation a process finds by itself."""
-        installed = (sys.prefix, sys.base_prefix)
-        return cls(Path.cwd(), tuple(p for p in sys.path if p and not p.startswith(installed)))
+        return cls(Path.cwd(), tuple(p for p in sys.path if p and not machine.installed(p)))
 
 
 def execute(job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
@@ -213,8 +212,9 @@ class Worker:
     ) -> None:
         tree = tree or Tree.here()
         fields = job.model_dump(mode="json")
-        # Another version of the code may lack a field, and has the right to defaults of its own.
-        fields["task"] = job.task.model_dump(mode="json", exclude_defaults=True)
+        # What was asked for: another version of the code may lack a field, and its defaults are its
+        # own.
+        fields["task"] = job.task.model_dump(mode="json", exclude_unset=True)
         request = json.dumps({"job": fields, "cores": cores})
         reader, writer = os.pipe()
         self._deadline = None if job.timeout_s is None else now() + job.timeout_s

@@ -177,7 +177,7 @@ def describe_process() -> dict[str, str]:
     """Describe this process: its cores, priority and settings, the packages and pools it loaded."""
     return {
         "cores_used": ",".join(map(str, usable_cores())),
-        **{f"version:{name}": version for name, version in _loaded_versions().items()},
+        **{f"version:{name}": version for name, version in loaded_versions().items()},
         **{f"pool:{name}": pool for name, pool in _thread_pools().items()},
         **{f"env:{k}": v for k, v in sorted(os.environ.items()) if _RECORDED.match(k)},
         "nice": str(os.nice(0)),
@@ -197,7 +197,14 @@ def _thread_pools() -> dict[str, str]:
     return {name: "; ".join(sorted(copies)) for name, copies in sorted(pools.items())}
 
 
-def _loaded_versions() -> dict[str, str]:
+def installed(path: str) -> bool:
+    """Say whether a file or folder belongs to the installation of Python that runs."""
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    return any(Path(path).is_relative_to(prefix) for prefix in prefixes)
+
+
+def loaded_versions() -> dict[str, str]:
+    """Return the versions of the packages that this process has imported."""
     versions = {}
     for name in sorted({module.partition(".")[0] for module in sys.modules}):
         try:

@@ -27,15 +27,22 @@ def describe_source(name: str, file: str | None) -> dict[str, str]:
     return {f"commit:{name}": commit, f"dirty:{name}": "yes" if changes or not tracked else "no"}
 
 
+def git_environment() -> dict[str, str]:
+    """Return an environment in which git reads the repository that it runs in, and changes none.
+
+    In a hook, it would be told of the repository and the index of the hook.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    return environment | {"GIT_OPTIONAL_LOCKS": "0"}
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """Return what git prints; None if there is no git, or it says no."""
-    # In a hook of another repository, git would be told of that one.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(
             ["git", *arguments],
             cwd=folder,
-            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=git_environment(),
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,

@@ -1,7 +1,9 @@
 """A training that waits for its turn: one side of a duel (see `harness.duel`), in its own process.
 
 The language spoken with whoever gives the turns is small and stays as it is, because the two
-sides of a duel may be different versions of this code. A line of text is a command:
+sides of a duel may be different versions of this code. The first message is ("ready", {task,
+sources, versions}): the task with all its defaults, the files of all modules that are not
+installed ones, and the versions of the packages loaded. Then a line of text is a command:
 
     N          train N epochs; answered by ("turn", {wall_s, cpu_s, ..., losses})
     restart    start anew from the initial parameters; answered by ("restarted", null)
@@ -13,16 +15,23 @@ from __future__ import annotations
 import sys
 from typing import IO
 
-import harness
-from harness import registry
+from harness import machine
 from harness.jobs import TurnsJob
+from harness.machine import installed
 from harness.trial import Emit, Training
 
 
 def serve(job: TurnsJob, commands: IO[str], emit: Emit) -> None:
     """Do as each line of `commands` says, until there are no more; backend errors come through."""
     training = Training(job, emit)
-    emit("ready", {"sources": _sources(job.backend)})
+    emit(
+        "ready",
+        {
+            "task": job.task.model_dump(mode="json"),
+            "sources": _sources(),
+            "versions": machine.loaded_versions(),
+        },
+    )
     for line in commands:
         match line.strip():
             case "restart":
@@ -35,7 +44,7 @@ def serve(job: TurnsJob, commands: IO[str], emit: Emit) -> None:
                 emit("turn", chunk.model_dump() | {"losses": losses_E.astype(float).tolist()})
 
 
-def _sources(backend: str) -> dict[str, str | None]:
-    """Return the files that the harness and the backend were imported from."""
-    module = sys.modules[registry.module_of(backend)]
-    return {"harness": harness.__file__, "backend": module.__file__}
+def _sources() -> dict[str, str]:
+    """Return the file of each module that was not installed, by its name."""
+    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    return {name: file for name, file in files.items() if file and not installed(file)}

@@ -28,10 +28,12 @@ def duel(
             step_mse=tuple(step_mse),
             epochs=100,
             epochs_per_turn=1,
+            task={},
             sources={},
+            versions={},
         )
 
-    return Duel(log_ratio, 200, side(before), side(after))
+    return Duel(log_ratio, 200, side(before), side(after), finished=True)
 
 
 def contest(memoryless: float = 0.0, **changes: object) -> Contest:
@@ -143,7 +145,7 @@ def test_the_lag_is_gated_once_it_was_learned() -> None:
 @pytest.mark.parametrize(("later", "outcome"), [(True, "regression"), (False, "inconclusive")])
 def test_a_version_that_cannot_train(later: bool, outcome: str) -> None:
     running = contest()
-    running.fail("mine on cpu: killed by SIGKILL.", later)
+    running.fail("mine on cpu: killed by SIGKILL.", regression=later)
     assert not running.open
     assert [(f.outcome, f.metric) for f in running.findings()] == [(outcome, "training")]
 
