@@ -15,7 +15,7 @@ from harness.gate_settings import GateSettings
 from harness.plan import Arm
 from harness.verdict import Finding
 
-ARM = Arm(backend="mine", device="cpu")
+ARM = Arm(backend="torch", device="cpu")
 
 
 def duel(
@@ -95,7 +95,7 @@ def test_nothing_is_concluded_between_looks() -> None:
 def test_limits_of_one_backend_are_its_own() -> None:
     slower = [duel(0.05 + x) for x in noise(0.004)]
     assert fight(contest(), slower)["train time"].outcome == "regression"
-    lenient = contest(backend={"mine": {"max_slowdown": "10%"}})
+    lenient = contest(backend={"torch": {"max_slowdown": "10%"}})
     assert fight(lenient, slower)["train time"].outcome == "pass"
 
 
@@ -143,7 +143,7 @@ def test_the_lag_is_gated_once_it_was_learned() -> None:
 @pytest.mark.parametrize(("later", "outcome"), [(True, "regression"), (False, "inconclusive")])
 def test_a_version_that_cannot_train(later: bool, outcome: str) -> None:
     running = contest()
-    running.fail("mine on cpu: killed by SIGKILL.", later)
+    running.fail("torch on cpu: killed by SIGKILL.", later)
     assert not running.open
     assert [(f.outcome, f.metric) for f in running.findings()] == [(outcome, "training")]
 
