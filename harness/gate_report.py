@@ -31,6 +31,9 @@ SchemaVersion: TypeAlias = Literal[1]
 SCHEMA_VERSION: SchemaVersion = 1
 """Of `as_json`."""
 
+MARKER = "<!-- harness-gate -->"
+"""The first line of the Markdown, shown nowhere: by it an earlier comment is found again."""
+
 _MORE = "measure longer (`--budget`) or on a quieter machine, or allow more"
 # A comment on GitHub holds 65,536 characters.
 _MARKDOWN_ROWS = 100
@@ -87,6 +90,7 @@ def markdown(verdict: Verdict) -> str:
     shown = findings[:_MARKDOWN_ROWS]
     rows = [[_literal(cell) for cell in cells] for cells in _rows(shown)]
     lines = [
+        MARKER,
         f"### Benchmark gate: {verdict.outcome}",
         "",
         _literal(sentence(verdict)),

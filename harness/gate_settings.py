@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from harness import registry
 from harness.errors import InvalidInput
 from harness.quantities import fraction, seconds
 from harness.selection import Selection, installed
@@ -107,6 +108,7 @@ _FILE, _TABLE = "pyproject.toml", "tool.harness.gate"
 
 
 def _override(name: str, fields: object) -> Override:
+    registry.check(name)
     try:
         return fields if isinstance(fields, Override) else Override.model_validate(fields)
     except InvalidInput as error:

@@ -25,7 +25,15 @@ from harness.store import brief
 from harness.verdict import Finding, Outcome, Verdict, decide, finding
 
 _BATCHES = 10
-_MORE_PAIRS = "give more pairs with `--pytest-benchmark OLD NEW`, each measured anew"
+# Of normal rounds: the standard error of their median in that of their mean, and how many standard
+# deviations their quartiles are apart.
+_MEDIAN_ERROR = 1.2533
+_IQR = 1.349
+_MORE_PAIRS = (
+    "choose a larger number of pairs, measure that many anew and give only those "
+    "(`--pytest-benchmark OLD NEW` for each); with pairs added to these until they decide, the "
+    "error rates would no longer hold"
+)
 
 
 class Stats(BaseModel):
@@ -34,9 +42,21 @@ class Stats(BaseModel):
     mean: float = Field(gt=0, allow_inf_nan=False)
     stddev: float = Field(ge=0, allow_inf_nan=False)
     median: float = Field(gt=0, allow_inf_nan=False)
+    iqr: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """How far apart the quartiles are."""
     rounds: int = Field(ge=1)
     data: tuple[float, ...] | None = None
     """Every round; only with `--benchmark-json` or `--benchmark-save-data`."""
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of a round as a share of it.
+
+        By the quartiles, if the file has them: those do not move for a rare interruption.
+        """
+        if self.iqr is None:
+            return self.stddev / self.mean
+        return self.iqr / self.median / _IQR
 
 
 class Benchmark(BaseModel):
@@ -87,7 +107,8 @@ def judge(pairs: Sequence[tuple[Path, Path]], settings: GateSettings) -> Verdict
     """Judge pairs of files, before and after the change.
 
     A benchmark is a regression where its p-value, corrected for the number of benchmarks (Holm), is
-    below `settings.false_alarms`. Raises `InvalidInput` for files that cannot be compared.
+    below `settings.false_alarms`. One that is gone after the change is inconclusive. Raises
+    `InvalidInput` for files that cannot be compared.
     """
     with Stopwatch() as watch:
         _check_distinct(pairs)
@@ -99,7 +120,9 @@ def judge(pairs: Sequence[tuple[Path, Path]], settings: GateSettings) -> Verdict
         if not common:
             raise InvalidInput("the files have no benchmark in common.")
         changes = {name: _change(name, samples, settings.process_noise) for name in common}
-        findings = _findings(changes, settings)
+        gone = _gone(pairs, samples)
+        findings = (*_findings(changes, settings), *gone.values())
+        partial = [name for name in partial if name not in gone]
     return Verdict(
         compared=_compared(pairs, read),
         findings=findings,
@@ -165,6 +188,25 @@ def _in_common(samples: _Samples) -> tuple[list[str], list[str]]:
     return common, [name for name in names if name not in common]
 
 
+def _gone(pairs: Sequence[tuple[Path, Path]], samples: _Samples) -> dict[str, Finding]:
+    """Return a finding for each benchmark that a file before the change has and its partner not.
+
+    Whatever raises an exception is left out of the file by pytest-benchmark.
+    """
+    return {
+        name: Finding(
+            subject=name,
+            metric="time",
+            outcome="inconclusive",
+            reason=f"it is in `{paths[0]}`, but not in `{paths[1]}`: it failed or was not run. "
+            "Measure it, or, if it is meant to be gone, leave it out before the change, too",
+        )
+        for paths, (old, new) in zip(pairs, samples, strict=True)
+        for name in old
+        if name not in new
+    }
+
+
 def _change(name: str, samples: _Samples, process_noise: float) -> Estimate:
     """Estimate the change of the logarithm of a time."""
     pairs = [(old[name], new[name]) for old, new in samples]
@@ -184,14 +226,14 @@ def _level(times: Stats, raw: bool) -> Estimate:
 
     Neighbouring rounds are alike, so `raw` rounds count as some ten batches (batch means, here
     the medians of the batches, as rare interruptions are no property of the code). Without them, by
-    the delta method from mean and standard deviation, which takes the rounds for independent.
+    the delta method from the median and the spread, which takes the rounds for independent.
     """
     if raw and times.data:
         batches = np.array_split(np.array(times.data), min(_BATCHES, len(times.data)))
         return stats.mean(np.array([math.log(np.median(batch)) for batch in batches]))
-    spread = min(times.stddev / times.mean, 1e6)
     n = times.rounds
-    return Estimate(math.log(times.mean) - spread**2 / 2, spread / math.sqrt(n), n - 1, n)
+    error = _MEDIAN_ERROR * min(times.spread, 1e6) / math.sqrt(n)
+    return Estimate(math.log(times.median), error, n - 1, n)
 
 
 def _findings(changes: Mapping[str, Estimate], settings: GateSettings) -> tuple[Finding, ...]:
@@ -211,7 +253,7 @@ def _reason(change: Estimate, outcome: Outcome) -> str:
         return ""
     if not change.df:
         return f"a single round shows no spread: measure more rounds, or {_MORE_PAIRS}"
-    return f"{_MORE_PAIRS}, or allow more with `--max-slowdown`"
+    return f"allow more with `--max-slowdown`, or {_MORE_PAIRS}"
 
 
 def _compared(pairs: Sequence[tuple[Path, Path]], read: Sequence[tuple[File, File]]) -> str:
@@ -240,9 +282,9 @@ def _notes(
         ]
         if bare:
             notes.append(
-                f"no single rounds in {' and '.join(bare)}: mean, standard deviation and number of "
-                "rounds are used instead, as if rounds were independent (`--benchmark-save-data` "
-                "saves them)."
+                f"no single rounds in {' and '.join(bare)}: median, spread and number of rounds "
+                "are used instead, as if rounds were independent (`--benchmark-save-data` saves "
+                "them)."
             )
     if partial:
         notes.append(f"not in every file, and not judged: {', '.join(partial)}.")

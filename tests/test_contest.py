@@ -15,7 +15,7 @@ from harness.gate_settings import GateSettings
 from harness.plan import Arm
 from harness.verdict import Finding
 
-ARM = Arm(backend="mine", device="cpu")
+ARM = Arm(backend="torch", device="cpu")
 
 
 def duel(
@@ -97,7 +97,7 @@ def test_nothing_is_concluded_between_looks() -> None:
 def test_limits_of_one_backend_are_its_own() -> None:
     slower = [duel(0.05 + x) for x in noise(0.004)]
     assert fight(contest(), slower)["train time"].outcome == "regression"
-    lenient = contest(backend={"mine": {"max_slowdown": "10%"}})
+    lenient = contest(backend={"torch": {"max_slowdown": "10%"}})
     assert fight(lenient, slower)["train time"].outcome == "pass"
 
 

@@ -14,6 +14,7 @@ from junitparser import Error, Failure, JUnitXml
 from harness import gate_report
 from harness.errors import InvalidInput, StoreError
 from harness.verdict import Finding, Outcome, Verdict
+from tests.conftest import ROOT
 
 SLOWER = Finding(
     subject="jax on cpu",
@@ -159,12 +160,17 @@ def test_junit_is_read_by_others(name: str) -> None:
 def test_markdown_keeps_names_as_text() -> None:
     given = UNKNOWN.model_copy(update={"subject": HOSTILE, "reason": HOSTILE})
     text = gate_report.markdown(verdict(given, notes=(HOSTILE,)))
-    assert text.startswith("### Benchmark gate: inconclusive\n")
+    assert text.startswith(f"{gate_report.MARKER}\n### Benchmark gate: inconclusive\n")
     for forbidden in ("<script>", "@you", "[x]", "`", "\x1b", "*b*"):
         assert forbidden not in text
     (row,) = [line for line in text.splitlines() if line.startswith("| &lt;script&gt;")]
     assert row.count("|") == 7
     assert text.count("<details>") == text.count("</details>") == 1
+
+
+def test_the_workflow_finds_its_comment_again() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "benchmark.yml").read_text()
+    assert f'startswith("{gate_report.MARKER}")' in workflow
 
 
 def test_markdown_fits_into_a_comment() -> None:

@@ -50,6 +50,17 @@ def test_options_come_before_the_file(tmp_path: Path) -> None:
     assert settings.misses == 0.1
 
 
+def test_limits_of_backends_not_asked_for_are_kept(tmp_path: Path) -> None:
+    inside = project(
+        tmp_path,
+        '[tool.harness.gate]\nbackends = ["jax"]\nbackend.torch.max_slowdown = "3%"\n'
+        "backend.'tests.faulty:Hangs'.max_slowdown = '4%'\n",
+    )
+    settings = GateSettings.read(inside)
+    assert settings.for_backend("torch").max_slowdown == 0.03
+    assert settings.for_backend("tests.faulty:Hangs").max_slowdown == 0.04
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -65,6 +76,8 @@ def test_options_come_before_the_file(tmp_path: Path) -> None:
         ("yardstick = 'refrence'", "did you mean `reference`?"),
         ("backend = 3", "`backend` = 3: should be a valid dictionary"),
         ("backend.jax = 3", "backend `jax`: expected a mapping"),
+        ("backend.jxa.max_slowdown = 0.1", "unknown backend `jxa`, did you mean `jax`?"),
+        ("backend.'no.such:Class' = {}", "there is no module `no.such`"),
         ("backend.jax.budget_s = 3", "backend `jax`: unknown name `budget_s`"),
         ("max_slowdown = = 3", "cannot be read"),
     ],

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.errors import InvalidInput
 from harness.gate_settings import GateSettings
@@ -24,6 +26,7 @@ import pytest
 SIZE = int(os.environ["SIZE"])
 
 def test_summing(benchmark):
+    assert SIZE > 0
     benchmark(lambda: sum(range(SIZE)))
 
 @pytest.mark.parametrize("name", ["<script>|"])
@@ -32,20 +35,21 @@ def test_sorting(benchmark, name):
 """
 SUMMING, SORTING = "test_it.py::test_summing", "test_it.py::test_sorting[<script>|]"
 SETTINGS = GateSettings()
+LENIENT = SETTINGS.model_copy(update={"max_slowdown": 0.3})
 Content: TypeAlias = Any
 
 
-def measure(folder: Path, size: int) -> Content:
-    """Run pytest-benchmark for real; return its JSON."""
+def measure(folder: Path, size: int, code: int = 0) -> Content:
+    """Run pytest-benchmark for real; return its JSON. `code`: what pytest exits with."""
     (folder / "test_it.py").write_text(BENCHMARKS)
     options = ("--benchmark-max-time=0.1", "--benchmark-json=out.json", "-p", "no:cacheprovider")
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, "test_it.py"],
         cwd=folder,
         env=os.environ | {"SIZE": str(size)},
-        check=True,
         capture_output=True,
     )
+    assert done.returncode == code, done.stdout
     return json.loads((folder / "out.json").read_text())
 
 
@@ -69,20 +73,26 @@ def save(folder: Path, *contents: Content) -> list[Path]:
     return paths
 
 
-def with_times(content: Content, *rounds: Sequence[float], raw: bool = True) -> Content:
+def with_times(content: Content, *rounds: Iterable[float], raw: bool = True) -> Content:
     """Return the content with other times, in seconds, for its benchmarks."""
     copy = json.loads(json.dumps(content))
-    for benchmark, times in zip(copy["benchmarks"], rounds, strict=True):
+    for benchmark, times in zip(copy["benchmarks"], map(list, rounds), strict=True):
         benchmark["stats"] |= {
             "mean": float(np.mean(times)),
             "median": float(np.median(times)),
             "stddev": float(np.std(times, ddof=1)) if len(times) > 1 else 0,
+            "iqr": float(np.subtract(*np.percentile(times, (75, 25)))),
             "rounds": len(times),
-            "data": list(times),
+            "data": times,
         }
         if not raw:
             del benchmark["stats"]["data"]
     return copy
+
+
+def without_first(content: Content) -> Content:
+    """Return the content less its first benchmark."""
+    return content | {"benchmarks": content["benchmarks"][1:]}
 
 
 def drawn(rng: np.random.Generator, level: float = 1.0, process: float = 0.0) -> list[float]:
@@ -119,7 +129,7 @@ def test_one_pair_is_no_surer_than_processes_differ(tmp_path: Path, real: Conten
     (finding, _) = verdict.findings
     assert finding.high == pytest.approx(np.expm1(1.96 * np.sqrt(2) * 0.01), rel=1e-3)
     assert verdict.outcome == "inconclusive"
-    assert finding.reason.startswith("give more pairs with `--pytest-benchmark OLD NEW`")
+    assert "measure that many anew and give only those" in finding.reason
     quiet = SETTINGS.model_copy(update={"process_noise": 0.001})
     assert judge([(path, path)], quiet).outcome == "pass"
 
@@ -183,8 +193,53 @@ def test_files_without_rounds_are_used_as_they_are(tmp_path: Path, real: Content
     verdict = judge([(old, new)], SETTINGS)
     assert verdict.findings[0].change == pytest.approx(0.2, abs=0.01)
     assert verdict.findings[0].outcome == "regression"
-    assert f"no single rounds in `{new}`: mean" in verdict.notes[1]
+    assert f"no single rounds in `{new}`: median" in verdict.notes[1]
     assert "--benchmark-save-data" in verdict.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("level", "interrupted", "outcome"), [(1.2, 1, "regression"), (1.0, 0, "pass")]
+)
+def test_one_outlier_does_not_turn_a_verdict(
+    tmp_path: Path, real: Content, level: float, interrupted: int, outcome: str
+) -> None:
+    rng = np.random.default_rng(7)
+    both = [factor * rng.normal(1, 0.02, 1000) for factor in (1.0, level)]
+    both[interrupted][500] *= 100
+    old, new = save(tmp_path, *(with_times(real, times, times, raw=False) for times in both))
+    (finding, _) = judge([(old, new)], SETTINGS.model_copy(update={"max_slowdown": 0.1})).findings
+    assert finding.change == pytest.approx(level - 1, abs=0.01)
+    assert finding.outcome == outcome
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    level=st.sampled_from([0.8, 1.0, 1.5]),
+    interrupted=st.sampled_from([0, 1]),
+    outlier=st.floats(1e-3, 1e6),
+    quartiles=st.booleans(),
+)
+def test_no_outlier_turns_a_verdict(
+    tmp_path_factory: pytest.TempPathFactory,
+    measured: tuple[Content, Content],
+    seed: int,
+    level: float,
+    interrupted: int,
+    outlier: float,
+    quartiles: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    both = [factor * rng.normal(1, 0.02, 100) for factor in (1.0, level)]
+    both[interrupted][50] *= outlier
+    contents = [with_times(measured[0], times, times, raw=False) for times in both]
+    for benchmark in [] if quartiles else [b for c in contents for b in c["benchmarks"]]:
+        del benchmark["stats"]["iqr"]
+    old, new = save(tmp_path_factory.mktemp("outlier"), *contents)
+    (finding, _) = judge([(old, new)], LENIENT).findings
+    expected = "regression" if level > 1 else "pass"
+    # Without the quartiles an outlier may hide what there is, but not turn it round.
+    assert finding.outcome in ({expected} if quartiles else {expected, "inconclusive"})
 
 
 def test_a_single_round_shows_nothing(tmp_path: Path, real: Content) -> None:
@@ -195,13 +250,44 @@ def test_a_single_round_shows_nothing(tmp_path: Path, real: Content) -> None:
     assert verdict.findings[0].low is None
 
 
-def test_benchmarks_of_one_file_only_are_listed(tmp_path: Path, real: Content) -> None:
-    fewer = json.loads(json.dumps(real))
-    del fewer["benchmarks"][0]
-    old, new = save(tmp_path, fewer, real)
-    verdict = judge([(old, new)], SETTINGS)
+def test_new_benchmarks_are_listed(tmp_path: Path, real: Content) -> None:
+    old, new = save(tmp_path, without_first(real), real)
+    verdict = judge([(old, new)], LENIENT)
     assert [finding.subject for finding in verdict.findings] == [SORTING]
     assert verdict.notes[-1] == f"not in every file, and not judged: {SUMMING}."
+    assert verdict.outcome == "pass"
+
+
+def test_a_benchmark_that_is_gone_does_not_pass(tmp_path: Path, real: Content) -> None:
+    old, new = save(tmp_path, real, without_first(real))
+    verdict = judge([(old, new)], LENIENT)
+    kept, gone = verdict.findings
+    assert (kept.subject, kept.outcome) == (SORTING, "pass")
+    assert (gone.subject, gone.outcome, gone.change) == (SUMMING, "inconclusive", None)
+    assert gone.reason.startswith(f"it is in `{old}`, but not in `{new}`: it failed")
+    assert not any(SUMMING in note for note in verdict.notes)
+    assert verdict.outcome == "inconclusive"
+
+
+def test_a_benchmark_that_is_gone_from_one_of_several_pairs(tmp_path: Path, real: Content) -> None:
+    paths = save(tmp_path, real, real, real, without_first(real))
+    verdict = judge([(paths[0], paths[1]), (paths[2], paths[3])], LENIENT)
+    assert [(f.subject, f.outcome) for f in verdict.findings] == [
+        (SORTING, "pass"),
+        (SUMMING, "inconclusive"),
+    ]
+    assert f"not in `{paths[3]}`" in verdict.findings[1].reason
+
+
+def test_a_failing_benchmark_is_gone_from_a_real_file(
+    tmp_path: Path, measured: tuple[Content, Content]
+) -> None:
+    failing = measure(tmp_path, -1, code=1)
+    assert [benchmark["fullname"] for benchmark in failing["benchmarks"]] == [SORTING]
+    old, new = save(tmp_path, measured[0], failing)
+    verdict = judge([(old, new)], LENIENT)
+    assert verdict.findings[-1].subject == SUMMING
+    assert verdict.outcome != "pass"
 
 
 def test_commits_are_named(tmp_path: Path, real: Content) -> None:
