@@ -9,7 +9,7 @@ looks together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import expm1, log1p
+from math import expm1, isnan, log1p
 
 import numpy as np
 
@@ -98,11 +98,10 @@ class Contest:
         """Say in a line how it stands."""
         if self._failure:
             return self._failure.reason
-        low, high = self.time.interval()
-        return (
-            f"{self.arm}: {self.pairs} pairs, time {expm1(self.time.value):+.1%} "
-            f"[{expm1(low):+.1%}, {expm1(high):+.1%}]"
-        )
+        told = f"{self.arm}: {self.pairs} pair{'s' * (self.pairs > 1)}, time "
+        told += f"{expm1(self.time.value):+.1%}"
+        low, high = map(expm1, self.time.interval())
+        return told if isnan(low) else f"{told} [{low:+.1%}, {high:+.1%}]"
 
     def findings(self) -> list[Finding]:
         """Return what is known in each respect: what was decided at a look stays."""
