@@ -273,14 +273,18 @@ def _sample(run: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None) -> 
 
 
 def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) -> _Change:
-    """Pair the runs by seed; without two seeds in common, they are two independent samples."""
+    """Pair the runs by seed; without two seeds in common, they are two independent samples.
+
+    Identical are runs with the same seeds and the same figure for each of them, nothing less.
+    """
     there, here = (
-        trials[["seed"]].assign(value=metric.values(trials), raw=trials[metric.name])
+        trials[["seed"]].assign(value=metric.values(trials), raw=trials[metric.name]).dropna()
         for trials in (of_arm(_trials(run), arm) for run in (before, after))
     )
-    a, b = (_Sample(side["value"].dropna().to_numpy(dtype=float), 0) for side in (there, here))
-    both = there.merge(here, on="seed", suffixes=("_a", "_b")).dropna()
-    identical = bool(len(both)) and bool((both["raw_a"] == both["raw_b"]).all())
+    a, b = (_Sample(side["value"].to_numpy(dtype=float), 0) for side in (there, here))
+    both = there.merge(here, on="seed", suffixes=("_a", "_b"))
+    all_shared = 0 < len(both) == len(there) == len(here)
+    identical = all_shared and bool((both["raw_a"] == both["raw_b"]).all())
     estimate = stats.difference(a.values, b.values)
     if len(both) > 1:
         a, b = (_Sample(both[name].to_numpy(dtype=float), 0) for name in ("value_a", "value_b"))

@@ -182,7 +182,7 @@ def self_test(pairs: int = _PAIRS) -> list[Reading]:
             "A/A spread",
             f"1 in 20 is over {spread:.1%} slower",
             bool(spread <= _SPREAD_LIMIT),
-            "single timings vary: use more seeds, and `run --retry-noisy`",
+            "single timings vary: use more seeds",
         ),
     ]
 

@@ -58,8 +58,8 @@ def execute(job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
     """Run a job in a fresh process; yield `Started`, any `Progress`, and its outcome last.
 
     The outcome is a `Record`, a `Certificate` or `Refused`. There is none if `stop` is set in the
-    meantime. A trial that was noisy is repeated at once, as often as its job says; each attempt
-    yields the same again. Closing the iterator kills the process.
+    meantime. A trial whose processor was taken away is repeated at once, as often as its job
+    says; each attempt yields the same again. Closing the iterator kills the process.
     """
     for attempt in itertools.count(1):
         again = False

@@ -46,26 +46,34 @@ def noise(record: Record) -> list[str] | None:
     """
     if record.contended or not sum(chunk.wall_s for chunk in record.chunks):
         return None
-    shares = (
-        ("off the processor", lost_share(record) or 0.0, LOST_LIMIT),
-        ("stolen", _steal_share(record), STEAL_LIMIT),
-        ("uneven", _uneven_share(record.chunks), UNEVEN_LIMIT),
-    )
-    return [f"{what} {share:.1%}" for what, share, limit in shares if share > limit]
+    uneven = ("uneven", _uneven_share(record.chunks), UNEVEN_LIMIT)
+    return [*_taken_away(record), *_exceeding(uneven)]
 
 
 def repeats(record: Record, retry_noisy: int) -> bool:
-    """Whether another attempt follows: the trial ran to its end, was noisy, and may be repeated.
+    """Whether another attempt follows: the trial ran to its end, and its processor was taken away.
 
-    Not by how long it took: to repeat what was slow would make every backend look faster than it
-    is, the more so the more its times vary. Who had the core, and how a training ran against its
-    own median, are the same for fast and slow ones, and every backend is held to the same limits.
-    Nor is there a choice among the attempts: the last one counts, noisy or not. The one thing that
-    this can hide are rare hiccups of a backend's own, which look like a neighbour's; the records
-    of all attempts are kept, so that they can be looked for.
+    Not by how long it took, nor by how its chunks compare: the excess of a slow chunk is part of
+    the time that is measured, so to repeat what was slow or uneven would make every backend look
+    faster than it is, the more so the more its times vary. What others took of the processor is
+    read from clocks of its own and is the same for slow and fast chunks of the backend itself.
+    Nor is there a choice among the attempts: the last one counts, noisy or not.
     """
-    finished = record.status in {"ok", "diverged"}
-    return finished and record.attempt <= retry_noisy and bool(noise(record))
+    if record.status not in {"ok", "diverged"} or record.attempt > retry_noisy:
+        return False
+    return bool(noise(record)) and bool(_taken_away(record))
+
+
+def _taken_away(record: Record) -> list[str]:
+    """Say what others took of the processor, if it exceeds a limit."""
+    return _exceeding(
+        ("off the processor", lost_share(record) or 0.0, LOST_LIMIT),
+        ("stolen", _steal_share(record), STEAL_LIMIT),
+    )
+
+
+def _exceeding(*shares: tuple[str, float, float]) -> list[str]:
+    return [f"{what} {share:.1%}" for what, share, limit in shares if share > limit]
 
 
 def _steal_share(record: Record) -> float:

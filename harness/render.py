@@ -122,7 +122,7 @@ def _noise_note(summary: pd.DataFrame) -> str:
     ]
     return "\n".join(lines) + (
         "\n  disturbed while on the clock: `show --table trials` says by what,\n"
-        "  `run --retry-noisy N` measures such trials again\n"
+        "  `run --retry-noisy N` measures again where the processor was taken away\n"
     )
 
 

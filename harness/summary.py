@@ -6,6 +6,7 @@ the same seed on the same node, and only then averaged.
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -168,7 +169,8 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
     `value` is the ratio to the fastest one's or, of `lag_skill`, the difference (`kind` says
     which): the mean over the `n` pairs that have it, of the `of` that ended ok. `low` to `high` is
     its own 95 % interval from Student's t (of ratios on the logarithms), `p` its two-sided p-value
-    and `p_holm` the same corrected for the number of comparisons in that metric; `words` states a
+    and `p_holm` the same corrected for all pairs there are in that metric, not only for those with
+    the fastest: the data that are tested have chosen which one that is. `words` states a
     difference where `p_holm` is below 0.05. If the number of blocks was chosen by the first
     `pilot` of them, only those tell how far a time is known. Times are not compared if other
     trials ran beside them.
@@ -177,16 +179,20 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
     fastest, *others = by_speed(trials) or [("", "")]
     rows: list[dict[str, Any]] = []
     for name in _COMPARED:
-        compared = {arm: pair(ok, arm, fastest, METRICS[name]) for arm in others}
-        if not any(both.of for both in compared.values()) and ok["contended"].any():
+        pairs = {
+            both: pair(ok, *both, METRICS[name]) for both in combinations([*others, fastest], 2)
+        }
+        compared = [(arm, fastest) for arm in others]
+        if not any(pairs[both].of for both in compared) and ok["contended"].any():
             continue
-        estimates = {arm: both.estimate(pilot) for arm, both in compared.items()}
-        corrected = stats.holm([estimate.p_different() for estimate in estimates.values()])
+        estimates = {both: found.estimate(pilot) for both, found in pairs.items()}
+        p_values = [estimate.p_different() for estimate in estimates.values()]
+        corrected = dict(zip(estimates, stats.holm(p_values), strict=True))
         rows += [
-            _comparison(arm, fastest, compared[arm], estimate, p_holm)
-            for (arm, estimate), p_holm in zip(estimates.items(), corrected, strict=True)
+            _comparison(*both, pairs[both], estimates[both], corrected[both])
+            for both in compared
             # Without a lag term, nobody has a skill or gets there.
-            if estimate.n or name == "train_s"
+            if estimates[both].n or name == "train_s"
         ]
     return pd.DataFrame(rows, columns=list(COMPARISONS)).astype(COMPARISONS)
 

@@ -81,7 +81,16 @@ class Slow(ReferenceBackend):
         return super().train(state, x_ETB, y_ETB)
 
 
-class SlowThenRaises(Slow):
+class Dozes(ReferenceBackend):
+    """Right, and noisy at every attempt: it sleeps on the clock."""
+
+    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+        if state.step > LATE:
+            time.sleep(0.02)
+        return super().train(state, x_ETB, y_ETB)
+
+
+class DozesThenRaises(Dozes):
     """Noisy, and then it fails."""
 
     def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:

@@ -36,13 +36,14 @@ def write(
     *,
     task: Task = TASK,
     seeds: int = SEEDS,
+    first_seed: int = 0,
     mse: float = 0.005,
     noise: float = 0.003,
     **changes: Any,
 ) -> Run:
     """Write a finished run whose backends take about so many seconds."""
     arms = tuple(Arm(backend=name, device="cpu") for name in times)
-    plan = Plan(run=run, task=task, arms=arms, seeds=tuple(range(seeds)))
+    plan = Plan(run=run, task=task, arms=arms, seeds=tuple(range(first_seed, first_seed + seeds)))
     with RunWriter.create(results, Manifest(started_utc="-", plan=plan, environment={})) as writer:
         for job in (job for block in plan.blocks() for job in block):
             train_s = times[job.backend] * np.exp(scatter(run + job.backend, noise)[job.seed])
@@ -107,6 +108,32 @@ def test_accuracy_is_paired_by_seed(tmp_path: Path) -> None:
     assert verdicts(a, near, metrics=["final_mse"])["final_mse", "x"] == "same within ±10 %"
     more = write(tmp_path, "more", {"x": 1.0}, peak_rss_mb=150.0)
     assert verdicts(a, more, metrics=["peak_rss_mb"])["peak_rss_mb", "x"] == "higher"
+
+
+def test_identical_is_said_of_all_seeds_or_not_at_all(tmp_path: Path) -> None:
+    def change(other: str) -> dict[str, Any]:
+        (row,) = compare_runs(a, Run(other, tmp_path), ["final_mse"]).changes.to_dict("records")
+        return {str(name): value for name, value in row.items()}
+
+    a = write(tmp_path, "a", {"x": 1.0}, seeds=3)
+    write(tmp_path, "same", {"x": 1.0}, seeds=3)
+    row = change("same")
+    assert (row["verdict"], row["value"], row["n_a"], row["n_b"]) == ("identical", 1, 3, 3)
+    assert np.isnan(row["p_holm"])
+    # One seed in common: two independent samples, however equal the one pair is.
+    write(tmp_path, "one", {"x": 1.0}, first_seed=2, seeds=3)
+    row = change("one")
+    assert (row["n_a"], row["n_b"]) == (3, 3)
+    assert row["value"] > 1.5
+    assert row["verdict"] == "inconclusive"
+    assert 0 < row["p_holm"] <= 1
+    # Two: what they have in common is compared, but not all there is.
+    write(tmp_path, "two", {"x": 1.0}, first_seed=1, seeds=3)
+    row = change("two")
+    assert (row["verdict"], row["value"], row["n_a"]) == ("same within ±10 %", 1, 2)
+    alone = write(tmp_path, "alone", {"x": 1.0}, seeds=1)
+    again = write(tmp_path, "again", {"x": 1.0}, seeds=1)
+    assert verdicts(alone, again, metrics=["final_mse"])["final_mse", "x"] == "identical"
 
 
 def test_one_block_is_inconclusive(cli: Cli, tmp_path: Path) -> None:
@@ -180,7 +207,9 @@ def test_the_command_line_refuses_with_a_sentence(cli: Cli, tmp_path: Path) -> N
         (["record"], newer),
         (["alike", "--across"], "`--across` takes two backends"),
         (["alike", "--margin", "0%"], "`--margin 0%`: a margin is above 0"),
+        (["alike", "--margin", "101%"], "`--margin 101%`: a margin is above 0 and at most 100%"),
         (["alike", "--accuracy-margin", "ten"], "`--accuracy-margin ten`: write a share"),
+        (["alike", "--accuracy-margin", "10"], "percent sign: `10%` or `1000%`"),
     ):
         done = cli("compare", "a", *arguments, "--results", tmp_path)
         assert done.returncode == 2, done.stdout + done.stderr

@@ -244,9 +244,11 @@ def _inline(results: Path) -> tuple[object, ...]:
     return ("--dispatch", "inline", "--results", results, "--run-id", "x")
 
 
-def _start(results: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start a run of the slow backend under the id `x`."""
-    given = ("--backends", "tests.faulty:Slow", "--results", results, "--run-id", "x")
+def _start(
+    results: Path, *arguments: object, backend: str = "tests.faulty:Slow"
+) -> subprocess.Popen[str]:
+    """Start a run of a slow backend under the id `x`."""
+    given = ("--backends", backend, "--results", results, "--run-id", "x")
     return subprocess.Popen(
         command("run", *TINY, *given, *arguments),
         cwd=ROOT,

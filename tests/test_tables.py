@@ -172,7 +172,8 @@ def test_with_many_comparisons_the_corrected_p_value_decides() -> None:
     rows = table[table["metric"] == "train_s"]
     assert (rows["p"] < 0.06).all()
     assert (rows["p_holm"] >= rows["p"]).all()
-    assert rows["p_holm"].min() == pytest.approx(6 * rows["p"].min())
+    # Seven arms are 21 pairs, and the smallest p-value is among those shown.
+    assert rows["p_holm"].min() == pytest.approx(min(1, 21 * rows["p"].min()))
     assert rows["words"].str.startswith("no difference shown").all()
 
 

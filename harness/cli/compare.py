@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import FORMAT, RESULTS, parse_margin
+from harness.cli.options import FORMAT, RESULTS, quantity
 from harness.cli.output import errors, width
+from harness.errors import InvalidInput
+from harness.quantities import fraction
 
 
 @click.command()
@@ -68,8 +70,8 @@ def compare(
     """
     with errors():
         margins = (
-            parse_margin("--margin", margin),
-            parse_margin("--accuracy-margin", accuracy_margin),
+            _margin("--margin", margin),
+            _margin("--accuracy-margin", accuracy_margin),
         )
         from harness.compare import Margins, compare_runs
         from harness.render import render_changes
@@ -83,3 +85,11 @@ def compare(
     click.echo(render_changes(comparison.changes, kind, width(), title), nl=False)
     for note in comparison.notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _margin(option: str, text: str) -> float:
+    """Return a share above 0, at most 1. Raises `InvalidInput`."""
+    share = quantity(fraction, option, text)
+    if not 0 < share <= 1:
+        raise InvalidInput(f"`{option} {text}`: a margin is above 0 and at most 100%.")
+    return share

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.errors import InvalidInput
+from harness.quantities import fraction, seconds
 
 if TYPE_CHECKING:
     from harness.experiment import Settings, Site
@@ -128,45 +128,23 @@ def build_settings(options: Mapping[str, Any]) -> Settings:
     devices = options["devices"]
     share, time = options.get("precision"), options.get("budget")
     return Settings(
-        precision=None if share is None else parse_share("--precision", share),
-        budget_s=None if time is None else parse_duration("--budget", time),
+        precision=None if share is None else quantity(fraction, "--precision", share),
+        budget_s=None if time is None else quantity(seconds, "--budget", time),
         backends=split(options["backends"]),
         devices=devices if devices == "auto" else split(devices),
         **{name: options[name] for name in names if name in options},
     )
 
 
-def parse_share(option: str, text: str) -> float:
-    """Return a share given as `2%` or `0.02`. Raises `InvalidInput`."""
-    number, percent, rest = text.strip().partition("%")
+def quantity(parse: Callable[[str], float], option: str, text: str) -> float:
+    """Return a share or a duration given to an option. Raises `InvalidInput`.
+
+    `parse` is of `harness.quantities`.
+    """
     try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if rest or not math.isfinite(value):
-        raise InvalidInput(f"`{option} {text}`: write a share, such as 2% or 0.02.")
-    return value / 100 if percent else value
-
-
-def parse_margin(option: str, text: str) -> float:
-    """Return a share above 0, at most 1. Raises `InvalidInput`."""
-    share = parse_share(option, text)
-    if not 0 < share <= 1:
-        raise InvalidInput(f"`{option} {text}`: a margin is above 0 and at most 100%.")
-    return share
-
-
-def parse_duration(option: str, text: str) -> float:
-    """Return a duration given as `90s`, `10m` or `1h`, in seconds. Raises `InvalidInput`."""
-    seconds = {"s": 1, "m": 60, "h": 3600}
-    text = text.strip()
-    try:
-        value = float(text[:-1]) * seconds[text[-1:]]
-    except (ValueError, KeyError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise InvalidInput(f"`{option} {text}`: write a time with its unit, such as 90s, 10m, 1h.")
-    return value
+        return parse(text)
+    except ValueError as error:
+        raise InvalidInput(f"`{option} {text}`: {error}.") from None
 
 
 def split(text: str) -> tuple[str, ...]:

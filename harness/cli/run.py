@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="Run until every time ratio is known to within this: 2% or 0.02.",
 )
 @click.option(
-    "--budget", metavar="TIME", help="With --precision: no longer than this: 90s, 10m, 1h."
+    "--budget", metavar="TIME", help="With --precision: no longer than this: 90s, 10m, 1h30m."
 )
 @click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
 @click.option(
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     metavar="N",
     default=0,
     show_default=True,
-    help="Measure a trial that was disturbed again, up to N times.",
+    help="Measure a trial again whose processor was taken away, up to N times.",
 )
 @SITE
 @RESULTS
