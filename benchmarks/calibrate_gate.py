@@ -208,7 +208,7 @@ def coverage(gates: Sequence[dict[str, Any]]) -> str:
             continue
         truth = 0.0 if gate["kind"] == "identical" else float(gate["kind"][:-1]) / 100
         for f in gate["findings"]:
-            if f["metric"] == "train time":
+            if f["metric"] == "train time" and f["low"] is not None:
                 hits, of = hits + (f["low"] <= truth <= f["high"]), of + 1
     return proportion(hits, of)
 
@@ -244,7 +244,7 @@ def simulate(slowdown: float, noise: Callable[[], float], backends: int = 2) -> 
         contest = Contest(arm, settings, backends, memoryless=0.0)
         truth = np.log1p(slowdown) if number == 0 else 0.0
         while contest.open:
-            contest.add(Duel(truth + noise(), 200, done, done, finished=True), before=done.step_mse)
+            contest.add(Duel(truth + noise(), done, done, finished=True), before=done.step_mse)
         outcomes |= {finding.outcome for finding in contest.findings()}
         pairs = max(pairs, contest.pairs)
     for outcome in ("regression", "inconclusive"):

@@ -9,7 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from harness.errors import InvalidInput
 from harness.plan import Device
@@ -33,7 +40,7 @@ class BaselineArm(BaseModel):
     """Median seconds per epoch."""
     step_mse: tuple[tuple[float, ...], ...]
     """The error on the held-out paths at t = 1..T, at the end of the task."""
-    epochs_per_turn: tuple[int, int]
+    epochs_per_turn: tuple[PositiveInt, PositiveInt]
     """Of the yardstick and of the backend: what a call costs is spread over so many epochs."""
 
     @model_validator(mode="after")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import compileall
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,10 +42,11 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
     """
     root = Path(_git("rev-parse", "--show-toplevel"))
     commit = _commit(reference)
-    same = not _git("diff", "--name-only", commit) and "??" not in _git("status", "--porcelain")
+    untracked = "??" in _git("status", "--porcelain", "--untracked-files=normal")
+    same = not untracked and not _git("diff", "--name-only", commit)
     with tempfile.TemporaryDirectory(prefix="harness-reference-") as folder:
         # Resolved as Python resolves the paths of what it imports.
-        path = Path(folder).resolve() / root.name
+        path = Path(folder).resolve() / "tree" / root.name
         _extract(commit, root, path)
         working = _with_roots(Tree.here(), root, modules)
         yield Checkout(
@@ -66,12 +65,9 @@ def _extract(commit: str, root: Path, to: Path) -> None:
 
     Through an index of its own, so that nothing in the repository changes and no hook runs.
     """
-    index = str(to.with_name("index"))
+    index = str(to.parent.with_name("index"))
     _git("read-tree", commit, index=index)
     _git("-C", str(root), "checkout-index", "--all", f"--prefix={to}/", index=index)
-    if not sys.dont_write_bytecode:
-        # The working tree's modules have been compiled already.
-        compileall.compile_dir(to, quiet=2)
 
 
 def describe_working_tree() -> str:

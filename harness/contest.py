@@ -129,14 +129,15 @@ class Contest:
         ]
 
     def _accuracy(self) -> list[Finding]:
+        if not self.pairs:
+            return [self._finding("accuracy", "inconclusive", "")]
         if self.identical:
+            others = f", and over {min(self._epochs)} of {self.pairs - 1} more" * (self.pairs > 1)
             reason = (
-                f"Losses and errors are identical to the bit over {max(self._epochs, default=0)} "
-                f"epochs from one seed and {min(self._epochs, default=0)} from {self.pairs - 1} "
-                "others."
+                f"Losses and errors are identical to the bit over {max(self._epochs)} epochs of "
+                f"one seed{others}."
             )
-            outcome: Outcome = "pass" if self.pairs else "inconclusive"
-            return [self._finding("accuracy", outcome, reason)]
+            return [self._finding("accuracy", "pass", reason)]
         before_ST = np.array([before for before, _ in self._step_mse])
         after_ST = np.array([after for _, after in self._step_mse])
         if len(before_ST) < 2:

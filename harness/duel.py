@@ -86,7 +86,6 @@ class Duel:
     log_ratio: float
     """Of the second side's time per epoch over the first's: the mean over turns, the extremes
     left out."""
-    turns: int
     first: Outcome
     second: Outcome
     finished: bool
@@ -138,7 +137,6 @@ def fight(
         ratios = [log(b / a) for a, b in zip(both[0].seconds, both[1].seconds, strict=True)]
         return Duel(
             log_ratio=float(trim_mean(ratios, _TRIM)),
-            turns=len(ratios),
             first=both[0].outcome(),
             second=both[1].outcome(),
             finished=finish,
@@ -214,6 +212,8 @@ class _Contestant(Worker):
     def ready(self) -> None:
         """Wait until it can train."""
         self._about = self._next("ready")
+        if "task" not in self._about:
+            self._fail("it is from before the gate")
 
     def train(self, epochs: int) -> dict[str, Any]:
         """Let it train; return what that took, and its losses."""

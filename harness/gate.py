@@ -40,13 +40,13 @@ from harness.yardstick import yardsticks
 Say: TypeAlias = Callable[[str], None]
 
 _BASELINE_PAIRS = 12
-# The budget is for measuring; this is for a backend that hangs before.
-_PARITY_S = 120.0
+# Whoever hangs, hangs the gate no longer than it may last, or this if that is longer.
+_SHORTEST_TIMEOUT_S = 120.0
 # What a task does not ask for and a version of the code may choose.
 _HOW_TO_TRAIN = ("learning_rate", "optimiser", "curve_points")
 # Loaded by the harness itself, and of no effect on how long an epoch takes.
 _NOT_TIMED = re.compile("harness|pydantic|annotated.types|typing")
-# More would run at the same time as the gate, as a rule.
+# In cores: from there on, somebody else is at work on the core of the duels, more often than not.
 _QUIET_LOAD = 0.5
 
 
@@ -92,20 +92,23 @@ def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) ->
     if task is not None and task != earlier.task:
         raise InvalidInput(f"`{path}` is a baseline of another task; write one of this task.")
     gate = _Gate(earlier.task, settings, say)
-    moved = differences(earlier.fingerprint, _machine(gate.arms()))
+    moved = differences(earlier.fingerprint, _machine())
     if moved:
         gate.settings = _for_another_machine(settings)
         gate.note(
             f"The baseline is from another machine ({'; '.join(moved)}): a slowdown of up to "
-            f"{settings.max_slowdown_across:.0%} against `{earlier.yardstick}` is allowed."
+            f"{100 * settings.max_slowdown_across:g} % against `{earlier.yardstick}` is allowed."
         )
     else:
         gate.note(
             "The baseline is from another session: how its ratios shift from one session to the "
             "next is not in the intervals. To be sure of a small change, use `--against`."
         )
-    arms = gate.certified_arms()
     known = {Arm(backend=arm.backend, device=arm.device): arm for arm in earlier.arms}
+    missing = [f"`{arm}`" for arm in gate.arms() if arm not in known]
+    if missing and settings.devices != "auto":
+        raise InvalidInput(f"the baseline `{path}` does not hold {', '.join(missing)}.")
+    arms = gate.certified_arms()
     missing = [f"`{arm}`" for arm in arms if arm not in known]
     if missing:
         raise InvalidInput(f"the baseline `{path}` does not hold {', '.join(missing)}.")
@@ -147,6 +150,8 @@ def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> 
             sides = gate.against_yardstick(settings.yardstick, arm, seed)
             duels[arm].append(gate.duel(arm, sides))
         say(f"{seed + 1} of {_BASELINE_PAIRS} pairs")
+    for note in gate.notes:
+        say(f"note: {note}")
     first = next(iter(duels.values()))[0].first
     Baseline(
         created_utc=timestamp(),
@@ -154,7 +159,7 @@ def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> 
         task=gate.task,
         yardstick=settings.yardstick,
         yardstick_version=_yardstick_version(settings.yardstick, first),
-        fingerprint=_machine(list(duels)),
+        fingerprint=_machine(),
         arms=tuple(
             BaselineArm(
                 backend=arm.backend,
@@ -183,16 +188,20 @@ class _Gate:
         """Arms that are not available here, where nobody asked for them by name."""
         self.sizes: dict[Arm, tuple[int, int]] = {}
         """The epochs per turn of either side."""
-        self._notes: list[str] = []
+        self.notes: list[str] = []
         self._started = now()
         self._rng = random.Random()
         load = machine.load()
         if load is not None and load > _QUIET_LOAD * len(machine.usable_cores()):
             self.note(f"The machine was busy when the gate began (load {load:.1f}).")
 
+    @property
+    def _timeout_s(self) -> float:
+        return max(self.settings.budget_s, _SHORTEST_TIMEOUT_S)
+
     def note(self, *notes: str) -> None:
         """Tell the reader something."""
-        self._notes += [note for note in notes if note not in self._notes]
+        self.notes += [note for note in notes if note not in self.notes]
 
     def find(self, arm: Arm, metric: str, reason: str) -> None:
         """Find that an arm does not work any more."""
@@ -210,7 +219,7 @@ class _Gate:
         settings = Settings(
             backends=self.settings.backends,
             devices=self.settings.devices,
-            timeout_s=max(self.settings.budget_s, _PARITY_S),
+            timeout_s=self._timeout_s,
         )
         certificates = {
             Arm.model_validate(c.model_dump(include={"backend", "device"})): c
@@ -220,8 +229,7 @@ class _Gate:
         self.note(*(f"Left out, because it is not available here: {a}." for a in self.left_out))
         for arm, certificate in certificates.items():
             if not certificate.passed:
-                reason = f"It does not compute what the reference does: {certificate.reason}."
-                self.find(arm, "parity", reason)
+                self.find(arm, "parity", certificate.reason.rstrip(".") + ".")
         return [arm for arm, certificate in certificates.items() if certificate.passed]
 
     def contest(self, arm: Arm, earlier: Array | None = None) -> Contest:
@@ -238,8 +246,7 @@ class _Gate:
             threads=1,
             exclusive=True,
             seed=seed,
-            # Whoever hangs, hangs the gate no longer than it may last.
-            timeout_s=self.settings.budget_s,
+            timeout_s=self._timeout_s,
         )
 
     def against_yardstick(self, name: str, arm: Arm, seed: int) -> tuple[Side, Side]:
@@ -279,15 +286,17 @@ class _Gate:
         `before` returns the error per time step of the earlier version.
         """
         of_arm = {contest.arm: contest for contest in contests}
-        slowest_s = 0.0
+        lasted_s = dict.fromkeys(of_arm, 0.0)
         while undecided := [arm for arm, contest in of_arm.items() if contest.open]:
             for arm in self.shuffled(undecided):
                 contest, begun = of_arm[arm], now()
-                if begun - self._started + slowest_s > self.settings.budget_s:
+                if begun - self._started + lasted_s[arm] > self.settings.budget_s:
                     self.note(f"The budget of {self.settings.budget_s:g} s is spent.")
                     return
                 self._fight(contest, sides, before)
-                slowest_s = max(slowest_s, now() - begun)
+                # The first duel trains to the end, the others only where numbers differ.
+                whole = contest.pairs == 1 and contest.identical
+                lasted_s[arm] = 0.0 if whole else now() - begun
                 self.say(contest.progress())
 
     def _fight(
@@ -303,10 +312,13 @@ class _Gate:
             duel = self.duel(arm, both, finish=not seed or not contest.identical)
             contest.add(duel, before(arm, seed, duel))
         except SideFailed as error:
-            # What befalls both sides befell one of them first, by chance.
-            blameless = error.second and not self.trains(both[0])
-            reason = f"{error} So does {both[0].name}." if blameless else f"{error}"
-            contest.fail(reason, regression=error.second and not blameless)
+            reason = f"{error}"
+            if error.second and not self.trains(both[0]):
+                # What befalls both sides befell one of them first, by chance.
+                reason += f" {both[0].name} cannot train, either."
+            elif error.second and self.trains(both[1]):
+                reason += " Alone, it trains to the end."
+            contest.fail(reason, regression=error.second and reason == f"{error}")
 
     def verdict(self, compared: str, contests: Sequence[Contest]) -> Verdict:
         """Return all that was found."""
@@ -314,7 +326,7 @@ class _Gate:
         return Verdict(
             compared=compared,
             findings=(*self.findings, *found),
-            notes=tuple(self._notes),
+            notes=tuple(self.notes),
             seconds=now() - self._started,
         )
 
@@ -349,7 +361,8 @@ def _check_sources(arm: Arm, duel: Duel, versions: Checkout) -> list[str]:
     """Refuse a duel of the working tree with itself; note what is the same code on both sides."""
 
     def is_ours(file: str) -> bool:
-        path = Path(file)
+        # Some modules have made-up names for files; those are nowhere.
+        path = Path(file).resolve() if Path(file).is_absolute() else Path()
         inside = path.is_relative_to(versions.root)
         return inside and not path.is_relative_to(versions.reference_root)
 
@@ -391,8 +404,8 @@ def _yardstick_version(name: str, outcome: Outcome) -> dict[str, str]:
     return {"code": hashlib.sha256(code).hexdigest()[:12], **packages}
 
 
-def _machine(arms: Sequence[Arm]) -> dict[str, str]:
-    gpu = machine.describe_gpu() if any(arm.device == "gpu" for arm in arms) else {}
+def _machine() -> dict[str, str]:
+    gpu = machine.describe_gpu() if machine.has_gpu() else {}
     return fingerprint(machine.describe() | gpu, threads=1)
 
 

@@ -212,9 +212,9 @@ class Worker:
     ) -> None:
         tree = tree or Tree.here()
         fields = job.model_dump(mode="json")
-        # What was asked for: another version of the code may lack a field, and its defaults are its
-        # own.
-        fields["task"] = job.task.model_dump(mode="json", exclude_unset=True)
+        if isinstance(job, TurnsJob):
+            # Another version of the code may lack a field, and has the right to its own defaults.
+            fields["task"] = job.task.model_dump(mode="json", exclude_unset=True)
         request = json.dumps({"job": fields, "cores": cores})
         reader, writer = os.pipe()
         self._deadline = None if job.timeout_s is None else now() + job.timeout_s

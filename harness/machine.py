@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+import sysconfig
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -198,9 +199,19 @@ def _thread_pools() -> dict[str, str]:
 
 
 def installed(path: str) -> bool:
-    """Say whether a file or folder belongs to the installation of Python that runs."""
-    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix}
-    return any(Path(path).is_relative_to(prefix) for prefix in prefixes)
+    """Say whether a file or folder belongs to the installation of Python that runs.
+
+    Not everything below its prefix does: that may be /usr, and a project in /usr/src.
+    """
+    places = Path(path).parts
+    standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    return (
+        "site-packages" in places
+        or "dist-packages" in places
+        or any(Path(path).is_relative_to(place) for place in standard)
+        # The standard library as an archive.
+        or Path(path).suffix == ".zip"
+    )
 
 
 def loaded_versions() -> dict[str, str]:

@@ -35,6 +35,10 @@ def check(name: str) -> None:
         found = importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         found = False
+    except Exception as error:  # To find a module in a package imports the package.
+        raise InvalidInput(
+            f"backend `{name}` cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     if not found:
         raise InvalidInput(f"backend `{name}`: there is no module `{module}` on the import path.")
 

@@ -5,7 +5,7 @@ sides of a duel may be different versions of this code. The first message is ("r
 sources, versions}): the task with all its defaults, the files of all modules that are not
 installed ones, and the versions of the packages loaded. Then a line of text is a command:
 
-    N          train N epochs; answered by ("turn", {wall_s, cpu_s, ..., losses})
+    N          train N epochs; answered by ("turn", {wall_s, losses})
     restart    start anew from the initial parameters; answered by ("restarted", null)
     evaluate   predict the held-out paths; answered by ("evaluated", {step_mse})
 """
@@ -41,7 +41,8 @@ def serve(job: TurnsJob, commands: IO[str], emit: Emit) -> None:
                 emit("evaluated", {"step_mse": training.step_mse().tolist()})
             case epochs:
                 losses_E, chunk = training.chunk(int(epochs))
-                emit("turn", chunk.model_dump() | {"losses": losses_E.astype(float).tolist()})
+                losses = losses_E.astype(float).tolist()
+                emit("turn", {"wall_s": chunk.wall_s, "losses": losses})
 
 
 def _sources() -> dict[str, str]:

@@ -33,7 +33,7 @@ def duel(
             versions={},
         )
 
-    return Duel(log_ratio, 200, side(before), side(after), finished=True)
+    return Duel(log_ratio, side(before), side(after), finished=True)
 
 
 def contest(memoryless: float = 0.0, **changes: object) -> Contest:

@@ -128,20 +128,23 @@ def test_a_slowdown_in_the_working_tree_is_found(project: Project) -> None:
 
 def test_a_gate_that_is_interrupted_leaves_nothing_behind(project: Project) -> None:
     command = [sys.executable, "-m", "harness", "gate", "--against", "HEAD", *TINY]
+    (project.path / "mine.py").rename(project.path / "unmistakable.py")
+    project.commit("renamed")
+    arguments = ["--backends", "unmistakable:Mine", "--devices", "cpu", "--max-slowdown", "0.1%"]
     with subprocess.Popen(
-        [*command, "--backends", "mine:Mine", "--devices", "cpu", "--max-slowdown", "0.1%"],
+        [*command, *arguments],
         cwd=project.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as running:
         assert running.stderr is not None
-        while "pairs" not in running.stderr.readline():
+        while "1 pair" not in running.stderr.readline():
             pass
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=30)
     assert running.returncode == 130
-    left = subprocess.run(["pgrep", "-f", "mine:Mine"], capture_output=True, text=True)
+    left = subprocess.run(["pgrep", "-f", "unmistakable:Mine"], capture_output=True, text=True)
     assert left.stdout == ""
 
 
@@ -285,6 +288,7 @@ def test_a_budget_that_is_spent_is_no_verdict(project: Project) -> None:
     code, found = project.verdict("--against", "HEAD", "--budget", "1ms")
     assert code == 3
     assert {finding["outcome"] for finding in found.values()} == {"inconclusive"}
+    assert {finding["reason"] for finding in found.values()} == {""}
 
 
 @pytest.fixture
@@ -340,6 +344,16 @@ def test_a_reference_that_is_none(project: Project, reference: str, sentence: st
     assert sentence in done.stderr
 
 
+def test_a_backend_that_cannot_be_imported(project: Project) -> None:
+    (project.path / "package").mkdir()
+    project.write("package/__init__.py", "1 / 0")
+    project.write("package/module.py", BACKEND)
+    done = project.gate("--against", "HEAD", "--backends", "package.module:Mine", *TINY)
+    assert done.returncode == 2
+    assert "ZeroDivisionError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_outside_a_repository(project: Project) -> None:
     shutil.rmtree(project.path / ".git")
     done = project.gate("--against", "main", *TINY)
@@ -391,7 +405,7 @@ def test_a_baseline_from_another_machine_allows_more(with_baseline: Project) -> 
     done = with_baseline.gate("--baseline", moved, "--budget", "1ms")
     assert done.returncode == 3
     assert "cpu: Z80 there" in done.stdout
-    assert "10%" in done.stdout
+    assert "10 % against" in done.stdout
     assert "ms an epoch" not in done.stdout
 
 
@@ -403,6 +417,7 @@ def test_a_baseline_from_another_machine_allows_more(with_baseline: Project) -> 
         ({"task": {"rho": 7}}, "`rho` = 7"),
         ({"arms": None}, "cannot be read as a baseline"),
         ({"task": {"n_steps": 6}}, "not those of its task's time steps"),
+        ({"arms": [{"epochs_per_turn": [0, 0]}]}, "cannot be read as a baseline"),
         ({"yardstick_version": {"code": "other"}}, "is not what it was"),
     ],
 )

@@ -74,6 +74,15 @@ _OF_MEASURING = {
 }
 
 
+# What has no meaning where nothing is decided.
+_OF_DECIDING = {
+    "max_slowdown": "--max-slowdown",
+    "max_accuracy_loss": "--max-accuracy-loss",
+    "false_alarms": "--false-alarms",
+    "budget_s": "--budget",
+}
+
+
 @click.command(
     epilog="\b\nExit codes: 0 pass, 1 regression, 2 bad usage or input, 3 inconclusive.\n"
     "Defaults of the limits: [tool.harness.gate] in pyproject.toml; see docs/gate.md."
@@ -154,6 +163,7 @@ def _mode(options: Mapping[str, Any]) -> str:
         useless = [flag for name, flag in _OF_MEASURING.items() if options[name]]
     elif mode == "write_baseline":
         useless = [f"--{name}" for name in _OUTPUTS if options[f"{name}_file"]]
+        useless += [flag for name, flag in _OF_DECIDING.items() if options[name]]
     if useless:
         raise InvalidInput(*(f"`{flag}` means nothing with `{_MODES[mode]}`." for flag in useless))
     return mode
