@@ -30,6 +30,7 @@ LAYERS = [
     {"dispatch", "progress", "render"},
     {"experiment", "compare", "gate_settings", "gate_report", "baseline"},
     {"contest"},
+    {"tournament"},
     {"gate", "pytest_benchmark"},
     {"api"},
     {"cli.output", "cli.options"},
