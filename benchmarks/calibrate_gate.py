@@ -263,19 +263,54 @@ def _side(step_mse: tuple[float, ...]) -> Outcome:
     )
 
 
-def simulated_table(gates: int) -> Iterator[str]:
+Simulated = dict[tuple[float, float, str], list[tuple[str, int]]]
+"""Outcomes and pairs of gates by slowdown, standard deviation of a pair and kind of noise."""
+
+
+def simulate_slowdowns(gates: int) -> Simulated:
     rng = np.random.default_rng(2026)
+    return {
+        (slowdown, sd, name): [
+            simulate(slowdown, lambda draw=draw, sd=sd: draw(rng, sd))  # type: ignore[misc]
+            for _ in range(gates if not slowdown else gates // 4)
+        ]
+        for slowdown in (0.0, 0.01, 0.02, 0.03, 0.05)
+        for sd in (0.007, 0.012)
+        for name, draw in NOISE.items()
+    }
+
+
+def simulated_table(simulated: Simulated) -> Iterator[str]:
     yield "| slowdown | noise of a pair | gates | found | inconclusive | pairs, mean |"
     yield "|---|---|---|---|---|---|"
-    for slowdown in (0.0, 0.01, 0.02, 0.03, 0.05):
-        for sd in (0.007, 0.012):
-            for name, draw in NOISE.items():
-                count = gates if not slowdown else gates // 4
-                results = [
-                    simulate(slowdown, lambda draw=draw, sd=sd: draw(rng, sd))  # type: ignore[misc]
-                    for _ in range(count)
-                ]
-                yield f"| {slowdown:.0%} | {sd:.1%}, {name} | {_figures(results)}"
+    for (slowdown, sd, name), results in simulated.items():
+        yield f"| {slowdown:.0%} | {sd:.1%}, {name} | {_figures(results)}"
+
+
+def promises(measured: Sequence[dict[str, Any]], simulated: Simulated) -> Iterator[str]:
+    """Return what the gate promises beside what it did."""
+
+    def real(*kinds: str) -> str:
+        gates = [gate for gate in measured if gate["kind"] in kinds]
+        found = sum(gate["outcome"] == "regression" for gate in gates)
+        return (
+            f"{found} of {len(gates)} real gates, at most {max(g['seconds'] for g in gates):.0f} s"
+        )
+
+    def made_up(slowdown: float) -> list[float]:
+        runs = [results for key, results in simulated.items() if key[0] == slowdown]
+        return [sum(outcome == "regression" for outcome, _ in r) / len(r) for r in runs]
+
+    yield "| promise | real | simulated |"
+    yield "|---|---|---|"
+    alarms = f"at most {max(made_up(0.0)):.2%} of {len(next(iter(simulated.values())))} gates"
+    yield f"| at most 1 % false alarms on identical code | {real('identical')} | {alarms} |"
+    found = f"at least {min(made_up(0.02)):.1%}"
+    yield f"| a slowdown of 2 % is found in 90 %, within 3 minutes | {real('2%')} | {found} |"
+    found = f"at least {min(made_up(0.05)):.1%}"
+    yield f"| one of 5 % always, within a minute | {real('5%')} | {found} |"
+    worse = real("learning rate", "time step", "late learning rate")
+    yield f"| a worse training always | {worse} | |"
 
 
 def simulated_errors(gates: int) -> Iterator[str]:
@@ -310,6 +345,10 @@ Intervals are 95 %, exact (Clopper and Pearson). This page is written by
 
 from the real gates that `python benchmarks/calibrate_gate.py measure docs/calibration.jsonl` ran.
 [gate.md](gate.md) says how the gate decides.
+
+## In short
+
+{promises}
 
 ## Real gates
 
@@ -354,6 +393,7 @@ those of `run --precision` included, and how often corrected comparisons err.
 
 def report(log: Path, gates: int = 4000) -> str:
     measured = read(log)
+    simulated = simulate_slowdowns(gates)
     loads = sorted(gate["load"] for gate in measured)
     return PAGE.format(
         machine=f"{machine.describe()['cpu']}, {len(machine.usable_cores())} cores",
@@ -361,7 +401,8 @@ def report(log: Path, gates: int = 4000) -> str:
         measured="\n".join(measured_table(measured)),
         coverage=coverage(measured),
         by_what="\n".join(by_what(measured)),
-        simulated="\n".join(simulated_table(gates)),
+        promises="\n".join(promises(measured, simulated)),
+        simulated="\n".join(simulated_table(simulated)),
         errors="\n".join(simulated_errors(gates)),
         coverages=subprocess.run(
             [sys.executable, Path(__file__).with_name("coverage.py")],
