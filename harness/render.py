@@ -50,7 +50,8 @@ def render_summary(
     sentences = [] if comparisons is None else _sentences(comparisons)
     if conclusion:
         sentences.append(conclusion)
-    return text + _noise_note(summary) + separator + _list(sentences, kind)
+    paragraphs = [_noise_note(summary), _list(sentences, kind)]
+    return text + separator + "".join(f"{told}\n" for told in paragraphs if told)
 
 
 def render_comparisons(comparisons: pd.DataFrame, kind: str, width: int = 80) -> str:
