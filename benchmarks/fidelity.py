@@ -17,7 +17,7 @@ import numpy as np
 
 from harness import machine, stats
 from harness.jobs import TrialJob
-from harness.launch import execute
+from harness.launch import Place, execute
 from harness.protocol import Array
 from harness.record import Record
 from harness.task import Task
@@ -38,7 +38,7 @@ def harness_chunks(backend: str, seed: int) -> Array:
         block=seed,
         seed=seed,
     )
-    *_, record = execute(job)
+    *_, record = execute(job, Place())
     assert isinstance(record, Record), record
     assert record.status == "ok", record.error
     return np.diff([0.0, *(point.train_s for point in record.points)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ def run(
     *,
     dispatch: str = "ray",
     address: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    wait_s: float = 600.0,
     results: str | Path = "results",
     run_id: str = "",
     reporter: Reporter | None = None,
@@ -24,14 +27,15 @@ def run(
     """Measure a task (the default: preset `corrected`) on several backends and return the results.
 
     `settings` are those of `harness.experiment.Settings`: backends, seeds, devices, threads,
-    packed, timeout_s, retry_noisy, precision (a share: 0.02 is 2 %), budget_s. Everything else is
-    as on the command line: `dispatch` is "ray" or "inline", `address` that of a Ray cluster,
-    `results` the folder that `run_id` is made in.
+    packed, timeout_s, retry_noisy, isolation, max_retries, precision (a share: 0.02 is 2 %),
+    budget_s. Everything else is as on the command line: `dispatch` is "ray" or "inline", `address`
+    that of a Ray cluster, `runtime_env` that of the Ray job, `wait_s` how long work waits for a
+    node that can take it, `results` the folder that `run_id` is made in.
 
     Raises `InvalidInput` or `Unavailable` before anything starts, and `StoreError` if the results
     cannot be written. A trial that fails is a row of `Run.trials` with its status and error.
     """
-    site = Site(dispatch, address, Path(results))
+    site = Site(dispatch, address, Path(results), runtime_env or {}, wait_s)
     return experiment.run(task or Task(), Settings(**settings), site, run_id, reporter)
 
 
@@ -41,11 +45,13 @@ def resume(
     timeout_s: float | None = None,
     dispatch: str = "ray",
     address: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    wait_s: float = 600.0,
     results: str | Path = "results",
     reporter: Reporter | None = None,
 ) -> Run:
     """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
-    site = Site(dispatch, address, Path(results))
+    site = Site(dispatch, address, Path(results), runtime_env or {}, wait_s)
     return experiment.resume(run_id, site, timeout_s=timeout_s, reporter=reporter)
 
 

@@ -179,7 +179,12 @@ def _refuse_times(before: Run, after: Run, across: bool) -> None:
         for run in (before, after)
         if any(record.contended for record in _ok(run))
     ]
-    unlike = [] if across else list(dict.fromkeys(_unlike(before, after)))
+    problems += [
+        f"run `{run.path.name}` was measured on several kinds of nodes: its times are not averaged."
+        for run in (before, after)
+        if any(len(kinds) > 1 for kinds in _kinds(run).values())
+    ]
+    unlike = [] if across or problems else list(dict.fromkeys(_unlike(before, after)))
     if unlike:
         problems.append(
             f"the times of runs `{before.path.name}` (there) and `{after.path.name}` (here) were "

@@ -5,6 +5,7 @@ HarnessError
 │   └── UnknownName       a backend, preset, device or run that does not exist; names the nearest
 ├── Unavailable           a backend, its framework or a device is not there (exit code 2)
 ├── ContractViolation     a backend broke the protocol: a wrong shape or type (the trial fails)
+├── ClusterLost           the head of the Ray cluster went away (exit code 1, results so far kept)
 └── StoreError            the results folder could not be written (exit code 1, results so far kept)
 
 None of them derives from ValueError: pydantic would swallow one raised inside a validator.
@@ -43,6 +44,10 @@ class Unavailable(HarnessError):
 
 class ContractViolation(HarnessError):
     """A backend returned something that the protocol does not allow."""
+
+
+class ClusterLost(HarnessError):
+    """The head of the Ray cluster went away while something was running there."""
 
 
 class StoreError(HarnessError):

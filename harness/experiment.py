@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from harness import machine, precision
+from harness.admission import Admission
 from harness.clock import now, timestamp
 from harness.dispatch import NAMES, Dispatcher, dispatcher
-from harness.errors import InvalidInput, StoreError, Unavailable, UnknownName
-from harness.jobs import Certificate, Event, Job, Refused, TrialJob
+from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
+from harness.jobs import Certificate, Event, Refused, TrialJob
 from harness.plan import Arm, Device, Plan
-from harness.record import Record
+from harness.record import Isolation, Record
 from harness.results import Run
 from harness.selection import DEVICES, Selection, distinct
 from harness.store import Manifest, RunWriter
@@ -68,6 +69,10 @@ class Settings(Selection):
     """Kill a trial that takes longer than this many seconds."""
     retry_noisy: int = Field(0, ge=0)
     """Measure a trial again that was disturbed, up to so many times; see `harness.noise`."""
+    isolation: Isolation = "process"
+    """A process for each trial, or one for all trials of a backend (on a node), one by one."""
+    max_retries: int = Field(2, ge=0)
+    """Repeat a block whose node, or Ray worker, went away, up to so many times."""
     precision: float | None = Field(None, gt=0, le=0.5)
     """To within which share to know every time ratio: 0.02 is +-2 %. Runs as many blocks as that
     takes, the given seeds and at least `harness.precision.PILOT` first."""
@@ -110,6 +115,7 @@ class Settings(Selection):
         """Return the plan of a run; `has_gpu` decides what "auto" means."""
         pilot = 0 if self.precision is None else max(precision.PILOT, len(self.seeds))
         as_they_are = {"threads", "packed", "timeout_s", "retry_noisy", "precision", "budget_s"}
+        as_they_are |= {"isolation", "max_retries"}
         return Plan(
             run=run,
             task=task,
@@ -127,10 +133,21 @@ class Site:
     address: str | None = None
     """Of a Ray cluster to join; without one, a local Ray is started."""
     results: Path = Path("results")
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    """Of the Ray job; Ray says what may be in it."""
+    wait_s: float = 600.0
+    """How long work waits for a node of the cluster that can take it."""
 
     def dispatcher(self) -> Dispatcher:
         """Start, or connect to, what runs the jobs."""
-        return dispatcher(self.dispatch, self.address)
+        return dispatcher(self.dispatch, self.address, self.runtime_env, self.wait_s)
+
+    def check(self) -> None:
+        """Raise `InvalidInput` unless this is somewhere where a run could take place."""
+        if self.dispatch not in NAMES:
+            raise UnknownName("dispatch", self.dispatch, NAMES)
+        if self.dispatch == "inline" and (self.address or self.runtime_env):
+            raise InvalidInput("`address` and `runtime_env` are for Ray: they take no `inline`.")
 
 
 def run(
@@ -142,7 +159,7 @@ def run(
     nothing: it becomes a row with its status and error.
     """
     started = now()
-    check_dispatch(site.dispatch)
+    site.check()
     plan = settings.plan(run_id or _readable_id(task), task, has_gpu=False)
     manifest = Manifest(started_utc=timestamp(), plan=plan, environment=machine.describe())
     with RunWriter.create(site.results, manifest) as writer:
@@ -174,7 +191,7 @@ def resume(
     `expected` holds fields of the `Plan` that the caller believes in. Raises `InvalidInput` if the
     plan of the run differs from them: one run never mixes two tasks or two ways of measuring.
     """
-    check_dispatch(site.dispatch)
+    site.check()
     with RunWriter.resume(site.results, run_id) as writer:
         plan = writer.manifest.plan
         problems = [
@@ -206,27 +223,18 @@ def resume(
 
 def certify(task: Task, settings: Settings, site: Site) -> list[Certificate]:
     """Hold backends against the reference, and nothing else. Raises as `run` does."""
-    check_dispatch(site.dispatch)
+    site.check()
     with closing(site.dispatcher()) as nodes:
         plan = settings.plan("parity", task, has_gpu=nodes.has_gpu())
-        certificates, refusals = _outcomes(nodes.run([[plan.parity_job(arm)] for arm in plan.arms]))
-    _refuse(r for r in refusals if settings.devices != "auto" or r.job.device == "cpu")
-    return certificates
+        events = list(nodes.certify([plan.parity_job(arm) for arm in plan.arms]))
+    refusals = [event for event in events if isinstance(event, Refused)]
+    _refuse(r.message for r in refusals if settings.devices != "auto" or r.job.device == "cpu")
+    return [event for event in events if isinstance(event, Certificate)]
 
 
-def _outcomes(events: Iterator[Event]) -> tuple[list[Certificate], list[Refused]]:
-    """Sort the outcomes of parity jobs."""
-    outcomes = list(events)
-    return (
-        [event for event in outcomes if isinstance(event, Certificate)],
-        [event for event in outcomes if isinstance(event, Refused)],
-    )
-
-
-def _refuse(refusals: Iterable[Refused]) -> None:
-    messages = [refusal.message for refusal in refusals]
-    if messages:
-        raise Unavailable("\n".join(messages))
+def _refuse(messages: Iterable[str]) -> None:
+    if said := list(dict.fromkeys(messages)):
+        raise Unavailable("\n".join(said))
 
 
 class _Session:
@@ -240,20 +248,22 @@ class _Session:
         self._nodes = nodes
         self._reporter = reporter
         self._started = started
+        self._admission = Admission(())
 
     def carry_out(self, optional: Sequence[Device] = ()) -> None:
         """Certify the backends, run the trials, and write the tables, however it ends."""
         missing = set(self._run().missing)
         arms = self._certify(missing, optional)
+        self._admit(arms)
         plan = self._writer.manifest.plan
         blocks = self._blocks(arms)
         self._reporter.begin(sum(map(len, blocks)), len(plan.arms) * len(plan.seeds))
         try:
             if plan.precision is None:
-                self._measure([[job] for b in blocks for job in b] if plan.packed else blocks)
+                self._measure(blocks)
             else:
                 self._measure_precisely(arms)
-        except (KeyboardInterrupt, StoreError, Unavailable) as error:
+        except (KeyboardInterrupt, StoreError, ClusterLost, Unavailable) as error:
             run = self._run()
             # A run that was refused before any trial finished is not kept.
             if run.records or not isinstance(error, Unavailable):
@@ -267,22 +277,35 @@ class _Session:
             finish(self._writer)
 
     def _blocks(self, arms: set[Arm]) -> list[list[TrialJob]]:
-        """Return what is missing of each block of the plan, as far as these arms go."""
-        missing = set(self._run().missing)
-        blocks = (
-            [
-                job
-                for job in block
-                if job.trial in missing and Arm(backend=job.backend, device=job.device) in arms
-            ]
-            for block in self._writer.manifest.plan.blocks()
-        )
-        return [block for block in blocks if block]
+        """Return what is to be run of each block of the plan, as far as these arms go.
 
-    def _measure(self, batches: Sequence[Sequence[TrialJob]]) -> None:
-        for event in self._events(batches):
+        That is the part on each device in which a trial is missing, and if trials are timed all of
+        it: what is compared is measured on one node, one after the other.
+        """
+        run = self._run()
+        missing = set(run.missing)
+        last = {record.trial: record.attempt for record in run.attempts}
+        plan, blocks = run.manifest.plan, []
+        for device in plan.devices:
+            for block in plan.blocks():
+                part = [
+                    job.model_copy(update={"attempt": last.get(job.trial, 0) + 1})
+                    for job in block
+                    if job.device == device and Arm(backend=job.backend, device=device) in arms
+                ]
+                absent = [job for job in part if job.trial in missing]
+                if absent:
+                    blocks.append(absent if plan.packed else part)
+        return sorted(blocks, key=lambda block: block[0].block)
+
+    def _measure(self, blocks: Sequence[Sequence[TrialJob]]) -> None:
+        plan = self._writer.manifest.plan
+        batches = [[job] for b in blocks for job in b] if plan.packed else blocks
+        for event in self._events(self._nodes.run(batches, self._admission, plan.max_retries)):
             if isinstance(event, Refused):
-                _refuse([event])
+                _refuse([event.message])
+            elif isinstance(event, Certificate):  # Of a node that has joined.
+                self._record_parity([event])
 
     def _measure_precisely(self, arms: set[Arm]) -> None:
         """Run the pilot, settle how many blocks it takes, and run those; or what the budget allows.
@@ -344,20 +367,43 @@ class _Session:
             # As long as it is not settled how many blocks there are, more may come for every arm.
             if not plan.settled or any(plan.trial_name(arm, s) in missing for s in plan.seeds)
         ]
-        jobs = [[plan.parity_job(arm)] for arm in needed]
-        certificates, refusals = _outcomes(self._events(jobs))
-        for refusal in [r for r in refusals if r.job.device in optional]:
-            self._reporter.note(f"left out: {refusal.message}")
-            plan = plan.without(Arm(backend=refusal.job.backend, device=refusal.job.device))
-            refusals.remove(refusal)
-        _refuse(refusals)
-        earlier = {(c.backend, c.device): c for c in self._writer.manifest.parity}
-        latest = earlier | {(c.backend, c.device): c for c in certificates}
-        self._writer.update(plan=plan, parity=tuple(latest.values()))
+        self._admission = Admission(tuple(plan.parity_job(arm) for arm in needed))
+        refused: dict[Arm, list[Refused]] = {}
+        for event in self._events(self._nodes.certify(self._admission.jobs)):
+            if isinstance(event, Certificate | Refused):
+                self._admission.add(event)
+            if isinstance(event, Refused):
+                arm = Arm(backend=event.job.backend, device=event.job.device)
+                refused.setdefault(arm, []).append(event)
+        certificates = self._admission.certificates()
+        # Refused on some nodes only, it is left to the others.
+        for arm in {Arm(backend=c.backend, device=c.device) for c in certificates}:
+            refused.pop(arm, None)
+        for arm in [arm for arm in refused if arm.device in optional]:
+            for message in dict.fromkeys(refusal.message for refusal in refused.pop(arm)):
+                self._reporter.note(f"left out: {message}")
+            plan = plan.without(arm)
+        _refuse(refusal.message for refusals in refused.values() for refusal in refusals)
+        self._writer.update(plan=plan)
+        self._record_parity(certificates)
         return {Arm(backend=c.backend, device=c.device) for c in certificates if c.passed}
 
-    def _events(self, batches: Sequence[Sequence[Job]]) -> Iterator[Event]:
-        with closing(self._nodes.run(batches)) as events:
+    def _admit(self, arms: set[Arm]) -> None:
+        """Say which nodes are left out. Raises `Unavailable` if none is left for a device."""
+        reasons = self._admission.settle()
+        for reason in reasons:
+            self._reporter.note(reason)
+        for device in {arm.device for arm in arms}:
+            if not any(self._admission.allows(node, device) for node in self._admission.outcomes):
+                raise Unavailable(f"no node can run every backend on the {device} alike.")
+
+    def _record_parity(self, certificates: Iterable[Certificate]) -> None:
+        known = (*self._writer.manifest.parity, *certificates)
+        latest = {(c.backend, c.device, c.node): c for c in known}
+        self._writer.update(parity=tuple(latest.values()))
+
+    def _events(self, source: Generator[Event, None, None]) -> Iterator[Event]:
+        with closing(source) as events:
             for event in events:
                 if isinstance(event, Record):
                     self._writer.add(event)
@@ -378,12 +424,6 @@ def finish(writer: RunWriter) -> None:
         complete = run.manifest.plan.settled and not run.missing
         if complete and not run.manifest.finished_utc:
             writer.update(finished_utc=timestamp())
-
-
-def check_dispatch(name: str) -> None:
-    """Raise `InvalidInput` unless `name` is one of the dispatchers."""
-    if name not in NAMES:
-        raise UnknownName("dispatch", name, NAMES)
 
 
 def _readable_id(task: Task) -> str:

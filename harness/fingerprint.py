@@ -7,7 +7,7 @@ for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.machine import THREAD_VARIABLES
 
@@ -51,3 +51,28 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
         for name in dict.fromkeys([*there, *here])
         if there.get(name) != here.get(name)
     ]
+
+
+def name_kinds(kinds: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return a name for each of several fingerprints: what most people mean by a kind of machine.
+
+    Those that this does not tell apart are named by the other things in which they differ, too.
+    """
+    names = [_short_name(kind) for kind in kinds]
+    for name in {name for name in names if names.count(name) > 1}:
+        alike = [number for number, other in enumerate(names) if other == name]
+        unlike = [
+            field
+            for field in dict.fromkeys(field for number in alike for field in kinds[number])
+            if len({kinds[number].get(field) for number in alike}) > 1
+        ]
+        for number in alike:
+            told = (f"{field} {kinds[number].get(field, 'none')}" for field in unlike)
+            names[number] = ", ".join([name, *told])
+    return names
+
+
+def _short_name(kind: Mapping[str, str]) -> str:
+    cores = f"{kind['cores']} cores" if "cores" in kind else None
+    parts = (kind.get("cpu"), cores, kind.get("gpu"))
+    return ", ".join(part for part in parts if part) or "unknown"

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.record import Point, Record
+from harness.record import Isolation, Point, Record
 from harness.task import Task
 
 
@@ -44,8 +44,11 @@ class TrialJob(_Job):
     trial: str
     block: int
     seed: int
+    attempt: int = 1
+    """The number of its next attempt: those before were lost with their node, or the driver."""
     retry_noisy: int = 0
     """How often it is measured again, at most, if it was disturbed."""
+    isolation: Isolation = "process"
 
     @property
     def label(self) -> str:
@@ -102,6 +105,8 @@ class Certificate(BaseModel):
     device: str
     node: str
     checks: tuple[Check, ...] = ()
+    versions: dict[str, str] = {}
+    """Of the packages that were loaded for it, the harness included."""
     error: str | None = None
     """Why the comparison could not be finished, if it could not."""
 
@@ -135,6 +140,13 @@ class Refused(BaseModel):
 
     job: Job
     message: str
+    node: str = ""
 
 
-Event: TypeAlias = Started | Progress | Record | Certificate | Refused
+class Notice(BaseModel):
+    """Something about the nodes that a person should know."""
+
+    message: str
+
+
+Event: TypeAlias = Started | Progress | Record | Certificate | Refused | Notice

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -54,16 +54,32 @@ class Tree:
         return cls(Path.cwd(), tuple(p for p in sys.path if p and not machine.installed(p)))
 
 
-def execute(job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-    """Run a job in a fresh process; yield `Started`, any `Progress`, and its outcome last.
+@dataclass
+class Place:
+    """Where jobs are run: a node, and the processes kept there for trials that share one."""
+
+    node: str = field(default_factory=machine.node_name)
+    """Its name in the tables."""
+    idle: dict[tuple[object, ...], Worker] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """End the processes that wait for a trial."""
+        for worker in self.idle.values():
+            worker.close()
+        self.idle.clear()
+
+
+def execute(job: Job, place: Place, stop: threading.Event | None = None) -> Iterator[Event]:
+    """Run a job in a process; yield `Started`, any `Progress`, and its outcome last.
 
     The outcome is a `Record`, a `Certificate` or `Refused`. There is none if `stop` is set in the
     meantime. A trial whose processor was taken away is repeated at once, as often as its job
     says; each attempt yields the same again. Closing the iterator kills the process.
     """
-    for attempt in itertools.count(1):
+    first = job.attempt if isinstance(job, TrialJob) else 1
+    for attempt in itertools.count(first):
         again = False
-        with closing(_attempt(job, attempt, stop)) as events:
+        with closing(_attempt(job, attempt, place, stop)) as events:
             for event in events:
                 yield event
                 again = another_follows(job, event)
@@ -73,41 +89,61 @@ def execute(job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
 
 def another_follows(job: Job, event: Event) -> bool:
     """Whether an event is the outcome of an attempt after which the job is tried again."""
-    return (
-        isinstance(job, TrialJob) and isinstance(event, Record) and repeats(event, job.retry_noisy)
-    )
+    if not isinstance(job, TrialJob) or not isinstance(event, Record):
+        return False
+    return repeats(event, job.attempt - 1 + job.retry_noisy)
 
 
-def _attempt(job: Job, attempt: int, stop: threading.Event | None) -> Generator[Event, None, None]:
+def _attempt(
+    job: Job, attempt: int, place: Place, stop: threading.Event | None
+) -> Generator[Event, None, None]:
     yield Started(job=job, attempt=attempt)
     available = machine.usable_cores()
     if job.threads > len(available):
         yield Refused(
             job=job,
-            message=f"`threads` = {job.threads}: node {machine.node_name()} has "
+            node=place.node,
+            message=f"`threads` = {job.threads}: node {place.node} has "
             f"{len(available)} cores to run on.",
         )
         return
     pinned = job.exclusive and hasattr(os, "sched_setaffinity")
     cores = available[-job.threads :] if pinned else None
 
-    account, started = _Account(job, cores, attempt=attempt), now()
-    with Worker(job, cores) as worker:
+    account, started = _Account(job, cores, attempt, place.node), now()
+    with ExitStack() as cleanup:
+        worker = _worker(job, cores, place)
+        cleanup.push(worker)
         for kind, value in worker.messages(stop):
             account.add(kind, value)
             if kind == "point" and isinstance(job, TrialJob):
                 yield Progress(job=job, point=account.points[-1])
+        if worker.serves and account.done and account.fields.get("status") != "failed":
+            place.idle[_sharing(job, cores)] = worker
+            cleanup.pop_all()
     account.wall_s = now() - started
     if stop is None or not stop.is_set():
         yield account.outcome()
 
 
+def _worker(job: Job, cores: tuple[int, ...] | None, place: Place) -> Worker:
+    """Return the process for a job: one that waits for a trial of its kind, or a fresh one."""
+    if isinstance(job, TrialJob):
+        waiting = place.idle.pop(_sharing(job, cores), None)
+        if waiting is not None and waiting.take(job):
+            return waiting
+    return Worker(job, cores)
+
+
+def _sharing(job: Job, cores: tuple[int, ...] | None) -> tuple[object, ...]:
+    """Return what is settled when a process starts: trials alike in it can share one."""
+    return (job.backend, job.device, _visible_gpu(job), job.threads, cores)
+
+
 def lost(job: Job, attempt: int, node: str, reason: str, points: list[Point]) -> Event:
     """Return the outcome of a job whose node was lost, with what it had reported until then."""
-    account = _Account(
-        job, cores=None, attempt=attempt, node=node, phase="training", points=list(points)
-    )
-    account.add("failed", (reason, ""))
+    account = _Account(job, None, attempt, node, phase="training", points=list(points))
+    account.fail("lost", reason, "")
     return account.outcome()
 
 
@@ -118,7 +154,7 @@ class _Account:
     job: Job
     cores: tuple[int, ...] | None
     attempt: int
-    node: str = field(default_factory=machine.node_name)
+    node: str
     started_utc: str = field(default_factory=timestamp)
     wall_s: float = 0.0
     phase: str = "starting"
@@ -148,15 +184,16 @@ class _Account:
                 self.done = True
             case "failed":
                 error, details = value
-                self._fail("failed", error, details)
+                self.fail("failed", error, details)
             case "timeout":
-                self._fail("timeout", f"still running after {self.job.timeout_s:g} s", value)
+                self.fail("timeout", f"still running after {self.job.timeout_s:g} s", value)
             case "exit":
                 how, output = value
                 if not self.done:
-                    self._fail("failed", how, output)
+                    self.fail("failed", how, output)
 
-    def _fail(self, status: str, error: str, details: str) -> None:
+    def fail(self, status: str, error: str, details: str) -> None:
+        """Take down what went wrong, and when."""
         after = f" after epoch {self.points[-1].epoch}" if self.points else ""
         self.fields |= {
             "status": status,
@@ -169,16 +206,17 @@ class _Account:
         job = self.job
         if not isinstance(job, TrialJob):
             if self.refused:
-                return Refused(job=job, message=self.refused)
+                return Refused(job=job, message=self.refused, node=self.node)
             return Certificate(
                 backend=job.backend,
                 device=job.device,
                 node=self.node,
                 checks=tuple(self.checks),
+                versions=self.fields.get("versions", {}),
                 error=self.fields.get("error"),
             )
         if self.refused:
-            self._fail("failed", self.refused, "")
+            self.fail("failed", self.refused, "")
         return Record(
             run=job.run,
             trial=job.trial,
@@ -194,6 +232,7 @@ class _Account:
             cores=self.cores,
             contended=not job.exclusive,
             attempt=self.attempt,
+            isolation=job.isolation,
             chunks=tuple(self.chunks),
             points=tuple(self.points),
             **self.fields,
@@ -201,7 +240,10 @@ class _Account:
 
 
 class Worker:
-    """The process of a job, in a session of its own; what is left of it is killed in the end."""
+    """The process of a job, in a session of its own; what is left of it is killed in the end.
+
+    One that `serves` can be given another trial after the first.
+    """
 
     def __init__(
         self,
@@ -217,7 +259,8 @@ class Worker:
             fields["task"] = job.task.model_dump(mode="json", exclude_unset=True)
         request = json.dumps({"job": fields, "cores": cores})
         reader, writer = os.pipe()
-        self._deadline = None if job.timeout_s is None else now() + job.timeout_s
+        self.serves = isinstance(job, TrialJob) and job.isolation == "backend"
+        self._set_deadline(job)
         self._events = os.fdopen(reader, "rb", buffering=0)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
         try:
@@ -238,6 +281,10 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the process and what it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -245,10 +292,24 @@ class Worker:
         self._events.close()
         self._output.close()
 
+    def take(self, job: TrialJob) -> bool:
+        """Give the process another trial; return whether it was there to take it."""
+        if self._process.poll() is not None:
+            return False
+        self._output.seek(0)
+        self._output.truncate()
+        self._set_deadline(job)
+        self.say(json.dumps(job.model_dump(mode="json")))
+        return True
+
+    def _set_deadline(self, job: Job | TurnsJob) -> None:
+        self._deadline = None if job.timeout_s is None else now() + job.timeout_s
+
     def messages(self, stop: threading.Event | None = None) -> Iterator[tuple[str, Any]]:
         """Yield what the process says, then ("exit", (returncode, output)).
 
         If its time is up, ("timeout", output) comes last; if `stop` is set, nothing more comes.
+        Of a process that serves, ("done", None) comes last: it waits for the next trial.
         """
         buffer = b""
         while stop is None or not stop.is_set():
@@ -270,6 +331,8 @@ class Worker:
             for line in lines:
                 kind, value = json.loads(line)
                 yield kind, value
+                if kind == "done" and self.serves:
+                    return
         else:
             return
         try:
@@ -310,12 +373,18 @@ def _describe_exit(returncode: int | None) -> str:
     return f"the process ended by itself with exit code {returncode}"
 
 
+def _visible_gpu(job: Job | TurnsJob) -> str:
+    """Return the one GPU that the process of a job sees, the first of those given to us."""
+    if job.device != "gpu":
+        return ""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+
 def _environment(job: Job | TurnsJob, tree: Tree) -> dict[str, str]:
     """Return the environment of the process: set before any framework is loaded."""
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     return os.environ | {
         **dict.fromkeys(machine.THREAD_VARIABLES, str(job.threads)),
-        "CUDA_VISIBLE_DEVICES": gpu if job.device == "gpu" else "",
+        "CUDA_VISIBLE_DEVICES": _visible_gpu(job),
         # Full float32 products and repeatable sums in every CUDA library.
         "NVIDIA_TF32_OVERRIDE": "0",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",

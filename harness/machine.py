@@ -18,6 +18,8 @@ from typing import NamedTuple
 # Settings that change the speed or the precision of a framework, recorded with every trial.
 _RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32")
 
+_PACKAGES = ("harness", "ray", "torch", "jax", "jaxlib", "flax", "optax", "numpy")
+
 # How OpenMP, the BLAS libraries and XLA are told their number of threads; the harness sets them.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -61,6 +63,12 @@ def peak_rss_mb() -> float:
                 return int(line.split()[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def reset_peak_rss() -> None:
+    """Forget the peak so far, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 class Counters(NamedTuple):
@@ -222,6 +230,15 @@ def loaded_versions() -> dict[str, str]:
             versions[name] = metadata.version(name)
         except (metadata.PackageNotFoundError, ValueError):
             continue  # of the standard library, or named unlike its distribution
+    return versions
+
+
+def installed_versions() -> dict[str, str]:
+    """Return `version:PACKAGE` of what can be imported here, as far as it matters to a run."""
+    versions = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[f"version:{name}"] = metadata.version(name)
     return versions
 
 

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from harness.jobs import ParityJob, TrialJob
+from harness.record import Isolation
 from harness.task import Task
 
 Device: TypeAlias = Literal["cpu", "gpu"]
@@ -43,6 +44,9 @@ class Plan(BaseModel):
     packed: bool = False
     timeout_s: float | None = None
     retry_noisy: int = 0
+    isolation: Isolation = "process"
+    max_retries: int = 2
+    """How often a block is repeated whose node, or Ray worker, went away."""
     precision: float | None = None
     """To within which share every time ratio is to be known; None: the seeds are as given."""
     budget_s: float | None = None
@@ -107,4 +111,5 @@ class Plan(BaseModel):
             exclusive=not self.packed,
             timeout_s=self.timeout_s,
             retry_noisy=self.retry_noisy,
+            isolation=self.isolation,
         )

@@ -31,21 +31,24 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
     """Return how many blocks the plan takes, judged by the trials of its pilot.
 
     It is never less than there are already. Backends that share fewer than two blocks with the
-    fastest have no say: nothing is known of their scatter.
+    fastest have no say: nothing is known of their scatter. Each kind of node is judged by itself.
     """
     from harness.metrics import METRICS
     from harness.stats import stein_size
-    from harness.summary import by_speed, pair
+    from harness.summary import KIND, by_speed, pair
 
     assert plan.precision is not None
-    fastest, *others = by_speed(trials) or [("", "")]
-    samples = [pair(trials, arm, fastest, METRICS["train_s"]).differences for arm in others]
-    more = [
-        stein_size(sample, math.log1p(plan.precision)) - len(sample)
-        for sample in samples
-        if len(sample) > 1
-    ]
-    return len(plan.seeds) + max(more, default=0)
+    more = [0]
+    for _, there in trials.groupby(KIND):
+        fastest, *others = by_speed(there) or [("", "")]
+        for arm in others:
+            sample = pair(there, arm, fastest, METRICS["train_s"]).differences
+            if len(sample) > 1:
+                lacking = stein_size(sample, math.log1p(plan.precision)) - len(sample)
+                # Of further blocks, each kind of node is taken to get the share it had so far.
+                share = there["block"].nunique() / trials["block"].nunique()
+                more.append(math.ceil(lacking / share))
+    return len(plan.seeds) + max(more)
 
 
 def conclusion(plan: Plan, comparisons: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from harness import jobs
-from harness.jobs import Certificate, Event, Job, Started, TrialJob
+from harness.jobs import Certificate, Event, Job, Notice, Refused, Started, TrialJob
 from harness.noise import noise
 from harness.record import Record
 
@@ -25,6 +25,7 @@ class Lines:
         self._console = console
         self._number = 0
         self._total = 0
+        self._ended: set[str] = set()
 
     def begin(self, trials: int, total: int) -> None:
         """Say how much there is to do."""
@@ -48,9 +49,15 @@ class Lines:
                     )
             case Certificate():
                 self._say(describe_certificate(event))
+            case Record(status="lost"):
+                self._say(describe_record(event))
             case Record():
-                self._number += event.attempt == 1
+                # A trial that is repeated was counted when it first ended.
+                self._number += event.trial not in self._ended
+                self._ended.add(event.trial)
                 self._say(f"[{self._number}/{self._total}] {describe_record(event)}")
+            case Notice():
+                self._say(event.message)
 
     def note(self, message: str) -> None:
         """Print a message."""
@@ -103,8 +110,10 @@ class Bars(Lines):
             case jobs.Progress(job=job, point=point):
                 news = f"loss {point.train_loss:.3g}  mse {point.eval_mse:.3g}"
                 self._bars.update(self._running[job], completed=point.epoch, news=news)
-            case Certificate() | Record():
+            case Certificate() | Record() | Refused():
                 self._finish(event)
+                super().event(event)
+            case Notice():
                 super().event(event)
 
     def __enter__(self) -> Bars:
@@ -114,15 +123,19 @@ class Bars(Lines):
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def _finish(self, outcome: Certificate | Record) -> None:
+    def _finish(self, outcome: Certificate | Record | Refused) -> None:
         ended = [job for job in self._running if _belongs(job, outcome)]
         for job in ended:
             self._bars.remove_task(self._running.pop(job))
-        if isinstance(outcome, Record) and outcome.attempt == 1 and self._all is not None:
+        if not isinstance(outcome, Record) or outcome.status == "lost" or self._all is None:
+            return
+        if outcome.trial not in self._ended:
             self._bars.advance(self._all)
 
 
-def _belongs(job: Job, outcome: Certificate | Record) -> bool:
+def _belongs(job: Job, outcome: Certificate | Record | Refused) -> bool:
+    if isinstance(outcome, Refused):
+        return job == outcome.job
     if isinstance(job, TrialJob):
         return isinstance(outcome, Record) and job.trial == outcome.trial
     return (job.backend, job.device) == (outcome.backend, outcome.device)
@@ -130,7 +143,7 @@ def _belongs(job: Job, outcome: Certificate | Record) -> bool:
 
 def describe_certificate(certificate: Certificate) -> str:
     """Say in a line whether a backend passed parity, and what is wrong if it did not."""
-    arm = f"parity: {certificate.backend} on {certificate.device}"
+    arm = f"parity: {certificate.backend} on {certificate.device} ({certificate.node})"
     if not certificate.passed:
         return f"{arm} FAILED: {certificate.reason}"
     worst = {

@@ -11,11 +11,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from harness.task import Task
 
-# 2 added `chunks` and `attempt`; what 1 holds can be read.
-SchemaVersion: TypeAlias = Literal[1, 2]
-SCHEMA_VERSION: SchemaVersion = 2
+# 2 added `chunks` and `attempt`, 3 the status `lost` and `isolation`; what they hold can be read.
+SchemaVersion: TypeAlias = Literal[1, 2, 3]
+SCHEMA_VERSION: SchemaVersion = 3
 
-Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout"]
+Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
+"""`lost`: the node or the Ray worker went away, which says nothing about the trial."""
+Isolation: TypeAlias = Literal["process", "backend"]
+"""A trial has a process of its own, or shares one with others of its backend, one by one."""
 
 # JSON has no NaN: a value that is not finite is stored as null and read back as NaN.
 Real: TypeAlias = Annotated[float, BeforeValidator(lambda v: float("nan") if v is None else v)]
@@ -78,7 +81,10 @@ class Record(BaseModel):
     contended: bool
     """Other trials may have run beside it."""
     attempt: int = 1
-    """Counts the measurements of the same trial, which is repeated if it was noisy."""
+    """Counts the measurements of the same trial, which is repeated if it was noisy or lost."""
+    isolation: Isolation = "process"
+    trials_before: int = 0
+    """How many trials the same process had run before; see `isolation`."""
 
     status: Status
     error: str | None = None

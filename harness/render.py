@@ -39,9 +39,10 @@ def render_summary(
     """
     if kind in {"csv", "json"}:
         return render(summary, kind)
+    kinds = _letters(summary)
     tables = [
-        ("Accuracy, mean over seeds", _columns(summary, _ACCURACY)),
-        ("Time, median over seeds", _columns(summary, _TIME)),
+        ("Accuracy, mean over seeds", _columns(summary, _by_kind(_ACCURACY, kinds))),
+        ("Time, median over seeds", _columns(summary, _by_kind(_TIME, kinds))),
     ]
     separator = "\n" if kind == "markdown" else ""
     text = separator.join(render(table, kind, width, title) for title, table in tables)
@@ -50,7 +51,8 @@ def render_summary(
     sentences = [] if comparisons is None else _sentences(comparisons)
     if conclusion:
         sentences.append(conclusion)
-    paragraphs = [_noise_note(summary), _list(sentences, kind)]
+    legend = [f"nodes {letter}: {name}" for name, letter in kinds.items()]
+    paragraphs = [_list(legend, kind), _noise_note(summary), _list(sentences, kind)]
     return text + separator + "".join(f"{told}\n" for told in paragraphs if told)
 
 
@@ -68,6 +70,22 @@ def render_changes(changes: pd.DataFrame, kind: str, width: int, title: str) -> 
     if kind in {"csv", "json"}:
         return render(changes, kind)
     return render(_columns(changes, _CHANGE), kind, width, title)
+
+
+def _letters(summary: pd.DataFrame) -> dict[str, str]:
+    """Return a letter for each kind of node, if there are several."""
+    kinds = [] if summary.empty else list(dict.fromkeys(summary["node_kind"]))
+    return {kind: _LETTERS[n % 26] * (1 + n // 26) for n, kind in enumerate(kinds) if kinds[1:]}
+
+
+def _by_kind(
+    columns: dict[str, Callable[[Any], str]], kinds: dict[str, str]
+) -> dict[str, Callable[[Any], str]]:
+    """Return the columns with the letter of the kind of node after the device."""
+    if not kinds:
+        return columns
+    first = {name: columns[name] for name in ("backend", "device")}
+    return first | {"nodes": lambda row: kinds[row["node_kind"]]} | columns
 
 
 def _list(sentences: Iterable[str], kind: str) -> str:
@@ -157,7 +175,7 @@ def _to_lag(name: str) -> Callable[[Any], str]:
 def _time_ratio(row: Any) -> str:
     if pd.isna(row["time_ratio"]):
         return "-"
-    if row.name == 0:
+    if row["fastest"]:
         return "fastest"
     ratio, low, high = map(
         show_ratio, (row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"])
@@ -250,8 +268,9 @@ def _draw(frame: pd.DataFrame, widths: dict[str, int]) -> str:
 
 
 _GAP = "  "
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TEXT = (
     *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
     *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
-    *("comparison", "against"),
+    *("comparison", "against", "nodes", "node", "node_kind", "lost", "isolation"),
 )

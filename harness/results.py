@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.record import Record
-from harness.store import Manifest, RunFolder
+from harness.store import Manifest, RunFolder, counting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +23,13 @@ class Run:
         folder = RunFolder(Path(results), run)
         self.path = folder.path
         self.manifest: Manifest = folder.manifest()
-        self.records: list[Record]
-        """Of each trial that has finished; of several attempts, the last."""
+        self.attempts: list[Record]
+        """Of all attempts at every trial, in the order of the plan."""
         self.problems: list[str]
         """A sentence for each file among the records that is not one of this run's."""
-        self.records, self.problems = folder.records()
+        self.attempts, self.problems = folder.attempts()
+        self.records: list[Record] = counting(self.attempts)
+        """Of each trial the attempt that counts: the last one that was not lost."""
 
     def __repr__(self) -> str:
         planned = len(self.manifest.plan.arms) * len(self.manifest.plan.seeds)
@@ -38,7 +40,13 @@ class Run:
         """A row per trial."""
         from harness.tables import trials_table
 
-        return trials_table(self.records)
+        return trials_table(self.records, self.attempts)
+
+    def attempts_table(self) -> pd.DataFrame:
+        """Return the table `trials` with a row for every attempt, those included that were lost."""
+        from harness.tables import trials_table
+
+        return trials_table(self.attempts)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -75,8 +83,8 @@ class Run:
 
     @property
     def missing(self) -> list[str]:
-        """The trials that have no record yet."""
-        done = {record.trial for record in self.records}
+        """The trials that have not ended yet, in whatever way, or were lost with their node."""
+        done = {record.trial for record in self.records if record.status != "lost"}
         jobs = (job for block in self.manifest.plan.blocks() for job in block)
         return [job.trial for job in jobs if job.trial not in done]
 
@@ -84,13 +92,13 @@ class Run:
     def failures(self) -> list[str]:
         """A sentence for each backend that failed parity and each trial that failed."""
         parity = [
-            f"{c.backend} on {c.device} failed parity and was not timed: {c.reason}"
+            f"{c.backend} on {c.device} failed parity on {c.node} and was not timed: {c.reason}"
             for c in self.manifest.parity
             if not c.passed
         ]
         trials = [
             f"{r.trial}: {r.status}: {r.error}"
             for r in self.records
-            if r.status in {"failed", "timeout"}
+            if r.status in {"failed", "timeout", "lost"}
         ]
         return parity + trials

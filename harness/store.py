@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -68,16 +68,15 @@ class RunFolder:
         files = (self.path / "records").glob("*.json")
         return len({_ATTEMPT.sub("", path.stem) for path in files})
 
-    def records(self) -> tuple[list[Record], list[str]]:
-        """Read the records, in the order of the plan, and say which files are none of its.
+    def attempts(self) -> tuple[list[Record], list[str]]:
+        """Read all records, in the order of the plan, and say which files are none of its.
 
-        Of a trial with several attempts, the last one counts. Raises `InvalidInput` at a record of
-        a newer version: what it holds is no mistake.
+        Raises `InvalidInput` at a record of a newer version: what it holds is no mistake.
         """
         plan = self.manifest().plan
         jobs = (job for block in plan.blocks() for job in block)
         order = {job.trial: number for number, job in enumerate(jobs)}
-        records: dict[str, Record] = {}
+        records: list[Record] = []
         problems: list[str] = []
         for path in sorted((self.path / "records").glob("*.json")):
             try:
@@ -89,9 +88,21 @@ class RunFolder:
             belongs = (record.run, record.task) == (plan.run, plan.task) and record.trial in order
             if not belongs or path.stem != _stem(record):
                 problems.append(f"`{path}` is left out: it is no record of run `{plan.run}`.")
-            elif record.trial not in records or record.attempt > records[record.trial].attempt:
-                records[record.trial] = record
-        return sorted(records.values(), key=lambda record: order[record.trial]), problems
+            else:
+                records.append(record)
+        return sorted(records, key=lambda r: (order[r.trial], r.attempt)), problems
+
+
+def counting(attempts: Iterable[Record]) -> list[Record]:
+    """Return of each trial the attempt that counts: the last one that was not lost.
+
+    If all were lost, it is the last of those. `attempts` come in the order in which they were made.
+    """
+    last: dict[str, Record] = {}
+    for record in attempts:
+        if record.status != "lost" or last.get(record.trial, record).status == "lost":
+            last[record.trial] = record
+    return list(last.values())
 
 
 def run_folders(results: Path) -> list[RunFolder]:
@@ -186,7 +197,7 @@ class RunWriter:
 
     def set_aside(self) -> list[str]:
         """Rename each unreadable or foreign record, so that its trial can run; say so for each."""
-        _, problems = self.folder.records()
+        _, problems = self.folder.attempts()
         for problem in problems:
             path = Path(problem.split("`")[1])
             path.rename(path.with_suffix(".unreadable"))

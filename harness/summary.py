@@ -21,6 +21,7 @@ ArmKey: TypeAlias = tuple[str, str]
 """A backend and a device."""
 
 ARM = ["backend", "device"]
+KIND = "node_kind"
 SIGNIFICANT = 0.05
 # Accuracies nearer than this are called the same: sums in another order shift them a little, and
 # always the same way, which with enough seeds would be a difference that is shown.
@@ -45,6 +46,7 @@ COMPARISONS = {
     "device": "string",
     "against_backend": "string",
     "against_device": "string",
+    "node_kind": "string",
     "kind": "string",
     "value": "float64",
     "low": "float64",
@@ -58,23 +60,24 @@ COMPARISONS = {
 
 
 def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
-    """Return a row per backend and device, the fastest first.
+    """Return a row per backend and device on each kind of node, the fastest first.
 
+    Nothing is averaged over nodes of unlike kinds (see `harness.fingerprint`).
     Only trials with status "ok" count; `seeds` says how many those are, of how many `trials`.
     `final_mse`, `r2` and `lag_skill` are means over seeds with their standard deviation `_sd`;
     `final_mse_geo` is the geometric mean. `final_mse_low` to `final_mse_high` is the 95 % interval
     of the geometric mean, `lag_skill_low` to `lag_skill_high` that of the mean. Times, rates and
     the way to the lag are medians over the seeds that have them, `lag_seeds` of which got there.
-    `time_ratio` is the training time over that of the fastest, `time_ratio_low` to
+    `time_ratio` is the training time over that of the fastest there, `time_ratio_low` to
     `time_ratio_high` its 95 % interval: see `compare_arms`, also for `pilot`. Missing is what
     needs two seeds where there is one, and ratios of contended times. `noisy` counts the trials
     among `seeds` that were disturbed (see `harness.noise`).
     """
     ok = trials[trials["status"] == "ok"]
     rows = []
-    for arm, group in trials.groupby(ARM, sort=False):
-        mine = of_arm(ok, arm)
-        row: dict[str, Any] = dict(zip(ARM, arm, strict=True))
+    for (*arm, kind), group in trials.groupby([*ARM, KIND], sort=False):
+        mine = of_arm(ok[ok[KIND] == kind], arm)
+        row: dict[str, Any] = dict(zip(ARM, arm, strict=True)) | {KIND: kind}
         row |= {"seeds": len(mine), "trials": len(group)}
         for name in _SPREAD:
             row[name], row[f"{name}_sd"] = mine[name].mean(), mine[name].std()
@@ -87,12 +90,16 @@ def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     summary = pd.DataFrame(rows).sort_values(
-        "epochs_per_s", ascending=False, ignore_index=True, kind="stable"
+        [KIND, "epochs_per_s"], ascending=[True, False], ignore_index=True, kind="stable"
     )
-    arms: list[ArmKey] = [
-        (str(backend), str(device)) for backend, device in summary[ARM].to_numpy()
-    ]
-    return summary.join(pd.DataFrame([_time_ratio(ok, arm, arms[0], pilot) for arm in arms]))
+    ratios = []
+    for kind, group in summary.groupby(KIND, sort=False):
+        arms: list[ArmKey] = [(str(b), str(device)) for b, device in group[ARM].to_numpy()]
+        there = ok[ok[KIND] == kind]
+        ratios += [
+            _time_ratio(there, arm, arms[0], pilot) | {"fastest": arm == arms[0]} for arm in arms
+        ]
+    return summary.join(pd.DataFrame(ratios))
 
 
 def of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
@@ -166,6 +173,7 @@ def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
 def compare_arms(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
     """Return a row for each metric and each backend and device, against the fastest.
 
+    Times are compared on each kind of node by itself, named in `node_kind`; all else by seed.
     `value` is the ratio to the fastest one's or, of `lag_skill`, the difference (`kind` says
     which): the mean over the `n` pairs that have it, of the `of` that ended ok. `low` to `high` is
     its own 95 % interval from Student's t (of ratios on the logarithms), `p` its two-sided p-value
@@ -176,30 +184,58 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
     trials ran beside them.
     """
     ok = trials[trials["status"] == "ok"]
-    fastest, *others = by_speed(trials) or [("", "")]
+    kinds = list(dict.fromkeys(ok[KIND]))
     rows: list[dict[str, Any]] = []
     for name in _COMPARED:
-        pairs = {
-            both: pair(ok, *both, METRICS[name]) for both in combinations([*others, fastest], 2)
-        }
-        compared = [(arm, fastest) for arm in others]
-        if not any(pairs[both].of for both in compared) and ok["contended"].any():
-            continue
-        estimates = {both: found.estimate(pilot) for both, found in pairs.items()}
-        p_values = [estimate.p_different() for estimate in estimates.values()]
-        corrected = dict(zip(estimates, stats.holm(p_values), strict=True))
+        metric = METRICS[name]
+        places = {kind: ok[ok[KIND] == kind] for kind in kinds}
+        if metric.kind != "time" and kinds:
+            # The fastest is that of the kind of node with most trials.
+            largest = max(kinds, key=lambda kind: len(places[kind]))
+            places = {largest: ok}
+        found = [
+            comparison
+            for kind, there in places.items()
+            for comparison in _against_fastest(there, metric, kind, pilot)
+        ]
+        p_values = [c.estimate.p_different() for c in found]
+        corrected = stats.holm(p_values)
         rows += [
-            _comparison(*both, pairs[both], estimates[both], corrected[both])
-            for both in compared
+            _comparison(c, p_holm, where=f" on {c.kind}" * (len(places) > 1))
+            for c, p_holm in zip(found, corrected, strict=True)
             # Without a lag term, nobody has a skill or gets there.
-            if estimates[both].n or name == "train_s"
+            if c.stated and (c.estimate.n or name == "train_s")
         ]
     return pd.DataFrame(rows, columns=list(COMPARISONS)).astype(COMPARISONS)
 
 
-def _comparison(
-    arm: ArmKey, against: ArmKey, both: Pairs, estimate: Estimate, p_holm: float
-) -> dict[str, Any]:
+class _Compared(NamedTuple):
+    arm: ArmKey
+    against: ArmKey
+    kind: str
+    both: Pairs
+    estimate: Estimate
+    stated: bool
+    """Whether it is one with the fastest; the others count in the correction only."""
+
+
+def _against_fastest(ok: pd.DataFrame, metric: Metric, kind: str, pilot: int) -> list[_Compared]:
+    """Compare all pairs of arms in a metric, where their trials are comparable."""
+    there = ok[ok[KIND] == kind]
+    arms = by_speed(there) + [arm for arm in by_speed(ok) if arm not in by_speed(there)]
+    fastest, *others = arms or [("", "")]
+    pairs = {both: pair(ok, *both, metric) for both in combinations([*others, fastest], 2)}
+    stated = [(arm, fastest) for arm in others]
+    if not any(pairs[both].of for both in stated) and ok["contended"].any():
+        return []
+    return [
+        _Compared(*both, kind, found, found.estimate(pilot), both in stated)
+        for both, found in pairs.items()
+    ]
+
+
+def _comparison(compared: _Compared, p_holm: float, where: str) -> dict[str, Any]:
+    arm, against, kind, both, estimate, _ = compared
     natural = both.metric.natural
     low, high = estimate.interval()
     one_device = arm[1] == against[1]
@@ -210,6 +246,7 @@ def _comparison(
         "device": arm[1],
         "against_backend": against[0],
         "against_device": against[1],
+        "node_kind": kind if both.metric.kind == "time" else None,
         "kind": "ratio" if both.metric.ratio else "difference",
         "value": natural(estimate.value),
         "low": natural(low),
@@ -218,7 +255,7 @@ def _comparison(
         "of": both.of,
         "p": estimate.p_different(),
         "p_holm": p_holm,
-        "words": _words(mine, other, both, estimate, shown=p_holm < SIGNIFICANT),
+        "words": _words(mine, other, both, estimate, shown=p_holm < SIGNIFICANT) + where,
     }
 
 
@@ -276,13 +313,17 @@ def spread_out(steps: pd.DataFrame, rows: int = 12) -> pd.DataFrame:
     return steps[steps["t"].isin(chosen)]
 
 
-def curves_by_arm(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per evaluation: loss, MSE and training time of each backend, over seeds."""
+def curves_by_arm(curves: pd.DataFrame, one_kind: bool = True) -> pd.DataFrame:
+    """Return a row per evaluation: loss, MSE and training time of each backend, over seeds.
+
+    The time is left out unless all trials ran on `one_kind` of node.
+    """
     parts = [
         _side_by_side(curves, "epoch", "train_loss", " loss"),
         _side_by_side(curves, "epoch", "eval_mse", " mse"),
-        _side_by_side(curves, "epoch", "train_s", " s"),
     ]
+    if one_kind:
+        parts.append(_side_by_side(curves, "epoch", "train_s", " s"))
     joined = pd.concat(parts, axis=1)
     by_arm = sorted(map(str, joined.columns), key=lambda name: name.rpartition(" ")[0])
     return joined[by_arm].reset_index()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.fingerprint import fingerprint, name_kinds
 from harness.noise import lost_share, noise
 from harness.record import Point, Record
 from harness.task import Task
@@ -50,6 +51,9 @@ TRIALS = {
     "noisy": "boolean",
     "noise": "string",
     "attempts": "int64",
+    "node_kind": "string",
+    "lost": "string",
+    "isolation": "string",
 }
 _KEY = {"trial": "string", "backend": "string", "device": "string", "seed": "int64"}
 CURVES = _KEY | {
@@ -76,9 +80,44 @@ CHUNKS = _KEY | {
 }
 
 
-def trials_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Return a row per trial."""
-    return _frame([_trial_row(record) for record in records], TRIALS)
+def trials_table(
+    records: Sequence[Record], attempts: Sequence[Record] | None = None
+) -> pd.DataFrame:
+    """Return a row per record.
+
+    `lost` says which of the other `attempts` at the same trial were lost, and where.
+    """
+    kinds = _node_kinds(records)
+    lost: dict[str, list[str]] = {}
+    for other in attempts or ():
+        if other.status == "lost":
+            lost.setdefault(other.trial, []).append(f"attempt {other.attempt} on {other.node}")
+    rows = [
+        _trial_row(record)
+        | {"node_kind": kinds[_node_key(record)], "lost": "; ".join(lost.get(record.trial, ()))}
+        for record in records
+    ]
+    return _frame(rows, TRIALS)
+
+
+def _node_key(record: Record) -> tuple[str, str, bool]:
+    return record.node, record.device, record.contended
+
+
+def _node_kinds(records: Sequence[Record]) -> dict[tuple[str, str, bool], str]:
+    """Return the name of the kind of each node, as trials on a device find it.
+
+    What was lost or failed early says nothing of its node: others that ran there do.
+    """
+    found: dict[tuple[str, str, bool], dict[str, str]] = {}
+    for record in records:
+        kind = fingerprint(record.environment, record.threads) if record.environment else {}
+        found[_node_key(record)] = kind or found.get(_node_key(record), {})
+    kinds = list({tuple(kind.items()): kind for kind in found.values() if kind}.values())
+    names = dict(zip((tuple(kind.items()) for kind in kinds), name_kinds(kinds), strict=True))
+    # As long as there is only one kind, a node of which nothing is known is taken to be of it.
+    other = next(iter(names.values())) if len(names) == 1 else "unknown"
+    return {node: names.get(tuple(kind.items()), other) for node, kind in found.items()}
 
 
 def curves_table(records: Sequence[Record]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pytest
 from harness import InvalidInput, Run, Task
 from harness.compare import CHANGES, Margins, compare_runs
 from harness.plan import Arm, Plan
-from harness.record import Point
+from harness.record import SCHEMA_VERSION, Point
 from harness.store import Manifest, RunWriter
 from tests.conftest import Cli
 from tests.test_store import record
@@ -199,9 +199,13 @@ def test_the_command_line_refuses_with_a_sentence(cli: Cli, tmp_path: Path) -> N
         write(tmp_path, name, {"x:X": 1.0})
     for path in ("newer/manifest.json", "record/records/seed2-x.X-cpu.json"):
         text = (tmp_path / path).read_text()
-        assert '"schema_version": 2' in text
-        (tmp_path / path).write_text(text.replace('"schema_version": 2', '"schema_version": 3'))
-    newer = "was written by a newer version of the harness (schema 3; this one reads up to 2)"
+        mine, next_one = (f'"schema_version": {SCHEMA_VERSION + n}' for n in (0, 1))
+        assert mine in text
+        (tmp_path / path).write_text(text.replace(mine, next_one))
+    newer = (
+        "was written by a newer version of the harness "
+        f"(schema {SCHEMA_VERSION + 1}; this one reads up to {SCHEMA_VERSION})"
+    )
     for arguments, sentence in (
         (["newer"], newer),
         (["record"], newer),

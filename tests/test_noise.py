@@ -192,16 +192,15 @@ def test_on_ray_an_attempt_whose_worker_is_lost_overwrites_none(tmp_path: Path) 
     assert worker is not None
     worker.kill()
     _, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 1
+    assert driver.returncode == 0, errors
     run = Run("x", tmp_path)
-    assert run.trials["status"].tolist() == ["failed", "ok"]
-    assert run.trials["attempts"].tolist() == [2, 2]
-    assert "its Ray worker was lost" in str(run.records[0].error)
+    # Noisy, lost, noisy again, and then there is no further try.
+    assert [r.status for r in run.attempts] == ["ok", "lost", "ok", "ok", "ok", "ok"]
+    assert run.trials["attempts"].tolist() == [4, 2]
+    assert run.trials["lost"].tolist() == [f"attempt 2 on {run.records[0].node}", ""]
     assert finished
     assert all(path.read_bytes() == content for path, content in finished.items())
-    # The trial of the other seed was measured again, at once, and all its attempts are there.
     assert "seed 1, attempt 2: ok" in _outcomes(errors)[-1]
-    assert len(list(records.glob("*.json"))) == 4
 
 
 def test_only_a_trial_that_ran_to_its_end_is_measured_again(cli: Cli, tmp_path: Path) -> None:

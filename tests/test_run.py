@@ -150,18 +150,35 @@ def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path)
     assert not _processes("harness.worker")
 
 
-def test_a_lost_ray_worker_costs_one_trial(tmp_path: Path) -> None:
-    driver = _start(tmp_path, "--dispatch", "ray", "--seeds", 2)
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: int) -> None:
+    given = ("--dispatch", "ray", "--seeds", 2, "--max-retries", retries)
+    driver = _start(tmp_path, *given, backend="reference,tests.faulty:Slow")
     _wait_for(lambda: _processes("tests.faulty:Slow", "seed0"))
     (process,) = _processes("tests.faulty:Slow", "seed0")
     worker = process.parent()
     assert worker is not None
     worker.kill()
-    driver.communicate(timeout=120)
-    assert driver.returncode == 1
-    trials = Run("x", tmp_path).trials
-    assert trials["status"].tolist() == ["failed", "ok"]
-    assert "its Ray worker was lost" in str(trials.loc[0, "error"])
+    _, errors = driver.communicate(timeout=120)
+    run = Run("x", tmp_path)
+    slow = run.trials[run.trials["backend"] != "reference"]
+    assert len(run.trials) == 4
+    if not retries:
+        assert driver.returncode == 1
+        assert slow["status"].tolist() == ["lost", "ok"]
+        assert "lost with its node or Ray worker" in str(slow["error"].iloc[0])
+        assert run.missing == [slow["trial"].iloc[0]]
+        return
+    assert driver.returncode == 0, errors
+    assert (run.trials["status"] == "ok").all()
+    assert slow["attempts"].tolist() == [2, 1]
+    assert slow["lost"].tolist() == [f"attempt 1 on {slow['node'].iloc[0]}", ""]
+    assert "the whole block is repeated, go 2 of 3" in errors
+    # Pairs stay pairs: what had ended before the loss was measured again, with the other.
+    first = [record for record in run.attempts if record.seed == 0 and record.status == "ok"]
+    assert max(r.started_utc for r in first) > max(
+        r.started_utc for r in run.attempts if r.status == "lost"
+    )
 
 
 @pytest.mark.parametrize("dispatch", ["inline", "ray"])

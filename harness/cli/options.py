@@ -79,6 +79,19 @@ SITE = options(
         help="Ray cluster to join; otherwise a local Ray is started.",
     ),
     click.option(
+        "--runtime-env",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Handed to Ray as the job's runtime environment, from YAML or JSON.",
+    ),
+    click.option(
+        "--wait-nodes",
+        metavar="TIME",
+        default="10m",
+        show_default=True,
+        help="How long to wait for a node of the cluster that can take the work.",
+    ),
+    click.option(
         "--timeout", "timeout_s", type=float, metavar="SECONDS", help="Kill what takes longer."
     ),
 )
@@ -97,7 +110,7 @@ def build_task(options: Mapping[str, Any]) -> Task:
 
     fields: dict[str, Any] = {}
     if options["config"] is not None:
-        fields |= _read_config(options["config"])
+        fields |= _read_mapping("--config", options["config"], "task fields")
     for change in options["changes"]:
         name, equals, value = change.partition("=")
         if not equals:
@@ -107,16 +120,22 @@ def build_task(options: Mapping[str, Any]) -> Task:
     return Task.preset(str(options["preset"] or preset or "corrected"), **fields)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_runtime_env(path: Path) -> dict[str, Any]:
+    """Read the runtime environment of a Ray job; which fields there are, is Ray's to say."""
+    return _read_mapping("--runtime-env", path, "fields of a runtime environment")
+
+
+def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
+    """Read a mapping from YAML, of which JSON is a part. Raises `InvalidInput`."""
     import yaml
 
     try:
         fields = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise InvalidInput(f"`--config {path}` cannot be read: {reason}.") from error
+        raise InvalidInput(f"`{option} {path}` cannot be read: {reason}.") from error
     if not isinstance(fields, dict):
-        raise InvalidInput(f"`--config {path}`: expected a mapping of task fields to values.")
+        raise InvalidInput(f"`{option} {path}`: expected a mapping of {what} to values.")
     return {str(name): value for name, value in fields.items()}
 
 
@@ -124,7 +143,7 @@ def build_settings(options: Mapping[str, Any]) -> Settings:
     """Build how to measure from `--backends`, `--seeds` and the like."""
     from harness.experiment import Settings
 
-    names = ("seeds", "threads", "packed", "timeout_s", "retry_noisy")
+    names = ("seeds", "threads", "packed", "timeout_s", "retry_noisy", "isolation", "max_retries")
     devices = options["devices"]
     share, time = options.get("precision"), options.get("budget")
     return Settings(
@@ -170,4 +189,11 @@ def build_site(options: Mapping[str, Any]) -> Site:
     """Build where to measure and where results go."""
     from harness.experiment import Site
 
-    return Site(options["dispatch"], options["address"], options.get("results", Path("results")))
+    path = options["runtime_env"]
+    return Site(
+        options["dispatch"],
+        options["address"],
+        options.get("results", Path("results")),
+        {} if path is None else read_runtime_env(path),
+        quantity(seconds, "--wait-nodes", options["wait_nodes"]),
+    )

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from harness.errors import HarnessError, InvalidInput, StoreError
+from harness.errors import ClusterLost, HarnessError, InvalidInput, StoreError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -22,7 +22,7 @@ def errors() -> Iterator[None]:
         yield
     except InvalidInput as error:
         stop(BAD_INPUT, *error.problems)
-    except StoreError as error:
+    except (StoreError, ClusterLost) as error:
         stop(FAILED, str(error))
     except HarnessError as error:
         stop(BAD_INPUT, *str(error).splitlines())

@@ -50,6 +50,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Measure a trial again whose processor was taken away, up to N times.",
 )
+@click.option(
+    "--isolation",
+    metavar="process|backend",
+    default="process",
+    show_default=True,
+    help="backend: trials of a backend share a process, one by one; saves its start.",
+)
+@click.option(
+    "--max-retries",
+    type=int,
+    metavar="N",
+    default=2,
+    show_default=True,
+    help="Repeat a block whose node or Ray worker is lost, up to N times.",
+)
 @SITE
 @RESULTS
 @click.option("--run-id", metavar="ID", default="", help="Name of the new run.")
@@ -105,6 +120,7 @@ def _expected(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     if "budget" in given:
         expected["budget_s"] = settings.budget_s
     names = {"backends", "devices", "seeds", "threads", "packed", "retry_noisy", "precision"}
+    names |= {"isolation", "max_retries"}
     for name in given & names:
         if getattr(settings, name) != "auto":
             expected[name] = getattr(settings, name)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.option(
     "--table",
     "name",
-    type=click.Choice(["summary", "comparisons", "steps", "curves", "trials", "chunks"]),
+    type=click.Choice(
+        ["summary", "comparisons", "steps", "curves", "trials", "attempts", "chunks"]
+    ),
     default="summary",
     show_default=True,
 )
@@ -85,11 +87,15 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render_comparisons(run.comparisons(), kind, columns)
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
+    if name == "attempts":
+        title = "Every attempt at every trial, those included that were lost with their node"
+        return render(run.attempts_table(), kind, columns, title)
     if name == "chunks":
         return render(run.chunks, kind, columns, "Timed calls of the training")
     if name == "curves":
         ok = run.trials.loc[run.trials["status"] == "ok", "trial"]
-        curves = curves_by_arm(run.curves[run.curves["trial"].isin(ok)])
+        one_kind = run.trials["node_kind"].nunique() <= 1
+        curves = curves_by_arm(run.curves[run.curves["trial"].isin(ok)], one_kind)
         return render(curves, kind, columns, "Convergence, mean over seeds that ended ok")
     steps = steps_by_arm(run.steps)
     if some:

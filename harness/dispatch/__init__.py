@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Protocol
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
+from harness.admission import Admission
 from harness.errors import UnknownName
-from harness.jobs import Event, Job
+from harness.jobs import Event, ParityJob, TrialJob
 
 NAMES = ("ray", "inline")
 
 
 class Dispatcher(Protocol):
-    """Runs batches of jobs and streams their events back."""
+    """Runs jobs and streams their events back."""
 
     def has_gpu(self) -> bool:
         """Say whether any node has a GPU to offer."""
 
-    def run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
+    def certify(self, jobs: Sequence[ParityJob]) -> Generator[Event, None, None]:
+        """Run each of the jobs on every node that can take it; outcomes say where it ran."""
+
+    def run(
+        self, batches: Iterable[Sequence[TrialJob]], admission: Admission, max_retries: int = 0
+    ) -> Generator[Event, None, None]:
         """Run the jobs; those of a batch in order, one after the other, on one node.
 
-        A node runs nothing beside a batch with an exclusive job. Each job yields `Started`, any
-        `Progress`, and an outcome. Closing the iterator ends what is still running.
+        Only nodes are used that are admitted. A node runs nothing beside a batch with an exclusive
+        job. Each job yields `Started`, any `Progress`, and an outcome. A batch that was lost with
+        its node is repeated whole, `max_retries` times at most. Closing the iterator ends what is
+        still running.
         """
 
     def close(self) -> None:
         """Give back whatever was started."""
 
 
-def dispatcher(name: str, address: str | None = None) -> Dispatcher:
-    """Return the dispatcher `name`; `address` is that of a Ray cluster to join."""
+def dispatcher(
+    name: str, address: str | None, runtime_env: Mapping[str, Any], wait_s: float
+) -> Dispatcher:
+    """Return the dispatcher `name`; the others are for Ray: see `RayDispatcher`."""
     if name == "inline":
         from harness.dispatch.inline import InlineDispatcher
 
@@ -37,5 +47,5 @@ def dispatcher(name: str, address: str | None = None) -> Dispatcher:
     if name == "ray":
         from harness.dispatch.ray_cluster import RayDispatcher
 
-        return RayDispatcher(address)
+        return RayDispatcher(address, runtime_env, wait_s)
     raise UnknownName("dispatch", name, NAMES)

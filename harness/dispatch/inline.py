@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness import machine
-from harness.jobs import Event, Job
-from harness.launch import execute
+from harness.admission import Admission
+from harness.jobs import Event, Job, ParityJob, TrialJob
+from harness.launch import Place, execute
 
 
 class InlineDispatcher:
@@ -19,19 +20,40 @@ class InlineDispatcher:
         """Say whether this machine has a GPU."""
         return machine.has_gpu()
 
-    def run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
+    def certify(self, jobs: Sequence[ParityJob]) -> Generator[Event, None, None]:
+        """Run the parity jobs here."""
+        return self._run([[job] for job in jobs])
+
+    def run(
+        self, batches: Iterable[Sequence[TrialJob]], *_: Admission | int
+    ) -> Generator[Event, None, None]:
+        """Run the trials here; there is no other node to be admitted, or to be lost."""
+        return self._run(list(batches))
+
+    def close(self) -> None:
+        """Nothing is left running."""
+
+    def _run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
         """Run the jobs in threads that do nothing but wait for their processes."""
         events: queue.SimpleQueue[Event | Future[None]] = queue.SimpleQueue()
+        places: queue.SimpleQueue[Place] = queue.SimpleQueue()
         stop = threading.Event()
+        slots = _slots(batches)
+        for _ in range(slots):
+            places.put(Place())
 
         def run_batch(batch: Sequence[Job]) -> None:
-            for job in batch:
-                for event in execute(job, stop):
-                    events.put(event)
-                if stop.is_set():
-                    return
+            place = places.get()
+            try:
+                for job in batch:
+                    for event in execute(job, place, stop):
+                        events.put(event)
+                    if stop.is_set():
+                        return
+            finally:
+                places.put(place)
 
-        with ThreadPoolExecutor(max_workers=_slots(batches)) as pool:
+        with ThreadPoolExecutor(max_workers=slots) as pool:
             try:
                 running = {pool.submit(run_batch, batch) for batch in batches}
                 for future in running:
@@ -46,9 +68,8 @@ class InlineDispatcher:
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
-
-    def close(self) -> None:
-        """Nothing is left running."""
+                for _ in range(slots):
+                    places.get().close()
 
 
 def _slots(batches: Sequence[Sequence[Job]]) -> int:

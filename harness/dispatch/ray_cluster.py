@@ -1,17 +1,22 @@
-"""Runs jobs on the nodes of a Ray cluster; the one module that imports Ray.
+"""Runs jobs on the nodes of a Ray cluster; the module that imports Ray, but for `submission`.
 
 A Ray worker never trains: it starts the same process as the inline dispatcher does and passes its
 events on, so the numbers do not depend on who dispatched.
+
+Which node a batch of jobs goes to is decided here and not by Ray, because Ray has no name for "a
+node and nothing beside it": each batch is a Ray task bound to its node, and claims every core of
+it if its jobs are exclusive. What finds no room waits here, and is shown to Ray's autoscaler as
+placement groups that no node of today can hold.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Any
 
 # An embedded Ray reads these when it starts. No usage statistics are sent; trials run at the same
@@ -21,70 +26,126 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import RayError
+from ray._private.state import available_resources_per_node
+from ray.exceptions import AuthenticationError, RayError, RayTaskError, RuntimeEnvSetupError
+from ray.runtime_env import RuntimeEnv
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness import machine
+from harness.admission import Admission
+from harness.clock import now
 from harness.dispatch.inline import InlineDispatcher
-from harness.errors import Unavailable
-from harness.jobs import Certificate, Event, Job, ParityJob, Progress, Refused, Started
-from harness.launch import another_follows, execute, lost
-from harness.record import Point, Record
+from harness.dispatch.placement import Batch, Board, Need, Node
+from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName
+from harness.jobs import Certificate, Event, Job, Notice, ParityJob, Refused, TrialJob
+from harness.launch import Place, execute, lost
 
 # Events are a few kilobytes and are read at once; Ray's own default takes a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 2**20
+_LOOK_S = 0.2
+"""How long what is known of the nodes is taken to be true."""
+_SAY_S = 10.0
+"""How long work waits for a node before a person is told."""
+_DEMAND = 64
+"""As many waiting batches are shown to the autoscaler; it starts its nodes step by step anyway."""
+
+_HERE = Place()
+"""This process as a Ray worker: what it keeps from one batch to the next."""
 
 
 @ray.remote(num_returns="streaming", max_retries=0)
-def _execute_batch(batch: Sequence[Job]) -> Iterator[Event]:
+def _execute_batch(batch: Sequence[Job], node: str) -> Iterator[Event]:
+    _HERE.node = node
     for job in batch:
-        yield from execute(job)
+        yield from execute(job, _HERE)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _describe() -> dict[str, str]:
+    return machine.describe() | machine.describe_gpu() | machine.installed_versions()
 
 
 class RayDispatcher:
     """Joins the cluster at `address` (or RAY_ADDRESS), or starts a local Ray of its own.
 
     A local Ray takes seconds of all cores to start. This machine is its only node, so parity jobs
-    run here without it, and it starts once they leave a core free. Raises `Unavailable` if there
-    is no cluster at the address.
+    run here without it, and it starts once they leave a core free. `runtime_env` is handed to Ray
+    as it is. On a cluster, work that no node can take waits for `wait_s` for one that can. Raises
+    `Unavailable` if there is no cluster at the address.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        wait_s: float = 0.0,
+    ) -> None:
         address = address or os.environ.get("RAY_ADDRESS")
+        self._runtime_env = dict(runtime_env or {})
+        _check_runtime_env(self._runtime_env)
         # In a notebook, Ray may be running already: it is used and left running.
         self._owned = not ray.is_initialized()
         self._local = self._owned and address is None
+        self._wait_s = 0.0 if self._local else wait_s
         # The processes of a local Ray die with the thread that started them; `close` ends it.
         self._starter = ThreadPoolExecutor(max_workers=1)
         self._started: Future[None] | None = None
         if self._owned and not self._local:
-            _connect(address)
+            _connect(address, self._runtime_env)
+        self._nodes = _Nodes(alone=self._local)
+        self._certified: set[str] = set()
+        """The ids of the nodes that were given parity jobs."""
 
     def has_gpu(self) -> bool:
         """Say whether a node has a GPU."""
-        return machine.has_gpu() if self._local else _has_gpu(_nodes())
+        return machine.has_gpu() if self._local else any(n.gpus for n in self._nodes.look())
 
-    def run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
-        """Run the batches as Ray tasks; an exclusive one claims every core of a node."""
-        if self._local and all(isinstance(job, ParityJob) for batch in batches for job in batch):
-            for event in InlineDispatcher().run(batches):
+    def describe(self) -> dict[str, dict[str, str]]:
+        """Describe every node and what is installed there, by its name; `error` if it cannot be."""
+        tasks = {
+            node.name: _describe.options(scheduling_strategy=_bound_to(node)).remote()
+            for node in self._nodes.look(all_of_them=True)
+        }
+        return {name: _answer(task) for name, task in tasks.items()}
+
+    def certify(self, jobs: Sequence[ParityJob]) -> Generator[Event, None, None]:
+        """Run the parity jobs on every node that can take them, and yield their events.
+
+        A job that no node can take waits for one; it is refused if none comes.
+        """
+        if self._local:
+            for event in InlineDispatcher().certify(jobs):
                 if isinstance(event, Certificate):
                     self._start()
                 yield event
             return
+        nodes = yield from self._await(jobs)
+        board = Board(allows=lambda *_: True)
+        for node in nodes:
+            self._certified.add(node.id)
+            for job in jobs:
+                if Need.of([job]).fits(node):
+                    board.add(Batch((job,), bound=node.id))
+        yield from _Flow(board, self._nodes).events()
+
+    def run(
+        self, batches: Iterable[Sequence[TrialJob]], admission: Admission, max_retries: int = 0
+    ) -> Generator[Event, None, None]:
+        """Run the batches on the nodes that are admitted; one that joins late is certified first.
+
+        A batch whose node or Ray worker is lost is repeated whole, `max_retries` times at most.
+        """
         if self._local:
             self._start().result()
-        waiting = deque(batches)
-        running: dict[Any, _Running] = {}
-        try:
-            while waiting or running:
-                yield from _send(waiting, running)
-                ready, _ = ray.wait(list(running), timeout=1.0) if running else ([], [])
-                for stream in ready:
-                    yield from _receive(stream, running, waiting)
-        finally:
-            for stream in running:
-                ray.cancel(stream, force=True)
+        board = Board(allows=lambda node, batch: _admits(admission, node, batch))
+        for batch in batches:
+            board.add(Batch(tuple(batch)))
+        flow = _Flow(board, self._nodes, max_retries, self._wait_s)
+        if not self._local:
+            flow.newcomers = _Newcomers(board, admission, self._certified)
+            flow.demand = _Demand()
+        yield from flow.events()
 
     def close(self) -> None:
         """Stop the local Ray, or leave the cluster."""
@@ -95,112 +156,368 @@ class RayDispatcher:
         self._starter.shutdown()
 
     def _start(self) -> Future[None]:
-        self._started = self._started or self._starter.submit(_connect, None)
+        self._started = self._started or self._starter.submit(_connect, None, self._runtime_env)
         return self._started
 
+    def _await(self, jobs: Sequence[ParityJob]) -> Generator[Event, None, list[Node]]:
+        """Wait until each job has a node that it fits on; refuse those that never get one."""
+        demand, deadline, said = _Demand(), now() + self._wait_s, False
+        try:
+            while True:
+                nodes = self._nodes.look()
+                lacking = [j for j in jobs if not any(Need.of([j]).fits(n) for n in nodes)]
+                needs = {Need.of([job]): 1 for job in lacking}
+                if not lacking or now() > deadline:
+                    break
+                if not said:
+                    yield Notice(message=_waits_for(needs, self._wait_s))
+                said = True
+                demand.show(needs, nodes)
+                time.sleep(_LOOK_S)
+        finally:
+            demand.withdraw()
+        for job in lacking:
+            yield _refusal(job, Need.of([job]))
+        return nodes
 
-def _connect(address: str | None) -> None:
+
+def _check_runtime_env(runtime_env: Mapping[str, Any]) -> None:
+    known = sorted(RuntimeEnv.known_fields)
+    problems = [UnknownName("field of `runtime_env`", n, known) for n in {*runtime_env} - {*known}]
+    if problems:
+        raise InvalidInput(*(problem.problems[0] for problem in problems))
+    try:
+        RuntimeEnv(**runtime_env)
+    except (TypeError, ValueError, OSError) as error:
+        raise InvalidInput(f"`runtime_env` is not one for Ray: {error}") from error
+
+
+def _connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:
     embedded: dict[str, Any] = {
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
+    where = address or "local"
     try:
         ray.init(
-            address=address or "local",
+            address=where,
+            runtime_env=dict(runtime_env) or None,
             logging_level=logging.ERROR,
             log_to_driver=False,
             **({} if address else embedded),
         )
+    except AuthenticationError as error:
+        raise Unavailable(
+            f"Ray at `{where}` asks for the token of its cluster, and yours is missing or another: "
+            "put that of the head into `~/.ray/auth_token` (mode 0600) or RAY_AUTH_TOKEN."
+        ) from error
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        reason = str(error).partition("\n")[0]
-        raise Unavailable(f"Ray at `{address or 'local'}` cannot be used: {reason}") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise Unavailable(f"Ray at `{where}` cannot be used: {reason}") from error
 
 
-def _nodes() -> list[dict[str, Any]]:
-    """Return the nodes that can run something now."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node for node in nodes if node["Alive"] and node["Resources"].get("CPU")]
+class _Nodes:
+    """The nodes of the cluster, each under a name of its own."""
+
+    def __init__(self, alone: bool) -> None:
+        """`alone`: the Ray is our own, so nobody else takes anything of it."""
+        self._alone = alone
+        self._names: dict[str, str] = {}
+        self._seen: list[Node] = []
+        self._looked = -_LOOK_S
+
+    def look(self, all_of_them: bool = False) -> list[Node]:
+        """Return the nodes that are alive and have cores to run on, or all that are alive.
+
+        Raises `ClusterLost` if the head does not answer.
+        """
+        if all_of_them or now() - self._looked >= _LOOK_S:
+            try:
+                nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+                free = {} if self._alone else available_resources_per_node()  # type: ignore[no-untyped-call]
+            except (RayError, OSError, RuntimeError) as error:
+                raise ClusterLost(
+                    f"the head of the Ray cluster is gone: {_brief(error)}"
+                ) from error
+            alive = [node for node in nodes if node["Alive"]]
+            self._name(alive)
+            self._seen = [self._node(node, free.get(node["NodeID"])) for node in alive]
+            self._looked = now()
+        return [node for node in self._seen if node.cpus or all_of_them]
+
+    def forget(self) -> None:
+        """Look again the next time: something has happened to a node."""
+        self._looked = -_LOOK_S
+
+    def _node(self, node: Mapping[str, Any], free: Mapping[str, float] | None) -> Node:
+        has = node["Resources"]
+        cpus = has.get("CPU", 0.0)
+        taken = 0.0 if free is None else cpus - free.get("CPU", 0.0)
+        name = self._names[node["NodeID"]]
+        return Node(node["NodeID"], name, cpus, int(has.get("GPU", 0)), taken)
+
+    def _name(self, alive: Sequence[Mapping[str, Any]]) -> None:
+        """Name each node as its owner did, or after its host; two of one name are told apart."""
+        ids = {node["NodeID"] for node in alive}
+        self._names = {id_: name for id_, name in self._names.items() if id_ in ids}
+        for node in alive:
+            given = node.get("NodeName") or ""
+            name = node["NodeManagerHostname"] if given in {"", _address(node)} else given
+            taken = self._names.values()
+            self._names.setdefault(
+                node["NodeID"], f"{name}#{node['NodeID'][:6]}" if name in taken else name
+            )
 
 
-def _has_gpu(nodes: Sequence[dict[str, Any]]) -> bool:
-    return any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
+class _Flow:
+    """Sends batches to nodes and yields the events that come back, until all have ended."""
 
+    def __init__(
+        self, board: Board, nodes: _Nodes, max_retries: int = 0, wait_s: float = 0.0
+    ) -> None:
+        self.newcomers: _Newcomers | None = None
+        self.demand: _Demand | None = None
+        self._board = board
+        self._nodes = nodes
+        self._max_retries = max_retries
+        self._running: dict[Any, Batch] = {}
+        self._patience = _Patience(wait_s)
 
-@dataclass
-class _Running:
-    """A batch on its way: the node it was sent to, and the jobs without an outcome yet."""
+    def events(self) -> Generator[Event, None, None]:
+        """Yield the events; closing the iterator ends what is still running."""
+        try:
+            while self._running or self._board.waiting():
+                nodes = self._nodes.look()
+                if self.newcomers:
+                    yield from self.newcomers.receive(nodes)
+                self._send(nodes)
+                if self.demand:
+                    self.demand.show(self._board.waiting(), nodes)
+                yield from self._patience.judge(self._board, nodes, bool(self._running))
+                if not self._running:
+                    time.sleep(_LOOK_S / 4)
+                    continue
+                ready, _ = ray.wait(list(self._running), timeout=_LOOK_S)
+                for stream in ready:
+                    yield from self._receive(stream)
+        finally:
+            if self.demand:
+                self.demand.withdraw()
+            for stream in self._running:
+                # A worker that is stuck does not hear a kind word.
+                with suppress(RayError):
+                    ray.cancel(stream, force=True)
 
-    node: dict[str, Any] | None
-    jobs: deque[Job]
-    attempt: int = 1
-    points: list[Point] = field(default_factory=list)
+    def _send(self, nodes: Sequence[Node]) -> None:
+        for batch, node in self._board.place(nodes):
+            need = batch.need
+            task = _execute_batch.options(
+                num_cpus=node.cpus if need.exclusive else need.threads,
+                num_gpus=need.gpus,
+                scheduling_strategy=_bound_to(node),
+            )
+            self._running[task.remote(list(batch.jobs), node.name)] = batch
 
-
-def _send(waiting: deque[Sequence[Job]], running: dict[Any, _Running]) -> Iterator[Event]:
-    """Send off every waiting batch for which there is room; refuse those that no node can take."""
-    nodes = _nodes()
-    for batch in list(waiting):
-        gpus = int(any(job.device == "gpu" for job in batch))
-        threads = max(job.threads for job in batch)
-        able = [
-            node
-            for node in nodes
-            if node["Resources"].get("GPU", 0) >= gpus and node["Resources"]["CPU"] >= threads
-        ]
-        if not able:
-            wanted = f"the {threads} cores of `threads`" + " and a GPU" * gpus
-            for job in batch:
-                yield Refused(job=job, message=f"{job.label}: no node of the cluster has {wanted}.")
-            waiting.remove(batch)
-            continue
-        if not any(job.exclusive for job in batch):
-            options: dict[str, Any] = {"num_cpus": threads, "num_gpus": gpus}
-            node = None
+    def _receive(self, stream: Any) -> Iterator[Event]:
+        batch = self._running[stream]
+        try:
+            event: Event = ray.get(next(stream))
+        except StopIteration:
+            del self._running[stream]
+            self._board.end(batch)
+        except RayError as error:
+            del self._running[stream]
+            yield from self._lose(batch, self._board.end(batch), error)
         else:
-            busy = {r.node["NodeID"] for r in running.values() if r.node}
-            node = next((node for node in able if node["NodeID"] not in busy), None)
-            if node is None:
-                continue
-            options = {
-                "num_cpus": node["Resources"]["CPU"],
-                "num_gpus": gpus,
-                "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-            }
-        stream = _execute_batch.options(**options).remote(list(batch))
-        running[stream] = _Running(node, deque(batch))
-        waiting.remove(batch)
+            batch.see(event)
+            if self.newcomers is None or not self.newcomers.take(event):
+                yield event
 
-
-def _receive(
-    stream: Any, running: dict[Any, _Running], waiting: deque[Sequence[Job]]
-) -> Iterator[Event]:
-    """Yield the next event of a stream; if its worker is lost, account for the jobs it had."""
-    batch = running[stream]
-    try:
-        event: Event = ray.get(next(stream))
-    except StopIteration:
-        del running[stream]
-        return
-    except RayError as error:
-        del running[stream]
-        node = batch.node["NodeManagerHostname"] if batch.node else "unknown"
-        if not batch.jobs:
+    def _lose(self, batch: Batch, node: Node, error: RayError) -> Iterator[Event]:
+        """Account for a batch that was lost with its node or worker; repeat it if that may be."""
+        self._nodes.forget()
+        if not batch.left:
             return
-        cause = str(error).strip().partition("\n")[0]
-        reason = f"its Ray worker was lost: {type(error).__name__}: {cause}"
-        yield lost(batch.jobs.popleft(), batch.attempt, node, reason, batch.points)
-        if batch.jobs:
-            waiting.appendleft(list(batch.jobs))
-        return
-    if isinstance(event, Started):
-        batch.attempt = event.attempt
-        batch.points.clear()
-    elif isinstance(event, Progress):
-        batch.points.append(event.point)
-    elif isinstance(event, Record | Certificate | Refused):
-        if another_follows(batch.jobs[0], event):
-            batch.attempt += 1
-        else:
-            batch.jobs.popleft()
-        batch.points.clear()
-    yield event
+        job, why = batch.left[0], _brief(error)
+        if not isinstance(job, TrialJob) or isinstance(error, RuntimeEnvSetupError):
+            refused = Refused(
+                job=job, node=node.name, message=f"{job.label}: node {node.name}: {why}"
+            )
+            if self.newcomers is None or not self.newcomers.take(refused):
+                yield refused
+            return
+        last = batch.go > self._max_retries
+        if batch.running or last:
+            attempt = batch.attempts.get(job.trial, job.attempt)
+            yield lost(
+                job, attempt, node.name, f"lost with its node or Ray worker: {why}", batch.points
+            )
+        if not last:
+            self._board.add(batch.again(node.id), first=True)
+            yield Notice(
+                message=f"{node.name} was lost with block {job.block} (seed {job.seed}): the whole "
+                f"block is repeated, go {batch.go + 1} of {self._max_retries + 1}: {why}"
+            )
+        elif rest := batch.rest():
+            self._board.add(rest, first=True)
+
+
+class _Newcomers:
+    """Nodes that join a run: each is held against the reference before it is given a trial."""
+
+    def __init__(self, board: Board, admission: Admission, certified: set[str]) -> None:
+        self._board = board
+        self._admission = admission
+        self._certified = certified
+        self._asked: dict[str, int] = {}
+        """How many outcomes are awaited from a node, by its name."""
+        self._news: list[str] = []
+
+    def receive(self, nodes: Sequence[Node]) -> Iterator[Event]:
+        """Give parity jobs to nodes that have not had any, and say what came of it."""
+        while self._news:
+            yield Notice(message=self._news.pop(0))
+        for node in nodes:
+            jobs = [job for job in self._admission.jobs if Need.of([job]).fits(node)]
+            if node.id in self._certified or not jobs:
+                continue
+            self._certified.add(node.id)
+            self._admission.outcomes.pop(node.name, None)
+            self._asked[node.name] = len(jobs)
+            for job in jobs:
+                self._board.add(Batch((job,), bound=node.id), first=True)
+            yield Notice(message=f"node {node.name} has joined")
+
+    def take(self, event: Event) -> bool:
+        """Take the outcome of a parity job; return whether nobody else needs to see it."""
+        if isinstance(event, Certificate):
+            self._hear(event)
+        elif isinstance(event, Refused) and isinstance(event.job, ParityJob):
+            self._hear(event)
+            return True
+        return False
+
+    def _hear(self, outcome: Certificate | Refused) -> None:
+        self._admission.add(outcome)
+        self._asked[outcome.node] -= 1
+        if not self._asked[outcome.node]:
+            self._news += list(self._admission.left_out([outcome.node]))
+
+
+class _Demand:
+    """Shows waiting work to Ray's autoscaler, as placement groups; they end with this process.
+
+    Each must go to a node that is not there yet: those that are would take it when a batch of ours
+    is to have all of their cores.
+    """
+
+    def __init__(self) -> None:
+        self._groups: list[PlacementGroup] = []
+        self._shown: tuple[dict[Need, int], frozenset[str]] = ({}, frozenset())
+
+    def show(self, waiting: Mapping[Need, int], nodes: Sequence[Node]) -> None:
+        """Show what waits now; changes nothing if it is what was shown before."""
+        wanted = {need: min(count, _DEMAND) for need, count in waiting.items()}
+        there = frozenset(node.id for node in nodes)
+        if (wanted, there) == self._shown:
+            return
+        self.withdraw()
+        self._shown = wanted, there
+        selector = {"ray.io/node-id": f"!in({','.join(sorted(there))})"} if there else {}
+        for need, count in wanted.items():
+            bundle = _bundle(need, nodes)
+            for _ in range(count):
+                self._groups.append(
+                    placement_group(
+                        [bundle], bundle_label_selector=[selector] if selector else None
+                    )
+                )
+
+    def withdraw(self) -> None:
+        """Show nothing any more."""
+        for group in self._groups:
+            with suppress(RayError):
+                remove_placement_group(group)
+        self._groups.clear()
+        self._shown = ({}, frozenset())
+
+
+class _Patience:
+    """Tells a person why work waits, and gives up on what no node can take for too long."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._since: dict[Need, float] = {}
+        self._idle_since = now()
+        self._said = False
+
+    def judge(self, board: Board, nodes: Sequence[Node], working: bool) -> Iterator[Event]:
+        """Yield notices, and refusals of the batches that are given up."""
+        hopeless = board.hopeless(nodes)
+        new = [need for need in hopeless if need not in self._since]
+        self._since = {need: self._since.get(need, now()) for need in hopeless}
+        if new and self._wait_s:
+            yield Notice(message=_waits_for(new, self._wait_s))
+        over = [need for need, since in self._since.items() if now() - since >= self._wait_s]
+        for batch in board.drop(over):
+            for job in batch.jobs:
+                yield _refusal(job, batch.need)
+        if working or hopeless:
+            self._idle_since = now()
+        elif now() - self._idle_since > _SAY_S and not self._said:
+            self._said = True
+            yield Notice(message=_waits_for_others(nodes))
+
+
+def _waits_for(needs: Iterable[Need], wait_s: float) -> str:
+    wanted = " and one with ".join(map(str, needs))
+    return f"no node of the cluster can be used that has {wanted}: waiting {wait_s:g} s for one"
+
+
+def _waits_for_others(nodes: Sequence[Node]) -> str:
+    taken = (f"{n.taken:g} of {n.cpus:g} of {n.name}" for n in nodes if n.taken)
+    return (
+        f"waiting: cores are in use by others ({', '.join(taken)}); a timed trial has a node alone"
+    )
+
+
+def _refusal(job: Job, need: Need) -> Refused:
+    return Refused(job=job, message=f"{job.label}: no node of the cluster has {need}.")
+
+
+def _bundle(need: Need, nodes: Sequence[Node]) -> dict[str, float]:
+    """Return what a batch would take of a node that is not there yet.
+
+    An exclusive one takes a whole node, of a size not known: that of the largest there is, so that
+    no two of them are thought to fit on one.
+    """
+    cpus = max((n.cpus for n in nodes if need.fits(n) and need.exclusive), default=need.threads)
+    return {"CPU": cpus} | ({"GPU": need.gpus} if need.gpus else {})
+
+
+def _bound_to(node: Node) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
+def _admits(admission: Admission, node: Node, batch: Batch) -> bool:
+    parity = isinstance(batch.jobs[0], ParityJob)
+    return parity or admission.allows(node.name, batch.need.device)
+
+
+def _answer(task: Any) -> dict[str, str]:
+    try:
+        return dict(ray.get(task, timeout=60))
+    except RayError as error:
+        return {"error": _brief(error)}
+
+
+def _address(node: Mapping[str, Any]) -> str:
+    return str(node["NodeManagerAddress"])
+
+
+def _brief(error: Exception) -> str:
+    """Return the line of an error that says what happened."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

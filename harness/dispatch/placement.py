@@ -1,0 +1,188 @@
+"""Which batch of jobs may go to which node now: what a batch needs, what a node has left.
+
+A node runs one exclusive batch and nothing beside it, or as many others as its cores and GPUs
+hold. Nothing here knows of Ray.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from harness.jobs import Certificate, Event, Job, Progress, Refused, Started, TrialJob
+from harness.launch import another_follows
+from harness.record import Point, Record
+
+
+class Node(NamedTuple):
+    """A node that can run something now."""
+
+    id: str
+    name: str
+    """As the tables name it."""
+    cpus: float
+    gpus: int
+    taken: float = 0.0
+    """How many of its cores are taken, by us or by anybody."""
+
+
+class Need(NamedTuple):
+    """What a batch needs of a node; batches with the same need are interchangeable."""
+
+    device: str
+    threads: int
+    exclusive: bool
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job]) -> Need:
+        """Return what jobs need that run one after the other."""
+        return cls(
+            "gpu" if any(job.device == "gpu" for job in jobs) else "cpu",
+            max(job.threads for job in jobs),
+            any(job.exclusive for job in jobs),
+        )
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs that it takes: a trial sees one."""
+        return int(self.device == "gpu")
+
+    def fits(self, node: Node) -> bool:
+        """Whether a node could take it if it had nothing else to do."""
+        return node.cpus >= self.threads and node.gpus >= self.gpus
+
+    def __str__(self) -> str:
+        return f"{self.threads} core{'s' * (self.threads > 1)}" + " and a GPU" * self.gpus
+
+
+@dataclass(eq=False)
+class Batch:
+    """Jobs that run in order on one node, and what has become of them."""
+
+    jobs: tuple[Job, ...]
+    bound: str = ""
+    """The id of the one node that it may run on, if there is only one."""
+    go: int = 1
+    """Counts how often the whole batch was sent off."""
+    avoid: str = ""
+    """The id of the node on which it was lost: any other is better."""
+    left: deque[Job] = field(default_factory=deque)
+    """The jobs without an outcome yet."""
+    attempts: dict[str, int] = field(default_factory=dict)
+    """The number of the last attempt of each trial that has begun."""
+    running: bool = False
+    """Whether the first of those left has begun."""
+    points: list[Point] = field(default_factory=list)
+    """What that one has reported."""
+
+    def __post_init__(self) -> None:
+        self.left = deque(self.jobs)
+
+    @property
+    def need(self) -> Need:
+        """What it needs of a node."""
+        return Need.of(self.jobs)
+
+    def see(self, event: Event) -> None:
+        """Keep the account: what would be lost if the node went away now."""
+        match event:
+            case Started(job=job, attempt=attempt):
+                self.running = True
+                if isinstance(job, TrialJob):
+                    self.attempts[job.trial] = attempt
+                self.points.clear()
+            case Progress(point=point):
+                self.points.append(point)
+            case Record() | Certificate() | Refused():
+                self.running = False
+                if not another_follows(self.left[0], event):
+                    self.left.popleft()
+
+    def again(self, node: str) -> Batch:
+        """Return the batch as it is repeated whole after it was lost with a node."""
+        return Batch(tuple(map(self._next, self.jobs)), self.bound, self.go + 1, avoid=node)
+
+    def rest(self) -> Batch | None:
+        """Return what comes after the job that was lost, if anything does."""
+        rest = tuple(self.left)[1:]
+        return Batch(rest, self.bound) if rest else None
+
+    def _next(self, job: Job) -> Job:
+        if not isinstance(job, TrialJob) or job.trial not in self.attempts:
+            return job
+        return job.model_copy(update={"attempt": self.attempts[job.trial] + 1})
+
+
+class Board:
+    """The batches that wait, in order, and those that are on a node."""
+
+    def __init__(self, allows: Callable[[Node, Batch], bool]) -> None:
+        """Take who says whether a batch may go to a node that has room."""
+        self._allows = allows
+        self._waiting: dict[tuple[Need, str], deque[Batch]] = {}
+        self._placed: dict[Batch, Node] = {}
+
+    def add(self, batch: Batch, first: bool = False) -> None:
+        """Let a batch wait for its turn, or for the first free node."""
+        line = self._waiting.setdefault((batch.need, batch.bound), deque())
+        line.appendleft(batch) if first else line.append(batch)
+
+    def place(self, nodes: Sequence[Node]) -> Iterator[tuple[Batch, Node]]:
+        """Take each batch that a node has room for, and say which."""
+        # Work on the CPU is given to nodes without a GPU first: they can do nothing else.
+        for node in sorted(nodes, key=lambda node: node.gpus):
+            for line in list(self._waiting.values()):
+                while line and self._may_take(node, line[0], nodes):
+                    batch = line.popleft()
+                    self._placed[batch] = node
+                    yield batch, node
+        self._waiting = {key: line for key, line in self._waiting.items() if line}
+
+    def end(self, batch: Batch) -> Node:
+        """Note that a batch is no longer on its node, and return that."""
+        return self._placed.pop(batch)
+
+    def on(self, node: Node) -> list[Batch]:
+        """Return the batches on a node."""
+        return [batch for batch, at in self._placed.items() if at.id == node.id]
+
+    def waiting(self) -> dict[Need, int]:
+        """Return how many batches wait, by what they need."""
+        counts: dict[Need, int] = {}
+        for (need, _), line in self._waiting.items():
+            counts[need] = counts.get(need, 0) + len(line)
+        return counts
+
+    def hopeless(self, nodes: Sequence[Node]) -> list[Need]:
+        """Return what is needed and none of the nodes could give, even with nothing else to do."""
+        return [
+            need
+            for (need, _), line in self._waiting.items()
+            if not any(need.fits(node) and self._allows(node, line[0]) for node in nodes)
+        ]
+
+    def drop(self, needs: Iterable[Need]) -> list[Batch]:
+        """Take the batches with these needs off the board, and return them."""
+        gone = [key for key in self._waiting if key[0] in set(needs)]
+        return [batch for key in gone for batch in self._waiting.pop(key)]
+
+    def _may_take(self, node: Node, batch: Batch, nodes: Sequence[Node]) -> bool:
+        if batch.bound not in ("", node.id) or not batch.need.fits(node):
+            return False
+        if not self._has_room(node, batch.need) or not self._allows(node, batch):
+            return False
+        return batch.avoid != node.id or not any(
+            other.id != node.id and batch.need.fits(other) and self._allows(other, batch)
+            for other in nodes
+        )
+
+    def _has_room(self, node: Node, need: Need) -> bool:
+        here = [batch.need for batch in self.on(node)]
+        if need.exclusive:
+            return not here and not node.taken
+        cpus = sum(other.threads for other in here) + need.threads
+        gpus = sum(other.gpus for other in here) + need.gpus
+        alone = any(other.exclusive for other in here)
+        return not alone and cpus <= node.cpus and gpus <= node.gpus
