@@ -10,11 +10,11 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from harness.clock import now, resolution
 from harness.noise import STEAL_LIMIT
 from harness.protocol import Array
 from harness.stats import mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CPUS = Path("/sys/devices/system/cpu")
 # They bind threads to cores, or change what a framework does, behind the harness's back.
@@ -157,6 +160,32 @@ def disk(results: Path) -> Reading:
         )
     free_gb = shutil.disk_usage(folder).free / 1e9
     return _judge("disk", f"{free_gb:.1f} GB free", free_gb >= _DISK_LIMIT_GB, "make room there")
+
+
+def side_by_side(nodes: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Return a row for everything that is known of some node, and a column for each node."""
+    import pandas as pd
+
+    names = dict.fromkeys(name for node in nodes.values() for name in node if name != "node")
+    rows = [[name, *(node.get(name) for node in nodes.values())] for name in names]
+    return pd.DataFrame(rows, columns=["what", *nodes]).astype("string")
+
+
+def unlike_nodes(nodes: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Say which packages nodes have in unlike versions, or lack; and which could not be asked."""
+    said = [
+        f"node {n} cannot be used: {node['error']}" for n, node in nodes.items() if "error" in node
+    ]
+    asked = {name: node for name, node in nodes.items() if "error" not in node}
+    packages = dict.fromkeys(n for node in asked.values() for n in node if n.startswith("version:"))
+    for package in packages:
+        where: dict[str, list[str]] = {}
+        for name, node in asked.items():
+            where.setdefault(node.get(package, "missing"), []).append(name)
+        if len(where) > 1:
+            told = "; ".join(f"{version} on {', '.join(names)}" for version, names in where.items())
+            said.append(f"{package.removeprefix('version:')} is not the same everywhere: {told}")
+    return said
 
 
 def self_test(pairs: int = _PAIRS) -> list[Reading]:

@@ -272,5 +272,5 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TEXT = (
     *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
     *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
-    *("comparison", "against", "nodes", "node", "node_kind", "lost", "isolation"),
+    *("comparison", "against", "nodes", "node", "node_kind", "lost", "isolation", "what"),
 )

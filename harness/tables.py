@@ -94,25 +94,21 @@ def trials_table(
             lost.setdefault(other.trial, []).append(f"attempt {other.attempt} on {other.node}")
     rows = [
         _trial_row(record)
-        | {"node_kind": kinds[_node_key(record)], "lost": "; ".join(lost.get(record.trial, ()))}
+        | {"node_kind": kinds[record.node], "lost": "; ".join(lost.get(record.trial, ()))}
         for record in records
     ]
     return _frame(rows, TRIALS)
 
 
-def _node_key(record: Record) -> tuple[str, str, bool]:
-    return record.node, record.device, record.contended
+def _node_kinds(records: Sequence[Record]) -> dict[str, str]:
+    """Return the name of the kind of each node, by what all trials tell that ran there.
 
-
-def _node_kinds(records: Sequence[Record]) -> dict[tuple[str, str, bool], str]:
-    """Return the name of the kind of each node, as trials on a device find it.
-
-    What was lost or failed early says nothing of its node: others that ran there do.
+    What was lost or failed early says nothing of its node, and only a trial on a GPU says which.
     """
-    found: dict[tuple[str, str, bool], dict[str, str]] = {}
+    found: dict[str, dict[str, str]] = {}
     for record in records:
-        kind = fingerprint(record.environment, record.threads) if record.environment else {}
-        found[_node_key(record)] = kind or found.get(_node_key(record), {})
+        told = fingerprint(record.environment, record.threads) if record.environment else {}
+        found[record.node] = found.get(record.node, {}) | told
     kinds = list({tuple(kind.items()): kind for kind in found.values() if kind}.values())
     names = dict(zip((tuple(kind.items()) for kind in kinds), name_kinds(kinds), strict=True))
     # As long as there is only one kind, a node of which nothing is known is taken to be of it.

@@ -168,3 +168,17 @@ class HalfPrecision(ReferenceBackend):
             name: value.astype(np.float16).astype(np.float64) for name, value in params.items()
         }
         return super()._forward(rounded, x_TB)
+
+
+class AnyDevice(ReferenceBackend):
+    """Says that it runs on whatever device it is told to."""
+
+    def __init__(self, model: Model, device: str) -> None:
+        super().__init__(model, "cpu")
+
+
+class SlowAnyDevice(AnyDevice):
+    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+        if state.step > LATE:
+            time.sleep(0.2)
+        return super().train(state, x_ETB, y_ETB)

@@ -14,21 +14,28 @@ from harness.cli.output import FAILED, errors, width
 
 @click.command()
 @click.option("--strict", is_flag=True, help="Exit with 1 if there is anything to warn of.")
+@click.option("--address", metavar="ADDRESS", help="Show the nodes of a Ray cluster instead.")
 @FORMAT
 @RESULTS
-def doctor(strict: bool, kind: str, results: Path) -> None:
+def doctor(strict: bool, address: str | None, kind: str, results: Path) -> None:
     """Check this machine before a serious run, and say what to change.
+
+    With --address, show what the nodes of a cluster are and have installed, side by side.
 
     \b
     Examples:
       python -m harness doctor
       python -m harness doctor --strict --format markdown
+      python -m harness doctor --address HEAD:6379
     """
     import pandas as pd
 
     from harness.doctor import examine
     from harness.render import render
 
+    if address is not None:
+        _compare_nodes(address, strict, kind)
+        return
     with errors():
         readings = examine(results)
     frame = pd.DataFrame(map(asdict, readings))
@@ -41,3 +48,19 @@ def doctor(strict: bool, kind: str, results: Path) -> None:
     else:
         click.echo(render(frame, kind), nl=False)
     sys.exit(FAILED if strict and any(r.status == "warn" for r in readings) else 0)
+
+
+def _compare_nodes(address: str, strict: bool, kind: str) -> None:
+    from contextlib import closing
+
+    from harness.dispatch import cluster
+    from harness.doctor import side_by_side, unlike_nodes
+    from harness.render import render
+
+    with errors(), closing(cluster(address)) as nodes:
+        described = nodes.describe()
+    click.echo(render(side_by_side(described), kind, width()), nl=False)
+    unlike = unlike_nodes(described)
+    for sentence in unlike:
+        click.echo(sentence, err=kind != "table")
+    sys.exit(FAILED if strict and unlike else 0)

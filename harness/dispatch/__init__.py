@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.admission import Admission
 from harness.errors import UnknownName
 from harness.jobs import Event, ParityJob, TrialJob
+
+if TYPE_CHECKING:
+    from harness.dispatch.ray_cluster import RayDispatcher
 
 NAMES = ("ray", "inline")
 
@@ -45,7 +48,14 @@ def dispatcher(
 
         return InlineDispatcher()
     if name == "ray":
-        from harness.dispatch.ray_cluster import RayDispatcher
-
-        return RayDispatcher(address, runtime_env, wait_s)
+        return cluster(address, runtime_env, wait_s)
     raise UnknownName("dispatch", name, NAMES)
+
+
+def cluster(
+    address: str | None, runtime_env: Mapping[str, Any] | None = None, wait_s: float = 0.0
+) -> RayDispatcher:
+    """Join the Ray cluster at an address, or start a local one."""
+    from harness.dispatch.ray_cluster import RayDispatcher
+
+    return RayDispatcher(address, runtime_env, wait_s)

@@ -131,9 +131,10 @@ class Board:
 
     def place(self, nodes: Sequence[Node]) -> Iterator[tuple[Batch, Node]]:
         """Take each batch that a node has room for, and say which."""
-        # Work on the CPU is given to nodes without a GPU first: they can do nothing else.
+        # Nodes without a GPU come first, and on those with one the work that needs it.
+        lines = sorted(self._waiting.items(), key=lambda item: -item[0][0].gpus)
         for node in sorted(nodes, key=lambda node: node.gpus):
-            for line in list(self._waiting.values()):
+            for _, line in lines:
                 while line and self._may_take(node, line[0], nodes):
                     batch = line.popleft()
                     self._placed[batch] = node

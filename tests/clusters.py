@@ -1,0 +1,88 @@
+"""Ray clusters for tests: several real nodes on this machine, each with its own raylet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psutil
+
+# As an embedded Ray does: see the dispatcher.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+_STORE_BYTES = 80 * 2**20
+# The head's own patience with a node that does not answer is half a minute.
+_IMPATIENT = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 4,
+}
+
+
+class LocalCluster:
+    """A head without cores, and the nodes that are added to it by name."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "node_name": "head",
+                "include_dashboard": False,
+                "object_store_memory": _STORE_BYTES,
+                "_system_config": _IMPATIENT,
+            },
+        )
+        self._nodes: dict[str, Any] = {}
+
+    @property
+    def address(self) -> str:
+        """What `--address` takes."""
+        return str(self._cluster.address)
+
+    def add(self, name: str, cpus: int = 1, gpus: int = 0) -> None:
+        """Start a node."""
+        self._nodes[name] = self._cluster.add_node(
+            wait=True,
+            num_cpus=cpus,
+            num_gpus=gpus,
+            node_name=name,
+            object_store_memory=_STORE_BYTES,
+        )
+
+    def raylet(self, name: str) -> psutil.Process:
+        """Return the raylet of a node."""
+        (info,) = self._nodes[name].all_processes["raylet"]
+        return psutil.Process(info.process.pid)
+
+    def remove(self, name: str) -> None:
+        """Take a node away with all that runs on it, as if its plug was pulled."""
+        with suppress(psutil.NoSuchProcess):
+            raylet = self.raylet(name)
+            for process in [raylet, *raylet.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def shutdown(self) -> None:
+        """End all nodes."""
+        with suppress(psutil.NoSuchProcess):
+            self._cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def local_cluster(**nodes: dict[str, int]) -> Iterator[LocalCluster]:
+    """Yield a cluster with these nodes, for example `a={"cpus": 2}`."""
+    cluster = LocalCluster()
+    try:
+        for name, resources in nodes.items():
+            cluster.add(name, **resources)
+        yield cluster
+    finally:
+        cluster.shutdown()
