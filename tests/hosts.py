@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,9 @@ TOOLS = ["ip", "nsenter", "rsync", "setpriv", "ssh", "ssh-keygen", "unshare", "/
 
 # Nothing survives the test process, however it ends: the first process of a PID namespace takes
 # all others with it.
-_HOST = "setpriv --pdeathsig KILL unshare --kill-child --fork --net --mount --pid --uts --ipc"
+_DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+_SPACES = ["--net", "--mount", "--pid", "--uts", "--ipc"]
+_HOST = [*_DIES_WITH_US, "unshare", "--kill-child", "--fork", *_SPACES]
 
 # What a host is in its own name spaces: $1 its name, $2 its folder, $3 its home, $4 what to run.
 _INIT = """
@@ -50,8 +52,7 @@ class Host:
 
     def command(self, *arguments: object) -> list[str]:
         """Return the command that runs another one on this host."""
-        enter = f"nsenter --target {self.pid} --net --mount --pid --uts --ipc"
-        return [*enter.split(), *map(str, arguments)]
+        return ["nsenter", "--target", str(self.pid), *_SPACES, *map(str, arguments)]
 
     def processes(self) -> dict[int, str]:
         """Return the command line of every process of this host."""
@@ -82,7 +83,9 @@ class Network:
         self._stack = ExitStack()
 
     def __enter__(self) -> Network:
-        switch = self._start("setpriv --pdeathsig KILL unshare --net sleep infinity".split())
+        switch = self._start(
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"]
+        )
         self._switch = ["nsenter", "--net", "--target", str(switch.pid)]
         _until(
             lambda: os.readlink(f"/proc/{switch.pid}/ns/net") != os.readlink("/proc/self/ns/net")
@@ -115,7 +118,7 @@ class Network:
                 "".join(f"model name\t: {cpu}\n" if "model name" in x else x for x in lines)
             )
         arguments = ["bash", "-c", _INIT, "host", name, str(folder), home, run]
-        started = self._start(_HOST.split() + arguments, folder / "log")
+        started = self._start(_HOST + arguments, folder / "log")
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
         _until(lambda: children.read_text() != "")
         pid = int(children.read_text())
@@ -152,8 +155,8 @@ def _run(*command: str) -> None:
     subprocess.run(command, check=True)
 
 
-def _until(condition: object, timeout_s: float = 20.0) -> None:
+def _until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     end = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, "a host did not start"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""No input becomes code: what docs/security.md promises of our own code, read off its syntax trees."""
+"""No input becomes code, as docs/security.md promises: read off the syntax trees of our code."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ ARGUMENTS = {"shell", "allow_pickle"}
 def dangers(source: str) -> Iterator[str]:
     """Yield every import, call and argument that could run its input, with its line."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            names = []
-        for name in names:
-            module, _, member = name.partition(".")
-            if module in UNPICKLERS or member in CALLS.get(module, ()):
-                yield f"line {node.lineno}: import of {name}"
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from _imports(node)
+        elif isinstance(node, ast.Call):
             yield from _calls(node)
+
+
+def _imports(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    names = [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{name}" for name in names]
+    for name in names:
+        module, _, member = name.partition(".")
+        if module in UNPICKLERS or member in CALLS.get(module, ()):
+            yield f"line {node.lineno}: import of {name}"
 
 
 def _calls(node: ast.Call) -> Iterator[str]:
