@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +136,13 @@ def _edited(addresses: Sequence[str]) -> str:
     return edited
 
 
+def _public(pid: int) -> Iterator[bytes]:
+    """Yield what a process was started with: its command line and its environment."""
+    for name in ("cmdline", "environ"):
+        with suppress(OSError):  # It ended meanwhile.
+            yield Path(f"/proc/{pid}/{name}").read_bytes()
+
+
 def _until(condition: Callable[[], bool], timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
@@ -164,7 +172,7 @@ def test_the_token_is_private_and_nowhere_else(cluster: Cluster) -> None:
     assert len(token) >= 32
     for host in [cluster.laptop, *cluster.nodes]:
         assert (host.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
-        assert not any(token.decode() in line for line in host.processes().values())
+        assert not any(token in text for pid in host.processes() for text in _public(pid))
         logs = [p for p in (host.home.parent / "tmp").rglob("*") if p.is_file()]
         assert not any(token in path.read_bytes() for path in logs)
     # And whoever has none is turned away.
