@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Makes a host a node: token private, project installed as locked, `ray` on the PATH. `ray up` copies
+# the project to ~/harness and runs this on every node; it is cheap where nothing has changed.
+set -euo pipefail
+umask 077
+cd ~/harness
+PATH=${PATH//"$HOME/harness/.venv/bin:"/}  # The Python of the host is wanted, not that of an earlier run.
+
+fail() {
+  echo "setup_node.sh on $(hostname): $1" >&2
+  exit 1
+}
+
+token=~/.ray/auth_token
+[ -s "$token" ] || fail "$token is missing or empty. Make one where you run \`ray up\`:
+  (umask 077; ray get-auth-token --generate > /dev/null)"
+mode=$(stat -c %a "$token")
+chmod 700 ~/.ray
+chmod 600 "$token"
+[ "$mode" = 600 ] || echo "The token came with mode $mode, now 600. Where you ran \`ray up\`: chmod 600 $token"
+
+if ! grep -qs harness/deploy/env.sh ~/.bashrc; then
+  echo '[ ! -f ~/harness/deploy/env.sh ] || . ~/harness/deploy/env.sh' >> ~/.bashrc
+fi
+
+# Every node needs the same minor version; set HARNESS_PYTHON in ~/.bashrc where this finds another.
+python=${HARNESS_PYTHON:-$(command -v python3.11 python3.12 python3.13 python3 | head -n 1)} ||
+  fail "there is no Python; install python3.11 and python3.11-venv"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  fail "$python is $("$python" -V 2>&1), but 3.11 or newer is needed"
+
+what=.
+index=()
+if nvidia-smi -L > /dev/null 2>&1; then
+  what='.[gpu]'
+elif ! "$python" -m pip config list 2> /dev/null | grep -q index; then
+  # No GPU: spares the node gigabytes of CUDA. A site with an index of its own is left to it.
+  index=(--extra-index-url https://download.pytorch.org/whl/cpu)
+fi
+# The project is installed in place, so that changes to its code need no installation.
+wanted=$("$python" -V; echo "$what"; cat pyproject.toml constraints.txt)
+if [ "$wanted" != "$(cat .venv/installed 2> /dev/null)" ]; then
+  "$python" -m venv .venv
+  .venv/bin/python -m pip install --quiet "${index[@]}" -c constraints.txt -e "$what"
+  echo "$wanted" > .venv/installed
+fi
