@@ -118,7 +118,8 @@ class JobServer:
             def _do_request(self, *arguments: Any, **options: Any) -> Any:
                 return super()._do_request(*arguments, timeout=_ANSWER_S, **options)
 
-        self._refusals = (AuthenticationError,)
+        # A token with a line break in it cannot even be sent.
+        self._refusals = (AuthenticationError, requests.exceptions.InvalidHeader)
         self._failures = (requests.RequestException, aiohttp.ClientError, OSError, RuntimeError)
         with self._explained(), _environment_ignored():
             self._client = Client(self.address)
@@ -306,7 +307,7 @@ def _refused(address: str, message: str) -> str:
         "the head has it in `~/.ray/auth_token` (`ray get-auth-token` prints it there): copy it to "
         "the same file here, mode 0600, or set RAY_AUTH_TOKEN"
     )
-    if "Authentication failed" in message:
+    if "Authentication failed" in message or "Bearer" in message:
         return f"the cluster at {address} does not accept the token given: {where}."
     if "RAY_AUTH_TOKEN_PATH" in message.partition(". ")[0]:
         path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")

@@ -14,7 +14,7 @@ import click
 from harness.cli.options import RESULTS, read_runtime_env, task_and_settings
 from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED, errors
 from harness.cli.run import expected_of, named, run
-from harness.errors import HarnessError, InvalidInput, UnknownName, did_you_mean
+from harness.errors import HarnessError, InvalidInput, UnknownName
 
 if TYPE_CHECKING:
     from harness.submission import Job, JobServer, Order
@@ -46,10 +46,7 @@ _NOT_STARTED = (126, 127)
 )
 @RESULTS
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- run [OPTIONS]")
-@click.pass_context
 def submit(
-    ctx: click.Context,
-    /,
     address: str | None,
     wait: bool,
     attach: str | None,
@@ -80,7 +77,7 @@ def submit(
             server, name = JobServer(address), attach
             server.job(name)
         else:
-            server, name = _send(ctx, address, words, runtime_env, working_dir, results)
+            server, name = _send(address, words, runtime_env, working_dir, results)
             if not wait:
                 click.echo(f"{name}\n{_how_to_attach(server, name, results)}")
                 return
@@ -88,7 +85,6 @@ def submit(
 
 
 def _send(
-    ctx: click.Context,
     address: str,
     words: Sequence[str],
     runtime_env: Path | None,
@@ -111,7 +107,7 @@ def _send(
                 "and `.gitignore` tell what travels."
             )
     files = package.files(folder)
-    order = _order(ctx, words, folder, results, files)
+    order = _order(words, folder, results, files)
     check_runtime_env(environment)
     with tempfile.TemporaryDirectory(prefix="harness-submit-") as scratch:
         zipped = Path(scratch) / "project.zip"
@@ -121,18 +117,16 @@ def _send(
         return server, server.submit(order, zipped, environment)
 
 
-def _order(
-    ctx: click.Context, words: Sequence[str], folder: Path, results: Path, files: Any
-) -> Order:
+def _order(words: Sequence[str], folder: Path, results: Path, files: Any) -> Order:
     """Read the command line of the run as the job will; raise `InvalidInput` if it would be."""
     from harness.experiment import check_dispatch, readable_id
     from harness.submission import Order
 
     if words[:1] != ("run",):
-        got = f"`{words[0]}`{did_you_mean(words[0], ['run'])}" if words else "nothing"
-        raise InvalidInput(f"write `-- run` and its options at the end, got {got}.")
+        got = f"`{words[0]}`" if words else "nothing"
+        raise InvalidInput(f"write `-- run` and its options at the end; there is {got}.")
     with _inside(folder):
-        inner = run.make_context("-- run", list(words[1:]), parent=ctx)
+        inner = run.make_context("run", list(words[1:]))
         options, given = inner.params, named(inner)
         check_dispatch(options["dispatch"])
         if options["address"] is not None:
