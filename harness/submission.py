@@ -13,13 +13,14 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from harness import bundle
+from harness.clock import now
 from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName
 
 DEFAULT_RESULTS = "$HOME/harness-results"
@@ -30,10 +31,13 @@ _STOP_S = "30"
 _ANSWER_S = 60.0
 _QUIET_S, _MOST_QUIET_S = 30.0, 300.0
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_POLL_S = 0.5
 _GIVE_UP_S = 3600.0
 _RUN, _RESULTS = "harness_run", "harness_results"
+_HOME = "-home-"
 
 Note = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Lost(HarnessError):
@@ -95,6 +99,31 @@ def check_address(address: str) -> str:
     return address.rstrip("/")
 
 
+class _Patience:
+    """Waits for a server that does not answer, longer each time, and says so once."""
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self._pause_s = _PAUSE_S
+        self._since: float | None = None
+
+    def found(self) -> None:
+        """Note that it answers."""
+        if self._since is not None:
+            self._note("connected again")
+        self._pause_s, self._since = _PAUSE_S, None
+
+    def lost(self, error: Lost) -> None:
+        """Wait a while. Raises `Unavailable` when it has been too long."""
+        if self._since is None:
+            self._note(f"{error}; the job goes on, trying again")
+            self._since = now()
+        elif now() - self._since > _GIVE_UP_S:
+            raise Unavailable(f"{error}.") from error
+        time.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
 class JobServer:
     """The job server of a cluster. Raises `Unavailable` if it is not there or does not let us in.
 
@@ -131,16 +160,14 @@ class JobServer:
                 f"{'.'.join(map(str, _OLDEST_RAY))} or newer is needed."
             )
 
-    def submit(self, order: Order, package: Path, runtime_env: Mapping[str, Any]) -> str:
+    def submit(self, order: Order, package: Path, environment: Mapping[str, Any]) -> str:
         """Send a run and its project, a zip file, to the cluster; return the name of the job.
 
-        Raises `InvalidInput` if the cluster refuses the order.
+        `environment` is that of `job_environment`.
         """
-        # A run that is told to stop writes its tables first; Ray's own patience is 3 s.
-        variables = {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_S, **runtime_env.get("env_vars", {})}
-        environment = {**runtime_env, "env_vars": variables, "working_dir": str(package)}
         name = self._free_name(f"harness-{order.run}")
-        return self._submit(name, order.entrypoint, environment, order.metadata)
+        whole = {**environment, "working_dir": str(package)}
+        return self._submit(name, order.entrypoint, whole, order.metadata)
 
     def job(self, name: str) -> Job:
         """Return what is known of a job. Raises `UnknownName`, with those that there are."""
@@ -150,9 +177,9 @@ class JobServer:
             except RuntimeError as error:
                 if "status code 404" not in str(error):
                     raise
-                known = [job.submission_id for job in self._client.list_jobs()]
-                hint = f" at {self.address}"
-                raise UnknownName("job", name, filter(None, known), hint) from None
+                ids = [job.submission_id or "" for job in self._client.list_jobs()]
+                known = [other for other in ids if other and _HOME not in other]
+                raise UnknownName("job", name, known, hint=f" at {self.address}") from None
         metadata = details.metadata or {}
         return Job(
             name=details.submission_id or name,
@@ -169,15 +196,12 @@ class JobServer:
         A connection that is lost is taken up again, for an hour: nothing is yielded twice, and
         nothing is left out. Raises `Unavailable` after that.
         """
-        seen, quiet_s = 0, _QUIET_S
-        pause_s, lost_at = _PAUSE_S, None
+        seen, quiet_s, patience = 0, _QUIET_S, _Patience(note)
         while True:
             position = 0
             try:
                 job = self.job(name)
-                if lost_at is not None:
-                    note("connected again")
-                    lost_at = None
+                patience.found()
                 if job.ended:
                     with self._asked():
                         rest = self._client.get_job_logs(name)[seen:]
@@ -188,21 +212,17 @@ class JobServer:
                     new = text[max(0, seen - position) :]
                     position += len(text)
                     if new:
-                        seen, quiet_s, pause_s = position, _QUIET_S, _PAUSE_S
+                        seen, quiet_s = position, _QUIET_S
                         yield new
                 if not self.job(name).ended:
                     raise Lost("the log broke off")
             except TimeoutError:
                 # Silence may be that of a connection that is dead at the other end only.
                 quiet_s = min(2 * quiet_s, _MOST_QUIET_S)
+                if not seen:
+                    note(f"job `{name}` has not started yet: it is {job.status.lower()}")
             except Lost as error:
-                if lost_at is None:
-                    lost_at = time.monotonic()
-                    note(f"{error}; the job goes on, trying again")
-                elif time.monotonic() - lost_at > _GIVE_UP_S:
-                    raise Unavailable(f"{error}.") from error
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                patience.lost(error)
 
     def fetch(self, job: Job, note: Note) -> str:
         """Return the log of a second, tiny job that prints the run of the first."""
@@ -210,11 +230,23 @@ class JobServer:
         # `$HOME` is for the shell of the head; all else is taken as it stands.
         results = f'"{job.results}"' if job.results == DEFAULT_RESULTS else shlex.quote(job.results)
         command = f"python -c {shlex.quote(source)} {results} {shlex.quote(job.run or '')}"
-        name = self._submit(f"{job.name}-home-{secrets.token_hex(3)}", command, {}, {})
-        log = "".join(self.follow(name, note))
-        with suppress(HarnessError), self._asked():
-            self._client.delete_job(name)
-        return log
+        name = self._submit(f"{job.name}{_HOME}{secrets.token_hex(3)}", command, {}, {})
+        while not self._patiently(lambda: self.job(name), note).ended:
+            time.sleep(_POLL_S)
+        # It stays in the server's list: one deleted right after its end comes back as failed.
+        return self._patiently(lambda: self._client.get_job_logs(name), note)
+
+    def _patiently(self, ask: Callable[[], T], note: Note) -> T:
+        """Ask until there is an answer."""
+        patience = _Patience(note)
+        while True:
+            try:
+                with self._asked():
+                    answer = ask()
+                patience.found()
+                return answer
+            except Lost as error:
+                patience.lost(error)
 
     def _submit(
         self, name: str, entrypoint: str, environment: dict[str, Any], metadata: dict[str, str]
@@ -283,23 +315,33 @@ class JobServer:
             ) from None
 
 
-def check_runtime_env(runtime_env: Mapping[str, Any]) -> None:
-    """Raise `InvalidInput` if Ray would refuse a runtime environment."""
+def job_environment(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the runtime environment of a job: what was given, and what every job needs.
+
+    Raises `InvalidInput` if Ray would refuse it.
+    """
     _show_token()
     from ray.runtime_env import RuntimeEnv
 
+    # A run that is told to stop writes its tables first; Ray's own patience is 3 s.
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_S, **runtime_env.get("env_vars", {})}
+    environment = {**runtime_env, "env_vars": variables}
     try:
-        RuntimeEnv(**runtime_env)
+        RuntimeEnv(**environment, working_dir="gcs://project.zip")
     except Exception as error:  # Each of its plugins has exceptions of its own.
         raise InvalidInput(f"the runtime environment is refused: {_line(error)}.") from None
+    return environment
+
+
+def gist(message: str) -> str:
+    """Return what matters of an error's text in one line: in a traceback, its end."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    last = any("Traceback" in line for line in lines)
+    return (lines or [""])[-1 if last else 0][:500].rstrip(".:")
 
 
 def _line(error: Exception) -> str:
-    """Return the gist of an error in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # In an error of the server, a traceback is in the way.
-    gist = lines[-1] if any("Traceback" in line for line in lines) else "".join(lines[:1])
-    return gist[:300].rstrip(".:") or type(error).__name__
+    return gist(str(error)) or type(error).__name__
 
 
 def _refused(address: str, message: str) -> str:

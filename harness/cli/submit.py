@@ -93,7 +93,7 @@ def _send(
 ) -> tuple[JobServer, str]:
     """Check all that can be checked here, then submit; return the server and the job's name."""
     from harness import package
-    from harness.submission import JobServer, check_address, check_runtime_env
+    from harness.submission import JobServer, check_address, job_environment
 
     check_address(address)
     folder = (working_dir or Path()).resolve()
@@ -108,7 +108,7 @@ def _send(
             )
     files = package.files(folder)
     order = _order(words, folder, results, files)
-    check_runtime_env(environment)
+    environment = job_environment(environment)
     with tempfile.TemporaryDirectory(prefix="harness-submit-") as scratch:
         zipped = Path(scratch) / "project.zip"
         package.pack(folder, files, zipped)
@@ -227,12 +227,14 @@ def exit_code(job: Job) -> int:
 
 def _ending(job: Job) -> str:
     """Say what became of a job that did not end by itself."""
+    from harness.submission import gist
+
     if job.status == "STOPPED":
         return f"job `{job.name}` was stopped."
     if job.exit_code in _NOT_STARTED:
         return f"job `{job.name}` could not start: there is no `python` on the PATH of the head."
     if job.exit_code is None and job.status == "FAILED":
-        return f"job `{job.name}` could not start: {' '.join(job.message.split())[:1000]}"
+        return f"job `{job.name}` could not start: {gist(job.message)}."
     return ""
 
 
