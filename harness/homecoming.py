@@ -128,8 +128,8 @@ def _writer(arrival: Arrival, results: Path) -> RunWriter:
     if folder.manifest().started_utc != arrival.manifest.started_utc:
         raise InvalidInput(f"another run `{run}` is in `{results}` already; {kept}.")
     arrived = {(r.trial, r.attempt): r.model_dump_json() for r in arrival.records}
-    records, _ = folder.records()
-    for record in records:
+    attempts, _ = folder.attempts()
+    for record in attempts:
         if arrived.get((record.trial, record.attempt)) != record.model_dump_json():
             raise InvalidInput(
                 f"run `{run}` in `{results}` was taken further here, or has another result of "

@@ -278,8 +278,8 @@ def test_bad_input_is_refused_before_anything_is_sent(
     ("text", "sentence"),
     [
         ("env_var: {A: b}", "unknown field `env_var`, did you mean `env_vars`?"),
-        ("env_vars: {A: 1}", "`env_vars` has A = 1: write a text"),
-        ("env_vars: [A]", "`env_vars` is a mapping"),
+        ("env_vars: {A: 1}", "`env_vars` A = 1: write a mapping"),
+        ("env_vars: [A]", "write a mapping of names to texts"),
         ("working_dir: /", "`working_dir` is not for it to say"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
         ("- pip", "expected a mapping"),

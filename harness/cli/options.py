@@ -120,9 +120,34 @@ def build_task(options: Mapping[str, Any]) -> Task:
     return Task.preset(str(options["preset"] or preset or "corrected"), **fields)
 
 
+_RUNTIME_ENV = (
+    *("config", "conda", "container", "env_vars", "excludes", "image_uri", "java_jars", "pip"),
+    *("py_executable", "py_modules", "uv", "worker_process_setup_hook", "working_dir"),
+)
+
+
 def read_runtime_env(path: Path) -> dict[str, Any]:
-    """Read the runtime environment of a Ray job; which fields there are, is Ray's to say."""
-    return _read_mapping("--runtime-env", path, "fields of a runtime environment")
+    """Read the runtime environment of a Ray job. Raises `InvalidInput`.
+
+    What is in a field is Ray's to check; of an unknown one it only warns, in its logs.
+    """
+    fields = _read_mapping("--runtime-env", path, "fields of a runtime environment")
+    variables = fields.get("env_vars", {})
+    if not isinstance(variables, dict):
+        variables = {"": variables}
+    problems = [
+        f"unknown field `{name}`{did_you_mean(name, _RUNTIME_ENV)}; "
+        f"known: {', '.join(_RUNTIME_ENV)}."
+        for name in fields
+        if name not in _RUNTIME_ENV
+    ] + [
+        f"`env_vars` {name} = {value!r}: write a mapping of names to texts, in quotes."
+        for name, value in variables.items()
+        if not isinstance(value, str)
+    ]
+    if problems:
+        raise InvalidInput(*(f"`--runtime-env {path}`: {problem}" for problem in problems))
+    return fields
 
 
 def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
@@ -137,45 +162,6 @@ def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InvalidInput(f"`{option} {path}`: expected a mapping of {what} to values.")
     return {str(name): value for name, value in fields.items()}
-
-
-RUNTIME_ENV = (
-    *("config", "conda", "container", "env_vars", "excludes", "image_uri", "java_jars", "pip"),
-    *("py_executable", "py_modules", "uv", "worker_process_setup_hook", "working_dir"),
-)
-"""The fields of Ray's runtime environments, which are documented and may be given."""
-
-
-def read_runtime_env(path: Path) -> dict[str, Any]:
-    """Read a runtime environment of Ray from a YAML or JSON file. Raises `InvalidInput`."""
-    import yaml
-
-    option = f"`--runtime-env {path}`"
-    try:
-        fields = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidInput(f"{option} cannot be read: {reason}.") from error
-    if not isinstance(fields, dict):
-        raise InvalidInput(f"{option}: expected a mapping, such as `env_vars`, `pip`.")
-    unknown = [str(name) for name in fields if name not in RUNTIME_ENV]
-    problems = [
-        f"{option}: unknown field `{name}`{did_you_mean(name, RUNTIME_ENV)}; "
-        f"known: {', '.join(RUNTIME_ENV)}."
-        for name in unknown
-    ]
-    variables = fields.get("env_vars", {})
-    if not isinstance(variables, dict):
-        problems.append(f"{option}: `env_vars` is a mapping of names to texts, not {variables!r}.")
-    else:
-        problems += [
-            f"{option}: `env_vars` has {name} = {value!r}: write a text, in quotes."
-            for name, value in variables.items()
-            if not isinstance(value, str)
-        ]
-    if problems:
-        raise InvalidInput(*problems)
-    return fields
 
 
 def build_settings(options: Mapping[str, Any]) -> Settings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import RESULTS, read_runtime_env, task_and_settings
+from harness.cli.options import RESULTS, build_site, read_runtime_env, task_and_settings
 from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED, errors
 from harness.cli.run import expected_of, named, run
 from harness.errors import HarnessError, InvalidInput, UnknownName
@@ -119,7 +119,7 @@ def _send(
 
 def _order(words: Sequence[str], folder: Path, results: Path, files: Any) -> Order:
     """Read the command line of the run as the job will; raise `InvalidInput` if it would be."""
-    from harness.experiment import check_dispatch, readable_id
+    from harness.experiment import readable_id
     from harness.submission import Order
 
     if words[:1] != ("run",):
@@ -128,15 +128,19 @@ def _order(words: Sequence[str], folder: Path, results: Path, files: Any) -> Ord
     with _inside(folder):
         inner = run.make_context("run", list(words[1:]))
         options, given = inner.params, named(inner)
-        check_dispatch(options["dispatch"])
         if options["address"] is not None:
             raise InvalidInput(
                 f"`--address {options['address']}` after `--`: the run joins the cluster that it "
                 "is submitted to."
             )
-        config = options["config"]
-        if config is not None and config.as_posix() not in files:
-            raise InvalidInput(f"`--config {config}` does not travel: it is not among the files.")
+        for name in ("config", "runtime_env"):
+            path = options[name]
+            if path is not None and path.as_posix() not in files:
+                raise InvalidInput(
+                    f"`--{name.replace('_', '-')} {path}` after `--` does not travel: it is not "
+                    "among the files of the project."
+                )
+        build_site(options).check()
         if options["resume"] is not None:
             expected_of(options, given)
             return Order(options["resume"], words, _place(options, given))
