@@ -160,7 +160,7 @@ def run(
     """
     started = now()
     site.check()
-    plan = settings.plan(run_id or _readable_id(task), task, has_gpu=False)
+    plan = settings.plan(run_id or readable_id(task), task, has_gpu=False)
     manifest = Manifest(started_utc=timestamp(), plan=plan, environment=machine.describe())
     with RunWriter.create(site.results, manifest) as writer:
         try:
@@ -426,7 +426,9 @@ def finish(writer: RunWriter) -> None:
             writer.update(finished_utc=timestamp())
 
 
-def _readable_id(task: Task) -> str:
+def readable_id(task: Task) -> str:
+    """Return the name that a run gets which was given none."""
+
     def kind(task: Task) -> tuple[float, int]:
         return task.lag_weight, task.train_sign
 

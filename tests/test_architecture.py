@@ -15,8 +15,8 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "model", "protocol", "clock", "machine", "quantities", "source"},
-    {"testing", "validation", "contract", "registry", "fingerprint"},
+    {"errors", "model", "protocol", "clock", "machine", "quantities", "source", "bundle"},
+    {"testing", "validation", "contract", "registry", "fingerprint", "package", "submission"},
     {"task"},
     {"yardstick", "data", "record", "stats", "metrics"},
     {"verdict", "noise"},
@@ -29,13 +29,14 @@ LAYERS = [
     {"results", "precision", "dispatch.ray_cluster"},
     {"dispatch", "progress", "render"},
     {"experiment", "compare", "gate_settings", "gate_report", "baseline"},
-    {"contest"},
+    {"contest", "homecoming"},
     {"tournament"},
     {"gate", "pytest_benchmark"},
     {"api"},
     {"cli.output", "cli.options"},
     {"cli.show", "cli.parity", "cli.compare", "cli.gate", "cli.doctor"},
     {"cli.run"},
+    {"cli.submit"},
     {"cli"},
     {"", "__main__"},
 ]
@@ -45,7 +46,7 @@ FRAMEWORKS = {
     "jax": {"backends/jax_backend.py"},
     "flax": {"backends/jax_backend.py"},
     "optax": {"backends/jax_backend.py"},
-    "ray": {"harness/dispatch/ray_cluster.py"},
+    "ray": {"harness/dispatch/ray_cluster.py", "harness/submission.py"},
 }
 
 

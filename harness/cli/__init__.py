@@ -17,6 +17,7 @@ from harness.cli.gate import gate
 from harness.cli.parity import parity
 from harness.cli.run import run
 from harness.cli.show import list_, show
+from harness.cli.submit import submit
 
 
 @click.group(
@@ -35,6 +36,7 @@ def cli() -> None:
     Examples:
       python -m harness run --backends torch,jax
       python -m harness run --preset posted --set epochs=10000 --backends jax
+      python -m harness submit --address http://HEAD:8265 --wait -- run --backends torch,jax
       python -m harness show RUN --table steps
       python -m harness compare RUN_A RUN_B
       python -m harness gate --against origin/main
@@ -43,7 +45,7 @@ def cli() -> None:
     """
 
 
-for command in (run, show, compare, gate, doctor, list_, parity):
+for command in (run, submit, show, compare, gate, doctor, list_, parity):
     cli.add_command(command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, did_you_mean
 from harness.quantities import fraction, seconds
 
 if TYPE_CHECKING:
@@ -120,9 +120,34 @@ def build_task(options: Mapping[str, Any]) -> Task:
     return Task.preset(str(options["preset"] or preset or "corrected"), **fields)
 
 
+_RUNTIME_ENV = (
+    *("config", "conda", "container", "env_vars", "excludes", "image_uri", "java_jars", "pip"),
+    *("py_executable", "py_modules", "uv", "worker_process_setup_hook", "working_dir"),
+)
+
+
 def read_runtime_env(path: Path) -> dict[str, Any]:
-    """Read the runtime environment of a Ray job; which fields there are, is Ray's to say."""
-    return _read_mapping("--runtime-env", path, "fields of a runtime environment")
+    """Read the runtime environment of a Ray job. Raises `InvalidInput`.
+
+    What is in a field is Ray's to check; of an unknown one it only warns, in its logs.
+    """
+    fields = _read_mapping("--runtime-env", path, "fields of a runtime environment")
+    variables = fields.get("env_vars", {})
+    if not isinstance(variables, dict):
+        variables = {"": variables}
+    problems = [
+        f"unknown field `{name}`{did_you_mean(name, _RUNTIME_ENV)}; "
+        f"known: {', '.join(_RUNTIME_ENV)}."
+        for name in fields
+        if name not in _RUNTIME_ENV
+    ] + [
+        f"`env_vars` {name} = {value!r}: write a mapping of names to texts, in quotes."
+        for name, value in variables.items()
+        if not isinstance(value, str)
+    ]
+    if problems:
+        raise InvalidInput(*(f"`--runtime-env {path}`: {problem}" for problem in problems))
+    return fields
 
 
 def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:

@@ -87,18 +87,14 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     from harness import experiment
     from harness.progress import reporter
 
-    given = {
-        name
-        for name in options
-        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    }
+    given = named(ctx)
     with errors(), reporter(Console(stderr=True)) as report:
         site = build_site(options)
         if resume is None:
             task, settings = task_and_settings(options)
             outcome = experiment.run(task, settings, site, options["run_id"], report)
         else:
-            expected = _expected(options, given)
+            expected = expected_of(options, given)
             outcome = experiment.resume(resume, site, expected, options["timeout_s"], report)
     _print_run(outcome)
     if outcome.failures:
@@ -107,7 +103,13 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
         sys.exit(FAILED)
 
 
-def _expected(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+def named(ctx: click.Context) -> set[str]:
+    """Return the parameters that were given, and not left to their defaults."""
+    default = click.core.ParameterSource.DEFAULT
+    return {name for name in ctx.params if ctx.get_parameter_source(name) is not default}
+
+
+def expected_of(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     """Return what was said of the plan beside `--resume`, to be held against the run's own."""
     if "run_id" in given:
         raise InvalidInput("`--run-id` names a new run, `--resume` an old one: give one of them.")

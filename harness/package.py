@@ -1,0 +1,126 @@
+"""Packs a project for the cluster: the files that git would add, less results and environments.
+
+Ray would read `.gitignore` itself, but not as git does (a negation below a folder, `info/exclude`),
+would send `.git` and committed results, and says what is too large only after the upload.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import subprocess
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.errors import InvalidInput
+from harness.source import git_environment
+
+LIMIT_MB = 100
+"""What Ray's job server takes in a request (`DASHBOARD_CLIENT_MAX_SIZE`), in MiB."""
+
+_NEVER = (".git", ".venv*", "venv", "__pycache__", "*.egg-info")
+_RESULTS = "results"
+_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git", ".gitignore")
+_MIB = 2**20
+
+
+def check_project(folder: Path) -> None:
+    """Raise `InvalidInput` unless it looks like a project: no home directory travels unasked."""
+    if not any((folder / mark).exists() for mark in _MARKS):
+        raise InvalidInput(
+            f"`{folder}` does not look like a project (it has no {', '.join(_MARKS[:-1])} or "
+            f"{_MARKS[-1]}): go to the one that the job needs, or name it with `--working-dir`."
+        )
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Return what travels, by its name in the package.
+
+    Left out are what `.gitignore` names, `results/` at the top, `.git`, virtual environments and
+    links to folders. Raises `InvalidInput` if nothing is left, or git is not there to ask.
+    """
+    found = {
+        name: folder / name
+        for name in sorted(_listed(folder))
+        if name.partition("/")[0] != _RESULTS and not _left_out(name) and (folder / name).is_file()
+    }
+    if not found:
+        raise InvalidInput(f"`{folder}` has no files to send: git ignores them all.")
+    return found
+
+
+def pack(folder: Path, found: Mapping[str, Path], to: Path) -> None:
+    """Write a zip file that is the same for the same files, so that it is sent only once.
+
+    Raises `InvalidInput`, naming what is largest, if the job server would not take it.
+    """
+    try:
+        with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, path in found.items():
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = path.stat().st_mode << 16
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+                if to.stat().st_size > LIMIT_MB * _MIB:
+                    raise _too_large(folder, found)
+    except OSError as error:
+        raise InvalidInput(f"`{folder}` cannot be packed: {error}.") from error
+    if to.stat().st_size > LIMIT_MB * _MIB:
+        raise _too_large(folder, found)
+
+
+def _too_large(folder: Path, found: Mapping[str, Path]) -> InvalidInput:
+    sizes: Counter[str] = Counter()
+    for name, path in found.items():
+        top, slash, _ = name.partition("/")
+        sizes[top + slash] += path.stat().st_size
+    largest = ", ".join(f"`{top}` {size / _MIB:.0f} MiB" for top, size in sizes.most_common(5))
+    return InvalidInput(
+        f"`{folder}` is more than the {LIMIT_MB} MiB, compressed, that Ray's job server takes; "
+        f"largest: {largest}. Name in `.gitignore` what the job does not need."
+    )
+
+
+def _left_out(name: str) -> bool:
+    return any(fnmatch.fnmatch(part, mark) for part in name.split("/") for mark in _NEVER)
+
+
+def _listed(folder: Path) -> Iterator[str]:
+    """Yield the names of the files that git tracks or would add, below the folder."""
+    for name in _ask_git(folder).split("\0"):
+        path = folder / name
+        if path.is_dir() and not path.is_symlink() and not _left_out(name.rstrip("/")) and name:
+            # A repository inside the repository: git names it and does not look in.
+            yield from (f"{name.rstrip('/')}/{inner}" for inner in _listed(path))
+        elif name:
+            yield name
+
+
+def _ask_git(folder: Path) -> str:
+    others = ["ls-files", "-z", "--others", "--exclude-standard"]
+    done = _git(folder, *others, "--cached", "--deduplicate")
+    if done.returncode != 0:
+        # No repository: an empty one beside it reads the `.gitignore` files all the same.
+        with tempfile.TemporaryDirectory() as empty:
+            _git(folder, "init", "--quiet", "--bare", empty)
+            done = _git(folder, f"--git-dir={empty}", f"--work-tree={folder}", *others)
+    names = os.fsdecode(done.stdout)
+    try:
+        names.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"`{folder}` has a file whose name is not UTF-8.") from None
+    return names
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, env=git_environment(), capture_output=True
+        )
+    except FileNotFoundError:
+        raise InvalidInput(
+            "`git` is not installed here, and is what tells which files `.gitignore` leaves out."
+        ) from None
