@@ -26,12 +26,12 @@ def run(
     `settings` are those of `harness.experiment.Settings`: backends, seeds, devices, threads,
     packed, timeout_s, retry_noisy, precision (a share: 0.02 is 2 %), budget_s. Everything else is
     as on the command line: `dispatch` is "ray" or "inline", `address` that of a Ray cluster,
-    `results` the folder that `run_id` is made in.
+    `results` the folder that `run_id` is made in: a local path, or a URL as text.
 
     Raises `InvalidInput` or `Unavailable` before anything starts, and `StoreError` if the results
     cannot be written. A trial that fails is a row of `Run.trials` with its status and error.
     """
-    site = Site(dispatch, address, Path(results))
+    site = Site(dispatch, address, results)
     return experiment.run(task or Task(), Settings(**settings), site, run_id, reporter)
 
 
@@ -45,7 +45,7 @@ def resume(
     reporter: Reporter | None = None,
 ) -> Run:
     """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
-    site = Site(dispatch, address, Path(results))
+    site = Site(dispatch, address, results)
     return experiment.resume(run_id, site, timeout_s=timeout_s, reporter=reporter)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
@@ -16,7 +15,7 @@ from harness.cli.output import FAILED, errors, width
 @click.option("--strict", is_flag=True, help="Exit with 1 if there is anything to warn of.")
 @FORMAT
 @RESULTS
-def doctor(strict: bool, kind: str, results: Path) -> None:
+def doctor(strict: bool, kind: str, results: str) -> None:
     """Check this machine before a serious run, and say what to change.
 
     \b

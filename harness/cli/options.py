@@ -31,10 +31,10 @@ def options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 RESULTS = click.option(
     "--results",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
+    metavar="PATH|URL",
+    default="results",
     show_default=True,
-    help="Folder of the runs.",
+    help="Folder of the runs: a path, or a URL (s3://bucket/prefix).",
 )
 TASK = options(
     click.option(
@@ -170,4 +170,4 @@ def build_site(options: Mapping[str, Any]) -> Site:
     """Build where to measure and where results go."""
     from harness.experiment import Site
 
-    return Site(options["dispatch"], options["address"], options.get("results", Path("results")))
+    return Site(options["dispatch"], options["address"], options.get("results", "results"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 )
 @FORMAT
 @RESULTS
-def show(run_id: str, name: str, kind: str, results: Path) -> None:
+def show(run_id: str, name: str, kind: str, results: str) -> None:
     """Print the tables of a run.
 
     \b
@@ -48,7 +47,7 @@ def show(run_id: str, name: str, kind: str, results: Path) -> None:
 
 @click.command("list")
 @RESULTS
-def list_(results: Path) -> None:
+def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
     from harness import registry
     from harness.store import run_folders
