@@ -24,9 +24,12 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Timing:
-    """How often a lease is renewed, and how one is taken over, in seconds."""
+    """How long to wait for what of a place that may stop answering, in seconds."""
 
+    answer_s: float = 10.0
+    """For an answer, of which the size of a file may make more."""
     renew_s: float = 10.0
+    """Between two renewals of a lease."""
     watch_s: float = 30.0
     """A holder who does not renew his lease for so long has lost it."""
     settle_s: float = 3.0

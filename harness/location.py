@@ -30,13 +30,14 @@ def open_folder(results: str | Path) -> Folder:
 
 def _check(url: str) -> str:
     """Return the protocol of a URL. Raises `InvalidInput`."""
-    protocol, separator, rest = url.partition("://")
+    protocol, _, rest = url.partition(":")
     if "::" in url:
         raise InvalidInput(f"`{_shown(url)}`: chained URLs (`::`) are not supported.")
     if protocol not in PROTOCOLS:
         raise UnknownName("protocol", protocol, PROTOCOLS)
-    if not separator:
+    if not rest.startswith("//"):
         raise InvalidInput(f"`{_shown(url)}`: write it as `{protocol}://...`.")
+    rest = rest.removeprefix("//")
     if re.search(r"[?#\s\x00-\x1f*\[\]]", rest):
         raise InvalidInput(
             f"`{_shown(url)}`: a URL of results holds no space and none of `? # * [ ]`."

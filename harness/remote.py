@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # One request creates or replaces an object there, whole or not at all.
 OBJECT_STORES = {"abfs", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a"}
 _WITH_BUCKETS = OBJECT_STORES - {"memory"}
-_CONNECT_S, _ANSWER_S = 5, 10
+_CONNECT_S = 5
 _SLOWEST = 250_000  # Bytes per second at which a large file still gets through.
 _AT_ONCE = 200
 
@@ -175,7 +175,7 @@ class RemoteFolder:
             if not self._system.async_impl:
                 return getattr(self._system, method)(*args, **options)
             request = getattr(self._system, f"_{method}")(*args, **options)
-            return self._answer(request, _ANSWER_S + size / _SLOWEST)
+            return self._answer(request, self._timing.answer_s + size / _SLOWEST)
         except OSError as error:
             raise _as_os_error(error) from error
         except Exception as error:
@@ -219,7 +219,7 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in {"s3", "s3a"}:
         options["config_kwargs"] = {
             "connect_timeout": _CONNECT_S,
-            "read_timeout": _ANSWER_S,
+            "read_timeout": Timing.answer_s,
             "retries": {"mode": "standard", "total_max_attempts": 2},
         }
     return options

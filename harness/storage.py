@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -137,7 +138,7 @@ class LocalFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file under another name and rename it."""
-        part = self._part(name, content)
+        part = self._part(name, content, "")
         try:
             part.replace(self._path / name)
         except OSError:
@@ -146,7 +147,7 @@ class LocalFolder:
 
     def create(self, name: str, content: bytes) -> None:
         """Write a file under another name and link it, which does not replace another."""
-        part = self._part(name, content)
+        part = self._part(name, content, f".{uuid.uuid4().hex}")
         try:
             (self._path / name).hardlink_to(part)
         finally:
@@ -176,9 +177,9 @@ class LocalFolder:
         del note  # There is nothing to wait for: the system knows who lives.
         return _Flock((self._path / ".lock").open("w"), self._path.name)
 
-    def _part(self, name: str, content: bytes) -> Path:
+    def _part(self, name: str, content: bytes, mark: str) -> Path:
         path = self._path / name
-        part = path.with_name(f".{path.name}.part")
+        part = path.with_name(f".{path.name}{mark}.part")
         try:
             with part.open("wb") as file:
                 file.write(content)

@@ -64,9 +64,11 @@ def list_(results: str) -> None:
     click.echo("\nTask fields (--set)")
     for name, field in Task.model_fields.items():
         click.echo(f"  {name:<14} {field.default!s:<8} {field.description}")
+    with errors():
+        runs = [_describe_run(folder) for folder in run_folders(results)]
     click.echo(f"\nRuns in {results}")
-    for folder in run_folders(results):
-        click.echo(f"  {_describe_run(folder)}")
+    for described in runs:
+        click.echo(f"  {described}")
 
 
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
