@@ -126,7 +126,8 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes:
         """Read a file."""
-        return (self._path / name).read_bytes()
+        with open(f"{self._path}/{name}", "rb") as file:  # Faster than by way of a `Path`.
+            return file.read()
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Read one file after the other."""

@@ -115,19 +115,22 @@ class RunFolder:
         problems: dict[str, str] = {}
         with _reading(self.location):
             for name, content in self._files.read_many(self._record_files()):
-                where = self._files.file(name)
                 try:
-                    record = _parse(where, content)
+                    record = _parse(self._files, name, content)
                 except _NoRecord as error:
                     problems[name] = (
-                        f"`{where}` is left out: it is not a whole record: {brief(error)}."
+                        f"`{self._files.file(name)}` is left out: it is not a whole record: "
+                        f"{brief(error)}."
                     )
                     continue
                 belongs = (record.run, record.task) == (plan.run, plan.task)
                 if belongs and record.trial in order and _stem_of(name) == _stem(record):
                     records.append(record)
                 else:
-                    problems[name] = f"`{where}` is left out: it is no record of run `{plan.run}`."
+                    problems[name] = (
+                        f"`{self._files.file(name)}` is left out: it is no record of run "
+                        f"`{plan.run}`."
+                    )
         records.sort(key=lambda record: (order[record.trial], record.attempt))
         return records, problems
 
@@ -400,14 +403,14 @@ class _NoRecord(Exception):
     """A file holds no record."""
 
 
-def _parse(where: str, content: bytes | OSError) -> Record:
+def _parse(files: Files, name: str, content: bytes | OSError) -> Record:
     """Read a record. Raises `_NoRecord`, or `InvalidInput` if it is of a newer version."""
     if isinstance(content, OSError):
         raise _NoRecord(reason(content)) from content
     try:
         return Record.model_validate_json(content)
     except (ValidationError, HarnessError) as error:
-        refuse_newer(where, content, SCHEMA_VERSION)
+        refuse_newer(files.file(name), content, SCHEMA_VERSION)
         raise _NoRecord(brief(error)) from error
 
 

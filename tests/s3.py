@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 BUCKET = "results"
 
@@ -50,7 +51,7 @@ class S3Server:
         self.system().mkdir(BUCKET)
         return self
 
-    def system(self) -> object:
+    def system(self) -> Any:
         """Return a file system of its own for looking behind the scenes."""
         import s3fs
 

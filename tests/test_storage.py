@@ -403,7 +403,7 @@ def test_whole_runs_on_s3(url: str, server: S3Server) -> None:
 
     assert run("a").trials["status"].tolist() == ["ok", "ok"]
     run("b")
-    files = server.system().find(url)  # type: ignore[attr-defined]
+    files = server.system().find(url)
     assert {file.rpartition(".")[2] for file in files} == {"json", "parquet", "csv"}
     for arguments, expected in (
         (("show", "a", "--table", "steps"), "memoryless"),
@@ -414,6 +414,6 @@ def test_whole_runs_on_s3(url: str, server: S3Server) -> None:
         done = CliRunner().invoke(cli, [*arguments, "--results", url])
         assert done.exit_code == 0, done.output
         assert expected in done.output
-    server.system().rm(f"{url}/b/records/seed1-reference-cpu.json")  # type: ignore[attr-defined]
+    server.system().rm(f"{url}/b/records/seed1-reference-cpu.json")
     assert harness.load("b", url).missing == ["seed1-reference-cpu"]
     assert harness.resume("b", results=url, dispatch="inline").missing == []
