@@ -18,16 +18,23 @@ import numpy as np
 from harness import Run, Task
 from harness.clock import now
 from harness.plan import Arm, Plan
-from harness.record import Point, Record
+from harness.record import Chunk, Point, Record
 from harness.store import Manifest, RunWriter
 
 
-def synthetic_run(results: Path, trials: int) -> None:
-    """Write a run with so many made-up trials of the default task."""
+def synthetic_run(results: Path, trials: int, task: Task | None = None) -> None:
+    """Write a run with so many made-up trials of a task."""
+    task = task or Task()
     arms = tuple(Arm(backend=b, device="cpu") for b in ("torch", "jax"))
-    plan = Plan(run="big", task=Task(), arms=arms, seeds=tuple(range(trials // 2)))
-    points = tuple(Point(epoch=50 * n, train_s=n, train_loss=1, eval_mse=1) for n in range(1, 21))
-    with RunWriter.create(results, Manifest(started_utc="-", plan=plan, environment={})) as writer:
+    plan = Plan(run="big", task=task, arms=arms, seeds=tuple(range(trials // 2)))
+    numbers = range(1, task.curve_points + 1)
+    points = tuple(Point(epoch=50 * n, train_s=n, train_loss=1, eval_mse=1 / n) for n in numbers)
+    chunks = tuple(
+        Chunk(wall_s=1 + n / 999, cpu_s=1, involuntary_switches=n, load=n / 7, mhz=2000 + n / 3)
+        for n in numbers
+    )
+    environment = {f"version:package-{n}": f"{n}.0" for n in range(30)}
+    with RunWriter.create(results, Manifest(started_utc="-", plan=plan, environment={})):
         for job in (job for block in plan.blocks() for job in block):
             shared = job.model_dump(include={"run", "trial", "block", "backend", "device", "seed"})
             record = Record(
@@ -39,10 +46,14 @@ def synthetic_run(results: Path, trials: int) -> None:
                 threads=1,
                 contended=False,
                 status="ok",
+                chunks=chunks,
                 points=points,
-                step_mse=tuple(np.ones(100)),
+                step_mse=tuple(1 / np.arange(1, task.n_steps + 1)),
+                environment=environment,
             )
-            (writer.path / "records" / f"{job.trial}.json").write_text(record.model_dump_json())
+            # Past the writer, whose care for every single file takes its time.
+            path = results / plan.run / "records" / f"{job.trial}.json"
+            path.write_text(record.model_dump_json(indent=1))
 
 
 def seconds(*arguments: object) -> float:

@@ -30,12 +30,13 @@ def run(
     packed, timeout_s, retry_noisy, isolation, max_retries, precision (a share: 0.02 is 2 %),
     budget_s. Everything else is as on the command line: `dispatch` is "ray" or "inline", `address`
     that of a Ray cluster, `runtime_env` that of the Ray job, `wait_s` how long work waits for a
-    node that can take it, `results` the folder that `run_id` is made in.
+    node that can take it, `results` the folder that `run_id` is made in: a local path, or a URL as
+    text.
 
     Raises `InvalidInput` or `Unavailable` before anything starts, and `StoreError` if the results
     cannot be written. A trial that fails is a row of `Run.trials` with its status and error.
     """
-    site = Site(dispatch, address, Path(results), runtime_env or {}, wait_s)
+    site = Site(dispatch, address, results, runtime_env or {}, wait_s)
     return experiment.run(task or Task(), Settings(**settings), site, run_id, reporter)
 
 
@@ -51,7 +52,7 @@ def resume(
     reporter: Reporter | None = None,
 ) -> Run:
     """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
-    site = Site(dispatch, address, Path(results), runtime_env or {}, wait_s)
+    site = Site(dispatch, address, results, runtime_env or {}, wait_s)
     return experiment.resume(run_id, site, timeout_s=timeout_s, reporter=reporter)
 
 

@@ -20,7 +20,8 @@ from pydantic import (
 
 from harness.errors import InvalidInput
 from harness.plan import Device
-from harness.store import brief, refuse_newer, write_whole
+from harness.storage import write_whole
+from harness.store import brief, refuse_newer
 from harness.task import Task
 
 SchemaVersion: TypeAlias = Literal[1]
@@ -84,7 +85,7 @@ class Baseline(BaseModel):
         try:
             return cls.model_validate_json(content)
         except (ValidationError, InvalidInput) as error:
-            refuse_newer(path, SCHEMA_VERSION)
+            refuse_newer(str(path), content, SCHEMA_VERSION)
             raise InvalidInput(
                 f"`{path}` cannot be read as a baseline: {brief(error)}; write a new one with "
                 f"`gate --write-baseline`."

@@ -7,6 +7,7 @@ is still "the same" if it is shown, too, to lie within a margin.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -106,23 +107,21 @@ def compare_runs(
 
 
 def _refuse_incomparable(before: Run, after: Run) -> None:
-    if before.path.resolve() == after.path.resolve():
-        raise InvalidInput(
-            f"run `{before.path.name}` is given twice: name the run to compare it with."
-        )
+    if os.path.realpath(before.location) == os.path.realpath(after.location):
+        raise InvalidInput(f"run `{before.name}` is given twice: name the run to compare it with.")
     tasks = (before.manifest.plan.task, after.manifest.plan.task)
     unlike = [
-        f"`{name}` is {getattr(tasks[0], name)} in `{before.path.name}` and "
-        f"{getattr(tasks[1], name)} in `{after.path.name}`"
+        f"`{name}` is {getattr(tasks[0], name)} in `{before.name}` and "
+        f"{getattr(tasks[1], name)} in `{after.name}`"
         for name in type(tasks[0]).model_fields
         if getattr(tasks[0], name) != getattr(tasks[1], name)
     ]
     problems = [f"the runs have different tasks: {', '.join(unlike)}."] if unlike else []
     for run in (before, after):
         if not run.records:
-            problems.append(f"run `{run.path.name}` has no finished trial: `--resume` it first.")
+            problems.append(f"run `{run.name}` has no finished trial: `--resume` it first.")
         elif not _ok(run):
-            problems.append(f"no trial of run `{run.path.name}` ended ok: nothing to compare.")
+            problems.append(f"no trial of run `{run.name}` ended ok: nothing to compare.")
     if problems:
         raise InvalidInput(*problems)
 
@@ -148,7 +147,7 @@ def _common_arms(before: Run, after: Run) -> list[ArmKey]:
     common = [(b, str(d)) for b, d in planned if (b, d) in there and (b, d) in here]
     if not common:
         told = " and ".join(
-            f"`{run.path.name}` has " + ", ".join(map(str, run.manifest.plan.arms))
+            f"`{run.name}` has " + ", ".join(map(str, run.manifest.plan.arms))
             for run in (before, after)
         )
         raise InvalidInput(f"the runs have no backend on the same device in common: {told}.")
@@ -174,20 +173,20 @@ def _references(arms: list[ArmKey], across: str) -> dict[ArmKey, ArmKey]:
 
 def _refuse_times(before: Run, after: Run, across: bool) -> None:
     problems = [
-        f"trials of run `{run.path.name}` ran beside others (contended): their times are not "
+        f"trials of run `{run.name}` ran beside others (contended): their times are not "
         f"compared; choose another `--metric`, such as final_mse."
         for run in (before, after)
         if any(record.contended for record in _ok(run))
     ]
     problems += [
-        f"run `{run.path.name}` was measured on several kinds of nodes: its times are not averaged."
+        f"run `{run.name}` was measured on several kinds of nodes: its times are not averaged."
         for run in (before, after)
         if any(len(kinds) > 1 for kinds in _kinds(run).values())
     ]
     unlike = [] if across or problems else list(dict.fromkeys(_unlike(before, after)))
     if unlike:
         problems.append(
-            f"the times of runs `{before.path.name}` (there) and `{after.path.name}` (here) were "
+            f"the times of runs `{before.name}` (there) and `{after.name}` (here) were "
             f"measured in unlike conditions and are not compared ({'; '.join(unlike)}): with "
             f"`--across`, only ratios to a backend that both have measured are."
         )
@@ -222,11 +221,11 @@ def _unusable(run: Run, metrics: Sequence[Metric], arms: Sequence[ArmKey]) -> It
         what = "a value above zero" if metric.ratio else "a value"
         if missing == len(mine):
             raise InvalidInput(
-                f"`{metric.name}`: no trial of run `{run.path.name}` has {what} to compare."
+                f"`{metric.name}`: no trial of run `{run.name}` has {what} to compare."
             )
         if missing:
             yield (
-                f"`{metric.name}`: {missing} of {len(mine)} trials of run `{run.path.name}` "
+                f"`{metric.name}`: {missing} of {len(mine)} trials of run `{run.name}` "
                 f"lack {what} and are left out."
             )
 

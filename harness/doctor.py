@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ import numpy as np
 
 from harness import machine
 from harness.clock import now, resolution
+from harness.location import open_folder
 from harness.noise import STEAL_LIMIT
 from harness.protocol import Array
 from harness.stats import mean
+from harness.storage import Folder, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +55,12 @@ class Reading:
     advice: str = ""
 
 
-def examine(results: Path) -> list[Reading]:
+def examine(results: str | Path) -> list[Reading]:
     """Make every check; takes a few seconds, in which the machine should do nothing else."""
     checks = (governor, turbo, load, cores, quota, variables, steal, clock, memory)
-    return [*(check() for check in checks), disk(results), *self_test()]
+    folder = open_folder(results)
+    room = store(folder) if folder.may_stop_answering else disk(Path(folder.location))
+    return [*(check() for check in checks), room, *self_test()]
 
 
 def governor() -> Reading:
@@ -160,6 +165,18 @@ def disk(results: Path) -> Reading:
         )
     free_gb = shutil.disk_usage(folder).free / 1e9
     return _judge("disk", f"{free_gb:.1f} GB free", free_gb >= _DISK_LIMIT_GB, "make room there")
+
+
+def store(folder: Folder) -> Reading:
+    """Whether results can be written to a store, and how long that takes."""
+    probe, start = f".doctor-{uuid.uuid4().hex}", now()
+    try:
+        folder.create(probe, b"")
+        folder.delete(probe)
+    except OSError as error:
+        advice = f"{folder.location} cannot be written: {reason(error)}"
+        return Reading("store", "no file can be written", "warn", advice)
+    return _judge("store", f"a file written and removed in {now() - start:.2f} s")
 
 
 def side_by_side(nodes: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:

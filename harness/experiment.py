@@ -18,7 +18,7 @@ from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, U
 from harness.jobs import Certificate, Event, Refused, TrialJob
 from harness.plan import Arm, Device, Plan
 from harness.record import Isolation, Record
-from harness.results import Run
+from harness.results import TABLES, Run
 from harness.selection import DEVICES, Selection, distinct
 from harness.store import Manifest, RunWriter
 from harness.task import PRESETS, Task
@@ -132,7 +132,8 @@ class Site:
     dispatch: str = "ray"
     address: str | None = None
     """Of a Ray cluster to join; without one, a local Ray is started."""
-    results: Path = Path("results")
+    results: str | Path = "results"
+    """A local path, or a URL."""
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     """Of the Ray job; Ray says what may be in it."""
     wait_s: float = 600.0
@@ -162,19 +163,20 @@ def run(
     site.check()
     plan = settings.plan(run_id or readable_id(task), task, has_gpu=False)
     manifest = Manifest(started_utc=timestamp(), plan=plan, environment=machine.describe())
-    with RunWriter.create(site.results, manifest) as writer:
+    reporter = reporter or Silence()
+    with RunWriter.create(site.results, manifest, reporter.note, numbered=not run_id) as writer:
         try:
             with closing(site.dispatcher()) as nodes:
                 if settings.devices == "auto" and nodes.has_gpu():
-                    writer.update(plan=settings.plan(plan.run, task, has_gpu=True))
-                _Session(writer, nodes, reporter or Silence(), started).carry_out(
+                    writer.update(plan=settings.plan(writer.name, task, has_gpu=True))
+                _Session(writer, nodes, reporter, started).carry_out(
                     optional=DEVICES[1:] if settings.devices == "auto" else ()
                 )
         except (InvalidInput, Unavailable):
             if not writer.folder.count_records():  # Refused: nothing was started.
                 writer.discard()
             raise
-    return Run(plan.run, site.results)
+    return Run(writer.name, site.results)
 
 
 def resume(
@@ -192,7 +194,8 @@ def resume(
     plan of the run differs from them: one run never mixes two tasks or two ways of measuring.
     """
     site.check()
-    with RunWriter.resume(site.results, run_id) as writer:
+    reporter = reporter or Silence()
+    with RunWriter.resume(site.results, run_id, reporter.note) as writer:
         plan = writer.manifest.plan
         problems = [
             f"`{name}` differs: run `{run_id}` has {_tell(getattr(plan, name), value)}, "
@@ -204,13 +207,12 @@ def resume(
             raise InvalidInput(*problems)
         if timeout_s is not None:
             writer.update(plan=plan.model_copy(update={"timeout_s": timeout_s}))
-        reporter = reporter or Silence()
         for problem in writer.set_aside():
             reporter.note(
                 f"{problem} It was renamed to `.unreadable`; its trial runs again "
                 "unless another attempt of it is there."
             )
-        run = Run(run_id, site.results)
+        run = Run.of(writer.folder)
         started = now() - sum(record.wall_s for record in run.records)
         if run.missing or not plan.settled:
             with closing(site.dispatcher()) as nodes:
@@ -269,9 +271,10 @@ class _Session:
             if run.records or not isinstance(error, Unavailable):
                 self._reporter.note(
                     f"{len(run.records)} of {len(run.records) + len(run.missing)} trials are "
-                    f"finished and kept in `{run.path}`; run the others with "
-                    f"`--resume {run.path.name}`."
+                    f"finished and kept in `{run.location}`; run the others with "
+                    f"`--resume {run.name}`."
                 )
+            self._writer.hurry()
             raise
         finally:
             finish(self._writer)
@@ -411,19 +414,20 @@ class _Session:
                 yield event
 
     def _run(self) -> Run:
-        return Run(self._writer.path.name, self._writer.path.parent)
+        return Run.of(self._writer.folder)
 
 
 def finish(writer: RunWriter) -> None:
     """Rebuild the tables from the records; note when the last trial has ended."""
-    run = Run(writer.path.name, writer.path.parent)
-    tables = {name: getattr(run, name) for name in ("trials", "curves", "steps", "chunks")}
+    run = Run.of(writer.folder)
     # A full disk has been reported by then, and the records are the truth.
     with suppress(StoreError):
-        writer.write_tables(tables)
         complete = run.manifest.plan.settled and not run.missing
         if complete and not run.manifest.finished_utc:
             writer.update(finished_utc=timestamp())
+        writer.settle()
+        for name in TABLES:
+            writer.write_table(name, run.table(name))
 
 
 def readable_id(task: Task) -> str:

@@ -21,7 +21,7 @@ from harness.errors import InvalidInput, StoreError, UnknownName
 from harness.experiment import finish
 from harness.record import Record
 from harness.results import Run
-from harness.store import Manifest, RunFolder, RunWriter, brief
+from harness.store import Manifest, RunWriter, brief, find_run
 
 _MAX_BYTES = 2**29
 _TRIAL = re.compile(r"\w[\w.-]*")
@@ -102,7 +102,7 @@ def _content(log: str) -> _Content | None:
     return _Content.model_validate(json.loads(content))
 
 
-def save(arrival: Arrival, results: Path) -> Run:
+def save(arrival: Arrival, results: str | Path) -> Run:
     """Write the run to a results folder, or add what is new to the same run there.
 
     Raises `InvalidInput` if another run of that name is there, or the same with other results:
@@ -118,10 +118,10 @@ def save(arrival: Arrival, results: Path) -> Run:
     return Run(run, results)
 
 
-def _writer(arrival: Arrival, results: Path) -> RunWriter:
+def _writer(arrival: Arrival, results: str | Path) -> RunWriter:
     run = arrival.manifest.plan.run
     try:
-        folder = RunFolder(results, run)
+        folder = find_run(results, run)
     except UnknownName:
         return RunWriter.create(results, arrival.manifest)
     kept = "both are kept: the one that arrived, on the cluster"

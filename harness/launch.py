@@ -173,9 +173,9 @@ class _Account:
             case "fields":
                 self.fields |= value
             case "chunk":
-                self.chunks.append(Chunk.model_validate(value))
+                self.chunks.append(Chunk(**value))
             case "point":
-                self.points.append(Point.model_validate(value))
+                self.points.append(Point(**value))
             case "check":
                 self.checks.append(Check.model_validate(value))
             case "refused":

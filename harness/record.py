@@ -5,9 +5,17 @@ Nothing in it is derived; `harness.tables` does that, so a better formula needs 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import CoreSchema, core_schema
 
 from harness.task import Task
 
@@ -20,14 +28,41 @@ Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 Isolation: TypeAlias = Literal["process", "backend"]
 """A trial has a process of its own, or shares one with others of its backend, one by one."""
 
-# JSON has no NaN: a value that is not finite is stored as null and read back as NaN.
-Real: TypeAlias = Annotated[float, BeforeValidator(lambda v: float("nan") if v is None else v)]
+
+class _NullIsNan:
+    """JSON has no NaN: a value that is not finite is stored as null and read back as NaN."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Not a validator around every number: thousands of records have millions of them.
+        null = core_schema.no_info_after_validator_function(
+            lambda _: float("nan"), core_schema.none_schema()
+        )
+        return core_schema.union_schema([handler(source), null], mode="left_to_right")
 
 
-class Chunk(BaseModel):
+Real: TypeAlias = Annotated[float, _NullIsNan]
+
+_tasks: dict[str, Task] = {}
+
+
+def _shared(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a task once for all the records that have it."""
+    if not isinstance(value, dict):
+        return validate(value)
+    text = repr(value)
+    if text not in _tasks:
+        if len(_tasks) >= 100:
+            _tasks.clear()
+        _tasks[text] = validate(value)
+    return _tasks[text]
+
+
+# Chunks and points have slots, for there are many: as models they would take several times the
+# memory.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
     """A timed call of `Backend.train`, and what else went on meanwhile."""
-
-    model_config = ConfigDict(frozen=True)
 
     wall_s: float
     cpu_s: float
@@ -42,10 +77,9 @@ class Chunk(BaseModel):
     """Frequency of the process's cores at the end of the call, where the system gives it."""
 
 
-class Point(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
     """A point of the convergence curve."""
-
-    model_config = ConfigDict(frozen=True)
 
     epoch: int
     """Optimiser steps taken so far."""
@@ -69,7 +103,7 @@ class Record(BaseModel):
     backend: str
     device: str
     seed: int
-    task: Task
+    task: Annotated[Task, WrapValidator(_shared)]
 
     node: str
     started_utc: str

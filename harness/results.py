@@ -7,21 +7,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.record import Record
-from harness.store import Manifest, RunFolder, counting
+from harness.store import Manifest, RunFolder, counting, find_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Run:
-    """A run in a results folder, finished or not.
+TABLES = ("trials", "curves", "steps", "chunks")
+"""Those that are stored."""
 
-    Raises `InvalidInput` if there is no such run or its manifest cannot be read.
+
+class Run:
+    """A run among the results at a path or a URL, finished or not.
+
+    Raises `InvalidInput` if there is no such run or it cannot be read.
     """
 
     def __init__(self, run: str, results: str | Path = "results") -> None:
-        folder = RunFolder(Path(results), run)
-        self.path = folder.path
+        self._read(find_run(results, run))
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Run:
+        """Return the run in a folder."""
+        run = cls.__new__(cls)
+        run._read(folder)
+        return run
+
+    def _read(self, folder: RunFolder) -> None:
+        self.name = folder.name
+        self.location = folder.location
+        """Where it is: a path or a URL."""
         self.manifest: Manifest = folder.manifest()
         self.attempts: list[Record]
         """Of all attempts at every trial, in the order of the plan."""
@@ -33,14 +48,26 @@ class Run:
 
     def __repr__(self) -> str:
         planned = len(self.manifest.plan.arms) * len(self.manifest.plan.seeds)
-        return f"Run({str(self.path)!r}, {len(self.records)} of {planned} trials)"
+        return f"Run({self.location!r}, {len(self.records)} of {planned} trials)"
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Build one of `TABLES`, without keeping it."""
+        from harness import tables
+
+        if name == "steps":
+            return tables.steps_table(self.records, self.manifest.plan.task)
+        if name == "trials":
+            return tables.trials_table(self.records, self.attempts)
+        build = {
+            "curves": tables.curves_table,
+            "chunks": tables.chunks_table,
+        }
+        return build[name](self.records)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """A row per trial."""
-        from harness.tables import trials_table
-
-        return trials_table(self.records, self.attempts)
+        return self.table("trials")
 
     def attempts_table(self) -> pd.DataFrame:
         """Return the table `trials` with a row for every attempt, those included that were lost."""
@@ -51,23 +78,17 @@ class Run:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """A row per evaluation during training."""
-        from harness.tables import curves_table
-
-        return curves_table(self.records)
+        return self.table("curves")
 
     @cached_property
     def steps(self) -> pd.DataFrame:
         """A row per time step of the final evaluation, with the yardsticks."""
-        from harness.tables import steps_table
-
-        return steps_table(self.records, self.manifest.plan.task)
+        return self.table("steps")
 
     @cached_property
     def chunks(self) -> pd.DataFrame:
         """A row per timed call of the training."""
-        from harness.tables import chunks_table
-
-        return chunks_table(self.records)
+        return self.table("chunks")
 
     def summary(self) -> pd.DataFrame:
         """Return a row per backend and device; see `harness.summary.summarise`."""

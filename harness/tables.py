@@ -6,17 +6,21 @@ of the final evaluation. chunks: a row per timed call of the training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from harness.fingerprint import fingerprint, name_kinds
 from harness.noise import lost_share, noise
-from harness.record import Point, Record
+from harness.record import Chunk, Point, Record
 from harness.task import Task
 from harness.yardstick import Yardsticks, yardsticks
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
 
 # Column names and their pandas types; nullable, so that a missing value does not change the type.
 TRIALS = {
@@ -80,6 +84,10 @@ CHUNKS = _KEY | {
 }
 
 
+# Those columns that a record holds as they are.
+_STORED = [name for name in TRIALS if name in Record.model_fields]
+
+
 def trials_table(
     records: Sequence[Record], attempts: Sequence[Record] | None = None
 ) -> pd.DataFrame:
@@ -87,17 +95,24 @@ def trials_table(
 
     `lost` says which of the other `attempts` at the same trial were lost, and where.
     """
-    kinds = _node_kinds(records)
+    kinds, lost = _node_kinds(records), _lost(attempts or ())
+    means: dict[Task, dict[str, float]] = {}
+    rows = []
+    for record in records:
+        if record.task not in means:
+            means[record.task] = _means(record.task)
+        row = _trial_row(record, means[record.task])
+        rows.append(row | {"node_kind": kinds[record.node], "lost": lost.get(record.trial, "")})
+    return pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS)
+
+
+def _lost(attempts: Sequence[Record]) -> dict[str, str]:
+    """Say of each trial which attempts were lost, and where."""
     lost: dict[str, list[str]] = {}
-    for other in attempts or ():
-        if other.status == "lost":
-            lost.setdefault(other.trial, []).append(f"attempt {other.attempt} on {other.node}")
-    rows = [
-        _trial_row(record)
-        | {"node_kind": kinds[record.node], "lost": "; ".join(lost.get(record.trial, ()))}
-        for record in records
-    ]
-    return _frame(rows, TRIALS)
+    for record in attempts:
+        if record.status == "lost":
+            lost.setdefault(record.trial, []).append(f"attempt {record.attempt} on {record.node}")
+    return {trial: "; ".join(told) for trial, told in lost.items()}
 
 
 def _node_kinds(records: Sequence[Record]) -> dict[str, str]:
@@ -118,45 +133,35 @@ def _node_kinds(records: Sequence[Record]) -> dict[str, str]:
 
 def curves_table(records: Sequence[Record]) -> pd.DataFrame:
     """Return a row per evaluation during training."""
-    rows = [_key(r) | point.model_dump() for r in records for point in r.points]
-    return _frame(rows, CURVES)
+    measured = _columns((p for r in records for p in r.points), Point, CURVES)
+    return _long(records, [len(r.points) for r in records], measured, CURVES)
 
 
 def steps_table(records: Sequence[Record], task: Task) -> pd.DataFrame:
     """Return a row per time step of the final evaluation, with the yardsticks beside it."""
-    exact = yardsticks(task)
-    rows = [
-        _key(record)
-        | {
-            "t": t,
-            "mse": mse,
-            "variance": exact.variance[t - 1],
-            "memoryless": exact.memoryless[t - 1],
-            "wrong_sign": exact.wrong_sign[t - 1],
-        }
-        for record in records
-        for t, mse in enumerate(record.step_mse, start=1)
-    ]
-    return _frame(rows, STEPS)
+    counts = [len(record.step_mse) for record in records]
+    t = _numbers(counts)
+    columns: dict[str, Any] = {
+        "t": t,
+        "mse": np.fromiter((mse for r in records for mse in r.step_mse), float, len(t)),
+    }
+    columns |= {name: exact[t - 1] for name, exact in vars(yardsticks(task)).items()}
+    return _long(records, counts, columns, STEPS)
 
 
 def chunks_table(records: Sequence[Record]) -> pd.DataFrame:
     """Return a row per timed call of the training, numbered from 1."""
-    rows = [
-        _key(record) | {"chunk": number} | chunk.model_dump()
-        for record in records
-        for number, chunk in enumerate(record.chunks, start=1)
-    ]
-    return _frame(rows, CHUNKS)
+    counts = [len(record.chunks) for record in records]
+    measured = _columns((chunk for r in records for chunk in r.chunks), Chunk, CHUNKS)
+    return _long(records, counts, {"chunk": _numbers(counts)} | measured, CHUNKS)
 
 
-def _trial_row(record: Record) -> dict[str, Any]:
-    exact = _means(record.task)
+def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
     last = record.points[-1] if record.points else None
-    mse = float(np.mean(record.step_mse)) if record.step_mse else None
+    mse = sum(record.step_mse) / len(record.step_mse) if record.step_mse else None
     lag = _first_below(record.points, exact["memoryless"])
     reasons = noise(record)
-    measured = {
+    return {name: getattr(record, name) for name in _STORED} | {
         "epochs": last.epoch if last else 0,
         "train_s": last.train_s if last else None,
         "epochs_per_s": last.epoch / last.train_s if last and last.train_s else None,
@@ -174,7 +179,6 @@ def _trial_row(record: Record) -> dict[str, Any]:
         "noise": "; ".join(reasons) if reasons else None,
         "attempts": record.attempt,
     }
-    return {name: measured.get(name, getattr(record, name, None)) for name in TRIALS}
 
 
 def _means(task: Task) -> dict[str, float]:
@@ -188,9 +192,34 @@ def _first_below(points: Sequence[Point], memoryless: float) -> Point | None:
     return next((point for point in points if point.eval_mse < memoryless), None)
 
 
-def _key(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _KEY}
+def _numbers(counts: Sequence[int]) -> IntArray:
+    """Return 1, 2, ..., n for each n, one after the other."""
+    return np.concatenate([np.arange(1, count + 1) for count in counts] or [np.arange(0)])
 
 
-def _frame(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
+def _columns(
+    parts: Iterable[Chunk | Point], kind: type[Chunk | Point], columns: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return an array of each field of the parts of records that is a column."""
+    parts = list(parts)
+    names = [field.name for field in fields(kind) if field.name in columns]
+    return {
+        name: np.array([getattr(part, name) for part in parts], dtype=columns[name])
+        for name in names
+    }
+
+
+def _long(
+    records: Sequence[Record],
+    counts: Sequence[int],
+    measured: Mapping[str, Any],
+    columns: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return a table with `counts` rows of each record, which names are repeated in."""
+    keys = {
+        name: pd.Series([getattr(record, name) for record in records], dtype=kind).array.repeat(
+            counts
+        )
+        for name, kind in _KEY.items()
+    }
+    return pd.DataFrame(keys | dict(measured), columns=list(columns)).astype(dict(columns))

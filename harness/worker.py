@@ -60,15 +60,14 @@ def _serve(job: dict[str, Any], before: int, stream: Any) -> None:
 
 
 def _run(request: dict[str, Any], stream: Any) -> None:
-    from pydantic import BaseModel
+    from pydantic_core import to_jsonable_python
 
     from harness import machine
     from harness.errors import InvalidInput, Unavailable
     from harness.jobs import ParityJob, TrialJob, TurnsJob
 
     def emit(kind: str, value: Any) -> None:
-        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        stream.write(json.dumps([kind, plain]) + "\n")
+        stream.write(json.dumps([kind, to_jsonable_python(value)]) + "\n")
 
     try:
         if request["kind"] == "trial":

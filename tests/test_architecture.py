@@ -16,7 +16,10 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
     {"errors", "model", "protocol", "clock", "machine", "quantities", "source", "bundle"},
-    {"testing", "validation", "contract", "registry", "fingerprint", "package", "submission"},
+    {"testing", "validation", "contract", "registry", "fingerprint", "storage"},
+    {"package", "submission", "lease", "outbox"},
+    {"remote"},
+    {"location"},
     {"task"},
     {"yardstick", "data", "record", "stats", "metrics"},
     {"verdict", "noise"},
@@ -103,7 +106,8 @@ def test_a_backend_knows_nothing_of_tasks_ray_or_clocks(path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import harness.cli", "numpy pydantic ray torch jax pandas rich"),
+        ("import harness.cli", "numpy pydantic ray torch jax pandas rich fsspec"),
+        ("import harness.store", "numpy ray torch jax pandas fsspec s3fs"),
         ("import harness; harness.Task()", "numpy ray torch jax pandas"),
         ("import harness.worker", "numpy pydantic torch jax ray"),
         ("import harness.dispatch.inline, harness.experiment", "ray torch jax pandas"),

@@ -120,11 +120,11 @@ def test_the_last_attempt_is_the_one_that_counts(tmp_path: Path) -> None:
         assert [r.attempt for r in run.records] == [10]
         assert run.missing == ["seed1-a.B-cpu"]
         assert writer.folder.count_records() == 1
-        stems = sorted(path.stem for path in (writer.path / "records").iterdir())
+        stems = sorted(path.stem for path in (tmp_path / "r" / "records").iterdir())
         assert stems == ["seed0-a.B-cpu", *(f"seed0-a.B-cpu~{k}" for k in (10, 2, 9))]
         # Under a name that is not its own, a record is none.
-        (writer.path / "records" / "seed0-a.B-cpu~2.json").rename(
-            writer.path / "records" / "seed0-a.B-cpu~11.json"
+        (tmp_path / "r" / "records" / "seed0-a.B-cpu~2.json").rename(
+            tmp_path / "r" / "records" / "seed0-a.B-cpu~11.json"
         )
         assert "~11.json` is left out" in Run("r", tmp_path).problems[0]
 

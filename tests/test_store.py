@@ -10,7 +10,7 @@ import pytest
 from harness import InvalidInput, Run, StoreError, Task
 from harness.plan import Arm, Plan
 from harness.record import Point, Record
-from harness.store import Manifest, RunFolder, RunWriter, run_folders
+from harness.store import Manifest, RunWriter, find_run, run_folders
 
 TASK = Task(n_steps=2)
 PLAN = Plan(run="r", task=TASK, arms=(Arm(backend="a:B", device="cpu"),), seeds=(0, 1))
@@ -72,7 +72,7 @@ def test_a_run_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_broken_record_is_left_out_and_set_aside(tmp_path: Path, content: str) -> None:
     with RunWriter.create(tmp_path, MANIFEST) as writer:
         writer.add(record(0))
-        broken = writer.path / "records" / "seed1-a.B-cpu.json"
+        broken = tmp_path / "r" / "records" / "seed1-a.B-cpu.json"
         broken.write_text(content)
         run = Run("r", tmp_path)
         assert [r.seed for r in run.records] == [0]
@@ -92,15 +92,15 @@ def test_a_record_of_another_task_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../r", "/etc", "", ".hidden", "a b", "x" * 101])
 def test_a_run_id_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match="run id"):
-        RunFolder(tmp_path, name)
+        find_run(tmp_path, name)
 
 
 def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
     demo = PLAN.model_copy(update={"run": "demo"})
     with RunWriter.create(tmp_path, MANIFEST.model_copy(update={"plan": demo})):
-        assert [folder.path.name for folder in run_folders(tmp_path)] == ["demo"]
+        assert [folder.name for folder in run_folders(tmp_path)] == ["demo"]
     with pytest.raises(InvalidInput, match="did you mean `demo`"):
-        RunFolder(tmp_path, "dmeo")
+        find_run(tmp_path, "dmeo")
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from harness.cli.options import FORMAT, RESULTS, quantity
@@ -54,7 +52,7 @@ def compare(
     accuracy_margin: str,
     across: str | None,
     kind: str,
-    results: Path,
+    results: str,
 ) -> None:
     """Say what changed from RUN_A to RUN_B, each with a 95 % interval and a verdict.
 

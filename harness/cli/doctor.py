@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
@@ -17,7 +16,7 @@ from harness.cli.output import FAILED, errors, width
 @click.option("--address", metavar="ADDRESS", help="Show the nodes of a Ray cluster instead.")
 @FORMAT
 @RESULTS
-def doctor(strict: bool, address: str | None, kind: str, results: Path) -> None:
+def doctor(strict: bool, address: str | None, kind: str, results: str) -> None:
     """Check this machine before a serious run, and say what to change.
 
     With --address, show what the nodes of a cluster are and have installed, side by side.

@@ -31,10 +31,10 @@ def options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 RESULTS = click.option(
     "--results",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
+    metavar="PATH|URL",
+    default="results",
     show_default=True,
-    help="Folder of the runs.",
+    help="Folder of the runs: a path, or a URL (s3://bucket/prefix).",
 )
 TASK = options(
     click.option(
@@ -218,7 +218,7 @@ def build_site(options: Mapping[str, Any]) -> Site:
     return Site(
         options["dispatch"],
         options["address"],
-        options.get("results", Path("results")),
+        options.get("results", "results"),
         {} if path is None else read_runtime_env(path),
         quantity(seconds, "--wait-nodes", options["wait_nodes"]),
     )

@@ -133,5 +133,7 @@ def _print_run(run: Run) -> None:
     """Print all tables of a run, of the time steps only some."""
     for name in ("summary", "curves", "steps"):
         click.echo(table_of(run, name, "table", some=True), nl=False)
-    name = run.path.name
-    click.echo(f"Results: {run.path}. All steps: python -m harness show {name} --table steps")
+    results = run.location.removesuffix(f"/{run.name}")
+    where = "" if results == "results" else f" --results {results}"
+    show = f"python -m harness show {run.name}{where} --table steps"
+    click.echo(f"Results: {run.location}. All steps: {show}")

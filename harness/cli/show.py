@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 )
 @FORMAT
 @RESULTS
-def show(run_id: str, name: str, kind: str, results: Path) -> None:
+def show(run_id: str, name: str, kind: str, results: str) -> None:
     """Print the tables of a run.
 
     \b
@@ -50,7 +49,7 @@ def show(run_id: str, name: str, kind: str, results: Path) -> None:
 
 @click.command("list")
 @RESULTS
-def list_(results: Path) -> None:
+def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
     from harness import registry
     from harness.store import run_folders
@@ -67,9 +66,11 @@ def list_(results: Path) -> None:
     click.echo("\nTask fields (--set)")
     for name, field in Task.model_fields.items():
         click.echo(f"  {name:<14} {field.default!s:<8} {field.description}")
+    with errors():
+        runs = [_describe_run(folder) for folder in run_folders(results)]
     click.echo(f"\nRuns in {results}")
-    for folder in run_folders(results):
-        click.echo(f"  {_describe_run(folder)}")
+    for described in runs:
+        click.echo(f"  {described}")
 
 
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:

@@ -52,7 +52,7 @@ def submit(
     attach: str | None,
     runtime_env: Path | None,
     working_dir: Path | None,
-    results: Path,
+    results: str,
     words: tuple[str, ...],
 ) -> None:
     """Carry out a run as a job on a Ray cluster, over HTTP.
@@ -89,7 +89,7 @@ def _send(
     words: Sequence[str],
     runtime_env: Path | None,
     working_dir: Path | None,
-    results: Path,
+    results: str,
 ) -> tuple[JobServer, str]:
     """Check all that can be checked here, then submit; return the server and the job's name."""
     from harness import package
@@ -117,7 +117,7 @@ def _send(
         return server, server.submit(order, zipped, environment)
 
 
-def _order(words: Sequence[str], folder: Path, results: Path, files: Any) -> Order:
+def _order(words: Sequence[str], folder: Path, results: str, files: Any) -> Order:
     """Read the command line of the run as the job will; raise `InvalidInput` if it would be."""
     from harness.experiment import readable_id
     from harness.submission import Order
@@ -155,11 +155,11 @@ def _order(words: Sequence[str], folder: Path, results: Path, files: Any) -> Ord
     return Order(run_id, words, _place(options, given))
 
 
-def _exists(run_id: str, results: Path) -> bool:
-    from harness.store import RunFolder
+def _exists(run_id: str, results: str) -> bool:
+    from harness.store import find_run
 
     try:
-        RunFolder(results, run_id)
+        find_run(results, run_id)
     except UnknownName:
         return False
     return True
@@ -189,7 +189,7 @@ def _place(options: dict[str, Any], given: set[str]) -> str | None:
     return place
 
 
-def _wait(server: JobServer, name: str, results: Path) -> int:
+def _wait(server: JobServer, name: str, results: str) -> int:
     """Print what the job prints, bring its results home, and return the exit code."""
     attach = _how_to_attach(server, name, results)
     try:
@@ -242,7 +242,7 @@ def _ending(job: Job) -> str:
     return ""
 
 
-def _bring_home(server: JobServer, job: Job, results: Path) -> bool:
+def _bring_home(server: JobServer, job: Job, results: str) -> bool:
     """Write the run to the local results folder, as far as it got; say where it is."""
     from harness import homecoming
 
@@ -263,12 +263,12 @@ def _bring_home(server: JobServer, job: Job, results: Path) -> bool:
     for problem in arrival.problems:
         _note(f"warning: {problem}")
     home = homecoming.save(arrival, results)
-    _note(f"Results: {home.path} (brought home, {len(home.records)} trials)")
+    _note(f"Results: {home.location} (brought home, {len(home.records)} trials)")
     return True
 
 
-def _how_to_attach(server: JobServer, name: str, results: Path) -> str:
-    folder = "" if results == Path("results") else f" --results {results}"
+def _how_to_attach(server: JobServer, name: str, results: str) -> str:
+    folder = "" if results == "results" else f" --results {results}"
     return (
         f"  follow: python -m harness submit --address {server.address} --attach {name}{folder}\n"
         f"  stop:   RAY_AUTH_MODE=token ray job stop --address {server.address} {name}"
