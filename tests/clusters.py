@@ -70,6 +70,13 @@ class LocalCluster:
                     process.kill()
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
+    def kill_head(self) -> None:
+        """Kill the head's processes."""
+        for infos in self._cluster.head_node.all_processes.values():
+            for info in infos:
+                with suppress(psutil.NoSuchProcess):
+                    psutil.Process(info.process.pid).kill()
+
     def shutdown(self) -> None:
         """End all nodes."""
         with suppress(psutil.NoSuchProcess):

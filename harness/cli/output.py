@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,8 +23,13 @@ def errors() -> Iterator[None]:
         yield
     except InvalidInput as error:
         stop(BAD_INPUT, *error.problems)
-    except (StoreError, ClusterLost) as error:
+    except StoreError as error:
         stop(FAILED, str(error))
+    except ClusterLost as error:
+        click.echo(f"error: {error}", err=True)
+        sys.stdout.flush()
+        # At its own exit, Ray would wait for the head for a minute, and then abort.
+        os._exit(FAILED)
     except HarnessError as error:
         stop(BAD_INPUT, *str(error).splitlines())
     except KeyboardInterrupt:

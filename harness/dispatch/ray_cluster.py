@@ -45,6 +45,8 @@ from harness.launch import Place, execute, lost
 _OBJECT_STORE_BYTES = 100 * 2**20
 _LOOK_S = 0.2
 """How long what is known of the nodes is taken to be true."""
+_HEAD_S = 20.0
+"""How long the head may take to answer; Ray itself gives up after a minute."""
 _SAY_S = 10.0
 """How long work waits for a node before a person is told."""
 _DEMAND = 64
@@ -151,7 +153,8 @@ class RayDispatcher:
         """Stop the local Ray, or leave the cluster."""
         if self._started:
             self._started.exception()  # Wait until it is there before it is stopped.
-        if self._owned:
+        # Without its head, Ray would wait for that.
+        if self._owned and not self._nodes.lost:
             ray.shutdown()
         self._starter.shutdown()
 
@@ -221,10 +224,13 @@ class _Nodes:
 
     def __init__(self, alone: bool) -> None:
         """`alone`: the Ray is our own, so nobody else takes anything of it."""
+        self.lost = False
+        """Whether the head has gone."""
         self._alone = alone
         self._names: dict[str, str] = {}
         self._seen: list[Node] = []
         self._looked = -_LOOK_S
+        self._asker = ThreadPoolExecutor(max_workers=1)
 
     def look(self, all_of_them: bool = False) -> list[Node]:
         """Return the nodes that are alive and have cores to run on, or all that are alive.
@@ -232,18 +238,29 @@ class _Nodes:
         Raises `ClusterLost` if the head does not answer.
         """
         if all_of_them or now() - self._looked >= _LOOK_S:
-            try:
-                nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-                free = {} if self._alone else available_resources_per_node()  # type: ignore[no-untyped-call]
-            except (RayError, OSError, RuntimeError) as error:
-                raise ClusterLost(
-                    f"the head of the Ray cluster is gone: {_brief(error)}"
-                ) from error
+            nodes, free = self._ask()
             alive = [node for node in nodes if node["Alive"]]
             self._name(alive)
             self._seen = [self._node(node, free.get(node["NodeID"])) for node in alive]
             self._looked = now()
         return [node for node in self._seen if node.cpus or all_of_them]
+
+    def _ask(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+        """Ask the head for the nodes, and for what is free on each."""
+
+        def ask() -> tuple[Any, Any]:
+            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            return nodes, {} if self._alone else available_resources_per_node()  # type: ignore[no-untyped-call]
+
+        try:
+            # In a thread of its own: where there is no head any more, Ray waits for it, and in the
+            # end takes the whole process down without a word of ours.
+            return self._asker.submit(ask).result(timeout=_HEAD_S)
+        except (RayError, OSError, RuntimeError) as error:
+            self.lost = True
+            raise ClusterLost(
+                f"the head of the Ray cluster does not answer any more ({type(error).__name__})."
+            ) from error
 
     def forget(self) -> None:
         """Look again the next time: something has happened to a node."""
@@ -300,13 +317,21 @@ class _Flow:
                 ready, _ = ray.wait(list(self._running), timeout=_LOOK_S)
                 for stream in ready:
                     yield from self._receive(stream)
-        finally:
-            if self.demand:
-                self.demand.withdraw()
-            for stream in self._running:
-                # A worker that is stuck does not hear a kind word.
-                with suppress(RayError):
-                    ray.cancel(stream, force=True)
+        except ClusterLost:
+            raise  # There is nobody left to be told.
+        except BaseException:
+            self._abandon()
+            raise
+        if self.demand:
+            self.demand.withdraw()
+
+    def _abandon(self) -> None:
+        if self.demand:
+            self.demand.withdraw()
+        for stream in self._running:
+            # A worker that is stuck does not hear a kind word.
+            with suppress(RayError):
+                ray.cancel(stream, force=True)
 
     def _send(self, nodes: Sequence[Node]) -> None:
         for batch, node in self._board.place(nodes):
