@@ -1,9 +1,9 @@
 """What the harness costs around its trials: the command line, and the whole default job.
 
-    python benchmarks/overhead.py [--job]
+    python benchmarks/overhead.py [--job] [--many]
 
 Prints seconds, the best of five calls; with `--job`, also the time of the default job beyond the
-sum of its trials' `wall_s`.
+sum of its trials' `wall_s`; with `--many`, also that of showing 10,000 short trials.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ def main() -> None:
             best = min(seconds(*arguments) for _ in range(5))
             name = " ".join(str(a) for a in arguments if a not in ("--results", results))
             print(f"{name:<24} {best:6.2f} s")
+        if "--many" in sys.argv:
+            many = results / "many"
+            synthetic_run(many, 10_000, Task(n_steps=5, curve_points=10))
+            best = min(seconds("show", "big", "--results", many) for _ in range(5))
+            print(f"show 10,000 short trials {best:6.2f} s")
         if "--job" in sys.argv:
             total = seconds("run", "--results", results, "--run-id", "job")
             trials = float(Run("job", results).trials["wall_s"].sum())

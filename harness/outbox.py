@@ -87,10 +87,9 @@ class Outbox:
             self._here.delete(name)
         wanted = [MANIFEST, *self._store.names(RECORDS, ".json")]
         for name, content in self._store.read_many(wanted):
-            if isinstance(content, OSError):
-                raise content
-            self._known[name] = content
-        self._lineage = [_digest(self._known[MANIFEST])]
+            if isinstance(content, bytes):  # Otherwise it has just gone.
+                self._known[name] = content
+        self._lineage = [_digest(self.read(MANIFEST))]
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """Return the files of a folder, delivered or not."""

@@ -89,14 +89,21 @@ class Plan(BaseModel):
     def blocks(self) -> Iterator[list[TrialJob]]:
         """Yield the trials of each block in the order in which they run."""
         for block, seed in enumerate(self.seeds):
-            # Random, so that no backend is always the one that warms or heats the machine, and
-            # the same again when the run is resumed.
-            order = random.Random(f"{self.run} {seed}").sample(self.arms, len(self.arms))
-            yield [self._job(block, seed, arm) for arm in order]
+            yield [self._job(block, seed, arm) for arm in self._order(seed)]
+
+    def trials(self) -> Iterator[str]:
+        """Yield the names of all trials in the order in which they run."""
+        for seed in self.seeds:
+            yield from (self.trial_name(arm, seed) for arm in self._order(seed))
 
     def without(self, arm: Arm) -> Plan:
         """Return the plan less an arm."""
         return self.model_copy(update={"arms": tuple(a for a in self.arms if a != arm)})
+
+    def _order(self, seed: int) -> list[Arm]:
+        # Random, so that no backend is always the one that warms or heats the machine, and the
+        # same again when the run is resumed.
+        return random.Random(f"{self.run} {seed}").sample(self.arms, len(self.arms))
 
     def _job(self, block: int, seed: int, arm: Arm) -> TrialJob:
         return TrialJob(

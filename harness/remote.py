@@ -7,6 +7,8 @@ and tries again (`harness.outbox`).
 from __future__ import annotations
 
 import asyncio
+import errno
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -84,11 +86,28 @@ class RemoteFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file in one request, or under another name where that is not whole."""
-        self._put(name, content)
+        path = self._at(name)
+        if self._is_object_store:
+            self._call("pipe_file", path, content, size=len(content))
+            return
+        folder, _, file = path.rpartition("/")
+        part = f"{folder}/.{file}.part"
+        self._call("makedirs", folder, exist_ok=True)
+        self._call("pipe_file", part, content, size=len(content))
+        self._move(part, path)
 
     def create(self, name: str, content: bytes) -> None:
         """Write a file only if there is none, by the store's own means where it has some."""
-        self._put(name, content, mode="create")
+        if self._creates():
+            try:
+                self._call("pipe_file", self._at(name), content, size=len(content), mode="create")
+                return
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+        if self._call("exists", self._at(name)):
+            raise FileExistsError(self.file(name))
+        self.write(name, content)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file."""
@@ -127,18 +146,11 @@ class RemoteFolder:
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
-    def _put(self, name: str, content: bytes, **mode: Any) -> None:
-        path = self._at(name)
-        if self._is_object_store:
-            self._call("pipe_file", path, content, size=len(content), **mode)
-            return
-        if mode and self._call("exists", path):
-            raise FileExistsError(path)
-        folder, _, file = path.rpartition("/")
-        part = f"{folder}/.{file}.part"
-        self._call("makedirs", folder, exist_ok=True)
-        self._call("pipe_file", part, content, size=len(content))
-        self._move(part, path)
+    def _creates(self) -> bool:
+        """Whether the store itself can refuse to replace a file."""
+        system = self._system
+        method = getattr(system, "_pipe_file" if system.async_impl else "pipe_file")
+        return self._is_object_store and "mode" in inspect.signature(method).parameters
 
     def _move(self, old: str, new: str) -> None:
         if self._system.async_impl:  # Object stores know no renaming.

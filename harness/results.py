@@ -106,8 +106,7 @@ class Run:
     def missing(self) -> list[str]:
         """The trials that have not ended yet, in whatever way, or were lost with their node."""
         done = {record.trial for record in self.records if record.status != "lost"}
-        jobs = (job for block in self.manifest.plan.blocks() for job in block)
-        return [job.trial for job in jobs if job.trial not in done]
+        return [trial for trial in self.manifest.plan.trials() if trial not in done]
 
     @property
     def failures(self) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import InvalidInput, Run, StoreError, UnknownName
+from harness import InvalidInput, Run, StoreError, UnknownName, doctor
 from harness.cli import cli
 from harness.lease import Timing
 from harness.location import open_folder
@@ -372,6 +372,13 @@ def test_a_missing_package_is_named() -> None:
         open_folder("gs://bucket/x")
     with pytest.raises(InvalidInput, match="give a URL as text"):
         harness.load("x", Path("s3://bucket"))
+
+
+def test_the_doctor_tries_a_store(url: str) -> None:
+    assert doctor.store(open_folder(url)).status == "ok"
+    assert open_folder(url).names("", "") == []
+    reading = doctor.store(open_folder("s3://no-such-bucket/x"))
+    assert (reading.status, "bucket does not exist" in reading.advice) == ("warn", True)
 
 
 def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
