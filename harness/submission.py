@@ -167,7 +167,12 @@ class JobServer:
         """
         name = self._free_name(f"harness-{order.run}")
         whole = {**environment, "working_dir": str(package)}
-        return self._submit(name, order.entrypoint, whole, order.metadata)
+        try:
+            return self._submit(name, order.entrypoint, whole, order.metadata)
+        except Lost as error:
+            raise Unavailable(
+                f"{error}; whether the job has arrived, `--attach {name}` tells."
+            ) from error
 
     def job(self, name: str) -> Job:
         """Return what is known of a job. Raises `UnknownName`, with those that there are."""

@@ -95,6 +95,8 @@ class Proxy:
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self._ends: list[socket.socket] = []
+        self._flowing = threading.Event()
+        self._flowing.set()
         self.mend()
 
     def mend(self) -> None:
@@ -116,6 +118,12 @@ class Proxy:
             end.close()
         self._ends.clear()
 
+    def freeze(self) -> None:
+        """Let nothing more through the connections there are, and do not break them."""
+        self._flowing.clear()
+        self._flowing = threading.Event()
+        self._flowing.set()
+
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
@@ -123,12 +131,14 @@ class Proxy:
                 server = socket.create_connection(("127.0.0.1", self._server))
                 self._ends += [client, server]
                 for pair in ((client, server), (server, client)):
-                    threading.Thread(target=_pump, args=pair, daemon=True).start()
+                    pump = threading.Thread(target=_pump, args=(*pair, self._flowing), daemon=True)
+                    pump.start()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, flowing: threading.Event) -> None:
     with suppress(OSError):
         while data := source.recv(65536):
+            flowing.wait()
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
 

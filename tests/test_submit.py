@@ -146,6 +146,17 @@ def test_a_token_that_is_missing_or_wrong(client: Client, head: Head, tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_connection_that_falls_silent_is_given_up(client: Client, head: Head) -> None:
+    proxy = Proxy(head.port)
+    submitting = client.start("--wait", *SLOW, "--run-id", "silent", url=proxy.url)
+    submitting.until("epoch 30")
+    proxy.freeze()
+    assert submitting.end() == 0, submitting.stderr
+    assert submitting.stdout == head.log("harness-silent")
+    assert client.same_at_home("silent")
+
+
+@pytest.mark.slow
 def test_a_failing_trial_gives_its_exit_code_and_comes_home(client: Client) -> None:
     backends = "tests.faulty:RaisesMidTraining,reference"
     done = client("--wait", "--", "run", "--backends", backends, *TINY, "--run-id", "failing")
@@ -165,7 +176,7 @@ def test_a_client_that_was_killed_is_followed_by_another(client: Client, head: H
     printed = second.until("[1/2]")
     second.process.send_signal(signal.SIGINT)
     assert second.end() == 130
-    assert "job `harness-killed` goes on" in second.stderr
+    assert "job `harness-killed` is not affected" in second.stderr
     assert "--attach harness-killed" in second.stderr
     third = client("--attach", "harness-killed")
     assert third.returncode == 0, third.stderr
@@ -185,20 +196,21 @@ def test_a_client_that_was_killed_is_followed_by_another(client: Client, head: H
 
 @pytest.mark.slow
 def test_a_job_that_was_stopped_comes_home_and_is_resumed(client: Client, head: Head) -> None:
-    submitted = client(*SLOW, "--run-id", "stopped")
+    submitted = client(*SLOW, "--seeds", 9, "--run-id", "stopped")
     assert submitted.returncode == 0
     assert submitted.stdout.splitlines()[0] == "harness-stopped"
     following = client.start("--attach", "harness-stopped")
-    following.until("[1/2]")
+    following.until("[1/9]")
     head.ask("/api/jobs/harness-stopped/stop", "POST")
     assert following.end() == 130
     assert "was stopped" in following.stderr
-    assert len(Run("stopped", client.results).records) == 1
+    finished = len(Run("stopped", client.results).records)
+    assert 1 <= finished < 9
     resumed = client("--wait", "--", "run", "--resume", "stopped")
     assert resumed.returncode == 0, resumed.stderr
-    assert "1 of 2 trials are finished already" in resumed.stdout
+    assert f"{finished} of 9 trials are finished already" in resumed.stdout
     assert head.ask("/api/jobs/harness-stopped-2")["status"] == "SUCCEEDED"
-    assert len(Run("stopped", client.results).records) == 2
+    assert len(Run("stopped", client.results).records) == 9
     assert client.same_at_home("stopped")
 
 
@@ -218,7 +230,7 @@ def test_a_job_that_cannot_start(client: Client, tmp_path: Path) -> None:
     assert module.returncode == 1
     assert "job `harness-no-module` could not start: " in module.stderr
     assert "Traceback" not in module.stderr
-    refused = client("--wait", *RUN, "--threads", 99, "--run-id", "refused")
+    refused = client("--wait", *RUN, "--threads", 99, "--wait-nodes", "1s", "--run-id", "refused")
     assert refused.returncode == 2
     assert "run `refused` left no results" in refused.stderr
 
@@ -258,6 +270,7 @@ def test_ray_submits_the_same_command(head: Head, tmp_path: Path) -> None:
         (["--", "run", "--run-id", "../up"], "run id `../up`"),
         (["--", "run", "--dispatch", "rya"], "did you mean `ray`"),
         (["--results", ROOT / "results", *RUN, "--run-id", "example"], "is in `"),
+        (["--results", ROOT / "README.md", *RUN], "is no folder that can be written"),
         (["--attach", "x", *RUN], "nothing is submitted beside it"),
         (["--runtime-env", "/nowhere", *RUN], "cannot be read"),
         (["--working-dir", "/nowhere", *RUN], "does not exist"),

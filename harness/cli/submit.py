@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,7 @@ def _send(
     from harness.submission import JobServer, check_address, job_environment
 
     check_address(address)
+    _check_home(results)
     folder = (working_dir or Path()).resolve()
     if working_dir is None:
         package.check_project(folder)
@@ -117,7 +119,7 @@ def _send(
         return server, server.submit(order, zipped, environment)
 
 
-def _order(words: Sequence[str], folder: Path, results: str, files: Any) -> Order:
+def _order(words: Sequence[str], folder: Path, results: str, files: Mapping[str, Path]) -> Order:
     """Read the command line of the run as the job will; raise `InvalidInput` if it would be."""
     from harness.experiment import readable_id
     from harness.submission import Order
@@ -128,18 +130,7 @@ def _order(words: Sequence[str], folder: Path, results: str, files: Any) -> Orde
     with _inside(folder):
         inner = run.make_context("run", list(words[1:]))
         options, given = inner.params, named(inner)
-        if options["address"] is not None:
-            raise InvalidInput(
-                f"`--address {options['address']}` after `--`: the run joins the cluster that it "
-                "is submitted to."
-            )
-        for name in ("config", "runtime_env"):
-            path = options[name]
-            if path is not None and path.as_posix() not in files:
-                raise InvalidInput(
-                    f"`--{name.replace('_', '-')} {path}` after `--` does not travel: it is not "
-                    "among the files of the project."
-                )
+        _check_place(options, files)
         build_site(options).check()
         if options["resume"] is not None:
             expected_of(options, given)
@@ -153,6 +144,32 @@ def _order(words: Sequence[str], folder: Path, results: str, files: Any) -> Orde
         )
     words = words if options["run_id"] else (*words, "--run-id", run_id)
     return Order(run_id, words, _place(options, given))
+
+
+def _check_place(options: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Raise `InvalidInput` if the run needs what is not there where the job runs."""
+    if options["address"] is not None:
+        raise InvalidInput(
+            f"`--address {options['address']}` after `--`: the run joins the cluster that it is "
+            "submitted to."
+        )
+    for name in ("config", "runtime_env"):
+        path = options[name]
+        if path is not None and path.as_posix() not in files:
+            raise InvalidInput(
+                f"`--{name.replace('_', '-')} {path}` after `--` does not travel: it is not among "
+                "the files of the project."
+            )
+
+
+def _check_home(results: str) -> None:
+    """Raise `InvalidInput` if the results could not be written when they come."""
+    if "://" in results:
+        return
+    folder = Path(results).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InvalidInput(f"`--results {results}`: `{there}` is no folder that can be written.")
 
 
 def _exists(run_id: str, results: str) -> bool:
@@ -199,7 +216,7 @@ def _wait(server: JobServer, name: str, results: str) -> int:
             _note(f"error: {said}")
         home = _bring_home(server, job, results)
     except KeyboardInterrupt:
-        _note(f"interrupted: job `{name}` goes on.\n{attach}")
+        _note(f"interrupted; job `{name}` is not affected.\n{attach}")
         return INTERRUPTED
     except HarnessError as error:
         _note(f"error: {error}\nThe job is not affected; its results are on the cluster.\n{attach}")
