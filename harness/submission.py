@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from harness import bundle
+from harness.access import ADVICE, show_token
 from harness.clock import now
 from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName
 
@@ -132,7 +133,7 @@ class JobServer:
 
     def __init__(self, address: str) -> None:
         self.address = check_address(address)
-        _show_token()
+        show_token()
         import aiohttp
         import requests
         from ray.exceptions import AuthenticationError
@@ -325,7 +326,7 @@ def job_environment(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises `InvalidInput` if Ray would refuse it.
     """
-    _show_token()
+    show_token()
     from ray.runtime_env import RuntimeEnv
 
     # A run that is told to stop writes its tables first; Ray's own patience is 3 s.
@@ -350,26 +351,12 @@ def _line(error: Exception) -> str:
 
 
 def _refused(address: str, message: str) -> str:
-    where = (
-        "the head has it in `~/.ray/auth_token` (`ray get-auth-token` prints it there): copy it to "
-        "the same file here, mode 0600, or set RAY_AUTH_TOKEN"
-    )
     if "Authentication failed" in message or "Bearer" in message:
-        return f"the cluster at {address} does not accept the token given: {where}."
+        return f"the cluster at {address} does not accept the token given: {ADVICE}."
     if "RAY_AUTH_TOKEN_PATH" in message.partition(". ")[0]:
         path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
-        return f"RAY_AUTH_TOKEN_PATH names `{path}`, which cannot be read or is empty: {where}."
-    return f"the cluster at {address} wants a token, and there is none here: {where}."
-
-
-def _show_token() -> None:
-    """Let Ray's client send the token that is there; left alone, it sends none.
-
-    Ray reads the variable when it is imported.
-    """
-    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-    if named or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        return f"RAY_AUTH_TOKEN_PATH names `{path}`, which cannot be read or is empty: {ADVICE}."
+    return f"the cluster at {address} wants a token, and there is none here: {ADVICE}."
 
 
 @contextmanager

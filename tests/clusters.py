@@ -72,7 +72,9 @@ class LocalCluster:
 
     def kill_head(self) -> None:
         """Kill the head's processes."""
-        for infos in self._cluster.head_node.all_processes.values():
+        head = self._cluster.head_node
+        assert head is not None
+        for infos in head.all_processes.values():
             for info in infos:
                 with suppress(psutil.NoSuchProcess):
                     psutil.Process(info.process.pid).kill()

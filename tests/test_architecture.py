@@ -15,7 +15,7 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "model", "protocol", "clock", "machine", "quantities", "source", "bundle"},
+    {"errors", "model", "protocol", "clock", "machine", "quantities", "source", "bundle", "access"},
     {"testing", "validation", "contract", "registry", "fingerprint", "storage"},
     {"package", "submission", "lease", "outbox"},
     {"remote"},

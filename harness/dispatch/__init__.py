@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.access import show_token
 from harness.admission import Admission
 from harness.errors import UnknownName
 from harness.jobs import Event, ParityJob, TrialJob
@@ -56,6 +57,7 @@ def cluster(
     address: str | None, runtime_env: Mapping[str, Any] | None = None, wait_s: float = 0.0
 ) -> RayDispatcher:
     """Join the Ray cluster at an address, or start a local one."""
+    show_token()  # Ray reads it when it is imported.
     from harness.dispatch.ray_cluster import RayDispatcher
 
     return RayDispatcher(address, runtime_env, wait_s)

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile
 from typing import Any
 
 # An embedded Ray reads these when it starts. No usage statistics are sent; trials run at the same
@@ -27,12 +30,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.exceptions import AuthenticationError, RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.runtime_env import RuntimeEnv
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness import machine
+from harness.access import ADVICE, has_token
 from harness.admission import Admission
 from harness.clock import now
 from harness.dispatch.inline import InlineDispatcher
@@ -196,27 +200,67 @@ def _check_runtime_env(runtime_env: Mapping[str, Any]) -> None:
 
 
 def _connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:
-    embedded: dict[str, Any] = {
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-    }
-    where = address or "local"
-    try:
-        ray.init(
-            address=where,
-            runtime_env=dict(runtime_env) or None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **({} if address else embedded),
+    common = {"runtime_env": dict(runtime_env) or None, "logging_level": logging.ERROR}
+    if address is None:
+        _init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **common,
         )
-    except AuthenticationError as error:
-        raise Unavailable(
-            f"Ray at `{where}` asks for the token of its cluster, and yours is missing or another: "
-            "put that of the head into `~/.ray/auth_token` (mode 0600) or RAY_AUTH_TOKEN."
-        ) from error
+        return
+    _check_address(address)
+    # Why it refuses somebody, Ray says on standard error only, again and again.
+    with _captured_stderr() as said:
+        try:
+            _init(address=address, **common)
+        except Unavailable as error:
+            if "Unauthenticated" not in said():
+                raise
+            token = "the token here is not its own" if has_token() else "there is none here"
+            raise Unavailable(
+                f"the Ray cluster at `{address}` asks for a token, and {token}: {ADVICE}."
+            ) from error
+
+
+def _init(address: str, **arguments: Any) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, **arguments)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise Unavailable(f"Ray at `{where}` cannot be used: {reason}") from error
+        raise Unavailable(f"Ray at `{address}` cannot be used: {reason}.") from error
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """Keep what is written to standard error meanwhile, by whatever part of this process."""
+    sys.stderr.flush()
+    ours = os.dup(2)
+    with TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield lambda: os.pread(kept.fileno(), 2**20, 0).decode(errors="replace")
+        finally:
+            os.dup2(ours, 2)
+            os.close(ours)
+
+
+def _check_address(address: str) -> None:
+    """Raise `Unavailable` if nobody is there, which Ray would take minutes to say."""
+    if address.startswith("ray://"):
+        raise InvalidInput(
+            f"`--address {address}`: a run is started on a node of the cluster, with `HEAD:6379`, "
+            "or from anywhere by `submit`."
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise Unavailable(
+            f"Ray at `{address}` cannot be used: nobody answers there ({error.strerror or error})."
+        ) from error
 
 
 class _Nodes:
