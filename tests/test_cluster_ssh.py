@@ -61,7 +61,7 @@ class Cluster:
     def user(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the user's checkout, as it stands in the documentation."""
         return subprocess.run(
-            self.typed(command), capture_output=True, text=True, timeout=300, cwd=ROOT
+            self.typed(command), capture_output=True, text=True, timeout=200, cwd=ROOT
         )
 
     def typed(self, command: str) -> list[str]:
@@ -129,7 +129,7 @@ def _edited(addresses: Sequence[str]) -> str:
         "head_ip": head,
         "worker_ips": f"[{', '.join(workers)}]",
         "ssh_user": "root",
-        "ssh_private_key": "~/.ssh/harness_cluster",
+        "ssh_private_key": "/srv/.ssh/harness_cluster",  # `~` is not $HOME to ssh.
     }.items():
         edited, count = re.subn(rf"(?m)^  {field}: .*$", f"  {field}: {value}", edited)
         assert count == 1
@@ -147,7 +147,7 @@ def _until(condition: Callable[[], bool], timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end
-        time.sleep(2)
+        time.sleep(4)
 
 
 def test_without_a_token_nothing_starts(cluster: Cluster) -> None:

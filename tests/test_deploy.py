@@ -113,12 +113,8 @@ def test_the_dashboard_is_not_for_the_world(prepared: dict[str, Any]) -> None:
 
 def test_nodes_on_hosts_and_in_pods_have_the_same_environment() -> None:
     exports = re.findall(r"^export (RAY_\w+)=(\S+)", (ROOT / "deploy/env.sh").read_text(), re.M)
-    # Only on hosts: another autoscaler, unlike Pythons, and `ray down`.
-    hosts = {
-        "RAY_enable_autoscaler_v2",
-        "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL",
-        "RAY_gcs_rpc_server_reconnect_timeout_s",
-    }
+    # Only on hosts: unlike Pythons, and `ray down`.
+    hosts = {"RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL", "RAY_gcs_rpc_server_reconnect_timeout_s"}
     pods = load("deploy/kuberay.yaml")["spec"]["autoscalerOptions"]["env"]
     assert {e["name"]: e["value"] for e in pods if "value" in e} == {
         name: value for name, value in exports if name not in hosts
