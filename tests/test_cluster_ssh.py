@@ -86,6 +86,9 @@ def wheels(request: pytest.FixtureRequest) -> Path:
         partial = folder.with_suffix(".partial")
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "-c", "constraints.txt"]
         subprocess.run([*pip, "-d", partial, ".", "setuptools"], cwd=ROOT, check=True)
+        for old in folder.parent.iterdir():
+            if old != partial:
+                shutil.rmtree(old)
         partial.rename(folder)
     return folder
 
@@ -111,8 +114,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[
         _write(home / ".ssh/harness_cluster", (folder / "key").read_text())
         _write(home / "cluster.yaml", _edited([host.address for host in nodes]))
         yield Cluster(network.host("laptop", "/srv", "sleep infinity"), nodes)
-    # Gigabytes, which pytest would keep.
-    shutil.rmtree(folder)
 
 
 def _write(path: Path, text: str) -> None:
@@ -173,7 +174,7 @@ def test_the_token_is_private_and_nowhere_else(cluster: Cluster) -> None:
     for host in [cluster.laptop, *cluster.nodes]:
         assert (host.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
         assert not any(token in text for pid in host.processes() for text in _public(pid))
-        logs = [p for p in (host.home.parent / "tmp").rglob("*") if p.is_file()]
+        logs = [p for p in host.tmp.rglob("*") if p.is_file()]
         assert not any(token in path.read_bytes() for path in logs)
     # And whoever has none is turned away.
     stranger = cluster.user(
