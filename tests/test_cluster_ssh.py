@@ -61,7 +61,7 @@ class Cluster:
     def user(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the user's checkout, as it stands in the documentation."""
         return subprocess.run(
-            self.typed(command), capture_output=True, text=True, timeout=200, cwd=ROOT
+            self.typed(command), capture_output=True, text=True, timeout=400, cwd=ROOT
         )
 
     def typed(self, command: str) -> list[str]:
@@ -163,7 +163,7 @@ def test_ray_up_brings_every_node(cluster: Cluster) -> None:
     done = cluster.user("ray up --yes cluster.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     status = "ray exec cluster.yaml 'ray status'"
-    _until(lambda: "3 local.cluster.node" in cluster.user(status).stdout, 300)
+    _until(lambda: "3 local.cluster.node" in cluster.user(status).stdout, 400)
     found = cluster.user("ray exec cluster.yaml 'ray list nodes --format=json'").stdout
     assert all(f'"{host.address}"' in found for host in cluster.nodes)
 
