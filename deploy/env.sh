@@ -2,8 +2,8 @@
 # so that `ray exec`, `ray attach` and `ray down` find the right `ray`; the start commands source it
 # once more, because `ray up` puts exports of its own in front of them.
 case ":$PATH:" in
-  *":$HOME/harness/.venv/bin:"*) ;;
-  *) export PATH="$HOME/harness/.venv/bin:$PATH" ;;
+  *":$HOME/harness-node/.venv/bin:"*) ;;
+  *) export PATH="$HOME/harness-node/.venv/bin:$PATH" ;;
 esac
 
 ulimit -S -n hard  # Ray opens more files and connections than an account may by default.

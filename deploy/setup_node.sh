@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes a host a node: token private, project installed as locked, `ray` on the PATH. `ray up` copies
-# the project to ~/harness and runs this on every node; it is cheap where nothing has changed.
+# the project to ~/harness-node and runs this on every node; it is cheap where nothing has changed.
 set -euo pipefail
 umask 077
-cd ~/harness
-PATH=${PATH//"$HOME/harness/.venv/bin:"/}  # The Python of the host is wanted, not that of an earlier run.
+cd ~/harness-node
+PATH=${PATH//"$HOME/harness-node/.venv/bin:"/}  # The Python of the host is wanted, not that of an earlier run.
 
 fail() {
   echo "setup_node.sh on $(hostname): $1" >&2
@@ -19,8 +19,8 @@ chmod 700 ~/.ray
 chmod 600 "$token"
 [ "$mode" = 600 ] || echo "The token came with mode $mode, now 600. Where you ran \`ray up\`: chmod 600 $token"
 
-if ! grep -qs harness/deploy/env.sh ~/.bashrc; then
-  echo '[ ! -f ~/harness/deploy/env.sh ] || . ~/harness/deploy/env.sh' >> ~/.bashrc
+if ! grep -qs harness-node/deploy/env.sh ~/.bashrc; then
+  echo '[ ! -f ~/harness-node/deploy/env.sh ] || . ~/harness-node/deploy/env.sh' >> ~/.bashrc
 fi
 
 # Every node needs the same minor version; set HARNESS_PYTHON in ~/.bashrc where this finds another.

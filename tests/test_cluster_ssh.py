@@ -192,13 +192,15 @@ def test_the_dashboard_listens_on_loopback_alone(cluster: Cluster) -> None:
 
 
 def test_setting_up_again_costs_nothing(cluster: Cluster) -> None:
-    stamp = cluster.nodes[0].home / "harness/.venv/installed"
+    stamp = cluster.nodes[0].home / "harness-node/.venv/installed"
     before = stamp.stat().st_mtime_ns
-    done = cluster.user("ray exec cluster.yaml 'bash ~/harness/deploy/setup_node.sh && echo again'")
+    done = cluster.user(
+        "ray exec cluster.yaml 'bash ~/harness-node/deploy/setup_node.sh && echo again'"
+    )
     assert "again" in done.stdout, done.stdout + done.stderr
     assert stamp.stat().st_mtime_ns == before
     assert (cluster.nodes[0].home / ".bashrc").read_text().count("env.sh ]") == 1
-    assert not (cluster.nodes[0].home / "harness/results").exists()
+    assert not (cluster.nodes[0].home / "harness-node/results").exists()
 
 
 def test_a_job_runs_on_the_workers_and_its_results_come_home(cluster: Cluster) -> None:

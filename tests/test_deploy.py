@@ -96,7 +96,7 @@ def test_what_goes_to_the_nodes(prepared: dict[str, Any]) -> None:
     mounts = prepared["file_mounts"]
     assert mounts.pop("~/.ray/auth_token") == "~/.ray/auth_token"
     for remote, local in mounts.items():
-        assert remote == f"~/harness/{local.removeprefix('./')}"
+        assert remote == f"~/harness-node/{local.removeprefix('./')}"
         assert (ROOT / local).exists()
     # What an installation in place reads is there; results, .git and virtual environments are not.
     wanted = {"harness", "backends", "deploy", "pyproject.toml", "constraints.txt"}
@@ -108,7 +108,7 @@ def test_the_dashboard_is_not_for_the_world(prepared: dict[str, Any]) -> None:
     assert "--dashboard-host=127.0.0.1" in start
     assert "--num-cpus=0" in start
     every = [*prepared["head_start_ray_commands"], *prepared["worker_start_ray_commands"]]
-    assert all(". ~/harness/deploy/env.sh" in c for c in every if "ray " in c)
+    assert all(". ~/harness-node/deploy/env.sh" in c for c in every if "ray " in c)
 
 
 def test_nodes_on_hosts_and_in_pods_have_the_same_environment() -> None:
