@@ -2,8 +2,8 @@
 # so that `ray exec`, `ray attach` and `ray down` find the right `ray`; the start commands source it
 # once more, because `ray up` puts exports of its own in front of them.
 case ":$PATH:" in
-  *":$HOME/harness/.venv/bin:"*) ;;
-  *) export PATH="$HOME/harness/.venv/bin:$PATH" ;;
+  *":$HOME/harness-node/.venv/bin:"*) ;;
+  *) export PATH="$HOME/harness-node/.venv/bin:$PATH" ;;
 esac
 
 ulimit -S -n hard  # Ray opens more files and connections than an account may by default.
@@ -12,7 +12,6 @@ export RAY_AUTH_MODE=token          # Refuse whoever has no token, and refuse to
 export RAY_USAGE_STATS_ENABLED=0
 export RAY_worker_niceness=0        # Trials run at the priority they would have without Ray.
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0  # The harness itself hides GPUs from trials on the CPU.
-export RAY_enable_autoscaler_v2=0   # Version 2 never starts the workers of `type: local` (Ray 2.60).
 # Nodes need the same Python, 3.11 or 3.12 say; hosts seldom have the same patch release of it.
 export RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL=minor
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes a host a node: token private, project installed as locked, `ray` on the PATH. `ray up` copies
-# the project to ~/harness and runs this on every node; it is cheap where nothing has changed.
+# the project to ~/harness-node and runs this on every node; it is cheap where nothing has changed.
 set -euo pipefail
 umask 077
-cd ~/harness
-PATH=${PATH//"$HOME/harness/.venv/bin:"/}  # The Python of the host is wanted, not that of an earlier run.
+cd ~/harness-node
+PATH=${PATH//"$HOME/harness-node/.venv/bin:"/}  # The Python of the host is wanted, not that of an earlier run.
 
 fail() {
   echo "setup_node.sh on $(hostname): $1" >&2
@@ -19,13 +19,16 @@ chmod 700 ~/.ray
 chmod 600 "$token"
 [ "$mode" = 600 ] || echo "The token came with mode $mode, now 600. Where you ran \`ray up\`: chmod 600 $token"
 
-if ! grep -qs harness/deploy/env.sh ~/.bashrc; then
-  echo '[ ! -f ~/harness/deploy/env.sh ] || . ~/harness/deploy/env.sh' >> ~/.bashrc
+if ! grep -qs harness-node/deploy/env.sh ~/.bashrc; then
+  echo '[ ! -f ~/harness-node/deploy/env.sh ] || . ~/harness-node/deploy/env.sh' >> ~/.bashrc
 fi
 
 # Every node needs the same minor version; set HARNESS_PYTHON in ~/.bashrc where this finds another.
-python=${HARNESS_PYTHON:-$(command -v python3.11 python3.12 python3.13 python3 | head -n 1)} ||
-  fail "there is no Python; install python3.11 and python3.11-venv"
+python=${HARNESS_PYTHON:-}
+for name in python3.11 python3.12 python3.13 python3; do
+  python=${python:-$(command -v "$name" || true)}
+done
+[ -n "$python" ] || fail "there is no Python; install python3.11 and python3.11-venv"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "$python is $("$python" -V 2>&1), but 3.11 or newer is needed"
 
@@ -33,7 +36,7 @@ what=.
 index=()
 if nvidia-smi -L > /dev/null 2>&1; then
   what='.[gpu]'
-elif ! "$python" -m pip config list 2> /dev/null | grep -q index; then
+elif [[ $("$python" -m pip config list) != *index* ]]; then
   # No GPU: spares the node gigabytes of CUDA. A site with an index of its own is left to it.
   index=(--extra-index-url https://download.pytorch.org/whl/cpu)
 fi

@@ -1,11 +1,13 @@
 """Network namespaces as hosts: each has an address, a name, processes, /tmp and a home of its own.
 
-All of them hang on a bridge that leads nowhere else, and all of it is gone when its processes are.
+All of them hang on a bridge that leads nowhere else, and all of it is gone when its processes are:
+homes are kept in memory, so that gigabytes of virtual environments need not be deleted.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 
 TOOLS = ["ip", "nsenter", "rsync", "setpriv", "ssh", "ssh-keygen", "unshare", "/usr/sbin/sshd"]
 
+_MEMORY_KB = 10_000_000
 # Nothing survives the test process, however it ends: the first process of a PID namespace takes
 # all others with it.
 _DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
@@ -30,13 +33,14 @@ hostname "$1"
 [ ! -f "$2/cpuinfo" ] || mount --bind "$2/cpuinfo" /proc/cpuinfo
 [ ! -d "$2/share" ] || mount --bind -o ro "$2/share" /mnt
 mount --bind "$2/etc_hosts" /etc/hosts
-mount --bind "$2/home" "$3"
+mount -t tmpfs tmpfs "$3"
+cp -a "$2/home/." "$3"
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
-mkdir /run/sshd
 ip link set lo up
 mount --bind "$2/tmp" /tmp
 cd /
+mkdir /run/sshd /run/ready
 eval "exec $4"
 """
 
@@ -48,6 +52,8 @@ class Host:
     name: str
     address: str
     home: Path
+    """The home, as this machine sees it while the host runs."""
+    tmp: Path
     pid: int
 
     def command(self, *arguments: object) -> list[str]:
@@ -71,7 +77,9 @@ class Host:
 def missing() -> list[str]:
     """Return what this machine lacks for hosts."""
     lacking = [tool for tool in TOOLS if not shutil.which(tool)]
-    return lacking + ["root"] * (os.geteuid() != 0)
+    available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    small = not available or int(available[1]) < _MEMORY_KB
+    return lacking + ["root"] * (os.geteuid() != 0) + ["10 GB of free memory"] * small
 
 
 class Network:
@@ -100,9 +108,10 @@ class Network:
     def host(
         self, name: str, home: str, run: str, share: Path | None = None, cpu: str = ""
     ) -> Host:
-        """Start a host with its home at `home`, that runs `run` and sees `share` under /mnt.
+        """Start a host that runs `run`, and sees the folder `share` under /mnt.
 
-        `cpu` is what its /proc/cpuinfo calls the processor.
+        Its home, at `home`, begins as the folder NAME/home. `cpu` is what its /proc/cpuinfo calls
+        the processor.
         """
         folder = self._folder / name
         (folder / "home").mkdir(parents=True, exist_ok=True)
@@ -122,10 +131,13 @@ class Network:
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
         _until(lambda: children.read_text() != "")
         pid = int(children.read_text())
+        _until(Path(f"/proc/{pid}/root/run/ready").exists)
         plug = f"ip link add {name} type veth peer name eth0 netns {pid}"
         _run(*self._switch, *plug.split())
         _run(*self._switch, "ip", "link", "set", name, "master", "bridge", "up")
-        host = Host(name, self._addresses[name], folder / "home", pid)
+        host = Host(
+            name, self._addresses[name], Path(f"/proc/{pid}/root{home}"), folder / "tmp", pid
+        )
         inside = ["nsenter", "--net", "--target", str(pid)]
         _run(*inside, "ip", "address", "add", f"{host.address}/24", "dev", "eth0")
         _run(*inside, "ip", "link", "set", "eth0", "up")

@@ -96,7 +96,7 @@ def test_what_goes_to_the_nodes(prepared: dict[str, Any]) -> None:
     mounts = prepared["file_mounts"]
     assert mounts.pop("~/.ray/auth_token") == "~/.ray/auth_token"
     for remote, local in mounts.items():
-        assert remote == f"~/harness/{local.removeprefix('./')}"
+        assert remote == f"~/harness-node/{local.removeprefix('./')}"
         assert (ROOT / local).exists()
     # What an installation in place reads is there; results, .git and virtual environments are not.
     wanted = {"harness", "backends", "deploy", "pyproject.toml", "constraints.txt"}
@@ -108,17 +108,13 @@ def test_the_dashboard_is_not_for_the_world(prepared: dict[str, Any]) -> None:
     assert "--dashboard-host=127.0.0.1" in start
     assert "--num-cpus=0" in start
     every = [*prepared["head_start_ray_commands"], *prepared["worker_start_ray_commands"]]
-    assert all(". ~/harness/deploy/env.sh" in c for c in every if "ray " in c)
+    assert all(". ~/harness-node/deploy/env.sh" in c for c in every if "ray " in c)
 
 
 def test_nodes_on_hosts_and_in_pods_have_the_same_environment() -> None:
     exports = re.findall(r"^export (RAY_\w+)=(\S+)", (ROOT / "deploy/env.sh").read_text(), re.M)
-    # Only on hosts: another autoscaler, unlike Pythons, and `ray down`.
-    hosts = {
-        "RAY_enable_autoscaler_v2",
-        "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL",
-        "RAY_gcs_rpc_server_reconnect_timeout_s",
-    }
+    # Only on hosts: unlike Pythons, and `ray down`.
+    hosts = {"RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL", "RAY_gcs_rpc_server_reconnect_timeout_s"}
     pods = load("deploy/kuberay.yaml")["spec"]["autoscalerOptions"]["env"]
     assert {e["name"]: e["value"] for e in pods if "value" in e} == {
         name: value for name, value in exports if name not in hosts
