@@ -15,12 +15,6 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 _STORE_BYTES = 80 * 2**20
-# The head's own patience with a node that does not answer is half a minute.
-_IMPATIENT = {
-    "health_check_initial_delay_ms": 500,
-    "health_check_period_ms": 500,
-    "health_check_failure_threshold": 4,
-}
 
 
 class LocalCluster:
@@ -36,7 +30,6 @@ class LocalCluster:
                 "node_name": "head",
                 "include_dashboard": False,
                 "object_store_memory": _STORE_BYTES,
-                "_system_config": _IMPATIENT,
             },
         )
         self._nodes: dict[str, Any] = {}

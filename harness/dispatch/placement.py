@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from harness.jobs import Certificate, Event, Job, Progress, Refused, Started, TrialJob
 from harness.launch import another_follows
@@ -62,8 +62,10 @@ class Batch:
     """Jobs that run in order on one node, and what has become of them."""
 
     jobs: tuple[Job, ...]
-    bound: str = ""
-    """The id of the one node that it may run on, if there is only one."""
+    bound: Node | None = None
+    """The one node that it may run on, if there is only one."""
+    optional: bool = False
+    """Nobody waits for it to end."""
     go: int = 1
     """Counts how often the whole batch was sent off."""
     avoid: str = ""
@@ -102,17 +104,21 @@ class Batch:
 
     def again(self, node: str) -> Batch:
         """Return the batch as it is repeated whole after it was lost with a node."""
-        return Batch(tuple(map(self._next, self.jobs)), self.bound, self.go + 1, avoid=node)
+        return Batch(tuple(map(self._next, self.jobs)), go=self.go + 1, avoid=node)
 
     def rest(self) -> Batch | None:
         """Return what comes after the job that was lost, if anything does."""
         rest = tuple(self.left)[1:]
-        return Batch(rest, self.bound) if rest else None
+        return Batch(rest) if rest else None
 
     def _next(self, job: Job) -> Job:
         if not isinstance(job, TrialJob) or job.trial not in self.attempts:
             return job
         return job.model_copy(update={"attempt": self.attempts[job.trial] + 1})
+
+
+Line: TypeAlias = tuple[Need, Node | None]
+"""What batches that wait for the same thing have in common: their need, and where they must go."""
 
 
 class Board:
@@ -121,11 +127,14 @@ class Board:
     def __init__(self, allows: Callable[[Node, Batch], bool]) -> None:
         """Take who says whether a batch may go to a node that has room."""
         self._allows = allows
-        self._waiting: dict[tuple[Need, str], deque[Batch]] = {}
+        self.open = 0
+        """How many batches have not ended that are not optional."""
+        self._waiting: dict[Line, deque[Batch]] = {}
         self._placed: dict[Batch, Node] = {}
 
     def add(self, batch: Batch, first: bool = False) -> None:
         """Let a batch wait for its turn, or for the first free node."""
+        self.open += not batch.optional
         line = self._waiting.setdefault((batch.need, batch.bound), deque())
         line.appendleft(batch) if first else line.append(batch)
 
@@ -143,6 +152,7 @@ class Board:
 
     def end(self, batch: Batch) -> Node:
         """Note that a batch is no longer on its node, and return that."""
+        self.open -= not batch.optional
         return self._placed.pop(batch)
 
     def on(self, node: Node) -> list[Batch]:
@@ -150,34 +160,33 @@ class Board:
         return [batch for batch, at in self._placed.items() if at.id == node.id]
 
     def waiting(self) -> dict[Need, int]:
-        """Return how many batches wait, by what they need."""
-        counts: dict[Need, int] = {}
-        for (need, _), line in self._waiting.items():
-            counts[need] = counts.get(need, 0) + len(line)
-        return counts
+        """Return how many batches wait for whatever node, by what they need."""
+        return {need: len(batches) for (need, bound), batches in self._waiting.items() if not bound}
 
-    def hopeless(self, nodes: Sequence[Node]) -> list[Need]:
-        """Return what is needed and none of the nodes could give, even with nothing else to do."""
+    def hopeless(self, nodes: Sequence[Node]) -> list[Line]:
+        """Return the lines whose batches no node could take, even with nothing else to do."""
         return [
-            need
-            for (need, _), line in self._waiting.items()
-            if not any(need.fits(node) and self._allows(node, line[0]) for node in nodes)
+            line
+            for line, batches in self._waiting.items()
+            if not any(self._could_take(node, batches[0]) for node in nodes)
         ]
 
-    def drop(self, needs: Iterable[Need]) -> list[Batch]:
-        """Take the batches with these needs off the board, and return them."""
-        gone = [key for key in self._waiting if key[0] in set(needs)]
-        return [batch for key in gone for batch in self._waiting.pop(key)]
+    def drop(self, lines: Iterable[Line]) -> list[Batch]:
+        """Take the batches in these lines off the board, and return them."""
+        dropped = [batch for line in lines for batch in self._waiting.pop(line)]
+        self.open -= sum(not batch.optional for batch in dropped)
+        return dropped
 
     def _may_take(self, node: Node, batch: Batch, nodes: Sequence[Node]) -> bool:
-        if batch.bound not in ("", node.id) or not batch.need.fits(node):
-            return False
-        if not self._has_room(node, batch.need) or not self._allows(node, batch):
+        if not self._could_take(node, batch) or not self._has_room(node, batch.need):
             return False
         return batch.avoid != node.id or not any(
-            other.id != node.id and batch.need.fits(other) and self._allows(other, batch)
-            for other in nodes
+            other.id != node.id and self._could_take(other, batch) for other in nodes
         )
+
+    def _could_take(self, node: Node, batch: Batch) -> bool:
+        elsewhere = batch.bound is not None and batch.bound.id != node.id
+        return not elsewhere and batch.need.fits(node) and self._allows(node, batch)
 
     def _has_room(self, node: Node, need: Need) -> bool:
         here = [batch.need for batch in self.on(node)]

@@ -40,7 +40,7 @@ from harness.access import ADVICE, has_token
 from harness.admission import Admission
 from harness.clock import now
 from harness.dispatch.inline import InlineDispatcher
-from harness.dispatch.placement import Batch, Board, Need, Node
+from harness.dispatch.placement import Batch, Board, Line, Need, Node
 from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName
 from harness.jobs import Certificate, Event, Job, Notice, ParityJob, Refused, TrialJob
 from harness.launch import Place, execute, lost
@@ -128,11 +128,12 @@ class RayDispatcher:
             return
         nodes = yield from self._await(jobs)
         board = Board(allows=lambda *_: True)
-        for node in nodes:
+        # Nodes that others are using come later, as if they had joined.
+        for node in [node for node in nodes if node.taken < node.cpus] or nodes:
             self._certified.add(node.id)
             for job in jobs:
                 if Need.of([job]).fits(node):
-                    board.add(Batch((job,), bound=node.id))
+                    board.add(Batch((job,), bound=node))
         yield from _Flow(board, self._nodes).events()
 
     def run(
@@ -347,7 +348,7 @@ class _Flow:
     def events(self) -> Generator[Event, None, None]:
         """Yield the events; closing the iterator ends what is still running."""
         try:
-            while self._running or self._board.waiting():
+            while self._board.open:
                 nodes = self._nodes.look()
                 if self.newcomers:
                     yield from self.newcomers.receive(nodes)
@@ -366,8 +367,7 @@ class _Flow:
         except BaseException:
             self._abandon()
             raise
-        if self.demand:
-            self.demand.withdraw()
+        self._abandon()
 
     def _abandon(self) -> None:
         if self.demand:
@@ -454,8 +454,8 @@ class _Newcomers:
             self._admission.outcomes.pop(node.name, None)
             self._asked[node.name] = len(jobs)
             for job in jobs:
-                self._board.add(Batch((job,), bound=node.id), first=True)
-            yield Notice(message=f"node {node.name} has joined")
+                self._board.add(Batch((job,), bound=node, optional=True), first=True)
+            yield Notice(message=f"node {node.name} has joined: parity first")
 
     def take(self, event: Event) -> bool:
         """Take the outcome of a parity job; return whether nobody else needs to see it."""
@@ -516,26 +516,29 @@ class _Patience:
 
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
-        self._since: dict[Need, float] = {}
+        self._since: dict[Line, float] = {}
         self._idle_since = now()
         self._said = False
 
     def judge(self, board: Board, nodes: Sequence[Node], working: bool) -> Iterator[Event]:
         """Yield notices, and refusals of the batches that are given up."""
         hopeless = board.hopeless(nodes)
-        new = [need for need in hopeless if need not in self._since]
-        self._since = {need: self._since.get(need, now()) for need in hopeless}
+        new = [need for need, bound in hopeless if (need, bound) not in self._since and not bound]
+        self._since = {line: self._since.get(line, now()) for line in hopeless}
         if new and self._wait_s:
             yield Notice(message=_waits_for(new, self._wait_s))
-        over = [need for need, since in self._since.items() if now() - since >= self._wait_s]
-        for batch in board.drop(over):
-            for job in batch.jobs:
-                yield _refusal(job, batch.need)
+        for batch in board.drop([line for line in hopeless if self._is_over(line)]):
+            for job in () if batch.optional else batch.jobs:
+                yield _refusal(job, batch.need, batch.bound)
         if working or hopeless:
             self._idle_since = now()
         elif now() - self._idle_since > _SAY_S and not self._said:
             self._said = True
             yield Notice(message=_waits_for_others(nodes))
+
+    def _is_over(self, line: Line) -> bool:
+        _, bound = line  # A node that went away comes back under another id.
+        return bound is not None or now() - self._since[line] >= self._wait_s
 
 
 def _waits_for(needs: Iterable[Need], wait_s: float) -> str:
@@ -550,7 +553,9 @@ def _waits_for_others(nodes: Sequence[Node]) -> str:
     )
 
 
-def _refusal(job: Job, need: Need) -> Refused:
+def _refusal(job: Job, need: Need, bound: Node | None = None) -> Refused:
+    if bound:
+        return Refused(job=job, node=bound.name, message=f"{job.label}: node {bound.name} is gone.")
     return Refused(job=job, message=f"{job.label}: no node of the cluster has {need}.")
 
 
