@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
+
+from harness import Run
 
 # As an embedded Ray does: see the dispatcher.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,6 +48,11 @@ class LocalCluster:
     def address(self) -> str:
         """What `--address` takes."""
         return str(self._cluster.address)
+
+    @property
+    def names(self) -> set[str]:
+        """Of the nodes that were added and not taken away."""
+        return set(self._nodes)
 
     def add(self, name: str, cpus: int = 1, gpus: int = 0) -> None:
         """Start a node."""
@@ -95,3 +103,31 @@ def local_cluster(**nodes: dict[str, int]) -> Iterator[LocalCluster]:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def trial_on(raylet: psutil.Process, *words: str) -> psutil.Process | None:
+    """Return the process of a trial that a raylet's worker started."""
+    for process in raylet.children(recursive=True):
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if "harness.worker" in line and '"trial"' in line and all(word in line for word in words):
+            return process
+    return None
+
+
+def check_whole(run: Run) -> None:
+    """Every trial once, and the trials of a block on one device on one node."""
+    plan = run.manifest.plan
+    assert len(run.trials) == len(plan.arms) * len(plan.seeds)
+    assert run.trials["trial"].is_unique
+    assert (run.trials.groupby(["block", "device"])["node"].nunique() == 1).all()

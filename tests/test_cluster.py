@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from harness import Run
-from tests.clusters import LocalCluster, local_cluster
+from tests.clusters import LocalCluster, check_whole, local_cluster, trial_on, wait_for
 from tests.conftest import ROOT, TINY, Cli, command
 
 SLOW, ANY, SLOW_ANY = (f"tests.faulty:{name}" for name in ("Slow", "AnyDevice", "SlowAnyDevice"))
@@ -44,34 +42,6 @@ def ends(driver: subprocess.Popen[str]) -> tuple[int, str]:
     _, errors = driver.communicate(timeout=150)
     assert "Traceback" not in errors
     return driver.returncode, errors
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
-def trial_on(raylet: psutil.Process, *words: str) -> psutil.Process | None:
-    """Return the process of a trial that a raylet's worker started."""
-    for process in raylet.children(recursive=True):
-        try:
-            line = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if "harness.worker" in line and '"trial"' in line and all(word in line for word in words):
-            return process
-    return None
-
-
-def check_whole(run: Run) -> None:
-    """Every trial once, and the trials of a block on one device on one node."""
-    plan = run.manifest.plan
-    assert len(run.trials) == len(plan.arms) * len(plan.seeds)
-    assert run.trials["trial"].is_unique
-    assert (run.trials.groupby(["block", "device"])["node"].nunique() == 1).all()
 
 
 @pytest.mark.slow
