@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 _STORE_BYTES = 80 * 2**20
 # The head's own patience with a node that does not answer is half a minute.
-_IMPATIENT = {
+IMPATIENT = {
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 4,
@@ -29,7 +29,7 @@ _IMPATIENT = {
 class LocalCluster:
     """A head without cores, and the nodes that are added to it by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, health_check: Mapping[str, int] = IMPATIENT) -> None:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(
@@ -39,7 +39,7 @@ class LocalCluster:
                 "node_name": "head",
                 "include_dashboard": False,
                 "object_store_memory": _STORE_BYTES,
-                "_system_config": _IMPATIENT,
+                "_system_config": dict(health_check),
             },
         )
         self._nodes: dict[str, Any] = {}
@@ -94,9 +94,11 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(**nodes: dict[str, int]) -> Iterator[LocalCluster]:
+def local_cluster(
+    health_check: Mapping[str, int] = IMPATIENT, /, **nodes: dict[str, int]
+) -> Iterator[LocalCluster]:
     """Yield a cluster with these nodes, for example `a={"cpus": 2}`."""
-    cluster = LocalCluster()
+    cluster = LocalCluster(health_check)
     try:
         for name, resources in nodes.items():
             cluster.add(name, **resources)
