@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -269,3 +271,30 @@ def test_a_lost_head_ends_the_run_with_a_sentence_and_loses_nothing(
     done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
     assert done.returncode == 0, done.stderr
     check_whole(Run("x", tmp_path))
+
+
+@pytest.mark.slow
+def test_a_run_completes_while_others_fill_the_object_stores(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    hog = subprocess.Popen(
+        [sys.executable, "-m", "tests.hog", cluster.address, "3600"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert hog.stdout is not None
+        assert hog.stdout.readline().startswith("full")
+        # So many points that a record is too large for Ray to send it without its object store.
+        long = ("--set", "epochs=2000", "--set", "curve_points=2000")
+        given = ("--backends", "reference", "--seeds", 2, *long)
+        code, errors = ends(start(cluster, tmp_path, *given))
+    finally:
+        hog.kill()
+        hog.communicate()
+    assert code == 0, errors
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert (run.trials["status"] == "ok").all()
+    assert all(len(pickle.dumps(record)) > 100 * 1024 for record in run.records)
