@@ -66,7 +66,7 @@ def speed(
         assert driver.wait() == 0
         run = Run("x", folder)
         assert len(run.records) == trials
-        ends = [path.stat().st_mtime for path in (run.path / "records").glob("*.json")]
+        ends = [path.stat().st_mtime for path in Path(folder).glob("x/records/*.json")]
         took = max(ends) - min(started(run))
         return took, sum(record.wall_s for record in run.records)
 
@@ -113,7 +113,7 @@ def recovery(cluster: LocalCluster, silent: bool) -> tuple[float, float]:
             cluster.remove("doomed")
         run = Run("x", folder)
         (lost,) = [record for record in run.attempts if record.status == "lost"]
-        path = run.path / "records" / f"{lost.trial}.json"
+        path = Path(folder) / "x" / "records" / f"{lost.trial}.json"
         (again,) = [record for record in run.records if record.trial == lost.trial]
         began = datetime.fromisoformat(again.started_utc).timestamp()
         return path.stat().st_mtime - gone, began - gone

@@ -21,8 +21,8 @@ from tests.soak import KINDS, Fault, Soak
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--each", type=int, default=4, help="How often each fault is inflicted.")
-    parser.add_argument("--blocks", type=int, default=300)
+    parser.add_argument("--each", type=int, default=3, help="How often each fault is inflicted.")
+    parser.add_argument("--blocks", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     kinds = [kind for kind in KINDS for _ in range(given.each)]
@@ -30,7 +30,7 @@ def main() -> None:
     nodes = {name: {"cpus": 1} for name in ("a", "b", "c")}
     with tempfile.TemporaryDirectory() as folder, local_cluster(**nodes) as cluster:
         soak = Soak(cluster, Path(folder), given.blocks, given.seed)
-        run = soak.go(kinds, pauses_s=(1.0, 5.0))
+        run = soak.go(kinds, pauses_s=(0.5, 3.0))
         print_faults(soak.faults)
         print_kinds(soak.faults, run)
         lost = sum(record.status == "lost" for record in run.attempts)
