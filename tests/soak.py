@@ -177,7 +177,7 @@ class Soak:
             process = trial_on(self._cluster.raylet(node))
             return (node, process) if process else None
 
-        found: tuple[str, psutil.Process] = wait_for(look)
+        found: tuple[str, psutil.Process] = wait_for(look, 300)
         # Anywhere in its short life, not only at its start.
         self._look_on(self._random.uniform(0, 1.5))
         return found if found[1].is_running() else self._some_trial()
