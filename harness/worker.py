@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -73,7 +74,7 @@ def _run(request: dict[str, Any], stream: Any) -> None:
         if request["kind"] == "trial":
             from harness import trial
 
-            trial.run(TrialJob.model_validate(request), emit)
+            trial.run(TrialJob.model_validate(request), emit, _load)
             emit("fields", {"peak_rss_mb": machine.peak_rss_mb()})
         elif request["kind"] == "turns":
             from harness import turns
@@ -99,8 +100,17 @@ def _run(request: dict[str, Any], stream: Any) -> None:
     emit("done", None)
 
 
+@cache
+def _load(backend: str) -> Any:
+    """Import a backend; where it is, is looked up once for all trials of this process."""
+    from harness import registry
+
+    return registry.load(backend)
+
+
+@cache
 def _environment(backend: str, device: str) -> dict[str, str]:
-    """Return under what circumstances this process measured."""
+    """Return under what circumstances this process measures; trials that share it share them."""
     import harness
     from harness import machine, registry
     from harness.errors import InvalidInput

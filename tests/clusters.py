@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
+
+from harness import Run
 
 # As an embedded Ray does: see the dispatcher.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -15,12 +18,18 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 _STORE_BYTES = 80 * 2**20
+# For figures: the patience of the head with a node that does not answer is half a minute.
+IMPATIENT = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 4,
+}
 
 
 class LocalCluster:
     """A head without cores, and the nodes that are added to it by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, health_check: Mapping[str, int] | None = None) -> None:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(
@@ -30,6 +39,7 @@ class LocalCluster:
                 "node_name": "head",
                 "include_dashboard": False,
                 "object_store_memory": _STORE_BYTES,
+                "_system_config": dict(health_check or {}),
             },
         )
         self._nodes: dict[str, Any] = {}
@@ -38,6 +48,11 @@ class LocalCluster:
     def address(self) -> str:
         """What `--address` takes."""
         return str(self._cluster.address)
+
+    @property
+    def names(self) -> set[str]:
+        """Of the nodes that were added and not taken away."""
+        return set(self._nodes)
 
     def add(self, name: str, cpus: int = 1, gpus: int = 0) -> None:
         """Start a node."""
@@ -79,12 +94,42 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(**nodes: dict[str, int]) -> Iterator[LocalCluster]:
+def local_cluster(
+    health_check: Mapping[str, int] | None = None, /, **nodes: dict[str, int]
+) -> Iterator[LocalCluster]:
     """Yield a cluster with these nodes, for example `a={"cpus": 2}`."""
-    cluster = LocalCluster()
+    cluster = LocalCluster(health_check)
     try:
         for name, resources in nodes.items():
             cluster.add(name, **resources)
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def trial_on(raylet: psutil.Process, *words: str) -> psutil.Process | None:
+    """Return the process of a trial that a raylet's worker started."""
+    for process in raylet.children(recursive=True):
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if "harness.worker" in line and '"trial"' in line and all(word in line for word in words):
+            return process
+    return None
+
+
+def check_whole(run: Run) -> None:
+    """Every trial once, and the trials of a block on one device on one node."""
+    plan = run.manifest.plan
+    assert len(run.trials) == len(plan.arms) * len(plan.seeds)
+    assert run.trials["trial"].is_unique
+    assert (run.trials.groupby(["block", "device"])["node"].nunique() == 1).all()

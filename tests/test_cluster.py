@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from harness import Run
-from tests.clusters import LocalCluster, local_cluster
+from tests.clusters import LocalCluster, check_whole, local_cluster, trial_on, wait_for
 from tests.conftest import ROOT, TINY, Cli, command
 
 SLOW, ANY, SLOW_ANY = (f"tests.faulty:{name}" for name in ("Slow", "AnyDevice", "SlowAnyDevice"))
@@ -44,34 +44,6 @@ def ends(driver: subprocess.Popen[str]) -> tuple[int, str]:
     _, errors = driver.communicate(timeout=150)
     assert "Traceback" not in errors
     return driver.returncode, errors
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
-def trial_on(raylet: psutil.Process, *words: str) -> psutil.Process | None:
-    """Return the process of a trial that a raylet's worker started."""
-    for process in raylet.children(recursive=True):
-        try:
-            line = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if "harness.worker" in line and '"trial"' in line and all(word in line for word in words):
-            return process
-    return None
-
-
-def check_whole(run: Run) -> None:
-    """Every trial once, and the trials of a block on one device on one node."""
-    plan = run.manifest.plan
-    assert len(run.trials) == len(plan.arms) * len(plan.seeds)
-    assert run.trials["trial"].is_unique
-    assert (run.trials.groupby(["block", "device"])["node"].nunique() == 1).all()
 
 
 @pytest.mark.slow
@@ -299,3 +271,30 @@ def test_a_lost_head_ends_the_run_with_a_sentence_and_loses_nothing(
     done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
     assert done.returncode == 0, done.stderr
     check_whole(Run("x", tmp_path))
+
+
+@pytest.mark.slow
+def test_a_run_completes_while_others_fill_the_object_stores(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    hog = subprocess.Popen(
+        [sys.executable, "-m", "tests.hog", cluster.address, "3600"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert hog.stdout is not None
+        assert hog.stdout.readline().startswith("full")
+        # So many points that a record is too large for Ray to send it without its object store.
+        long = ("--set", "epochs=2000", "--set", "curve_points=2000")
+        given = ("--backends", "reference", "--seeds", 2, *long)
+        code, errors = ends(start(cluster, tmp_path, *given))
+    finally:
+        hog.kill()
+        hog.communicate()
+    assert code == 0, errors
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert (run.trials["status"] == "ok").all()
+    assert all(len(pickle.dumps(record)) > 100 * 1024 for record in run.records)

@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
@@ -325,10 +325,8 @@ class _Nodes:
         for node in alive:
             given = node.get("NodeName") or ""
             name = node["NodeManagerHostname"] if given in {"", _address(node)} else given
-            taken = self._names.values()
-            self._names.setdefault(
-                node["NodeID"], f"{name}#{node['NodeID'][:6]}" if name in taken else name
-            )
+            if node["NodeID"] not in self._names:
+                self._names[node["NodeID"]] = _distinct(name, node["NodeID"], self._names.values())
 
 
 class _Flow:
@@ -481,34 +479,34 @@ class _Demand:
     """
 
     def __init__(self) -> None:
-        self._groups: list[PlacementGroup] = []
-        self._shown: tuple[dict[Need, int], frozenset[str]] = ({}, frozenset())
+        self._groups: dict[Need, list[PlacementGroup]] = {}
+        self._there: frozenset[str] = frozenset()
 
     def show(self, waiting: Mapping[Need, int], nodes: Sequence[Node]) -> None:
-        """Show what waits now; changes nothing if it is what was shown before."""
-        wanted = {need: min(count, _DEMAND) for need, count in waiting.items()}
+        """Show what waits now; changes no more than differs from what was shown before."""
         there = frozenset(node.id for node in nodes)
-        if (wanted, there) == self._shown:
-            return
-        self.withdraw()
-        self._shown = wanted, there
-        selector = {"ray.io/node-id": f"!in({','.join(sorted(there))})"} if there else {}
-        for need, count in wanted.items():
-            bundle = _bundle(need, nodes)
-            for _ in range(count):
-                self._groups.append(
-                    placement_group(
-                        [bundle], bundle_label_selector=[selector] if selector else None
-                    )
-                )
+        if there != self._there:
+            self.withdraw()
+        self._there = there
+        for need in {*waiting, *self._groups}:
+            groups = self._groups.setdefault(need, [])
+            wanted = min(waiting.get(need, 0), _DEMAND)
+            _remove(groups[wanted:])
+            del groups[wanted:]
+            groups += [self._ask(need, nodes) for _ in range(wanted - len(groups))]
 
     def withdraw(self) -> None:
         """Show nothing any more."""
-        for group in self._groups:
-            with suppress(RayError):
-                remove_placement_group(group)
+        for groups in self._groups.values():
+            _remove(groups)
         self._groups.clear()
-        self._shown = ({}, frozenset())
+
+    def _ask(self, need: Need, nodes: Sequence[Node]) -> PlacementGroup:
+        elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self._there))})"}
+        group: PlacementGroup = placement_group(
+            [_bundle(need, nodes)], bundle_label_selector=[elsewhere] if self._there else None
+        )
+        return group
 
 
 class _Patience:
@@ -539,6 +537,12 @@ class _Patience:
     def _is_over(self, line: Line) -> bool:
         _, bound = line  # A node that went away comes back under another id.
         return bound is not None or now() - self._since[line] >= self._wait_s
+
+
+def _remove(groups: Iterable[PlacementGroup]) -> None:
+    for group in groups:
+        with suppress(RayError):
+            remove_placement_group(group)
 
 
 def _waits_for(needs: Iterable[Need], wait_s: float) -> str:
@@ -583,6 +587,12 @@ def _answer(task: Any) -> dict[str, str]:
         return dict(ray.get(task, timeout=60))
     except RayError as error:
         return {"error": _brief(error)}
+
+
+def _distinct(name: str, node_id: str, taken: Collection[str]) -> str:
+    """Return a name that no other node has, with as much of the id as that takes."""
+    longer = (f"{name}#{node_id[-digits:]}" for digits in range(6, len(node_id) + 1))
+    return next(name for name in (name, *longer) if name not in taken)
 
 
 def _address(node: Mapping[str, Any]) -> str:
