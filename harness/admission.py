@@ -8,9 +8,10 @@ averaged with what is no longer the same computation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.fingerprint import public_version
 from harness.jobs import Certificate, ParityJob, Refused
 
 Outcome = Certificate | Refused
@@ -29,6 +30,14 @@ class Admission:
         """Take down the outcome of a parity job."""
         self.outcomes.setdefault(outcome.node, []).append(outcome)
 
+    def expect(self, certificates: Iterable[Certificate]) -> None:
+        """Settle that versions are those with which a part of the run was measured."""
+        self._versions = _most_common([_loaded(c) for c in certificates if c.passed])
+
+    def heard(self, backend: str, device: str) -> bool:
+        """Whether there is any outcome for a backend on a device."""
+        return any(_arm(o) == (backend, device) for said in self.outcomes.values() for o in said)
+
     def certificates(self) -> list[Certificate]:
         """Return the certificates, of all nodes."""
         outcomes = (o for heard in self.outcomes.values() for o in heard)
@@ -38,17 +47,12 @@ class Admission:
         """Settle what nodes have in common, after the first ones were heard; say who is left out.
 
         Arms that pass nowhere are of no node's concern: nobody asks for them any more. Versions
-        are those of most nodes; which of two equal halves is right, nobody knows, so then it is
-        the first one's.
+        are those of most nodes, unless others are expected; which of two equal halves is right,
+        nobody knows, so then it is that of the first name.
         """
         self.jobs = tuple(job for job in self.jobs if self._passes_somewhere(job))
-        seen = Counter(
-            (name, version)
-            for node in self.outcomes
-            for name, version in self._loaded(node).items()
-        )
-        for (name, version), _ in reversed(seen.most_common()):
-            self._versions[name] = version
+        nodes = [self._loaded(node) for node in sorted(self.outcomes)]
+        self._versions = _most_common(nodes) | self._versions
         return list(self.left_out(list(self.outcomes)))
 
     def left_out(self, nodes: Sequence[str]) -> Iterator[str]:
@@ -90,8 +94,7 @@ class Admission:
         loaded: dict[str, str] = {}
         for outcome in self.outcomes.get(node, []):
             if isinstance(outcome, Certificate):
-                # Builds of one version for other hardware differ behind the plus sign.
-                loaded |= {n: v.partition("+")[0] for n, v in outcome.versions.items()}
+                loaded |= _loaded(outcome)
         return loaded
 
 
@@ -102,6 +105,16 @@ def unlike(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
         for name in sorted(expected.keys() & found.keys())
         if expected[name] != found[name]
     ]
+
+
+def _loaded(certificate: Certificate) -> dict[str, str]:
+    return {name: public_version(v) for name, v in certificate.versions.items()}
+
+
+def _most_common(nodes: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the version of each package that most nodes have, the first ones' if that is even."""
+    seen = Counter(item for node in nodes for item in node.items())
+    return dict(item for item, _ in reversed(seen.most_common()))
 
 
 def _arm(of: Outcome | ParityJob) -> tuple[str, str]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from harness import machine
 from harness.clock import now, resolution
+from harness.fingerprint import public_version
 from harness.location import open_folder
 from harness.noise import STEAL_LIMIT
 from harness.protocol import Array
@@ -198,7 +199,8 @@ def unlike_nodes(nodes: Mapping[str, Mapping[str, str]]) -> list[str]:
     for package in packages:
         where: dict[str, list[str]] = {}
         for name, node in asked.items():
-            where.setdefault(node.get(package, "missing"), []).append(name)
+            version = public_version(node.get(package, "missing"))
+            where.setdefault(version, []).append(name)
         if len(where) > 1:
             told = "; ".join(f"{version} on {', '.join(names)}" for version, names in where.items())
             said.append(f"{package.removeprefix('version:')} is not the same everywhere: {told}")

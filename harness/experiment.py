@@ -213,7 +213,7 @@ def resume(
                 "unless another attempt of it is there."
             )
         run = Run.of(writer.folder)
-        started = now() - sum(record.wall_s for record in run.records)
+        started = now() - sum(record.wall_s for record in run.attempts)
         if run.missing or not plan.settled:
             with closing(site.dispatcher()) as nodes:
                 _Session(writer, nodes, reporter, started).carry_out()
@@ -229,9 +229,17 @@ def certify(task: Task, settings: Settings, site: Site) -> list[Certificate]:
     with closing(site.dispatcher()) as nodes:
         plan = settings.plan("parity", task, has_gpu=nodes.has_gpu())
         events = list(nodes.certify([plan.parity_job(arm) for arm in plan.arms]))
-    refusals = [event for event in events if isinstance(event, Refused)]
-    _refuse(r.message for r in refusals if settings.devices != "auto" or r.job.device == "cpu")
-    return [event for event in events if isinstance(event, Certificate)]
+    certificates = [event for event in events if isinstance(event, Certificate)]
+    certified = {(c.backend, c.device) for c in certificates}
+    _refuse(
+        event.message
+        for event in events
+        if isinstance(event, Refused)
+        # What one node lacks, another may have; and nobody has asked for a GPU.
+        and (event.job.backend, event.job.device) not in certified
+        and (settings.devices != "auto" or event.job.device == "cpu")
+    )
+    return certificates
 
 
 def _refuse(messages: Iterable[str]) -> None:
@@ -287,24 +295,24 @@ class _Session:
         """
         run = self._run()
         missing = set(run.missing)
-        last = {record.trial: record.attempt for record in run.attempts}
+        last = {record.trial: record for record in run.attempts}
         plan, blocks = run.manifest.plan, []
         for device in plan.devices:
             for block in plan.blocks():
                 part = [
-                    job.model_copy(update={"attempt": last.get(job.trial, 0) + 1})
+                    job
                     for job in block
                     if job.device == device and Arm(backend=job.backend, device=device) in arms
                 ]
-                absent = [job for job in part if job.trial in missing]
-                if absent:
-                    blocks.append(absent if plan.packed else part)
+                if not missing.isdisjoint(job.trial for job in part):
+                    blocks.append(_next_go(part, last))
+        if plan.packed:
+            blocks = [[job] for block in blocks for job in block if job.trial in missing]
         return sorted(blocks, key=lambda block: block[0].block)
 
     def _measure(self, blocks: Sequence[Sequence[TrialJob]]) -> None:
         plan = self._writer.manifest.plan
-        batches = [[job] for b in blocks for job in b] if plan.packed else blocks
-        for event in self._events(self._nodes.run(batches, self._admission, plan.max_retries)):
+        for event in self._events(self._nodes.run(blocks, self._admission, plan.max_retries)):
             if isinstance(event, Refused):
                 _refuse([event.message])
             elif isinstance(event, Certificate):  # Of a node that has joined.
@@ -342,7 +350,7 @@ class _Session:
             self._measure(self._blocks(arms))
             return True
         block_s: dict[int, float] = {}
-        for record in self._run().records:
+        for record in self._run().attempts:
             block_s[record.seed] = block_s.get(record.seed, 0.0) + record.wall_s
         for block in self._blocks(arms):
             # A block is taken to last as long as those before it did; one begun is finished.
@@ -368,9 +376,11 @@ class _Session:
             arm
             for arm in plan.arms
             # As long as it is not settled how many blocks there are, more may come for every arm.
-            if not plan.settled or any(plan.trial_name(arm, s) in missing for s in plan.seeds)
+            if not plan.settled or self._has_to_run(arm, missing)
         ]
         self._admission = Admission(tuple(plan.parity_job(arm) for arm in needed))
+        if self._run().records:
+            self._admission.expect(self._writer.manifest.parity)
         refused: dict[Arm, list[Refused]] = {}
         for event in self._events(self._nodes.certify(self._admission.jobs)):
             if isinstance(event, Certificate | Refused):
@@ -387,9 +397,19 @@ class _Session:
                 self._reporter.note(f"left out: {message}")
             plan = plan.without(arm)
         _refuse(refusal.message for refusals in refused.values() for refusal in refusals)
+        unheard = [
+            a for a in needed if a in plan.arms and not self._admission.heard(a.backend, a.device)
+        ]
+        _refuse(f"{arm} could be held against the reference on no node." for arm in unheard)
         self._writer.update(plan=plan)
         self._record_parity(certificates)
         return {Arm(backend=c.backend, device=c.device) for c in certificates if c.passed}
+
+    def _has_to_run(self, arm: Arm, missing: set[str]) -> bool:
+        """Whether a trial of an arm is missing or, as a block is repeated whole, one beside it."""
+        plan = self._writer.manifest.plan
+        beside = [arm] if plan.packed else [a for a in plan.arms if a.device == arm.device]
+        return any(plan.trial_name(a, seed) in missing for a in beside for seed in plan.seeds)
 
     def _admit(self, arms: set[Arm]) -> None:
         """Say which nodes are left out. Raises `Unavailable` if none is left for a device."""
@@ -415,6 +435,16 @@ class _Session:
 
     def _run(self) -> Run:
         return Run.of(self._writer.folder)
+
+
+def _next_go(part: Sequence[TrialJob], last: Mapping[str, Record]) -> list[TrialJob]:
+    """Return the jobs of a block as they are run next, after the last records of their trials."""
+    there = [last[job.trial] for job in part if job.trial in last]
+    go = max((record.go for record in there), default=0) + 1
+    attempts = {record.trial: record.attempt for record in there}
+    return [
+        job.model_copy(update={"go": go, "attempt": attempts.get(job.trial, 0) + 1}) for job in part
+    ]
 
 
 def finish(writer: RunWriter) -> None:

@@ -53,6 +53,11 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     ]
 
 
+def public_version(version: str) -> str:
+    """Return a version less its build: that for a GPU and that for the CPU are one version."""
+    return version.partition("+")[0]
+
+
 def name_kinds(kinds: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a name for each of several fingerprints: what most people mean by a kind of machine.
 

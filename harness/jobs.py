@@ -46,6 +46,8 @@ class TrialJob(_Job):
     seed: int
     attempt: int = 1
     """The number of its next attempt: those before were lost with their node, or the driver."""
+    go: int = 1
+    """How often its block has been begun, this time included."""
     retry_noisy: int = 0
     """How often it is measured again, at most, if it was disturbed."""
     isolation: Isolation = "process"

@@ -137,13 +137,29 @@ def _worker(job: Job, cores: tuple[int, ...] | None, place: Place) -> Worker:
 
 def _sharing(job: Job, cores: tuple[int, ...] | None) -> tuple[object, ...]:
     """Return what is settled when a process starts: trials alike in it can share one."""
-    return (job.backend, job.device, _visible_gpu(job), job.threads, cores)
+    run = job.run if isinstance(job, TrialJob) else ""
+    return (run, job.backend, job.device, _visible_gpu(job), job.threads, cores)
 
 
-def lost(job: Job, attempt: int, node: str, reason: str, points: list[Point]) -> Event:
-    """Return the outcome of a job whose node was lost, with what it had reported until then."""
-    account = _Account(job, None, attempt, node, phase="training", points=list(points))
-    account.fail("lost", reason, "")
+@dataclass(frozen=True)
+class Loss:
+    """What is known of a trial whose node, or Ray worker, went away."""
+
+    attempt: int
+    node: str
+    reason: str
+    started_utc: str = field(default_factory=timestamp)
+    wall_s: float = 0.0
+    points: tuple[Point, ...] = ()
+
+
+def lost(job: TrialJob, loss: Loss) -> Event:
+    """Return the outcome of a trial that was lost, with what it had reported until then."""
+    phase = "training" if loss.points else "starting"
+    account = _Account(job, None, loss.attempt, loss.node, loss.started_utc, phase=phase)
+    account.points.extend(loss.points)
+    account.wall_s = loss.wall_s
+    account.fail("lost", loss.reason, "")
     return account.outcome()
 
 
@@ -232,6 +248,7 @@ class _Account:
             cores=self.cores,
             contended=not job.exclusive,
             attempt=self.attempt,
+            go=job.go,
             isolation=job.isolation,
             chunks=tuple(self.chunks),
             points=tuple(self.points),

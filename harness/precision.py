@@ -21,6 +21,10 @@ PILOT = 8
 1.96; with fewer, the price of an unsure spread soon outweighs the blocks saved."""
 
 
+_TELLING = 4
+"""Pairs below which one of several kinds of nodes has no say: so few tell little of the scatter."""
+
+
 def extend(seeds: Sequence[int], blocks: int) -> tuple[int, ...]:
     """Return the seeds with as many more as it takes, upwards from the largest."""
     first = max(seeds, default=-1) + 1
@@ -38,12 +42,12 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
     from harness.summary import KIND, by_speed, pair
 
     assert plan.precision is not None
-    more = [0]
+    more, several = [0], trials[KIND].nunique() > 1
     for _, there in trials.groupby(KIND):
         fastest, *others = by_speed(there) or [("", "")]
         for arm in others:
             sample = pair(there, arm, fastest, METRICS["train_s"]).differences
-            if len(sample) > 1:
+            if len(sample) >= (_TELLING if several else 2):
                 lacking = stein_size(sample, math.log1p(plan.precision)) - len(sample)
                 # Of further blocks, each kind of node is taken to get the share it had so far.
                 share = there["block"].nunique() / trials["block"].nunique()

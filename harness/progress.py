@@ -106,7 +106,8 @@ class Bars(Lines):
             case Started(job=job):
                 epochs = job.task.epochs if isinstance(job, TrialJob) else None
                 what = "starting" if epochs else "parity"
-                self._running[job] = self._bars.add_task(job.label, total=epochs, news=what)
+                if job not in self._running:  # Parity runs on every node.
+                    self._running[job] = self._bars.add_task(job.label, total=epochs, news=what)
             case jobs.Progress(job=job, point=point):
                 news = f"loss {point.train_loss:.3g}  mse {point.eval_mse:.3g}"
                 self._bars.update(self._running[job], completed=point.epoch, news=news)

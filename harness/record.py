@@ -116,6 +116,9 @@ class Record(BaseModel):
     """Other trials may have run beside it."""
     attempt: int = 1
     """Counts the measurements of the same trial, which is repeated if it was noisy or lost."""
+    go: int = 1
+    """Counts how often its block was begun (packed: the trial by itself). What is of one go was
+    measured on one node, one after the other; only the last go counts."""
     isolation: Isolation = "process"
     trials_before: int = 0
     """How many trials the same process had run before; see `isolation`."""

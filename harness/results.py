@@ -110,11 +110,12 @@ class Run:
 
     @property
     def failures(self) -> list[str]:
-        """A sentence for each backend that failed parity and each trial that failed."""
+        """A sentence for each backend that passed parity nowhere, and each trial that failed."""
+        certified = {(c.backend, c.device) for c in self.manifest.parity if c.passed}
         parity = [
             f"{c.backend} on {c.device} failed parity on {c.node} and was not timed: {c.reason}"
             for c in self.manifest.parity
-            if not c.passed
+            if not c.passed and (c.backend, c.device) not in certified
         ]
         trials = [
             f"{r.trial}: {r.status}: {r.error}"

@@ -136,15 +136,22 @@ class RunFolder:
 
 
 def counting(attempts: Iterable[Record]) -> list[Record]:
-    """Choose the records that count: of several attempts at a trial, the last that was not lost.
+    """Choose the records that count: those of the last go of a block, and the last attempt of each.
 
-    If all were lost, it is the last of those. `attempts` come in the order in which they were made.
+    So a block counts whole or not at all, and what is compared was measured on one node, one after
+    the other. `attempts` come in the order in which they were made.
     """
-    last: dict[str, Record] = {}
+    attempts = list(attempts)
+    last: dict[object, int] = {}
     for record in attempts:
-        if record.status != "lost" or last.get(record.trial, record).status == "lost":
-            last[record.trial] = record
-    return list(last.values())
+        last[_part(record)] = max(record.go, last.get(_part(record), 0))
+    counted = {r.trial: r for r in attempts if r.go == last[_part(r)]}
+    return list(counted.values())
+
+
+def _part(record: Record) -> object:
+    """Return what is measured in one go: a block on a device, and if packed, a trial."""
+    return record.trial if record.contended else (record.block, record.device)
 
 
 def find_run(results: str | Path, run: str) -> RunFolder:

@@ -57,8 +57,11 @@ TRIALS = {
     "attempts": "int64",
     "node_kind": "string",
     "lost": "string",
+    "go": "int64",
     "isolation": "string",
+    "trials_before": "int64",
 }
+_GPU = ("gpu", "gpu_driver")
 _KEY = {"trial": "string", "backend": "string", "device": "string", "seed": "int64"}
 CURVES = _KEY | {
     "epoch": "int64",
@@ -98,11 +101,11 @@ def trials_table(
     kinds, lost = _node_kinds(records), _lost(attempts or ())
     means: dict[Task, dict[str, float]] = {}
     rows = []
-    for record in records:
+    for record, kind in zip(records, kinds, strict=True):
         if record.task not in means:
             means[record.task] = _means(record.task)
         row = _trial_row(record, means[record.task])
-        rows.append(row | {"node_kind": kinds[record.node], "lost": lost.get(record.trial, "")})
+        rows.append(row | {"node_kind": kind, "lost": lost.get(record.trial, "")})
     return pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS)
 
 
@@ -115,20 +118,38 @@ def _lost(attempts: Sequence[Record]) -> dict[str, str]:
     return {trial: "; ".join(told) for trial, told in lost.items()}
 
 
-def _node_kinds(records: Sequence[Record]) -> dict[str, str]:
-    """Return the name of the kind of each node, by what all trials tell that ran there.
+def _node_kinds(records: Sequence[Record]) -> list[str]:
+    """Return the name of the kind of node that each record was measured on.
 
-    What was lost or failed early says nothing of its node, and only a trial on a GPU says which.
+    Which GPU a node has, trials on the GPU tell also of those on its CPU. What was lost or failed
+    early tells nothing; it is counted where others ran on a node of that name.
     """
-    found: dict[str, dict[str, str]] = {}
-    for record in records:
-        told = fingerprint(record.environment, record.threads) if record.environment else {}
-        found[record.node] = found.get(record.node, {}) | told
-    kinds = list({tuple(kind.items()): kind for kind in found.values() if kind}.values())
-    names = dict(zip((tuple(kind.items()) for kind in kinds), name_kinds(kinds), strict=True))
-    # As long as there is only one kind, a node of which nothing is known is taken to be of it.
+    kinds = [_machine(record) for record in records]
+    gpus = {
+        (r.node, *kind.items()): {n: r.environment[n] for n in _GPU if n in r.environment}
+        for r, kind in zip(records, kinds, strict=True)
+        if r.device == "gpu"
+    }
+    kinds = [
+        kind and kind | gpus.get((record.node, *kind.items()), {})
+        for record, kind in zip(records, kinds, strict=True)
+    ]
+    told = list({tuple(kind.items()): kind for kind in kinds if kind}.values())
+    names = dict(zip((tuple(kind.items()) for kind in told), name_kinds(told), strict=True))
+    by_node = {r.node: names[tuple(k.items())] for r, k in zip(records, kinds, strict=True) if k}
     other = next(iter(names.values())) if len(names) == 1 else "unknown"
-    return {node: names.get(tuple(kind.items()), other) for node, kind in found.items()}
+    return [
+        names[tuple(kind.items())] if kind else by_node.get(record.node, other)
+        for record, kind in zip(records, kinds, strict=True)
+    ]
+
+
+def _machine(record: Record) -> dict[str, str]:
+    """Return the fingerprint of a record's node, less its GPU; empty if nothing is known."""
+    if not record.environment:
+        return {}
+    kind = fingerprint(record.environment, record.threads)
+    return {name: value for name, value in kind.items() if name not in _GPU}
 
 
 def curves_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -178,6 +199,8 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         "noisy": None if reasons is None else bool(reasons),
         "noise": "; ".join(reasons) if reasons else None,
         "attempts": record.attempt,
+        # A process that other trials had warmed up has no import and no compilation to show.
+        **({"import_s": None, "first_call_s": None} if record.trials_before else {}),
     }
 
 

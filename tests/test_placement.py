@@ -13,6 +13,7 @@ from harness.admission import Admission
 from harness.dispatch.placement import Batch, Board, Node
 from harness.jobs import Certificate, Check, ParityJob, Refused, Started, TrialJob
 from harness.record import Record
+from harness.store import counting
 
 TASK = Task(n_steps=2)
 
@@ -100,9 +101,13 @@ def test_a_lost_batch_is_repeated_whole_and_rather_elsewhere() -> None:
     again = batch.again("1")
     assert [getattr(job, "attempt", 0) for job in again.jobs] == [2, 2]
     assert again.go == 2
+    assert {getattr(job, "go", 0) for job in again.jobs} == {2}
     here, other = Node("1", "here", 1, 0), Node("2", "other", 1, 0)
     assert placed(board(again), [here, other]) == [(0, "other")]
     assert placed(board(batch.again("1")), [here]) == [(0, "here")]
+    # One that others use for ever is no better: there is nobody whose end could be waited for.
+    taken = Node("2", "other", 1, 0, taken=1)
+    assert placed(board(batch.again("1")), [here, taken]) == [(0, "here")]
     # Lost for good in its first job, it goes on with the second.
     rest = Batch((a, b)).rest()
     assert rest is not None
@@ -117,6 +122,27 @@ def test_what_no_node_can_take_is_told_apart_from_what_waits() -> None:
     assert (need.device, bound) == ("gpu", None)
     assert [batch.need.device for batch in made.drop(made.hopeless([node]))] == ["gpu"]
     assert made.open == 2
+
+
+def test_a_block_counts_whole_or_not_at_all() -> None:
+    def of(seed: int, backend: str, go: int, attempt: int, status: str = "ok") -> Record:
+        done = record(trial(seed, backend), status, attempt)
+        return done.model_copy(update={"go": go})
+
+    first = [of(0, "a", 1, 1), of(0, "b", 1, 1, "lost")]
+    second = [of(0, "a", 2, 2, "lost"), of(0, "b", 2, 2)]
+    untouched = [of(1, "a", 1, 1), of(1, "b", 1, 1)]
+    made = sorted([*first, *second], key=lambda r: (r.trial, r.attempt))
+    assert counting([*made, *untouched]) == [second[0], second[1], *untouched]
+
+
+def test_what_is_lost_before_it_starts_overwrites_no_attempt() -> None:
+    job = trial(0).model_copy(update={"retry_noisy": 1})
+    batch = Batch((job,))
+    batch.see(Started(job=job))
+    assert batch.loss("n", "gone").attempt == 1
+    batch.running = False  # It has ended, noisy, and another attempt is about to follow.
+    assert batch.loss("n", "gone").attempt == 2
 
 
 def parity(backend: str, device: str = "cpu") -> ParityJob:
@@ -180,3 +206,11 @@ def test_a_node_that_was_not_asked_is_not_admitted() -> None:
     for backend in "ab":
         made.add(passed(backend, "late"))
     assert made.allows("late", "cpu")
+
+
+def test_a_run_goes_on_with_the_versions_that_it_began_with() -> None:
+    made = admission(*(passed(b, "new", torch="2.14") for b in "ab"))
+    made.expect([passed("a", "old", torch="2.13")])
+    assert made.settle() == [
+        "node new is left out on the cpu: torch is 2.14 there and 2.13 elsewhere"
+    ]

@@ -210,6 +210,24 @@ def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> 
     assert "nothing to do" in again.stderr
 
 
+def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Path) -> None:
+    given = ("--backends", "reference,tests.faulty:AnyDevice", *_inline(tmp_path), "--seeds", 2)
+    assert cli("run", *TINY, *given).returncode == 0
+    records = tmp_path / "x" / "records"
+    (records / "seed1-reference-cpu.json").unlink()
+    before = {path: path.read_bytes() for path in records.glob("*.json")}
+    done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    assert done.returncode == 0, done.stderr
+    trials = Run("x", tmp_path).trials
+    assert sorted(trials[["seed", "go", "attempts"]].to_numpy().tolist()) == [
+        [0, 1, 1],
+        [0, 1, 1],
+        [1, 2, 1],
+        [1, 2, 2],
+    ]
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) -> None:
     driver = _start(tmp_path, "--dispatch", "inline", "--seeds", 3)

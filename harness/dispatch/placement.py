@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from harness.clock import now, timestamp
 from harness.jobs import Certificate, Event, Job, Progress, Refused, Started, TrialJob
-from harness.launch import another_follows
+from harness.launch import Loss, another_follows
 from harness.record import Point, Record
 
 
@@ -78,6 +79,8 @@ class Batch:
     """Whether the first of those left has begun."""
     points: list[Point] = field(default_factory=list)
     """What that one has reported."""
+    _began: float = 0.0
+    _began_utc: str = ""
 
     def __post_init__(self) -> None:
         self.left = deque(self.jobs)
@@ -92,6 +95,7 @@ class Batch:
         match event:
             case Started(job=job, attempt=attempt):
                 self.running = True
+                self._began, self._began_utc = now(), timestamp()
                 if isinstance(job, TrialJob):
                     self.attempts[job.trial] = attempt
                 self.points.clear()
@@ -106,15 +110,26 @@ class Batch:
         """Return the batch as it is repeated whole after it was lost with a node."""
         return Batch(tuple(map(self._next, self.jobs)), go=self.go + 1, avoid=node)
 
+    def loss(self, node: str, reason: str) -> Loss:
+        """Return what is known of the trial that was running, or was about to."""
+        job = self.left[0]
+        assert isinstance(job, TrialJob)
+        begun = self.attempts.get(job.trial, job.attempt - 1)
+        if not self.running:
+            return Loss(begun + 1, node, reason)
+        wall_s = now() - self._began
+        return Loss(begun, node, reason, self._began_utc, wall_s, tuple(self.points))
+
     def rest(self) -> Batch | None:
         """Return what comes after the job that was lost, if anything does."""
         rest = tuple(self.left)[1:]
         return Batch(rest) if rest else None
 
     def _next(self, job: Job) -> Job:
-        if not isinstance(job, TrialJob) or job.trial not in self.attempts:
+        if not isinstance(job, TrialJob):
             return job
-        return job.model_copy(update={"attempt": self.attempts[job.trial] + 1})
+        attempt = self.attempts.get(job.trial, job.attempt - 1) + 1
+        return job.model_copy(update={"attempt": attempt, "go": job.go + 1})
 
 
 Line: TypeAlias = tuple[Need, Node | None]
@@ -181,7 +196,11 @@ class Board:
         if not self._could_take(node, batch) or not self._has_room(node, batch.need):
             return False
         return batch.avoid != node.id or not any(
-            other.id != node.id and self._could_take(other, batch) for other in nodes
+            other.id != node.id
+            and self._could_take(other, batch)
+            # Others may keep theirs for good; our own batches end.
+            and (self._has_room(other, batch.need) or self.on(other))
+            for other in nodes
         )
 
     def _could_take(self, node: Node, batch: Batch) -> bool:

@@ -128,12 +128,12 @@ class RayDispatcher:
             return
         nodes = yield from self._await(jobs)
         board = Board(allows=lambda *_: True)
-        # Nodes that others are using come later, as if they had joined.
-        for node in [node for node in nodes if node.taken < node.cpus] or nodes:
-            self._certified.add(node.id)
-            for job in jobs:
-                if Need.of([job]).fits(node):
-                    board.add(Batch((job,), bound=node))
+        for job in jobs:
+            able = [node for node in nodes if Need.of([job]).fits(node)]
+            # Nodes that others are using come later, as if they had joined.
+            for node in [node for node in able if node.taken < node.cpus] or able:
+                self._certified.add(node.id)
+                board.add(Batch((job,), bound=node))
         yield from _Flow(board, self._nodes).events()
 
     def run(
@@ -415,10 +415,7 @@ class _Flow:
             return
         last = batch.go > self._max_retries
         if batch.running or last:
-            attempt = batch.attempts.get(job.trial, job.attempt)
-            yield lost(
-                job, attempt, node.name, f"lost with its node or Ray worker: {why}", batch.points
-            )
+            yield lost(job, batch.loss(node.name, f"lost with its node or Ray worker: {why}"))
         if not last:
             self._board.add(batch.again(node.id), first=True)
             yield Notice(
@@ -566,10 +563,10 @@ def _refusal(job: Job, need: Need, bound: Node | None = None) -> Refused:
 def _bundle(need: Need, nodes: Sequence[Node]) -> dict[str, float]:
     """Return what a batch would take of a node that is not there yet.
 
-    An exclusive one takes a whole node, of a size not known: that of the largest there is, so that
-    no two of them are thought to fit on one.
+    An exclusive one takes a whole node, of a size not known: that of the smallest there is, which
+    asks for nothing that no kind of node has.
     """
-    cpus = max((n.cpus for n in nodes if need.fits(n) and need.exclusive), default=need.threads)
+    cpus = min((n.cpus for n in nodes if need.fits(n) and need.exclusive), default=need.threads)
     return {"CPU": cpus} | ({"GPU": need.gpus} if need.gpus else {})
 
 
