@@ -58,6 +58,8 @@ class Soak:
 
     def __init__(self, cluster: LocalCluster, results: Path, blocks: int, seed: int) -> None:
         self.faults: list[Fault] = []
+        self.by_itself: list[int] = []
+        """Blocks that were repeated although nothing was done to their node."""
         self.exit_codes: list[int] = []
         """Of each driver, the first one's first."""
         self._cluster = cluster
@@ -217,8 +219,8 @@ class Soak:
                 if found := _REPEATED.match(line):
                     node, block = found[1].partition("#")[0], int(found[2])
                     faults = [fault for fault in self.faults if fault.node == node]
-                    assert faults, line
-                    faults[-1].repeated.append(block)
+                    # A busy head may also give up a node to which nothing was done.
+                    (faults[-1].repeated if faults else self.by_itself).append(block)
         self.said = "".join(said)
 
     def _look_on(self, seconds: float) -> None:
