@@ -128,7 +128,7 @@ def _attempt(
 
 def _worker(job: Job, cores: tuple[int, ...] | None, place: Place) -> Worker:
     """Return the process for a job: one that waits for a trial of its kind, or a fresh one."""
-    if isinstance(job, TrialJob):
+    if isinstance(job, TrialJob) and job.isolation == "backend":
         waiting = place.idle.pop(_sharing(job, cores), None)
         if waiting is not None and waiting.take(job):
             return waiting

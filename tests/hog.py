@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _MB = 2**20
@@ -41,7 +43,10 @@ def main() -> None:
         where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         hog = Hog.options(scheduling_strategy=where).remote()  # type: ignore[attr-defined]
         hogs.append((hog, hog.fill.remote(node["Resources"]["object_store_memory"])))
-    held = ray.get([filled for _, filled in hogs])
+    held = []
+    for _, filled in hogs:
+        with suppress(RayError):  # Of a node that has died in the meantime.
+            held.append(ray.get(filled))
     print("full", *held, flush=True)
     time.sleep(seconds)
 
