@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -297,4 +296,5 @@ def test_a_run_completes_while_others_fill_the_object_stores(
     run = Run("x", tmp_path)
     check_whole(run)
     assert (run.trials["status"] == "ok").all()
-    assert all(len(pickle.dumps(record)) > 100 * 1024 for record in run.records)
+    # Too much to travel without an object store: each point and each chunk is some 100 bytes.
+    assert all(len(r.points) + len(r.chunks) >= 2000 for r in run.records)
