@@ -53,6 +53,11 @@ _HEAD_S = 20.0
 """How long the head may take to answer; Ray itself gives up after a minute."""
 _SAY_S = 10.0
 """How long work waits for a node before a person is told."""
+_SILENT_S = 60.0
+_SILENCE = (
+    "no node has answered for a minute: if the cluster asks for no token, say so here, too, by "
+    "RAY_AUTH_MODE=disabled; if it does, its nodes need the same one"
+)
 _DEMAND = 64
 """As many waiting batches are shown to the autoscaler; it starts its nodes step by step anyway."""
 
@@ -396,6 +401,7 @@ class _Flow:
             del self._running[stream]
             yield from self._lose(batch, self._board.end(batch), error)
         else:
+            self._patience.hear()
             batch.see(event)
             if self.newcomers is None or not self.newcomers.take(event):
                 yield event
@@ -512,8 +518,12 @@ class _Patience:
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
         self._since: dict[Line, float] = {}
-        self._idle_since = now()
-        self._said = False
+        self._begun = self._idle_since = now()
+        self._heard = self._said = False
+
+    def hear(self) -> None:
+        """Note that a node has answered."""
+        self._heard = True
 
     def judge(self, board: Board, nodes: Sequence[Node], working: bool) -> Iterator[Event]:
         """Yield notices, and refusals of the batches that are given up."""
@@ -525,6 +535,9 @@ class _Patience:
         for batch in board.drop([line for line in hopeless if self._is_over(line)]):
             for job in () if batch.optional else batch.jobs:
                 yield _refusal(job, batch.need, batch.bound)
+        if working and not self._heard and now() - self._begun > _SILENT_S and not self._said:
+            self._said = True
+            yield Notice(message=_SILENCE)
         if working or hopeless:
             self._idle_since = now()
         elif now() - self._idle_since > _SAY_S and not self._said:
