@@ -96,11 +96,6 @@ class RunFolder:
         records, problems = self._read()
         return records, list(problems.values())
 
-    def records(self) -> tuple[list[Record], list[str]]:
-        """Read the records that count, and say which files are none of the run's."""
-        attempts, problems = self.attempts()
-        return counting(attempts), problems
-
     def not_records(self) -> dict[str, str]:
         """Return the names of the files among the records that are none, and say why."""
         return self._read()[1]
