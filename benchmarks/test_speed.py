@@ -44,8 +44,8 @@ def test_training(benchmark: BenchmarkFixture, name: str) -> None:
     except harness.Unavailable as error:
         pytest.skip(str(error))
     params = data.initial_params(TASK.model, seed=0)
-    x_ETB, y_ETB = data.training_chunk(TASK, seed=0, first_epoch=0, epochs=TASK.chunk_epochs)
-    benchmark.extra_info["epochs"] = TASK.chunk_epochs
+    x_ETB, y_ETB = data.training_chunk(TASK, seed=0, first_epoch=0, epochs=TASK.chunk_epochs())
+    benchmark.extra_info["epochs"] = TASK.chunk_epochs()
 
     def fresh() -> tuple[tuple[Any, ...], dict[str, Any]]:
         # Training consumes its state.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UnknownName,
     )
     from harness.model import Model
-    from harness.protocol import Backend, BackendFactory
+    from harness.protocol import Backend, BackendFactory, TrainsManySeeds
     from harness.results import Run
     from harness.task import PRESETS, Task
     from harness.yardstick import Yardsticks, yardsticks
@@ -40,6 +40,7 @@ _HOME = {
     "Run": "results",
     "StoreError": "errors",
     "Task": "task",
+    "TrainsManySeeds": "protocol",
     "Unavailable": "errors",
     "UnknownName": "errors",
     "Yardsticks": "yardstick",
@@ -60,6 +61,7 @@ __all__ = [
     "Run",
     "StoreError",
     "Task",
+    "TrainsManySeeds",
     "Unavailable",
     "UnknownName",
     "Yardsticks",

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from harness.model import Model
+from harness.model import GATES, Model
 from harness.protocol import Array, Params
 from harness.task import Task
 
@@ -50,11 +50,16 @@ def evaluation_paths(task: Task, seed: int) -> tuple[Array, Array]:
 
 
 def initial_params(model: Model, seed: int) -> Params:
-    """Return Glorot-uniform weights, U(-s, s) with s = sqrt(6 / (fan_in + fan_out)); the rest 0."""
+    """Return Glorot-uniform weights, U(-s, s) with s = sqrt(6 / (fan_in + fan_out)); the rest 0.
+
+    The gates of a recurrent layer are matrices of their own: each has `hidden` units as fan_out.
+    """
     generator = _generator(seed, _Stream.INIT)
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
-        scale = np.sqrt(6 / sum(shape)) if name.startswith("W_") else 0.0
+        matrix = name.rpartition(".")[2]
+        gates = GATES[model.cell] if matrix in {"W_xh", "W_hh"} else 1
+        scale = np.sqrt(6 / (shape[0] // gates + shape[1])) if matrix.startswith("W_") else 0.0
         return (scale * generator.uniform(-1, 1, shape)).astype(model.dtype)
 
     return {name: draw(name, shape) for name, shape in model.shapes.items()}

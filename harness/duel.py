@@ -186,7 +186,7 @@ def _finish(contestants: Sequence[_Contestant]) -> None:
             contestant.losses.clear()
     while any(contestant.epoch < task.epochs for contestant in contestants):
         for contestant in contestants:
-            contestant.begin(min(task.chunk_epochs, task.epochs - contestant.epoch))
+            contestant.begin(min(task.chunk_epochs(), task.epochs - contestant.epoch))
         for contestant in contestants:
             contestant.losses += contestant.end().get("losses", [])
 

@@ -47,10 +47,37 @@ class Backend(Protocol[State]):
         """Return the current parameters; keeps `state`."""
 
 
+@runtime_checkable
+class TrainsManySeeds(Protocol[State]):
+    """Optional second protocol: a backend that trains R independent networks in one go.
+
+    Each has its own parameters, optimiser and data, and ends as it would have ended alone, to
+    rounding. Every array has the seeds as its first axis, after the epochs if there are any; a
+    seed that diverges leaves the others alone.
+    """
+
+    def init_many(self, params: Params) -> State:
+        """Build the state of R trainings: every parameter is [R, *its shape]."""
+
+    def train_many(self, state: State, x_ERTB: Array, y_ERTB: Array) -> tuple[State, Array]:
+        """Take E optimiser steps with each network, as `Backend.train` does; `state` is consumed.
+
+        x_ERTB: inputs [E, R, T+1, B]; y_ERTB: targets [E, R, T, B]. Returns the new state and the
+        losses [E, R].
+        """
+
+    def predict_many(self, state: State, x_RTN: Array) -> Array:
+        """Return one output per step fed: inputs [R, T+1, N] to outputs of that shape."""
+
+    def params_many(self, state: State) -> Params:
+        """Return the current parameters, each [R, *its shape]; keeps `state`."""
+
+
 class BackendFactory(Protocol):
     """What the entry-point group `harness.backends` holds: a class or a function.
 
-    Raises `harness.Unavailable` when the device ("cpu" or "gpu") is not there.
+    Raises `harness.Unavailable` when the device ("cpu" or "gpu") is not there, or if it cannot
+    train such a network (`Model.require` says so in a sentence).
     """
 
     def __call__(self, model: Model, device: str) -> Backend[Any]:

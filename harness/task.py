@@ -11,12 +11,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness.errors import InvalidInput, UnknownName
-from harness.model import Model
+from harness.model import Activation, Cell, Model
 from harness.validation import Validated
 
-# The most input values a chunk may hold (64 MiB of float32): the length of a training does not
+# The most input values a chunk may hold (16 MiB of float32): the length of a training does not
 # decide how much memory it needs.
-_CHUNK_VALUES = 2**24
+_CHUNK_VALUES = 2**22
 
 
 class Task(Validated):
@@ -35,7 +35,10 @@ class Task(Validated):
     n_steps: int = Field(100, ge=1, description="T, the scored time steps of a path")
     batch_size: int = Field(32, ge=1, description="paths in a batch, fresh at every epoch")
     epochs: int = Field(1000, ge=1, description="optimiser steps")
-    hidden: int = Field(10, ge=1, description="units of the recurrent cell")
+    cell: Cell = Field("rnn", description="rnn, gru or lstm: the recurrent cell")
+    activation: Activation = Field("tanh", description="tanh or relu, of the rnn cell")
+    layers: int = Field(1, ge=1, description="recurrent layers, one on top of the other")
+    hidden: int = Field(10, ge=1, description="units of a recurrent layer")
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser")
     optimiser: Literal["adam", "sgd"] = Field("adam", description="betas 0.9/0.999, eps 1e-8")
     dtype: Literal["float32", "float64"] = Field("float32", description="of data and network")
@@ -47,14 +50,12 @@ class Task(Validated):
         """Epochs between two evaluations: `epochs` over its largest divisor <= `curve_points`."""
         return self.epochs // _largest_divisor(self.epochs, self.curve_points)
 
-    @property
-    def chunk_epochs(self) -> int:
-        """Epochs in one call of `Backend.train`; divides `epochs_per_point`, so all are equal."""
-        return _largest_divisor(self.epochs_per_point, self._most_chunk_epochs)
+    def chunk_epochs(self, seeds: int = 1) -> int:
+        """Epochs in a call that trains so many seeds; divides `epochs_per_point`: all are equal."""
+        return _largest_divisor(self.epochs_per_point, self._most_chunk_epochs(seeds))
 
-    @property
-    def _most_chunk_epochs(self) -> int:
-        return max(1, _CHUNK_VALUES // ((self.n_steps + 1) * self.batch_size))
+    def _most_chunk_epochs(self, seeds: int = 1) -> int:
+        return max(1, _CHUNK_VALUES // (seeds * (self.n_steps + 1) * self.batch_size))
 
     @property
     def model(self) -> Model:
@@ -64,7 +65,19 @@ class Task(Validated):
             optimiser=self.optimiser,
             learning_rate=self.learning_rate,
             dtype=self.dtype,
+            cell=self.cell,
+            activation=self.activation,
+            layers=self.layers,
         )
+
+    @model_validator(mode="after")
+    def _has_a_choice_of_activation(self) -> Self:
+        if self.activation != "tanh" and self.cell != "rnn":
+            raise InvalidInput(
+                f"`activation` = {self.activation!r}: a {self.cell} is defined with tanh; "
+                "only `cell` = rnn has a choice."
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_cut(self) -> Self:
@@ -82,9 +95,9 @@ class Task(Validated):
         """Whether at least half the points and half the chunk asked for are to be had."""
         points = _largest_divisor(epochs, self.curve_points)
         per_point = epochs // points
-        chunk = _largest_divisor(per_point, self._most_chunk_epochs)
+        chunk = _largest_divisor(per_point, self._most_chunk_epochs())
         return 2 * points >= min(epochs, self.curve_points) and 2 * chunk >= min(
-            per_point, self._most_chunk_epochs
+            per_point, self._most_chunk_epochs()
         )
 
     @classmethod

@@ -30,7 +30,7 @@ def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = no
     task = job.task
 
     emit("phase", "in the first call")
-    _, chunk = training.chunk(task.chunk_epochs)
+    _, chunk = training.chunk(task.chunk_epochs())
     training.step_mse()
     emit("fields", {"first_call_s": chunk.wall_s + training.evaluation.seconds})
     training.restart()
@@ -39,7 +39,7 @@ def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = no
     losses: list[Array] = []
     diverged = False
     while training.epoch < task.epochs and not diverged:
-        losses_E, chunk = training.chunk(task.chunk_epochs)
+        losses_E, chunk = training.chunk(task.chunk_epochs())
         emit("chunk", chunk)
         losses.append(losses_E)
         diverged = not np.isfinite(losses_E).all()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backends.reference import ReferenceBackend
 from harness import Model
+from harness.model import Cell
 from harness.protocol import Array
 
 
@@ -24,10 +25,11 @@ def draw(
     return params, x_TB, y_TB
 
 
-@given(seed=st.integers(0, 10**6), hidden=st.integers(1, 4))
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@given(seed=st.integers(0, 10**6), hidden=st.integers(1, 4), layers=st.integers(1, 3))
 @settings(max_examples=10, deadline=None)
-def test_the_gradient_is_that_of_the_loss(seed: int, hidden: int) -> None:
-    model = Model(hidden=hidden, dtype="float64")
+def test_the_gradient_is_that_of_the_loss(cell: Cell, seed: int, hidden: int, layers: int) -> None:
+    model = Model(hidden=hidden, dtype="float64", cell=cell, layers=layers)
     backend = ReferenceBackend(model, "cpu")
     params, x_TB, y_TB = draw(model, seed)
     _, gradient = backend.loss_and_gradient(params, x_TB, y_TB)
@@ -41,6 +43,21 @@ def test_the_gradient_is_that_of_the_loss(seed: int, hidden: int) -> None:
                 losses.append(backend.loss_and_gradient(params | {name: moved}, x_TB, y_TB)[0])
             difference = (losses[0] - losses[1]) / (2 * step)
             assert gradient[name][index] == pytest.approx(difference, rel=1e-5, abs=1e-7)
+
+
+def test_the_gradient_of_a_relu_network_is_that_of_the_loss() -> None:
+    model = Model(hidden=3, dtype="float64", activation="relu", layers=2)
+    backend = ReferenceBackend(model, "cpu")
+    # A kink inside the step would spoil the difference quotient: this seed has none.
+    params, x_TB, y_TB = draw(model, 5)
+    _, gradient = backend.loss_and_gradient(params, x_TB, y_TB)
+    for name, value in params.items():
+        for index in np.ndindex(value.shape):
+            moved = [params | {name: value.copy()} for _ in range(2)]
+            for one, sign in zip(moved, (1, -1), strict=True):
+                one[name][index] += sign * 1e-6
+            more, less = (backend.loss_and_gradient(one, x_TB, y_TB)[0] for one in moved)
+            assert gradient[name][index] == pytest.approx((more - less) / 2e-6, rel=1e-5, abs=1e-7)
 
 
 def test_the_loss_is_that_of_the_predictions_after_the_first_step() -> None:

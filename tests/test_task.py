@@ -16,6 +16,9 @@ def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
         "n_steps": 100,
         "batch_size": 32,
         "epochs": 1000,
+        "cell": "rnn",
+        "activation": "tanh",
+        "layers": 1,
         "hidden": 10,
         "learning_rate": 1e-3,
         "optimiser": "adam",
@@ -55,6 +58,9 @@ def test_a_preset_can_be_changed() -> None:
         ("learning_rate", 0),
         ("optimiser", "adagrad"),
         ("dtype", "bfloat16"),
+        ("cell", "transformer"),
+        ("activation", "gelu"),
+        ("layers", 0),
         ("eval_paths", 0),
         ("curve_points", 0),
     ],
@@ -77,6 +83,12 @@ def test_an_unknown_choice_names_the_nearest() -> None:
         Task(dtype="float23")
     with pytest.raises(InvalidInput, match="did you mean `posted`"):
         Task.preset("postd")
+
+
+def test_only_the_plain_cell_has_a_choice_of_activation() -> None:
+    assert Task(activation="relu").model.activation == "relu"
+    with pytest.raises(InvalidInput, match=r"`activation` = 'relu': a gru is defined with tanh"):
+        Task(activation="relu", cell="gru")
 
 
 @pytest.mark.parametrize("text", ["-1", "1", "+1"])
@@ -102,16 +114,16 @@ def test_chunks_are_equal_and_fill_the_curve(epochs: int, points: int, steps: in
     assert 2 * (task.epochs // task.epochs_per_point) >= min(points, task.epochs)
     assert task.epochs % task.epochs_per_point == 0
     assert task.epochs // task.epochs_per_point <= points
-    assert task.epochs_per_point % task.chunk_epochs == 0
+    assert task.epochs_per_point % task.chunk_epochs() == 0
 
 
 def test_a_long_training_is_cut_into_chunks_that_fit_the_memory() -> None:
     task = Task(epochs=1_000_000)
-    values = task.chunk_epochs * (task.n_steps + 1) * task.batch_size
+    values = task.chunk_epochs() * (task.n_steps + 1) * task.batch_size
     assert values <= 2**24
 
 
 def test_epochs_that_cannot_be_cut_are_refused_with_the_nearest_that_can() -> None:
     with pytest.raises(InvalidInput, match=r"`epochs` = 1009: .* nearest that can is 1010 "):
         Task(epochs=1009)
-    assert Task(epochs=1009, curve_points=1).chunk_epochs == 1009
+    assert Task(epochs=1009, curve_points=1).chunk_epochs() == 1009
