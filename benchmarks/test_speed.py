@@ -95,7 +95,7 @@ def test_tables(benchmark: BenchmarkFixture, results: Path) -> None:
     records = Run("big", results).records
 
     def tables() -> list[pd.DataFrame]:
-        return [trials_table(records), curves_table(records), steps_table(records, TASK)]
+        return [trials_table(records), curves_table(records), steps_table(records)]
 
     benchmark.pedantic(tables, rounds=ROUNDS, warmup_rounds=1)
 

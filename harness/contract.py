@@ -11,11 +11,11 @@ from harness.model import Model
 from harness.protocol import Array, Params
 
 
-def train_result(result: Any, epochs: int) -> tuple[Any, Array]:
-    """Return the state and the losses [epochs] that `train` gave."""
+def train_result(result: Any, shape: tuple[int, ...]) -> tuple[Any, Array]:
+    """Return the state and the losses that `train` gave: one per epoch, and seed if many."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise ContractViolation(f"`train` returned {_describe(result)}; expected (state, losses).")
-    return result[0], _array("`train` losses", result[1], (epochs,))
+    return result[0], _array("`train` losses", result[1], shape)
 
 
 def outputs(result: Any, shape: tuple[int, ...]) -> Array:
@@ -23,12 +23,15 @@ def outputs(result: Any, shape: tuple[int, ...]) -> Array:
     return _array("`predict` outputs", result, shape)
 
 
-def params(result: Any, model: Model) -> Params:
-    """Return the parameters that `params` gave, with the model's names and shapes."""
+def params(result: Any, model: Model, seeds: int) -> Params:
+    """Return the parameters that `params_many` gave: names of the model, shapes [seeds, *its]."""
     if not isinstance(result, dict) or set(result) != set(model.shapes):
         got = ", ".join(sorted(map(str, result))) if isinstance(result, dict) else _describe(result)
         raise ContractViolation(f"`params` returned {got}; expected {', '.join(model.shapes)}.")
-    return {name: _array(f"`params` {name}", result[name], s) for name, s in model.shapes.items()}
+    return {
+        name: _array(f"`params` {name}", result[name], (seeds, *shape))
+        for name, shape in model.shapes.items()
+    }
 
 
 def _array(what: str, value: Any, shape: tuple[int, ...]) -> Array:

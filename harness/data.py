@@ -8,6 +8,7 @@ training. Shape suffixes: E epochs, T time steps, B batch, N evaluation paths.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -37,6 +38,18 @@ def training_chunk(task: Task, seed: int, first_epoch: int, epochs: int) -> tupl
     x_ETB = _ar1(noise_ETB, task.rho)
     y_ETB = _target(x_ETB, task.train_sign * task.lag_weight)
     return x_ETB.astype(task.dtype), y_ETB.astype(task.dtype)
+
+
+def training_chunks(
+    task: Task, seeds: Sequence[int], first_epoch: int, epochs: int
+) -> tuple[Array, Array]:
+    """Return `training_chunk` of each seed: x_ERTB [epochs, R, T+1, batch] and y_ERTB, alike."""
+    shape = (epochs, len(seeds), task.n_steps + 1, task.batch_size)
+    x_ERTB = np.empty(shape, task.dtype)
+    y_ERTB = np.empty((*shape[:2], task.n_steps, task.batch_size), task.dtype)
+    for r, seed in enumerate(seeds):
+        x_ERTB[:, r], y_ERTB[:, r] = training_chunk(task, seed, first_epoch, epochs)
+    return x_ERTB, y_ERTB
 
 
 def evaluation_paths(task: Task, seed: int) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,7 +16,7 @@ from harness.clock import now, timestamp
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.jobs import Certificate, Event, Refused, TrialJob
-from harness.plan import Arm, Device, Plan
+from harness.plan import Arm, Device, Plan, Value, swept_values
 from harness.record import Isolation, Record
 from harness.results import TABLES, Run
 from harness.selection import DEVICES, Selection, distinct
@@ -69,6 +69,10 @@ class Settings(Selection):
     """Kill a trial that takes longer than this many seconds."""
     retry_noisy: int = Field(0, ge=0)
     """Measure a trial again that was disturbed, up to so many times; see `harness.noise`."""
+    sweep: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    """Task fields and the values that each takes: a grid, of which each point is a task."""
+    vectorize: Annotated[int, Field(ge=2)] | Literal["all"] | None = None
+    """How many seeds a backend trains at once, if it can; True or "all": all of them."""
     isolation: Isolation = "process"
     """A process for each trial, or one for all trials of a backend (on a node), one by one."""
     max_retries: int = Field(2, ge=0)
@@ -83,6 +87,13 @@ class Settings(Selection):
     @classmethod
     def _count_seeds(cls, value: object) -> object:
         return tuple(range(value)) if isinstance(value, int) and value > 0 else value
+
+    @field_validator("vectorize", mode="before")
+    @classmethod
+    def _all_or_none(cls, value: object) -> object:
+        if isinstance(value, bool):
+            return "all" if value else None
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
 
     @field_validator("seeds")
     @classmethod
@@ -101,6 +112,11 @@ class Settings(Selection):
                 "`precision` and `packed` exclude each other: times with other trials beside them "
                 "are not compared."
             )
+        if self.precision is not None and (self.sweep or self.vectorize):
+            problems.append(
+                "`precision` asks for as many blocks of one seed of one task as it takes: it takes "
+                "no `sweep` and no `vectorize`."
+            )
         devices = 1 if self.devices == "auto" else len(self.devices)
         if self.precision is not None and len(self.backends) * devices < 2:
             problems.append(
@@ -112,7 +128,10 @@ class Settings(Selection):
         return self
 
     def plan(self, run: str, task: Task, has_gpu: bool) -> Plan:
-        """Return the plan of a run; `has_gpu` decides what "auto" means."""
+        """Return the plan of a run; `has_gpu` decides what "auto" means.
+
+        Raises `InvalidInput` if a point of the sweep is no task.
+        """
         pilot = 0 if self.precision is None else max(precision.PILOT, len(self.seeds))
         as_they_are = {"threads", "packed", "timeout_s", "retry_noisy", "precision", "budget_s"}
         as_they_are |= {"isolation", "max_retries"}
@@ -121,6 +140,8 @@ class Settings(Selection):
             task=task,
             arms=self.arms(has_gpu),
             seeds=precision.extend(self.seeds, pilot),
+            sweep=swept_values(task, self.sweep),
+            at_once=len(self.seeds) if self.vectorize == "all" else self.vectorize,
             **self.model_dump(include=as_they_are),
         )
 
@@ -197,6 +218,8 @@ def resume(
     reporter = reporter or Silence()
     with RunWriter.resume(site.results, run_id, reporter.note) as writer:
         plan = writer.manifest.plan
+        if "sweep" in expected:
+            expected = {**expected, "sweep": swept_values(plan.task, expected["sweep"])}
         problems = [
             f"`{name}` differs: run `{run_id}` has {_tell(getattr(plan, name), value)}, "
             f"not {_tell(value, getattr(plan, name))}; start a new run for that."
@@ -267,7 +290,7 @@ class _Session:
         self._admit(arms)
         plan = self._writer.manifest.plan
         blocks = self._blocks(arms)
-        self._reporter.begin(sum(map(len, blocks)), len(plan.arms) * len(plan.seeds))
+        self._reporter.begin(sum(map(len, blocks)), plan.size)
         try:
             if plan.precision is None:
                 self._measure(blocks)
@@ -334,7 +357,7 @@ class _Session:
             )
             seeds = precision.extend(plan.seeds, blocks)
             self._replan(seeds=seeds, pilot=len(plan.seeds))
-            self._reporter.grow(len(plan.arms) * len(seeds))
+            self._reporter.grow(self._writer.manifest.plan.size)
             within = self._measure_within_budget(arms)
         if not within:
             plan = self._writer.manifest.plan
@@ -372,12 +395,9 @@ class _Session:
         A backend that is not available on an `optional` device is left out of the plan.
         """
         plan = self._writer.manifest.plan
-        needed = [
-            arm
-            for arm in plan.arms
-            # As long as it is not settled how many blocks there are, more may come for every arm.
-            if not plan.settled or self._has_to_run(arm, missing)
-        ]
+        # As long as it is not settled how many blocks there are, more may come for every arm.
+        to_run = self._to_run(missing) if plan.settled else plan.arms
+        needed = [arm for arm in plan.arms if arm in to_run]
         self._admission = Admission(tuple(plan.parity_job(arm) for arm in needed))
         if self._run().records:
             self._admission.expect(self._writer.manifest.parity)
@@ -401,15 +421,33 @@ class _Session:
             a for a in needed if a in plan.arms and not self._admission.heard(a.backend, a.device)
         ]
         _refuse(f"{arm} could be held against the reference on no node." for arm in unheard)
+        if not self._run().records:
+            plan = self._vectorized(plan, certificates)
         self._writer.update(plan=plan)
         self._record_parity(certificates)
         return {Arm(backend=c.backend, device=c.device) for c in certificates if c.passed}
 
-    def _has_to_run(self, arm: Arm, missing: set[str]) -> bool:
-        """Whether a trial of an arm is missing or, as a block is repeated whole, one beside it."""
+    def _vectorized(self, plan: Plan, certificates: Sequence[Certificate]) -> Plan:
+        """Return the plan with the arms that train many seeds at once, if any was to."""
+        if plan.at_once is None:
+            return plan
+        held = {(c.backend, c.device) for c in certificates if c.many}
+        many = tuple(arm for arm in plan.arms if (arm.backend, arm.device) in held)
+        for arm in plan.arms:
+            if arm not in many:
+                self._reporter.note(f"{arm} cannot train seeds at once: it trains one by one")
+        return plan.model_copy(update={"many": many, "at_once": plan.at_once if many else None})
+
+    def _to_run(self, missing: set[str]) -> set[Arm]:
+        """Return the arms of which a trial is missing or, as a block is repeated whole, beside."""
         plan = self._writer.manifest.plan
-        beside = [arm] if plan.packed else [a for a in plan.arms if a.device == arm.device]
-        return any(plan.trial_name(a, seed) in missing for a in beside for seed in plan.seeds)
+        arms: set[Arm] = set()
+        for block in plan.blocks():
+            absent = [job for job in block if job.trial in missing]
+            devices = {job.device for job in absent}
+            again = absent if plan.packed else [job for job in block if job.device in devices]
+            arms |= {Arm(backend=job.backend, device=job.device) for job in again}
+        return arms
 
     def _admit(self, arms: set[Arm]) -> None:
         """Say which nodes are left out. Raises `Unavailable` if none is left for a device."""

@@ -68,6 +68,7 @@ def read(log: str, run: str) -> Arrival | None:
     unfit = next((trial for trial in trials if not _TRIAL.fullmatch(trial)), None)
     if unfit is not None:
         raise StoreError(f"what arrived of run `{run}` has a trial {unfit!r}: that is no name.")
+    tasks = manifest.plan.tasks
     records: list[Record] = []
     problems: list[str] = []
     for text in content.records:
@@ -76,7 +77,7 @@ def read(log: str, run: str) -> Arrival | None:
         except (ValueError, InvalidInput) as error:
             problems.append(f"a record is left out: it is not a whole record: {brief(error)}.")
             continue
-        if (record.run, record.task) == (run, manifest.plan.task) and record.trial in trials:
+        if record.run == run and record.task in tasks and record.trial in trials:
             records.append(record)
         else:
             problems.append(f"a record is left out: it is no record of run `{run}`.")

@@ -5,6 +5,7 @@ Both travel: as JSON to and from the process, and through whatever dispatches th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -34,6 +35,10 @@ class ParityJob(_Job):
     """Hold a backend against the reference."""
 
     kind: Literal["parity"] = "parity"
+    others: tuple[Task, ...] = ()
+    """Of a sweep, one task for each other network that is trained."""
+    at_once: int = 1
+    """How many seeds are to be trained at once, if the backend can."""
 
 
 class TrialJob(_Job):
@@ -44,6 +49,10 @@ class TrialJob(_Job):
     trial: str
     block: int
     seed: int
+    seeds: tuple[int, ...] = ()
+    """To be trained at once, in one go; empty: `seed` alone."""
+    point: str = ""
+    """Of a sweep, for a person: `hidden=64, `."""
     attempt: int = 1
     """The number of its next attempt: those before were lost with their node, or the driver."""
     go: int = 1
@@ -55,7 +64,7 @@ class TrialJob(_Job):
     @property
     def label(self) -> str:
         """Say what it is, for a person."""
-        return f"{super().label}, seed {self.seed}"
+        return f"{super().label}, {self.point}{seed_words(self.seed, self.seeds)}"
 
 
 class TurnsJob(_Job):
@@ -76,6 +85,10 @@ class Check(BaseModel):
 
     quantity: Literal["outputs", "gradient", "losses", "trajectory"]
     dtype: Literal["float32", "float64"]
+    network: str = ""
+    """Of a sweep, how it differs from the first one: `cell=gru, hidden=64`."""
+    at_once: int = 1
+    """How many seeds were trained at once."""
     element: str
     """Where the error is largest, for example `W_hh[3, 1]`."""
     got: float | None
@@ -92,8 +105,10 @@ class Check(BaseModel):
     def __str__(self) -> str:
         got = "not finite" if self.got is None else f"{self.got:.10g}"
         error = "not finite" if self.error is None else f"{self.error:.1e}"
+        how = f" with {self.network}" * bool(self.network)
+        how += f" of {self.at_once} seeds at once" * (self.at_once > 1)
         return (
-            f"{self.quantity} in {self.dtype}: worst at {self.element}, got {got}, "
+            f"{self.quantity} in {self.dtype}{how}: worst at {self.element}, got {got}, "
             f"reference {self.want:.10g}, relative error {error} (allowed {self.tolerance:.0e})"
         )
 
@@ -111,6 +126,11 @@ class Certificate(BaseModel):
     """Of the packages that were loaded for it, the harness included."""
     error: str | None = None
     """Why the comparison could not be finished, if it could not."""
+
+    @property
+    def many(self) -> bool:
+        """Whether it trains many seeds at once."""
+        return any(check.at_once > 1 for check in self.checks)
 
     @property
     def passed(self) -> bool:
@@ -149,6 +169,11 @@ class Notice(BaseModel):
     """Something about the nodes that a person should know."""
 
     message: str
+
+
+def seed_words(seed: int, seeds: Sequence[int]) -> str:
+    """Return `seed 3`, or `64 seeds at once (0 to 63)`."""
+    return f"{len(seeds)} seeds at once ({seeds[0]} to {seeds[-1]})" if seeds else f"seed {seed}"
 
 
 Event: TypeAlias = Started | Progress | Record | Certificate | Refused | Notice

@@ -35,7 +35,7 @@ from harness.jobs import (
     TurnsJob,
 )
 from harness.noise import repeats
-from harness.record import Chunk, Point, Record
+from harness.record import Chunk, Point, Record, Share
 
 _POLL_S = 0.5
 _TAIL_BYTES = 4000
@@ -177,6 +177,7 @@ class _Account:
     fields: dict[str, Any] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     refused: str | None = None
     done: bool = False
@@ -192,6 +193,8 @@ class _Account:
                 self.chunks.append(Chunk(**value))
             case "point":
                 self.points.append(Point(**value))
+            case "shares":
+                self.shares = [Share.model_validate(share) for share in value]
             case "check":
                 self.checks.append(Check.model_validate(value))
             case "refused":
@@ -240,6 +243,7 @@ class _Account:
             backend=job.backend,
             device=job.device,
             seed=job.seed,
+            seeds=job.seeds,
             task=job.task,
             node=self.node,
             started_utc=self.started_utc,
@@ -252,6 +256,7 @@ class _Account:
             isolation=job.isolation,
             chunks=tuple(self.chunks),
             points=tuple(self.points),
+            shares=tuple(self.shares),
             **self.fields,
         )
 

@@ -6,23 +6,30 @@ random parameters (none of them zero, so that nothing hides behind a zero bias o
 - gradients: one step of plain gradient descent at rate 1 moves every parameter by its gradient;
 - a trajectory: the losses of 20 Adam steps and how far each parameter moved, in two calls of
   `train`, so that an optimiser which forgets its state between calls is found out.
+
+A backend that is to train many seeds at once is held against the reference doing that as well,
+with other data and other parameters for each seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from harness import contract, registry
+from harness.errors import Unavailable
 from harness.jobs import Check
+from harness.many import Alone, many_seeds
 from harness.model import Model
-from harness.protocol import Array, Backend, BackendFactory, Params
+from harness.protocol import Array, BackendFactory, Params, TrainsManySeeds
 from harness.task import Task
 
-TOLERANCE: Mapping[Literal["float32", "float64"], float] = {"float64": 1e-9, "float32": 1e-4}
+DType: TypeAlias = Literal["float32", "float64"]
+
+TOLERANCE: Mapping[DType, float] = {"float64": 1e-9, "float32": 1e-4}
 TRAJECTORY_STEPS = 20
 # Not the default: a backend that ignores the rate it was told must not pass.
 _TRAJECTORY_RATE = 3e-3
@@ -31,91 +38,143 @@ _STEPS, _PATHS, _OFFSET = 32, 32, 10
 # to vanish moves by rounding alone. The optimiser works element by element: a small network shows
 # it whole. Outputs and gradients are compared at the size of the task.
 _TRAJECTORY_HIDDEN = 16
+# One more than a block of eight: whoever works in blocks has a remainder, too.
+_MOST_SEEDS = 9
 
 
-def compare(factory: BackendFactory, device: str, task: Task) -> Iterator[Check]:
+def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:
     """Yield the checks of a backend on the network of `task`, in either precision.
 
-    Whatever the backend raises comes through.
+    With `at_once` above 1, also those of training that many seeds (nine at most), if it can. What
+    the backend raises comes through; only that it lacks the precision which the task does not ask
+    for is no reason to refuse it.
     """
-    reference = registry.load("reference")
     for dtype, tolerance in TOLERANCE.items():
-        for observe, hidden in (
-            (_outputs_and_gradient, task.hidden),
-            (_trajectory, _TRAJECTORY_HIDDEN),
-        ):
-            case = _Case(replace(task.model, dtype=dtype, hidden=hidden))
-            got, want = observe(case, factory, device), observe(case, reference, "cpu")
-            for quantity in want:
-                yield _worst(quantity, got[quantity], want[quantity], dtype, tolerance)
+        model = replace(task.model, dtype=dtype)
+        try:
+            backend = factory(model, device)
+        except Unavailable:
+            if dtype == task.dtype:
+                raise
+            continue
+        yield from _compare(factory, device, model, tolerance, seeds=1)
+        if at_once > 1 and isinstance(backend, TrainsManySeeds):
+            yield from _compare(factory, device, model, tolerance, min(at_once, _MOST_SEEDS))
 
 
 _Quantity: TypeAlias = Literal["outputs", "gradient", "losses", "trajectory"]
 _Observed: TypeAlias = dict[_Quantity, Params]
+_Make: TypeAlias = Callable[[Model], TrainsManySeeds[Any]]
+
+
+def _compare(
+    factory: BackendFactory, device: str, model: Model, tolerance: float, seeds: int
+) -> Iterator[Check]:
+    """Yield the checks of training so many seeds; every array has them as its first axis."""
+
+    def tested(model: Model) -> TrainsManySeeds[Any]:
+        backend = factory(model, device)
+        return many_seeds(backend) if seeds > 1 else Alone(backend)
+
+    def reference(model: Model) -> TrainsManySeeds[Any]:
+        return Alone(registry.load("reference")(model, "cpu"))
+
+    for observe, hidden in (
+        (_outputs_and_gradient, model.hidden),
+        (_trajectory, _TRAJECTORY_HIDDEN),
+    ):
+        cases = [_Case.draw(replace(model, hidden=hidden), number) for number in range(seeds)]
+        got = observe(_Case.stack(cases), tested)
+        alone = [observe(case, reference) for case in cases]
+        for quantity in got:
+            want = {
+                name: np.concatenate([one[quantity][name] for one in alone])
+                for name in got[quantity]
+            }
+            yield _worst(quantity, got[quantity], want, model.dtype, tolerance)
 
 
 class _Case:
-    """Random parameters and data, the same for every backend."""
+    """Random parameters and data, the same for every backend; R seeds, mostly one."""
 
-    def __init__(self, model: Model) -> None:
-        rng = np.random.default_rng(20230801)
+    def __init__(self, model: Model, params: Params, x_ERTB: Array, y_ERTB: Array) -> None:
+        self.model, self.params, self.x_ERTB, self.y_ERTB = model, params, x_ERTB, y_ERTB
+
+    @classmethod
+    def draw(cls, model: Model, number: int) -> _Case:
+        rng = np.random.default_rng(20230801 + number)
 
         def draw(*shape: int) -> Array:
             return rng.standard_normal(shape).astype(model.dtype)
 
-        self.model = model
-        self.params = {
-            name: draw(*shape) / np.sqrt(shape[-1]).astype(model.dtype)
+        params = {
+            name: draw(1, *shape) / np.sqrt(shape[-1]).astype(model.dtype)
             for name, shape in model.shapes.items()
         }
-        self.x_ETB = draw(TRAJECTORY_STEPS, _STEPS + 1, _PATHS)
+        x_ERTB = draw(TRAJECTORY_STEPS, 1, _STEPS + 1, _PATHS)
         # Targets away from zero give every parameter a gradient well above its own rounding.
-        self.y_ETB = draw(TRAJECTORY_STEPS, _STEPS, _PATHS) + _OFFSET
+        y_ERTB = draw(TRAJECTORY_STEPS, 1, _STEPS, _PATHS) + _OFFSET
+        return cls(model, params, x_ERTB, y_ERTB)
 
-    def moved(self, backend: Backend[Any], epochs: int, calls: int) -> tuple[Params, Array]:
-        """Train for calls x epochs steps; return how far each parameter fell, and the losses."""
-        state = backend.init(self.params)
+    @classmethod
+    def stack(cls, cases: list[_Case]) -> _Case:
+        return cls(
+            cases[0].model,
+            {n: np.concatenate([case.params[n] for case in cases]) for n in cases[0].params},
+            np.concatenate([case.x_ERTB for case in cases], axis=1),
+            np.concatenate([case.y_ERTB for case in cases], axis=1),
+        )
+
+    def moved(self, backend: TrainsManySeeds[Any], epochs: int, calls: int) -> tuple[Params, Array]:
+        """Train for calls x epochs steps; return how far each parameter fell, and losses [R, E]."""
+        state = backend.init_many(self.params)
         losses = []
         for first in range(0, epochs * calls, epochs):
             part = slice(first, first + epochs)
-            result = backend.train(state, self.x_ETB[part], self.y_ETB[part])
-            state, losses_E = contract.train_result(result, epochs)
-            losses.append(losses_E)
-        end = contract.params(backend.params(state), self.model)
+            result = backend.train_many(state, self.x_ERTB[part], self.y_ERTB[part])
+            shape = (epochs, self.x_ERTB.shape[1])
+            state, losses_ER = contract.train_result(result, shape)
+            losses.append(losses_ER)
+        seeds = self.x_ERTB.shape[1]
+        end = contract.params(backend.params_many(state), self.model, seeds)
         fell = {name: start.astype(np.float64) - end[name] for name, start in self.params.items()}
-        return fell, np.concatenate(losses)
+        return fell, np.concatenate(losses).T
 
 
-def _outputs_and_gradient(case: _Case, factory: BackendFactory, device: str) -> _Observed:
-    backend = factory(replace(case.model, optimiser="sgd", learning_rate=1.0), device)
-    x_TB = case.x_ETB[0]
-    output_TB = contract.outputs(backend.predict(backend.init(case.params), x_TB), x_TB.shape)
+def _outputs_and_gradient(case: _Case, make: _Make) -> _Observed:
+    backend = make(replace(case.model, optimiser="sgd", learning_rate=1.0))
+    x_RTB = case.x_ERTB[0]
+    output_RTB = backend.predict_many(backend.init_many(case.params), x_RTB)
     gradient, _ = case.moved(backend, epochs=1, calls=1)
-    return {"outputs": {"output": output_TB}, "gradient": gradient}
+    return {
+        "outputs": {"output": contract.outputs(output_RTB, x_RTB.shape)},
+        "gradient": gradient,
+    }
 
 
-def _trajectory(case: _Case, factory: BackendFactory, device: str) -> _Observed:
-    backend = factory(replace(case.model, optimiser="adam", learning_rate=_TRAJECTORY_RATE), device)
-    moved, losses = case.moved(backend, epochs=TRAJECTORY_STEPS // 2, calls=2)
-    return {"losses": {"loss": losses}, "trajectory": moved}
+def _trajectory(case: _Case, make: _Make) -> _Observed:
+    backend = make(replace(case.model, optimiser="adam", learning_rate=_TRAJECTORY_RATE))
+    moved, losses_RE = case.moved(backend, epochs=TRAJECTORY_STEPS // 2, calls=2)
+    return {"losses": {"loss": losses_RE}, "trajectory": moved}
 
 
 def _worst(
     quantity: _Quantity,
     got: Mapping[str, Array],
     want: Mapping[str, Array],
-    dtype: Literal["float32", "float64"],
+    dtype: DType,
     tolerance: float,
 ) -> Check:
     name, index, error = max(
         ((name, *_largest(_relative_error(got[name], want[name]))) for name in want),
         key=lambda found: found[2],
     )
-    value = float(got[name][index])
+    value, seeds = float(got[name][index]), len(got[name])
     return Check(
         quantity=quantity,
         dtype=dtype,
-        element=f"{name}[{', '.join(map(str, index))}]",
+        at_once=seeds,
+        element=f"{name}[{', '.join(map(str, index[seeds == 1 :]))}]",
         got=value if np.isfinite(value) else None,
         want=float(want[name][index]),
         error=error if np.isfinite(error) else None,
@@ -123,10 +182,12 @@ def _worst(
     )
 
 
-def _relative_error(got: Array, want: Array) -> Array:
-    """Elementwise |got - want| / max(|want|, rms(want)); infinite where `got` is not finite."""
-    scale = np.maximum(np.abs(want), np.sqrt(np.mean(want**2)))
-    difference = np.abs(got.astype(np.float64) - want)
+def _relative_error(got_R: Array, want_R: Array) -> Array:
+    """Elementwise |got - want| / max(|want|, rms(want of the seed)); infinite if not finite."""
+    own_axes = tuple(range(1, want_R.ndim))
+    rms_R = np.sqrt(np.mean(want_R**2, axis=own_axes, keepdims=True))
+    scale = np.maximum(np.abs(want_R), rms_R)
+    difference = np.abs(got_R.astype(np.float64) - want_R)
     error = np.divide(difference, scale, out=np.zeros_like(difference), where=difference != 0)
     return np.where(np.isfinite(error), error, np.inf)
 

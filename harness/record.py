@@ -19,9 +19,10 @@ from pydantic_core import CoreSchema, core_schema
 
 from harness.task import Task
 
-# 2 added `chunks` and `attempt`, 3 the status `lost` and `isolation`; what they hold can be read.
-SchemaVersion: TypeAlias = Literal[1, 2, 3]
-SCHEMA_VERSION: SchemaVersion = 3
+# 2 added `chunks` and `attempt`, 3 the status `lost` and `isolation`, 4 seeds that are trained at
+# once and sweeps; what they hold can be read.
+SchemaVersion: TypeAlias = Literal[1, 2, 3, 4]
+SCHEMA_VERSION: SchemaVersion = 4
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 """`lost`: the node or the Ray worker went away, which says nothing about the trial."""
@@ -91,6 +92,18 @@ class Point:
     """Mean squared error on the held-out paths, over t = 1..T."""
 
 
+class Share(BaseModel):
+    """What became of one of the seeds that a trial trained at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    status: Literal["ok", "diverged"]
+    points: tuple[Point, ...]
+    """`train_s` is the time of the whole trial so far, all its seeds together."""
+    step_mse: tuple[Real, ...] = ()
+
+
 class Record(BaseModel):
     """A finished trial, whatever its status. Times are in seconds."""
 
@@ -103,6 +116,9 @@ class Record(BaseModel):
     backend: str
     device: str
     seed: int
+    """The first one, if it trained several at once."""
+    seeds: tuple[int, ...] = ()
+    """Those trained at once; empty if it trained `seed` alone."""
     task: Annotated[Task, WrapValidator(_shared)]
 
     node: str
@@ -136,9 +152,33 @@ class Record(BaseModel):
     chunks: tuple[Chunk, ...] = ()
     """The timed calls of steady training, in order; `points` add up their `wall_s`."""
     points: tuple[Point, ...] = ()
+    """Of several seeds at once, their mean."""
     step_mse: tuple[Real, ...] = ()
     """Mean squared error of the final evaluation at t = 1..T; empty unless the status is ok."""
+    shares: tuple[Share, ...] = ()
+    """Of several seeds at once, what became of each; empty unless the trial ran to its end."""
     peak_rss_mb: float | None = None
     peak_gpu_mb: float | None = None
     environment: dict[str, str] = {}
     """Versions of the packages loaded, and settings that change speed or precision."""
+
+    @property
+    def at_once(self) -> int:
+        """How many seeds it trained at once."""
+        return len(self.seeds) or 1
+
+    def by_seed(self) -> list[Record]:
+        """Return a record for each of the seeds, as if it were one of that seed alone.
+
+        What belongs to the trial as a whole, such as its times, is the same in each.
+        """
+        if not self.seeds:
+            return [self]
+        shares = {share.seed: share for share in self.shares}
+        return [
+            self.model_copy(
+                update={"seed": seed, "points": (), "step_mse": ()}
+                | ({} if seed not in shares else dict(shares[seed]))
+            )
+            for seed in self.seeds
+        ]

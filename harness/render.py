@@ -31,36 +31,39 @@ def render_summary(
     kind: str,
     width: int = 80,
     comparisons: pd.DataFrame | None = None,
-    conclusion: str = "",
+    conclusion: Sequence[str] = (),
+    swept: Sequence[str] = (),
 ) -> str:
     """Return the summary as text: for people two tables and sentences, for programs as it is.
 
-    `conclusion` is one more sentence, the last.
+    `conclusion` is said last. Of a sweep over the fields `swept`, each row begins with its point.
     """
     if kind in {"csv", "json"}:
         return render(summary, kind)
     kinds = _letters(summary)
+    at = {name: _plain(name) for name in swept}
     tables = [
-        ("Accuracy, mean over seeds", _columns(summary, _by_kind(_ACCURACY, kinds))),
-        ("Time, median over seeds", _columns(summary, _by_kind(_TIME, kinds))),
+        ("Accuracy, mean over seeds", _columns(summary, at | _by_kind(_ACCURACY, kinds))),
+        (_time_title(summary), _columns(summary, at | _by_kind(_times(summary), kinds))),
     ]
     separator = "\n" if kind == "markdown" else ""
     text = separator.join(render(table, kind, width, title) for title, table in tables)
     contended = not summary.empty and bool(summary["contended"].any())
     text += "* contended: other trials ran beside it; do not compare times\n" * contended
     sentences = [] if comparisons is None else _sentences(comparisons)
-    if conclusion:
-        sentences.append(conclusion)
+    sentences += conclusion
     legend = [f"nodes {letter}: {name}" for name, letter in kinds.items()]
     paragraphs = [_list(legend, kind), _noise_note(summary), _list(sentences, kind)]
     return text + separator + "".join(f"{told}\n" for told in paragraphs if told)
 
 
-def render_comparisons(comparisons: pd.DataFrame, kind: str, width: int = 80) -> str:
+def render_comparisons(
+    comparisons: pd.DataFrame, kind: str, width: int = 80, swept: Sequence[str] = ()
+) -> str:
     """Return the comparisons of backends as text: for programs as they are."""
     if kind in {"csv", "json"}:
         return render(comparisons, kind)
-    table = _columns(comparisons, _COMPARISON)
+    table = _columns(comparisons, {name: _plain(name) for name in swept} | _COMPARISON)
     text = render(table, kind, width, "Each backend against the fastest, 95 % intervals")
     return text + "\n" * (kind == "markdown") + _list(comparisons["words"], kind)
 
@@ -172,17 +175,40 @@ def _to_lag(name: str) -> Callable[[Any], str]:
     return text
 
 
+def _times(summary: pd.DataFrame) -> dict[str, Callable[[Any], str]]:
+    """Return the columns of the table of times: some are there only where there is something."""
+    columns = dict(_TIME)
+    if summary.empty:
+        return columns
+    if (summary["at_once"] > 1).any():
+        columns |= {"at once": _plain("at_once"), "all at once s": _plain("train_at_once_s")}
+    if summary["floor_ratio"].notna().any():
+        columns["x floor [95 %]"] = _ratio("floor_ratio")
+    return columns
+
+
+def _time_title(summary: pd.DataFrame) -> str:
+    shared = not summary.empty and (summary["at_once"] > 1).any()
+    return "Time per seed, median over seeds" if shared else "Time, median over seeds"
+
+
 def _time_ratio(row: Any) -> str:
-    if pd.isna(row["time_ratio"]):
-        return "-"
-    if row["fastest"]:
-        return "fastest"
-    ratio, low, high = map(
-        show_ratio, (row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"])
-    )
-    if pd.isna(row["time_ratio_low"]):
-        return f"{ratio}x [one block]"
-    return f"{ratio}x [{low}, {high}]"
+    return "fastest" if row["fastest"] and pd.notna(row["time_ratio"]) else _TIME_RATIO(row)
+
+
+def _ratio(name: str) -> Callable[[Any], str]:
+    def text(row: Any) -> str:
+        if pd.isna(row[name]):
+            return "-"
+        ratio, low, high = (show_ratio(row[name + end]) for end in ("", "_low", "_high"))
+        if pd.isna(row[f"{name}_low"]):
+            return f"{ratio}x [one block]"
+        return f"{ratio}x [{low}, {high}]"
+
+    return text
+
+
+_TIME_RATIO = _ratio("time_ratio")
 
 
 _ACCURACY: dict[str, Callable[[Any], str]] = {

@@ -47,22 +47,25 @@ class Run:
         """Of each trial the attempt that counts: the last one that was not lost."""
 
     def __repr__(self) -> str:
-        planned = len(self.manifest.plan.arms) * len(self.manifest.plan.seeds)
-        return f"Run({self.location!r}, {len(self.records)} of {planned} trials)"
+        return f"Run({self.location!r}, {len(self.records)} of {self.manifest.plan.size} trials)"
 
     def table(self, name: str) -> pd.DataFrame:
         """Build one of `TABLES`, without keeping it."""
         from harness import tables
 
-        if name == "steps":
-            return tables.steps_table(self.records, self.manifest.plan.task)
         if name == "trials":
-            return tables.trials_table(self.records, self.attempts)
+            return tables.trials_table(self.records, self.attempts, self.swept)
         build = {
             "curves": tables.curves_table,
+            "steps": tables.steps_table,
             "chunks": tables.chunks_table,
         }
-        return build[name](self.records)
+        return build[name](self.records, self.swept)
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The fields of the task that take several values in turn."""
+        return tuple(self.manifest.plan.sweep)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -73,7 +76,7 @@ class Run:
         """Return the table `trials` with a row for every attempt, those included that were lost."""
         from harness.tables import trials_table
 
-        return trials_table(self.attempts)
+        return trials_table(self.attempts, swept=self.swept)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -94,13 +97,13 @@ class Run:
         """Return a row per backend and device; see `harness.summary.summarise`."""
         from harness.summary import summarise
 
-        return summarise(self.trials, self.manifest.plan.pilot or 0)
+        return summarise(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
     def comparisons(self) -> pd.DataFrame:
         """Return every backend against the fastest; see `harness.summary.compare_arms`."""
         from harness.summary import compare_arms
 
-        return compare_arms(self.trials, self.manifest.plan.pilot or 0)
+        return compare_arms(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
     @property
     def missing(self) -> list[str]:

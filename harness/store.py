@@ -106,6 +106,7 @@ class RunFolder:
     def _read(self) -> tuple[list[Record], dict[str, str]]:
         plan = self.manifest().plan
         order = {trial: number for number, trial in enumerate(plan.trials())}
+        tasks = plan.tasks
         records: list[Record] = []
         problems: dict[str, str] = {}
         with _reading(self.location), _no_collection():
@@ -118,7 +119,7 @@ class RunFolder:
                         f"{brief(error)}."
                     )
                     continue
-                belongs = (record.run, record.task) == (plan.run, plan.task)
+                belongs = record.run == plan.run and record.task in tasks
                 if belongs and record.trial in order and _stem_of(name) == _stem(record):
                     records.append(record)
                 else:

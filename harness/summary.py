@@ -6,7 +6,8 @@ the same seed on the same node, and only then averaged.
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, product
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +22,8 @@ ArmKey: TypeAlias = tuple[str, str]
 """A backend and a device."""
 
 ARM = ["backend", "device"]
+FLOOR: ArmKey = ("floor", "cpu")
+"""What each backend's time is held against: about as fast as a core of the machine can be."""
 KIND = "node_kind"
 SIGNIFICANT = 0.05
 # Accuracies nearer than this are called the same: sums in another order shift them a little, and
@@ -30,6 +33,7 @@ _SPREAD = ["final_mse", "r2", "lag_skill"]
 _MEDIAN = [
     "epochs_per_s",
     "train_s",
+    "train_at_once_s",
     "first_call_s",
     "import_s",
     "setup_s",
@@ -59,9 +63,42 @@ COMPARISONS = {
 }
 
 
-def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
+def points(
+    table: pd.DataFrame, swept: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield each point of a sweep and its rows; without swept fields, all rows at once.
+
+    Numbers come in their own order, names in that in which they are in the table.
+    """
+    if not swept or table.empty:
+        yield {}, table
+        return
+    groups: dict[tuple[Any, ...], pd.DataFrame] = dict(list(table.groupby(list(swept), sort=False)))
+    columns = [list(dict.fromkeys(values)) for values in zip(*groups, strict=True)]
+    orders = [v if any(isinstance(name, str) for name in v) else sorted(v) for v in columns]
+    for point in product(*orders):
+        if point not in groups:
+            continue
+        yield dict(zip(swept, point, strict=True)), groups[point].reset_index(drop=True)
+
+
+def at_each_point(
+    table: pd.DataFrame, swept: Sequence[str], build: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """Build a table of the rows at each point of a sweep; the swept fields come first."""
+    built = []
+    for point, there in points(table, swept):
+        part = build(there)
+        for position, (name, value) in enumerate(point.items()):
+            part.insert(position, name, value)
+        built.append(part)
+    return pd.concat(built, ignore_index=True) if built[1:] else built[0]
+
+
+def summarise(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per backend and device on each kind of node, the fastest first.
 
+    Of a sweep over the fields `swept`, there are such rows for each of its points.
     Nothing is averaged over nodes of unlike kinds (see `harness.fingerprint`).
     Only trials with status "ok" count; `seeds` says how many those are, of how many `trials`.
     `final_mse`, `r2` and `lag_skill` are means over seeds with their standard deviation `_sd`;
@@ -71,8 +108,13 @@ def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
     `time_ratio` is the training time over that of the fastest there, `time_ratio_low` to
     `time_ratio_high` its 95 % interval: see `compare_arms`, also for `pilot`. Missing is what
     needs two seeds where there is one, and ratios of contended times. `noisy` counts the trials
-    among `seeds` that were disturbed (see `harness.noise`).
+    among `seeds` that were disturbed (see `harness.noise`). `floor_ratio`, `floor_ratio_low` and
+    `floor_ratio_high` are the same for the time over that of `FLOOR`, where that was measured.
     """
+    return at_each_point(trials, swept, lambda there: _summarise(there, pilot))
+
+
+def _summarise(trials: pd.DataFrame, pilot: int) -> pd.DataFrame:
     ok = trials[trials["status"] == "ok"]
     rows = []
     for (*arm, kind), group in trials.groupby([*ARM, KIND], sort=False):
@@ -84,6 +126,7 @@ def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
         row |= _interval("final_mse", mine) | _interval("lag_skill", mine)
         row |= {name: mine[name].astype("float64").median() for name in _MEDIAN}
         row["lag_seeds"] = int(mine["epochs_to_lag"].notna().sum())
+        row["at_once"] = int(group["at_once"].max())
         row["contended"] = bool(group["contended"].any())
         row["noisy"] = int(mine["noisy"].sum())
         rows.append(row)
@@ -97,7 +140,10 @@ def summarise(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
         arms: list[ArmKey] = [(str(b), str(device)) for b, device in group[ARM].to_numpy()]
         there = ok[ok[KIND] == kind]
         ratios += [
-            _time_ratio(there, arm, arms[0], pilot) | {"fastest": arm == arms[0]} for arm in arms
+            _time_ratio("time_ratio", there, arm, arms[0], pilot)
+            | _time_ratio("floor_ratio", there, arm, FLOOR, pilot)
+            | {"fastest": arm == arms[0]}
+            for arm in arms
         ]
     return summary.join(pd.DataFrame(ratios))
 
@@ -116,11 +162,13 @@ def _interval(name: str, trials: pd.DataFrame) -> dict[str, float]:
     return centre | {f"{name}_low": low, f"{name}_high": high}
 
 
-def _time_ratio(ok: pd.DataFrame, arm: ArmKey, fastest: ArmKey, pilot: int) -> dict[str, float]:
+def _time_ratio(
+    name: str, ok: pd.DataFrame, arm: ArmKey, against: ArmKey, pilot: int
+) -> dict[str, float]:
     metric = METRICS["train_s"]
-    estimate = pair(ok, arm, fastest, metric).estimate(pilot)
+    estimate = pair(ok, arm, against, metric).estimate(pilot)
     ratio, low, high = map(metric.natural, (estimate.value, *estimate.interval()))
-    return {"time_ratio": ratio, "time_ratio_low": low, "time_ratio_high": high}
+    return {name: ratio, f"{name}_low": low, f"{name}_high": high}
 
 
 class Pairs(NamedTuple):
@@ -147,17 +195,21 @@ def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> 
     """Pair the trials of two arms: times inside blocks on one node, anything else by seed.
 
     Trials that did not end ok are left out, and those of which the metric says nothing; for a
-    time, also those with other trials beside them.
+    time, also those with other trials beside them. Of a time, a block of several seeds (somebody
+    trained them at once) is one pair: the mean over its seeds.
     """
     usable, keys = trials[trials["status"] == "ok"], ["seed", "block"]
     if metric.kind == "time":
-        usable, keys = usable[~usable["contended"]], ["block", "node"]
+        usable, keys = usable[~usable["contended"]], ["seed", "block", "node"]
     mine, theirs = (
         side[keys].assign(value=metric.values(side))
         for side in (of_arm(usable, arm), of_arm(usable, against))
     )
     both = mine.merge(theirs, on=keys, suffixes=("", "_against")).sort_values("block")
-    differences = (both["value"] - both["value_against"]).to_numpy(dtype=float)
+    both["difference"] = both["value"] - both["value_against"]
+    if metric.kind == "time":
+        both = both.groupby("block", as_index=False)[["difference"]].mean()
+    differences = both["difference"].to_numpy(dtype=float)
     there = ~np.isnan(differences)
     return Pairs(metric, differences[there], both["block"].to_numpy()[there], len(both))
 
@@ -170,43 +222,57 @@ def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
     return [(backend, device) for backend, device in ordered.index]
 
 
-def compare_arms(trials: pd.DataFrame, pilot: int = 0) -> pd.DataFrame:
+def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row for each metric and each backend and device, against the fastest.
 
-    Times are compared on each kind of node by itself, named in `node_kind`; all else by seed.
-    `value` is the ratio to the fastest one's or, of `lag_skill`, the difference (`kind` says
-    which): the mean over the `n` pairs that have it, of the `of` that ended ok. `low` to `high` is
-    its own 95 % interval from Student's t (of ratios on the logarithms), `p` its two-sided p-value
-    and `p_holm` the same corrected for all pairs there are in that metric, not only for those with
-    the fastest: the data that are tested have chosen which one that is. `words` states a
-    difference where `p_holm` is below 0.05. If the number of blocks was chosen by the first
-    `pilot` of them, only those tell how far a time is known. Times are not compared if other
-    trials ran beside them.
+    Times are compared on each kind of node by itself, named in `node_kind`; all else by seed. Of a
+    sweep over the fields `swept`, each point is compared by itself. `value` is the ratio to the
+    fastest one's or, of `lag_skill`, the difference (`kind` says which): the mean over the `n`
+    pairs that have it, of the `of` that ended ok. `low` to `high` is its own 95 % interval from
+    Student's t (of ratios on the logarithms), `p` its two-sided p-value and `p_holm` the same
+    corrected for all pairs there are in that metric, at all points, not only for those with the
+    fastest: the data that are tested have chosen which one that is. `words` states a difference
+    where `p_holm` is below 0.05. If the number of blocks was chosen by the first `pilot` of them,
+    only those tell how far a time is known. Times are not compared if other trials ran beside
+    them.
     """
     ok = trials[trials["status"] == "ok"]
-    kinds = list(dict.fromkeys(ok[KIND]))
     rows: list[dict[str, Any]] = []
     for name in _COMPARED:
-        metric = METRICS[name]
-        places = {kind: ok[ok[KIND] == kind] for kind in kinds}
-        if metric.kind != "time" and kinds:
-            # The fastest is that of the kind of node with most trials.
-            largest = max(kinds, key=lambda kind: len(places[kind]))
-            places = {largest: ok}
         found = [
-            comparison
-            for kind, there in places.items()
-            for comparison in _against_fastest(there, metric, kind, pilot)
+            (point, where, comparison)
+            for point, there in points(ok, swept)
+            for where, comparison in _compare_at_point(there, METRICS[name], pilot)
         ]
-        p_values = [c.estimate.p_different() for c in found]
-        corrected = stats.holm(p_values)
+        p_values = [comparison.estimate.p_different() for *_, comparison in found]
         rows += [
-            _comparison(c, p_holm, where=f" on {c.kind}" * (len(places) > 1))
-            for c, p_holm in zip(found, corrected, strict=True)
+            point | _comparison(comparison, p_holm, _at(point) + where)
+            for (point, where, comparison), p_holm in zip(found, stats.holm(p_values), strict=True)
             # Without a lag term, nobody has a skill or gets there.
-            if c.stated and (c.estimate.n or name == "train_s")
+            if comparison.stated and (comparison.estimate.n or name == "train_s")
         ]
-    return pd.DataFrame(rows, columns=list(COMPARISONS)).astype(COMPARISONS)
+    return pd.DataFrame(rows, columns=[*swept, *COMPARISONS]).astype(COMPARISONS)
+
+
+def _compare_at_point(
+    ok: pd.DataFrame, metric: Metric, pilot: int
+) -> Iterator[tuple[str, _Compared]]:
+    """Yield the comparisons of all pairs in a metric, and where they hold if that is to be said."""
+    kinds = list(dict.fromkeys(ok[KIND]))
+    places = {kind: ok[ok[KIND] == kind] for kind in kinds}
+    if metric.kind != "time" and kinds:
+        # The fastest is that of the kind of node with most trials.
+        largest = max(kinds, key=lambda kind: len(places[kind]))
+        places = {largest: ok}
+    for kind, there in places.items():
+        for comparison in _against_fastest(there, metric, kind, pilot):
+            yield f" on {kind}" * (len(places) > 1), comparison
+
+
+def _at(point: Mapping[str, Any]) -> str:
+    """Say at which point of a sweep: ` at hidden = 64, cell = gru`."""
+    said = ", ".join(f"{name} = {value}" for name, value in point.items())
+    return f" at {said}" if said else ""
 
 
 class _Compared(NamedTuple):
@@ -297,8 +363,12 @@ def _figures(metric: Metric, estimate: Estimate) -> tuple[str, str]:
     return value, f" [{low}, {high}]"
 
 
-def steps_by_arm(steps: pd.DataFrame) -> pd.DataFrame:
+def steps_by_arm(steps: pd.DataFrame, swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per time step: the MSE of each backend, averaged over seeds, and yardsticks."""
+    return at_each_point(steps, swept, _steps_by_arm)
+
+
+def _steps_by_arm(steps: pd.DataFrame) -> pd.DataFrame:
     measured = _side_by_side(steps, "t", "mse")
     yardsticks = steps.groupby("t")[["variance", "memoryless", "wrong_sign"]].first()
     return measured.join(yardsticks).reset_index()
@@ -313,11 +383,17 @@ def spread_out(steps: pd.DataFrame, rows: int = 12) -> pd.DataFrame:
     return steps[steps["t"].isin(chosen)]
 
 
-def curves_by_arm(curves: pd.DataFrame, one_kind: bool = True) -> pd.DataFrame:
+def curves_by_arm(
+    curves: pd.DataFrame, one_kind: bool = True, swept: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return a row per evaluation: loss, MSE and training time of each backend, over seeds.
 
     The time is left out unless all trials ran on `one_kind` of node.
     """
+    return at_each_point(curves, swept, lambda there: _curves_by_arm(there, one_kind))
+
+
+def _curves_by_arm(curves: pd.DataFrame, one_kind: bool) -> pd.DataFrame:
     parts = [
         _side_by_side(curves, "epoch", "train_loss", " loss"),
         _side_by_side(curves, "epoch", "eval_mse", " mse"),

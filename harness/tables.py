@@ -2,6 +2,9 @@
 
 trials: a row per trial. curves: a row per evaluation during training. steps: a row per time step
 of the final evaluation. chunks: a row per timed call of the training.
+
+A trial that trained several seeds at once has rows for each of them; of its training time, each
+seed has an equal share. A sweep adds its fields as columns.
 """
 
 from __future__ import annotations
@@ -60,6 +63,8 @@ TRIALS = {
     "go": "int64",
     "isolation": "string",
     "trials_before": "int64",
+    "at_once": "int64",
+    "train_at_once_s": "float64",
 }
 _GPU = ("gpu", "gpu_driver")
 _KEY = {"trial": "string", "backend": "string", "device": "string", "seed": "int64"}
@@ -69,13 +74,8 @@ CURVES = _KEY | {
     "train_loss": "float64",
     "eval_mse": "float64",
 }
-STEPS = _KEY | {
-    "t": "int64",
-    "mse": "float64",
-    "variance": "float64",
-    "memoryless": "float64",
-    "wrong_sign": "float64",
-}
+YARDSTICKS = ("variance", "memoryless", "wrong_sign")
+STEPS = _KEY | {"t": "int64", "mse": "float64"} | dict.fromkeys(YARDSTICKS, "float64")
 CHUNKS = _KEY | {
     "chunk": "int64",
     "wall_s": "float64",
@@ -92,13 +92,17 @@ _STORED = [name for name in TRIALS if name in Record.model_fields]
 
 
 def trials_table(
-    records: Sequence[Record], attempts: Sequence[Record] | None = None
+    records: Sequence[Record],
+    attempts: Sequence[Record] | None = None,
+    swept: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return a row per record.
+    """Return a row per record and seed.
 
     `lost` says which of the other `attempts` at the same trial were lost, and where.
     """
-    kinds, lost = _node_kinds(records), _lost(attempts or ())
+    lost = _lost(attempts or ())
+    records = _by_seed(records)
+    kinds = _node_kinds(records)
     means: dict[Task, dict[str, float]] = {}
     rows = []
     for record, kind in zip(records, kinds, strict=True):
@@ -106,7 +110,24 @@ def trials_table(
             means[record.task] = _means(record.task)
         row = _trial_row(record, means[record.task])
         rows.append(row | {"node_kind": kind, "lost": lost.get(record.trial, "")})
-    return pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS)
+    return _with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
+
+
+def _by_seed(records: Sequence[Record]) -> list[Record]:
+    return [part for record in records for part in record.by_seed()]
+
+
+def _with_point(
+    table: pd.DataFrame,
+    records: Sequence[Record],
+    swept: Sequence[str],
+    counts: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Append a column for each swept field of the task; a record has `counts` rows, or one."""
+    for name in swept:
+        values = pd.Series([getattr(record.task, name) for record in records])
+        table[name] = values if counts is None else values.repeat(list(counts)).to_numpy()
+    return table
 
 
 def _lost(attempts: Sequence[Record]) -> dict[str, str]:
@@ -152,40 +173,54 @@ def _machine(record: Record) -> dict[str, str]:
     return {name: value for name, value in kind.items() if name not in _GPU}
 
 
-def curves_table(records: Sequence[Record]) -> pd.DataFrame:
+def curves_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per evaluation during training."""
+    records = _by_seed(records)
+    counts = [len(record.points) for record in records]
     measured = _columns((p for r in records for p in r.points), Point, CURVES)
-    return _long(records, [len(r.points) for r in records], measured, CURVES)
+    table = _long(records, counts, measured, CURVES)
+    table["train_s"] /= np.repeat([record.at_once for record in records], counts)
+    return _with_point(table, records, swept, counts)
 
 
-def steps_table(records: Sequence[Record], task: Task) -> pd.DataFrame:
+def steps_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per time step of the final evaluation, with the yardsticks beside it."""
+    records = _by_seed(records)
     counts = [len(record.step_mse) for record in records]
-    t = _numbers(counts)
+    exact: dict[Task, dict[str, Any]] = {}
+    for record in records:
+        if record.task not in exact:
+            exact[record.task] = vars(yardsticks(record.task))
     columns: dict[str, Any] = {
-        "t": t,
-        "mse": np.fromiter((mse for r in records for mse in r.step_mse), float, len(t)),
+        "t": _numbers(counts),
+        "mse": np.fromiter((mse for r in records for mse in r.step_mse), float, sum(counts)),
     }
-    columns |= {name: exact[t - 1] for name, exact in vars(yardsticks(task)).items()}
-    return _long(records, counts, columns, STEPS)
+    columns |= {
+        name: np.concatenate([exact[r.task][name] for r in records if r.step_mse] or [np.empty(0)])
+        for name in YARDSTICKS
+    }
+    return _with_point(_long(records, counts, columns, STEPS), records, swept, counts)
 
 
-def chunks_table(records: Sequence[Record]) -> pd.DataFrame:
+def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per timed call of the training, numbered from 1."""
     counts = [len(record.chunks) for record in records]
     measured = _columns((chunk for r in records for chunk in r.chunks), Chunk, CHUNKS)
-    return _long(records, counts, {"chunk": _numbers(counts)} | measured, CHUNKS)
+    table = _long(records, counts, {"chunk": _numbers(counts)} | measured, CHUNKS)
+    return _with_point(table, records, swept, counts)
 
 
 def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
     last = record.points[-1] if record.points else None
+    train_s = last.train_s / record.at_once if last else None
     mse = sum(record.step_mse) / len(record.step_mse) if record.step_mse else None
     lag = _first_below(record.points, exact["memoryless"])
     reasons = noise(record)
     return {name: getattr(record, name) for name in _STORED} | {
         "epochs": last.epoch if last else 0,
-        "train_s": last.train_s if last else None,
-        "epochs_per_s": last.epoch / last.train_s if last and last.train_s else None,
+        "train_s": train_s,
+        "train_at_once_s": last.train_s if last else None,
+        "epochs_per_s": last.epoch / train_s if last and train_s else None,
         "final_mse": mse,
         "r2": None if mse is None else 1 - mse / exact["variance"],
         # Without a lag term there is no lag to be learned.
@@ -193,7 +228,8 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         if mse is None or not exact["memoryless"]
         else 1 - mse / exact["memoryless"],
         "epochs_to_lag": lag.epoch if lag else None,
-        "seconds_to_lag": lag.train_s if lag else None,
+        "seconds_to_lag": lag.train_s / record.at_once if lag else None,
+        "at_once": record.at_once,
         "cpu_s": sum(chunk.cpu_s for chunk in record.chunks) if record.chunks else None,
         "lost_share": lost_share(record),
         "noisy": None if reasons is None else bool(reasons),

@@ -48,11 +48,11 @@ class Task(Validated):
     @property
     def epochs_per_point(self) -> int:
         """Epochs between two evaluations: `epochs` over its largest divisor <= `curve_points`."""
-        return self.epochs // _largest_divisor(self.epochs, self.curve_points)
+        return self.epochs // largest_divisor(self.epochs, self.curve_points)
 
     def chunk_epochs(self, seeds: int = 1) -> int:
         """Epochs in a call that trains so many seeds; divides `epochs_per_point`: all are equal."""
-        return _largest_divisor(self.epochs_per_point, self._most_chunk_epochs(seeds))
+        return largest_divisor(self.epochs_per_point, self._most_chunk_epochs(seeds))
 
     def _most_chunk_epochs(self, seeds: int = 1) -> int:
         return max(1, _CHUNK_VALUES // (seeds * (self.n_steps + 1) * self.batch_size))
@@ -93,9 +93,9 @@ class Task(Validated):
 
     def _cuts_well(self, epochs: int) -> bool:
         """Whether at least half the points and half the chunk asked for are to be had."""
-        points = _largest_divisor(epochs, self.curve_points)
+        points = largest_divisor(epochs, self.curve_points)
         per_point = epochs // points
-        chunk = _largest_divisor(per_point, self._most_chunk_epochs())
+        chunk = largest_divisor(per_point, self._most_chunk_epochs())
         return 2 * points >= min(epochs, self.curve_points) and 2 * chunk >= min(
             per_point, self._most_chunk_epochs()
         )
@@ -106,6 +106,10 @@ class Task(Validated):
         if name not in PRESETS:
             raise UnknownName("preset", name, PRESETS)
         return cls(**{**PRESETS[name], **changes})
+
+    def changed(self, **changes: object) -> Task:
+        """Return the task with some fields changed. Raises `InvalidInput`."""
+        return type(self)(**{**self.model_dump(exclude_unset=True), **changes}) if changes else self
 
     @field_validator("train_sign", mode="before")
     @classmethod
@@ -122,6 +126,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _largest_divisor(number: int, limit: int) -> int:
+def largest_divisor(number: int, limit: int) -> int:
+    """Return the largest divisor of a number that is not above the limit."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
     return max(d for s in small for d in (s, number // s) if d <= limit)

@@ -1,12 +1,14 @@
-"""One trial: import, set up, first call, then chunk after chunk of training on the clock.
+"""One trial, inside its own process: import, set-up, first call, steady training, evaluation.
 
-Runs in a process of its own, with threads, cores and devices already set (see `harness.launch`).
-Shape suffixes: E epochs, T time steps, B batch, N evaluation paths.
+Only calls into the backend are on the clock. The first call trains a throw-away chunk: it pays for
+compilation and memory, after which the training starts anew from the initial parameters. All
+chunks are of one size, so nothing recompiles inside the clock. Shape suffixes as in
+`harness.model`; R is the number of seeds that are trained at once, mostly 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -14,60 +16,57 @@ import numpy as np
 
 from harness import contract, data, machine, registry
 from harness.clock import Clock, Stopwatch, cpu_time, now
+from harness.curves import Curves
 from harness.jobs import TrialJob, TurnsJob
+from harness.many import Alone, many_seeds
 from harness.protocol import Array, BackendFactory, ReportsGpuMemory
-from harness.record import Chunk, Point
+from harness.record import Chunk
+from harness.task import largest_divisor
 
 Emit: TypeAlias = Callable[[str, Any], None]
-"""Takes a kind and a value: ("phase", what the trial does now), ("fields", fields of the record
-just measured), ("chunk", a timed call) or ("point", a point of the curve)."""
+"""Takes a kind of message and its value."""
 Load: TypeAlias = Callable[[str], BackendFactory]
+
+# The most input values (16 MiB of float32) that are predicted in one call: how many paths are held
+# out, and of how many seeds, does not decide how much memory the network needs.
+_CALL_VALUES = 2**22
 
 
 def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = now) -> None:
     """Run a trial and emit each measurement as soon as it is made; backend errors come through."""
     training = Training(job, emit, load, clock)
-    task = job.task
+    task, curves = job.task, Curves(training.seeds)
 
     emit("phase", "in the first call")
-    _, chunk = training.chunk(task.chunk_epochs())
+    _, chunk = training.chunk(training.chunk_epochs)
     training.step_mse()
     emit("fields", {"first_call_s": chunk.wall_s + training.evaluation.seconds})
     training.restart()
 
     emit("phase", "training")
-    losses: list[Array] = []
-    diverged = False
-    while training.epoch < task.epochs and not diverged:
-        losses_E, chunk = training.chunk(task.chunk_epochs())
+    while training.epoch < task.epochs and curves.running:
+        losses_ER, chunk = training.chunk(training.chunk_epochs)
         emit("chunk", chunk)
-        losses.append(losses_E)
-        diverged = not np.isfinite(losses_E).all()
-        if not diverged and training.epoch % task.epochs_per_point:
-            continue
-        step_mse_T = training.step_mse()
-        diverged = diverged or not np.isfinite(step_mse_T).all()
-        point = Point(
-            epoch=training.epoch,
-            train_s=training.seconds,
-            train_loss=float(np.mean(np.concatenate(losses))),
-            eval_mse=float(np.mean(step_mse_T)),
-        )
-        emit("point", point)
-        losses.clear()
+        at_point = not training.epoch % task.epochs_per_point
+        if curves.add(losses_ER) or at_point:
+            epoch, seconds = training.epoch, training.seconds
+            point = curves.evaluate(epoch, seconds, training.step_mse(), everyone=at_point)
+            if at_point or not curves.running:
+                emit("point", point)
     emit("fields", {"eval_s": training.evaluation.seconds} | training.peak_gpu())
-    emit(
-        "fields",
-        {"status": "diverged"} if diverged else {"status": "ok", "step_mse": step_mse_T.tolist()},
-    )
+    emit("fields", {"status": "ok" if curves.running else "diverged"})
+    if job.seeds:
+        emit("shares", curves.shares())
+    elif curves.running:
+        emit("fields", {"step_mse": curves.shares()[0].step_mse})
 
 
 class Training:
-    """A backend that trains on a task from one seed, a chunk at a time.
+    """A backend that trains on a task from one seed, or several at once, a chunk at a time.
 
-    Of a chunk, only `Backend.train` is on the clock: not the making of its data, nor what is read
-    of the system before and after. `epoch` and `seconds` say how far it is and how long that took,
-    `evaluation` how long the predictions did.
+    Of a chunk, only the backend's `train` is on the clock: not the making of its data, nor what is
+    read of the system before and after. `epoch` and `seconds` say how far it is and how long that
+    took, `evaluation` how long the predictions did.
     """
 
     def __init__(
@@ -75,37 +74,45 @@ class Training:
     ) -> None:
         """Import the backend and set it up; emit how long each took."""
         self._job, self._clock = job, clock
+        self.seeds = (isinstance(job, TrialJob) and job.seeds) or (job.seed,)
         emit("phase", "importing")
         with Stopwatch(clock) as watch:
             factory = load(job.backend)
         emit("fields", {"import_s": watch.seconds})
         emit("phase", "setting up")
-        self._params = data.initial_params(job.task.model, job.seed)
+        params = [data.initial_params(job.task.model, seed) for seed in self.seeds]
+        self._params = {name: np.stack([p[name] for p in params]) for name in params[0]}
         with Stopwatch(clock) as watch:
             self._backend = factory(job.task.model, job.device)
+            self._trained = many_seeds(self._backend) if self.seeds[1:] else Alone(self._backend)
             self.restart()
         emit("fields", {"setup_s": watch.seconds})
 
+    @property
+    def chunk_epochs(self) -> int:
+        """How many epochs a call trains: all are of one size."""
+        return self._job.task.chunk_epochs(len(self.seeds))
+
     def restart(self) -> None:
         """Start anew from the initial parameters."""
-        self._state = self._backend.init(self._params)
+        self._state = self._trained.init_many(self._params)
         self.epoch = 0
         self.seconds = 0.0
         self.evaluation = Stopwatch(self._clock)
 
     def chunk(self, epochs: int) -> tuple[Array, Chunk]:
-        """Train some epochs; return their losses [E] and what the call took."""
-        task, clock = self._job.task, self._clock
-        x_ETB, y_ETB = data.training_chunk(task, self._job.seed, self.epoch, epochs)
+        """Train some epochs; return their losses [E, R] and what the call took."""
+        clock = self._clock
+        x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, self.epoch, epochs)
         before = machine.counters()
         cpu, start = cpu_time(), clock()
-        result = self._backend.train(self._state, x_ETB, y_ETB)
+        result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
         wall_s, cpu_s = clock() - start, cpu_time() - cpu
         after = machine.counters()
-        self._state, losses_E = contract.train_result(result, epochs)
+        self._state, losses_ER = contract.train_result(result, (epochs, len(self.seeds)))
         self.epoch += epochs
         self.seconds += wall_s
-        return losses_E, Chunk(
+        return losses_ER, Chunk(
             wall_s=wall_s,
             cpu_s=cpu_s,
             involuntary_switches=after.involuntary_switches - before.involuntary_switches,
@@ -117,20 +124,32 @@ class Training:
         )
 
     def step_mse(self) -> Array:
-        """Return the mean squared error on the held-out paths at t = 1..T, shape [T]."""
-        x_TN, y_TN = self._held_out
-        with self.evaluation:
-            output_TN = self._backend.predict(self._state, x_TN)
-        error_TN = contract.outputs(output_TN, x_TN.shape)[1:] - y_TN
-        error_T: Array = np.mean(error_TN**2, axis=1)
-        return error_T
-
-    @cached_property
-    def _held_out(self) -> tuple[Array, Array]:
-        return data.evaluation_paths(self._job.task, self._job.seed)
+        """Return the mean squared error on the held-out paths at t = 1..T, shape [R, T]."""
+        x_RTN, y_RTN = self._held_out
+        squares_RT = np.zeros(y_RTN.shape[:2])
+        for part in self._parts():
+            x_RTP = np.ascontiguousarray(x_RTN[..., part])
+            with self.evaluation:
+                output_RTP = self._trained.predict_many(self._state, x_RTP)
+            error_RTP = contract.outputs(output_RTP, x_RTP.shape)[:, 1:] - y_RTN[..., part]
+            squares_RT += np.sum(error_RTP**2, axis=2)
+        step_mse_RT: Array = squares_RT / y_RTN.shape[2]
+        return step_mse_RT
 
     def peak_gpu(self) -> dict[str, float]:
         """Return the field `peak_gpu_mb` if there is one to report."""
         if self._job.device == "gpu" and isinstance(self._backend, ReportsGpuMemory):
             return {"peak_gpu_mb": self._backend.peak_gpu_mb()}
         return {}
+
+    @cached_property
+    def _held_out(self) -> tuple[Array, Array]:
+        paths = [data.evaluation_paths(self._job.task, seed) for seed in self.seeds]
+        return np.stack([x_TN for x_TN, _ in paths]), np.stack([y_TN for _, y_TN in paths])
+
+    def _parts(self) -> Iterator[slice]:
+        """Yield the held-out paths in equal parts, so that one compilation does for all."""
+        task = self._job.task
+        most = max(1, _CALL_VALUES // (len(self.seeds) * (task.n_steps + 1)))
+        size = largest_divisor(task.eval_paths, most)
+        yield from (slice(first, first + size) for first in range(0, task.eval_paths, size))

@@ -38,10 +38,10 @@ def serve(job: TurnsJob, commands: IO[str], emit: Emit) -> None:
                 training.restart()
                 emit("restarted", None)
             case "evaluate":
-                emit("evaluated", {"step_mse": training.step_mse().tolist()})
+                emit("evaluated", {"step_mse": training.step_mse()[0].tolist()})
             case epochs:
-                losses_E, chunk = training.chunk(int(epochs))
-                losses = losses_E.astype(float).tolist()
+                losses_ER, chunk = training.chunk(int(epochs))
+                losses = losses_ER[:, 0].astype(float).tolist()
                 emit("turn", {"wall_s": chunk.wall_s, "losses": losses})
 
 

@@ -87,8 +87,10 @@ def _run(request: dict[str, Any], stream: Any) -> None:
             emit("phase", "importing")
             factory = registry.load(job.backend)
             emit("phase", "in the parity check")
-            for check in parity.compare(factory, job.device, job.task):
-                emit("check", check)
+            for task in (job.task, *job.others):
+                network = task.model.unlike(job.task.model)
+                for check in parity.compare(factory, job.device, task, job.at_once):
+                    emit("check", check.model_copy(update={"network": network}))
             emit("fields", {"versions": machine.loaded_versions()})
     except (InvalidInput, Unavailable) as error:
         emit("refused", str(error))

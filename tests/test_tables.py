@@ -55,14 +55,14 @@ def test_the_columns_are_those_of_the_design() -> None:
         "epochs import_s setup_s first_call_s train_s eval_s wall_s epochs_per_s "
         "final_mse r2 lag_skill epochs_to_lag seconds_to_lag "
         "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts "
-        "node_kind lost go isolation trials_before"
+        "node_kind lost go isolation trials_before at_once train_at_once_s"
     )
     assert " ".join(CURVES) == "trial backend device seed epoch train_s train_loss eval_mse"
     assert " ".join(STEPS) == "trial backend device seed t mse variance memoryless wrong_sign"
     for table, columns in (
         (trials_table([]), TRIALS),
         (curves_table([]), CURVES),
-        (steps_table([], TASK), STEPS),
+        (steps_table([]), STEPS),
     ):
         assert list(table.columns) == list(columns)
 
@@ -247,7 +247,7 @@ def test_the_mean_mse_stays_and_the_interval_is_that_of_the_geometric_mean() -> 
 
 
 def test_backends_stand_side_by_side() -> None:
-    steps = steps_by_arm(steps_table(FAST_AND_SLOW, TASK))
+    steps = steps_by_arm(steps_table(FAST_AND_SLOW))
     assert list(steps) == ["t", "fast", "slow", "variance", "memoryless", "wrong_sign"]
     curves = curves_by_arm(curves_table(FAST_AND_SLOW))
     assert list(curves) == [
@@ -255,7 +255,7 @@ def test_backends_stand_side_by_side() -> None:
         *(f"{a} {c}" for a in ("fast", "slow") for c in ("loss", "mse", "s")),
     ]
     assert curves["slow s"].tolist() == pytest.approx([2.2, 4.4])
-    both = steps_by_arm(steps_table([arm("a", 0, 1), arm("a", 0, 1, device="gpu")], TASK))
+    both = steps_by_arm(steps_table([arm("a", 0, 1), arm("a", 0, 1, device="gpu")]))
     assert list(both)[1:3] == ["a cpu", "a gpu"]
 
 
@@ -270,7 +270,7 @@ def test_some_time_steps_always_hold_the_first_two_and_the_last() -> None:
 def test_every_table_renders_in_every_format_even_empty(kind: str) -> None:
     for records in ([], FAST_AND_SLOW):
         t = trials_table(records)
-        tables = [curves_by_arm(curves_table(records)), steps_by_arm(steps_table(records, TASK))]
+        tables = [curves_by_arm(curves_table(records)), steps_by_arm(steps_table(records))]
         texts = [render(table, kind) for table in tables] + [
             render_summary(summarise(t), kind, comparisons=compare_arms(t)),
             render_comparisons(compare_arms(t), kind),
@@ -285,7 +285,7 @@ def test_every_table_renders_in_every_format_even_empty(kind: str) -> None:
 
 def test_a_wide_table_is_cut_between_columns_not_through_them() -> None:
     records = [arm(f"backend-number-{n}", 0, 1.0) for n in range(8)]
-    text = render(steps_by_arm(steps_table(records, TASK)), "table", width=80)
+    text = render(steps_by_arm(steps_table(records)), "table", width=80)
     assert max(map(len, text.splitlines())) <= 80
     for n in range(8):
         assert f"backend-number-{n}" in text

@@ -51,6 +51,12 @@ TASK = options(
         help="Change a task field; may be repeated. Fields: `harness list`.",
     ),
 )
+SWEEP = click.option(
+    "--sweep",
+    metavar="KEY=A,B,...",
+    multiple=True,
+    help="A task field and its values in turn; repeated, every combination.",
+)
 BACKENDS = click.option(
     "--backends",
     metavar="A,B,...",
@@ -170,14 +176,46 @@ def build_settings(options: Mapping[str, Any]) -> Settings:
 
     names = ("seeds", "threads", "packed", "timeout_s", "retry_noisy", "isolation", "max_retries")
     devices = options["devices"]
+    vectorize = options.get("vectorize")
     share, time = options.get("precision"), options.get("budget")
     return Settings(
         precision=None if share is None else quantity(fraction, "--precision", share),
         budget_s=None if time is None else quantity(seconds, "--budget", time),
+        sweep=build_sweep(options),
+        vectorize=vectorize if vectorize in {None, "all"} else _at_once(str(vectorize)),
         backends=split(options["backends"]),
         devices=devices if devices == "auto" else split(devices),
         **{name: options[name] for name in names if name in options},
     )
+
+
+def build_sweep(options: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Build the fields to be swept from `--sweep`, as text. Raises `InvalidInput`."""
+    sweep: dict[str, tuple[str, ...]] = {}
+    changed = {change.partition("=")[0].strip() for change in options["changes"]}
+    problems = []
+    for text in options.get("sweep", ()):
+        name, equals, values = text.partition("=")
+        name = name.strip()
+        if not equals or not split(values):
+            problems.append(f"`--sweep {text}`: write KEY=A,B,...")
+        elif name in sweep:
+            problems.append(f"`--sweep {text}`: `{name}` is swept already; name its values once.")
+        elif name in changed:
+            problems.append(f"`--sweep {text}`: `--set` gives `{name}` a value; give it one way.")
+        else:
+            sweep[name] = split(values)
+    if problems:
+        raise InvalidInput(*problems)
+    return sweep
+
+
+def _at_once(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise InvalidInput(
+            f"`--vectorize {text}`: give a number of seeds, 2 or more, or nothing for all of them."
+        )
+    return int(text)
 
 
 def quantity(parse: Callable[[str], float], option: str, text: str) -> float:

@@ -13,6 +13,7 @@ from harness.cli.options import (
     DEVICES,
     RESULTS,
     SITE,
+    SWEEP,
     TASK,
     build_settings,
     build_site,
@@ -40,6 +41,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--budget", metavar="TIME", help="With --precision: no longer than this: 90s, 10m, 1h30m."
+)
+@SWEEP
+@click.option(
+    "--vectorize",
+    is_flag=False,
+    flag_value="all",
+    metavar="[N]",
+    help="Train all seeds of a backend at once, or N of them, if it can.",
 )
 @click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
 @click.option(
@@ -123,6 +132,10 @@ def expected_of(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
         expected["budget_s"] = settings.budget_s
     names = {"backends", "devices", "seeds", "threads", "packed", "retry_noisy", "precision"}
     names |= {"isolation", "max_retries"}
+    if "sweep" in given:
+        expected["sweep"] = dict(settings.sweep)
+    if isinstance(settings.vectorize, int):
+        expected["at_once"] = settings.vectorize
     for name in given & names:
         if getattr(settings, name) != "auto":
             expected[name] = getattr(settings, name)
@@ -131,7 +144,7 @@ def expected_of(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
 
 def _print_run(run: Run) -> None:
     """Print all tables of a run, of the time steps only some."""
-    for name in ("summary", "curves", "steps"):
+    for name in ("summary",) if run.swept else ("summary", "curves", "steps"):
         click.echo(table_of(run, name, "table", some=True), nl=False)
     results = run.location.removesuffix(f"/{run.name}")
     where = "" if results == "results" else f" --results {results}"

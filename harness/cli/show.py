@@ -82,10 +82,11 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     columns = width()
     if name == "summary":
         comparisons = run.comparisons()
-        said = conclusion(run.manifest.plan, comparisons)
-        return render_summary(run.summary(), kind, columns, comparisons, said)
+        said = list(filter(None, [conclusion(run.manifest.plan, comparisons)]))
+        stated = None if run.swept else comparisons
+        return render_summary(run.summary(), kind, columns, stated, said, run.swept)
     if name == "comparisons":
-        return render_comparisons(run.comparisons(), kind, columns)
+        return render_comparisons(run.comparisons(), kind, columns, run.swept)
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
     if name == "attempts":
@@ -94,11 +95,11 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     if name == "chunks":
         return render(run.chunks, kind, columns, "Timed calls of the training")
     if name == "curves":
-        ok = run.trials.loc[run.trials["status"] == "ok", "trial"]
+        ok = run.trials.loc[run.trials["status"] == "ok", ["trial", "seed"]]
         one_kind = run.trials["node_kind"].nunique() <= 1
-        curves = curves_by_arm(run.curves[run.curves["trial"].isin(ok)], one_kind)
+        curves = curves_by_arm(run.curves.merge(ok), one_kind, run.swept)
         return render(curves, kind, columns, "Convergence, mean over seeds that ended ok")
-    steps = steps_by_arm(run.steps)
+    steps = steps_by_arm(run.steps, run.swept)
     if some:
         steps = spread_out(steps)
     return render(steps, kind, columns, "Mean squared error per time step, mean over seeds")
@@ -110,6 +111,5 @@ def _describe_run(folder: RunFolder) -> str:
     except InvalidInput as error:
         return str(error)
     plan = manifest.plan
-    planned = len(plan.arms) * len(plan.seeds)
     arms = ", ".join(map(str, plan.arms))
-    return f"{plan.run:<32} {folder.count_records()}/{planned} trials  {arms}"
+    return f"{plan.run:<32} {folder.count_records()}/{plan.size} trials  {arms}"

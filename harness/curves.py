@@ -1,0 +1,75 @@
+"""The convergence curves of the seeds of a trial, each as if it were trained alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.protocol import Array
+from harness.record import Point, Share
+
+
+class Curves:
+    """Takes down losses and errors; a seed whose loss or error is not finite has diverged.
+
+    Its curve ends there, while the others go on. Shape suffixes: E epochs, R seeds, T time steps.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._seeds = seeds
+        self._points: list[list[Point]] = [[] for _ in seeds]
+        self._losses: list[Array] = []
+        self._step_mse_RT: Array = np.empty((len(seeds), 0))
+        self._running_R = np.ones(len(seeds), bool)
+        self._failing_R = np.zeros(len(seeds), bool)
+
+    @property
+    def running(self) -> bool:
+        """Whether any seed has not diverged."""
+        return bool(self._running_R.any())
+
+    def add(self, losses_ER: Array) -> bool:
+        """Take the losses of a chunk; say whether a seed has diverged in it."""
+        self._losses.append(losses_ER)
+        self._failing_R = self._running_R & ~np.isfinite(losses_ER).all(0)
+        return bool(self._failing_R.any())
+
+    def evaluate(self, epoch: int, train_s: float, step_mse_RT: Array, everyone: bool) -> Point:
+        """Add a point to the curves: of `everyone`, or only of those that are diverging.
+
+        Returns the mean over them.
+        """
+        added_R = self._running_R if everyone else self._failing_R
+        loss_R = np.concatenate(self._losses).mean(0)
+        mse_R = step_mse_RT.mean(1)
+        for r in np.flatnonzero(added_R):
+            point = Point(
+                epoch=epoch,
+                train_s=train_s,
+                train_loss=float(loss_R[r]),
+                eval_mse=float(mse_R[r]),
+            )
+            self._points[r].append(point)
+        mean = Point(
+            epoch=epoch,
+            train_s=train_s,
+            train_loss=float(loss_R[added_R].mean()),
+            eval_mse=float(mse_R[added_R].mean()),
+        )
+        self._running_R = self._running_R & ~self._failing_R & np.isfinite(mse_R)
+        self._step_mse_RT = step_mse_RT
+        if everyone:
+            self._losses.clear()
+        return mean
+
+    def shares(self) -> list[Share]:
+        """Return what became of each seed."""
+        return [
+            Share(seed=seed, status="ok", points=tuple(points), step_mse=tuple(mse_T.tolist()))
+            if running
+            else Share(seed=seed, status="diverged", points=tuple(points))
+            for seed, points, mse_T, running in zip(
+                self._seeds, self._points, self._step_mse_RT, self._running_R, strict=True
+            )
+        ]
