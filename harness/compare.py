@@ -117,6 +117,11 @@ def _refuse_incomparable(before: Run, after: Run) -> None:
         if getattr(tasks[0], name) != getattr(tasks[1], name)
     ]
     problems = [f"the runs have different tasks: {', '.join(unlike)}."] if unlike else []
+    problems += [
+        f"run `{run.name}` is a sweep: runs are compared that have one task each."
+        for run in (before, after)
+        if run.swept
+    ]
     for run in (before, after):
         if not run.records:
             problems.append(f"run `{run.name}` has no finished trial: `--resume` it first.")
@@ -209,6 +214,7 @@ def _kinds(run: Run) -> dict[str, set[tuple[tuple[str, str], ...]]]:
         kind = fingerprint(record.environment, record.threads)
         kind["pinned to cores"] = str(len(record.cores)) if record.cores else "none"
         kind["isolation"] = record.isolation
+        kind["seeds at once"] = str(record.at_once)
         kinds.setdefault(record.device, set()).add(tuple(kind.items()))
     return kinds
 

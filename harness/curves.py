@@ -41,7 +41,8 @@ class Curves:
         Returns the mean over them.
         """
         added_R = self._running_R if everyone else self._failing_R
-        loss_R = np.concatenate(self._losses).mean(0)
+        # Each seed's losses side by side in memory: so they add up as if it were alone.
+        loss_R = np.ascontiguousarray(np.concatenate(self._losses).T).mean(1)
         mse_R = step_mse_RT.mean(1)
         for r in np.flatnonzero(added_R):
             point = Point(

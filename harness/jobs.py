@@ -40,6 +40,15 @@ class ParityJob(_Job):
     at_once: int = 1
     """How many seeds are to be trained at once, if the backend can."""
 
+    @property
+    def networks(self) -> list[tuple[str, Task]]:
+        """The tasks, and in what their networks differ: `cell=gru, hidden=64`."""
+        tasks = (self.task, *self.others)
+        models = [vars(task.model) for task in tasks]
+        unlike = [name for name in models[0] if len({model[name] for model in models}) > 1]
+        told = [", ".join(f"{name}={model[name]}" for name in unlike) for model in models]
+        return list(zip(told, tasks, strict=True))
+
 
 class TrialJob(_Job):
     """Train once, on the clock."""
@@ -86,7 +95,7 @@ class Check(BaseModel):
     quantity: Literal["outputs", "gradient", "losses", "trajectory"]
     dtype: Literal["float32", "float64"]
     network: str = ""
-    """Of a sweep, how it differs from the first one: `cell=gru, hidden=64`."""
+    """Of a sweep, in what it differs from the others: `cell=gru, hidden=64`."""
     at_once: int = 1
     """How many seeds were trained at once."""
     element: str

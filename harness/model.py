@@ -82,11 +82,6 @@ class Model:
             "b_2": (1,),
         }
 
-    def unlike(self, other: Model) -> str:
-        """Say in which fields it differs from another: `cell=gru, hidden=64`."""
-        mine, theirs = vars(self), vars(other)
-        return ", ".join(f"{name}={mine[name]}" for name in mine if mine[name] != theirs[name])
-
     def require(self, backend: str, **allowed: Collection[object]) -> None:
         """Raise `Unavailable` unless each named field has one of the values a backend can train."""
         for name, values in allowed.items():

@@ -26,6 +26,7 @@ class Lines:
         self._number = 0
         self._total = 0
         self._ended: set[str] = set()
+        self._labels: dict[str, str] = {}
 
     def begin(self, trials: int, total: int) -> None:
         """Say how much there is to do."""
@@ -40,6 +41,8 @@ class Lines:
     def event(self, event: Event) -> None:
         """Print what happened."""
         match event:
+            case Started(job=TrialJob() as job):
+                self._labels[job.trial] = job.label
             case jobs.Progress(job=job, point=point):
                 every = job.task.epochs // _LINES_PER_TRIAL
                 if every and point.epoch % every < job.task.epochs_per_point < job.task.epochs:
@@ -50,12 +53,12 @@ class Lines:
             case Certificate():
                 self._say(describe_certificate(event))
             case Record(status="lost"):
-                self._say(describe_record(event))
+                self._say(self._describe(event))
             case Record():
                 # A trial that is repeated was counted when it first ended.
                 self._number += event.trial not in self._ended
                 self._ended.add(event.trial)
-                self._say(f"[{self._number}/{self._total}] {describe_record(event)}")
+                self._say(f"[{self._number}/{self._total}] {self._describe(event)}")
             case Notice():
                 self._say(event.message)
 
@@ -68,6 +71,9 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def _describe(self, record: Record) -> str:
+        return describe_record(record, self._labels.get(record.trial, record.trial))
 
     def _say(self, message: str) -> None:
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
@@ -104,6 +110,7 @@ class Bars(Lines):
         """Move the bars."""
         match event:
             case Started(job=job):
+                super().event(event)
                 epochs = job.task.epochs if isinstance(job, TrialJob) else None
                 what = "starting" if epochs else "parity"
                 if job not in self._running:  # Parity runs on every node.
@@ -147,18 +154,21 @@ def describe_certificate(certificate: Certificate) -> str:
     arm = f"parity: {certificate.backend} on {certificate.device} ({certificate.node})"
     if not certificate.passed:
         return f"{arm} FAILED: {certificate.reason}"
-    worst = {
-        dtype: max(c.error or 0 for c in certificate.checks if c.dtype == dtype)
-        for dtype in ("float64", "float32")
-    }
-    figures = ", ".join(f"{dtype} to {error:.0e}" for dtype, error in worst.items())
-    return f"{arm} passed ({figures})"
+    errors: dict[str, float] = {}
+    for check in certificate.checks:
+        errors[check.dtype] = max(check.error or 0, errors.get(check.dtype, 0))
+    figures = [f"{dtype} to {error:.0e}" for dtype, error in errors.items()]
+    figures += ["also many seeds at once"] * certificate.many
+    return f"{arm} passed ({', '.join(figures)})"
 
 
-def describe_record(record: Record) -> str:
+def describe_record(record: Record, label: str) -> str:
     """Say in a line how a trial ended."""
     again = f", attempt {record.attempt}" if record.attempt > 1 else ""
-    name = f"{record.backend} on {record.device}, seed {record.seed}{again}: {record.status}"
+    name = f"{label}{again}: {record.status}"
+    failed = sum(share.status != "ok" for share in record.shares)
+    if failed and record.status == "ok":
+        name += f" but for {failed} that diverged"
     last = record.points[-1] if record.points else None
     figures = f", mse {last.eval_mse:.3g}, training {last.train_s:.2f} s" if last else ""
     error = f": {record.error}" if record.error else ""

@@ -13,8 +13,11 @@ from harness.metrics import show_ratio
 FORMATS = ("table", "csv", "markdown", "json")
 
 
-def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "") -> str:
-    """Return a table as text in one of `FORMATS`; only "table" looks at `width` and `title`."""
+def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "", keys: int = 1) -> str:
+    """Return a table as text in one of `FORMATS`; only "table" looks at what comes after that.
+
+    The first `keys` columns say what a row is of: they are repeated if the table is broken up.
+    """
     match kind:
         case "csv":
             return frame.to_csv(index=False)
@@ -23,7 +26,7 @@ def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "") -> 
         case "markdown":
             return _markdown(frame.map(_number))
         case _:
-            return _terminal(frame.map(_number), width, title)
+            return _terminal(frame.map(_number), width, title, keys)
 
 
 def render_summary(
@@ -46,8 +49,8 @@ def render_summary(
         ("Accuracy, mean over seeds", _columns(summary, at | _by_kind(_ACCURACY, kinds))),
         (_time_title(summary), _columns(summary, at | _by_kind(_times(summary), kinds))),
     ]
-    separator = "\n" if kind == "markdown" else ""
-    text = separator.join(render(table, kind, width, title) for title, table in tables)
+    separator, keys = "\n" if kind == "markdown" else "", len(swept) + 1
+    text = separator.join(render(table, kind, width, title, keys) for title, table in tables)
     contended = not summary.empty and bool(summary["contended"].any())
     text += "* contended: other trials ran beside it; do not compare times\n" * contended
     sentences = [] if comparisons is None else _sentences(comparisons)
@@ -64,7 +67,8 @@ def render_comparisons(
     if kind in {"csv", "json"}:
         return render(comparisons, kind)
     table = _columns(comparisons, {name: _plain(name) for name in swept} | _COMPARISON)
-    text = render(table, kind, width, "Each backend against the fastest, 95 % intervals")
+    title = "Each backend against the fastest, 95 % intervals"
+    text = render(table, kind, width, title, keys=len(swept) + 1)
     return text + "\n" * (kind == "markdown") + _list(comparisons["words"], kind)
 
 
@@ -266,15 +270,15 @@ def _markdown(frame: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _terminal(frame: pd.DataFrame, width: int, title: str) -> str:
-    """Draw the table; columns that do not fit go below it, beside the first column again."""
+def _terminal(frame: pd.DataFrame, width: int, title: str, keys: int) -> str:
+    """Draw the table; columns that do not fit go below it, beside the first ones again."""
     widths = {c: max(len(c), *frame[c].map(len), 0) for c in frame.columns}
-    first, *others = frame.columns
-    parts = [[first]]
-    for column in others:
+    first = list(frame.columns[:keys])
+    parts = [list(first)]
+    for column in frame.columns[keys:]:
         needed = sum(widths[c] + len(_GAP) for c in parts[-1]) + widths[column]
-        if len(parts[-1]) > 1 and needed > width:
-            parts.append([first])
+        if len(parts[-1]) > keys and needed > width:
+            parts.append(list(first))
         parts[-1].append(column)
     drawn = "\n".join(_draw(frame[part], widths) for part in parts)
     return (f"{title}\n" if title else "") + f"{drawn}\n"

@@ -87,8 +87,7 @@ def _run(request: dict[str, Any], stream: Any) -> None:
             emit("phase", "importing")
             factory = registry.load(job.backend)
             emit("phase", "in the parity check")
-            for task in (job.task, *job.others):
-                network = task.model.unlike(job.task.model)
+            for network, task in job.networks:
                 for check in parity.compare(factory, job.device, task, job.at_once):
                     emit("check", check.model_copy(update={"network": network}))
             emit("fields", {"versions": machine.loaded_versions()})

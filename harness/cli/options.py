@@ -57,6 +57,13 @@ SWEEP = click.option(
     multiple=True,
     help="A task field and its values in turn; repeated, every combination.",
 )
+VECTORIZE = click.option(
+    "--vectorize",
+    is_flag=False,
+    flag_value="all",
+    metavar="[N]",
+    help="Train all seeds of a backend at once, or N of them, if it can.",
+)
 BACKENDS = click.option(
     "--backends",
     metavar="A,B,...",

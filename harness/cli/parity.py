@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from harness.cli.options import BACKENDS, DEVICES, FORMAT, SITE, TASK, build_site, task_and_settings
+from harness.cli.options import (
+    BACKENDS,
+    DEVICES,
+    FORMAT,
+    SITE,
+    SWEEP,
+    TASK,
+    VECTORIZE,
+    build_site,
+    task_and_settings,
+)
 from harness.cli.output import FAILED, errors, width
 
 
@@ -15,6 +25,8 @@ from harness.cli.output import FAILED, errors, width
 @TASK
 @BACKENDS
 @DEVICES
+@SWEEP
+@VECTORIZE
 @SITE
 @FORMAT
 def parity(kind: str, **options: Any) -> None:
@@ -24,6 +36,7 @@ def parity(kind: str, **options: Any) -> None:
     Examples:
       python -m harness parity --backends torch,jax
       python -m harness parity --backends mypackage.mymodule:MyBackend --set hidden=64
+      python -m harness parity --backends torch,jax --sweep cell=rnn,gru,lstm
     """
     import pandas as pd
 
@@ -39,6 +52,7 @@ def parity(kind: str, **options: Any) -> None:
         for check in c.checks
     ]
     columns = ["backend", "device", "quantity", "dtype", "element", "error", "tolerance", "passed"]
+    columns[3:3] = [name for name in ("network", "at_once") if len({r[name] for r in rows}) > 1]
     click.echo(render(pd.DataFrame(rows, columns=columns), kind, width()), nl=False)
     for certificate in certificates:
         if not certificate.passed:

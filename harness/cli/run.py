@@ -15,6 +15,7 @@ from harness.cli.options import (
     SITE,
     SWEEP,
     TASK,
+    VECTORIZE,
     build_settings,
     build_site,
     build_task,
@@ -43,13 +44,7 @@ if TYPE_CHECKING:
     "--budget", metavar="TIME", help="With --precision: no longer than this: 90s, 10m, 1h30m."
 )
 @SWEEP
-@click.option(
-    "--vectorize",
-    is_flag=False,
-    flag_value="all",
-    metavar="[N]",
-    help="Train all seeds of a backend at once, or N of them, if it can.",
-)
+@VECTORIZE
 @click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
 @click.option(
     "--retry-noisy",
@@ -87,6 +82,8 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
       python -m harness run --backends torch,jax
       python -m harness run --preset posted --set epochs=10000 --seeds 1
       python -m harness run --backends torch,jax --precision 2% --budget 10m
+      python -m harness run --backends floor,jax-tuned,torch-tuned --seeds 64 --vectorize
+      python -m harness run --sweep hidden=10,64,256 --sweep cell=rnn,gru
       python -m harness run --config task.yaml --dispatch inline --run-id mine
       python -m harness run --backends torch,mypackage.mymodule:MyBackend
       python -m harness run --resume mine

@@ -98,11 +98,13 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         ok = run.trials.loc[run.trials["status"] == "ok", ["trial", "seed"]]
         one_kind = run.trials["node_kind"].nunique() <= 1
         curves = curves_by_arm(run.curves.merge(ok), one_kind, run.swept)
-        return render(curves, kind, columns, "Convergence, mean over seeds that ended ok")
+        title = "Convergence, mean over seeds that ended ok"
+        return render(curves, kind, columns, title, keys=len(run.swept) + 1)
     steps = steps_by_arm(run.steps, run.swept)
     if some:
         steps = spread_out(steps)
-    return render(steps, kind, columns, "Mean squared error per time step, mean over seeds")
+    title = "Mean squared error per time step, mean over seeds"
+    return render(steps, kind, columns, title, keys=len(run.swept) + 1)
 
 
 def _describe_run(folder: RunFolder) -> str:
