@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.model import GATES, Model
 from harness.protocol import Array, Params
@@ -29,26 +31,23 @@ def training_chunk(task: Task, seed: int, first_epoch: int, epochs: int) -> tupl
 
     The targets carry `task.train_sign`. Epochs are counted from 0.
     """
-    noise_ETB = np.stack(
-        [
-            _generator(seed, _Stream.TRAIN, epoch).standard_normal((task.n_steps, task.batch_size))
-            for epoch in range(first_epoch, first_epoch + epochs)
-        ]
-    )
-    x_ETB = _ar1(noise_ETB, task.rho)
-    y_ETB = _target(x_ETB, task.train_sign * task.lag_weight)
-    return x_ETB.astype(task.dtype), y_ETB.astype(task.dtype)
+    x_ERTB, y_ERTB = training_chunks(task, [seed], first_epoch, epochs)
+    return x_ERTB[:, 0], y_ERTB[:, 0]
 
 
 def training_chunks(
     task: Task, seeds: Sequence[int], first_epoch: int, epochs: int
 ) -> tuple[Array, Array]:
     """Return `training_chunk` of each seed: x_ERTB [epochs, R, T+1, batch] and y_ERTB, alike."""
-    shape = (epochs, len(seeds), task.n_steps + 1, task.batch_size)
-    x_ERTB = np.empty(shape, task.dtype)
-    y_ERTB = np.empty((*shape[:2], task.n_steps, task.batch_size), task.dtype)
+    x_ERTB = np.empty((epochs, len(seeds), task.n_steps + 1, task.batch_size), task.dtype)
+    y_ERTB = np.empty((epochs, len(seeds), task.n_steps, task.batch_size), task.dtype)
     for r, seed in enumerate(seeds):
-        x_ERTB[:, r], y_ERTB[:, r] = training_chunk(task, seed, first_epoch, epochs)
+        path_ETB = np.zeros((epochs, task.n_steps + 1, task.batch_size))
+        for path_TB, epoch in zip(path_ETB, range(first_epoch, first_epoch + epochs), strict=True):
+            _generator(seed, _Stream.TRAIN, epoch).standard_normal(out=path_TB[1:])
+        _to_ar1(path_ETB, task.rho)
+        x_ERTB[:, r] = path_ETB
+        y_ERTB[:, r] = _target(path_ETB, task.train_sign * task.lag_weight)
     return x_ERTB, y_ERTB
 
 
@@ -57,8 +56,9 @@ def evaluation_paths(task: Task, seed: int) -> tuple[Array, Array]:
 
     Inputs are in the dtype of the task, targets in float64 and with the plus sign.
     """
-    noise_TN = _generator(seed, _Stream.EVAL).standard_normal((task.n_steps, task.eval_paths))
-    x_TN = _ar1(noise_TN, task.rho)
+    x_TN = np.zeros((task.n_steps + 1, task.eval_paths))
+    _generator(seed, _Stream.EVAL).standard_normal(out=x_TN[1:])
+    _to_ar1(x_TN, task.rho)
     return x_TN.astype(task.dtype), _target(x_TN, task.lag_weight)
 
 
@@ -79,19 +79,26 @@ def initial_params(model: Model, seed: int) -> Params:
 
 
 def _generator(seed: int, stream: _Stream, epoch: int = 0) -> np.random.Generator:
-    key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
     # Philox counts in the low words; the high ones set streams and epochs apart.
     counter = np.array([0, 0, epoch, stream], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return np.random.Generator(np.random.Philox(key=_key(seed), counter=counter))
 
 
-def _ar1(noise: Array, rho: float) -> Array:
-    """x_0 = 0, x_t = rho x_{t-1} + noise_t along the last axis but one, which grows by one."""
-    x = np.zeros((*noise.shape[:-2], noise.shape[-2] + 1, noise.shape[-1]))
-    for t in range(noise.shape[-2]):
-        x[..., t + 1, :] = rho * x[..., t, :] + noise[..., t, :]
-    return x
+@lru_cache(maxsize=4096)
+def _key(seed: int) -> NDArray[np.uint64]:
+    return np.random.SeedSequence(seed).generate_state(2, np.uint64)
+
+
+def _to_ar1(path: Array, rho: float) -> None:
+    """Turn noise into x_0 = 0, x_t = rho x_{t-1} + noise_t, in place, along the last axis but one.
+
+    What is there at t = 0 stays, so it has to be zero.
+    """
+    for t in range(path.shape[-2] - 1):
+        path[..., t + 1, :] += rho * path[..., t, :]
 
 
 def _target(x: Array, lag_weight: float) -> Array:
-    return x[..., 1:, :] ** 2 + lag_weight * x[..., :-1, :] ** 2
+    square = x**2
+    target: Array = square[..., 1:, :] + lag_weight * square[..., :-1, :]
+    return target
