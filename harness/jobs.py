@@ -81,6 +81,8 @@ class TurnsJob(_Job):
 
     kind: Literal["turns"] = "turns"
     seed: int
+    seeds: tuple[int, ...] = ()
+    """To be trained at once; empty: `seed` alone."""
 
 
 Job: TypeAlias = ParityJob | TrialJob

@@ -74,7 +74,7 @@ class Training:
     ) -> None:
         """Import the backend and set it up; emit how long each took."""
         self._job, self._clock = job, clock
-        self.seeds = (isinstance(job, TrialJob) and job.seeds) or (job.seed,)
+        self.seeds = job.seeds or (job.seed,)
         emit("phase", "importing")
         with Stopwatch(clock) as watch:
             factory = load(job.backend)

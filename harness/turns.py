@@ -5,7 +5,7 @@ sides of a duel may be different versions of this code. The first message is ("r
 sources, versions}): the task with all its defaults, the files of all modules that are not
 installed ones, and the versions of the packages loaded. Then a line of text is a command:
 
-    N          train N epochs; answered by ("turn", {wall_s, losses})
+    N          train N epochs; answered by ("turn", {wall_s, losses}), losses of the first seed
     restart    start anew from the initial parameters; answered by ("restarted", null)
     evaluate   predict the held-out paths; answered by ("evaluated", {step_mse})
 """
