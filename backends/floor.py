@@ -8,6 +8,7 @@ one after the other, which keeps each in the cache, or side by side where there 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -20,11 +21,11 @@ from harness.protocol import Array, Params
 
 @dataclass
 class State:
-    """R networks: parameters and Adam's moments, each [R, flat], and the number of steps taken."""
+    """R networks: parameters and Adam's moments, each R tables, and the number of steps taken."""
 
-    flat_RP: Array
-    mean_RP: Array
-    square_RP: Array
+    params_R: Array
+    mean_R: Array
+    square_R: Array
     steps: int = 0
 
 
@@ -36,7 +37,7 @@ class FloorBackend:
             raise Unavailable("backend `floor` runs on the CPU only.")
         model.require("floor", cell=("rnn",), layers=(1,))
         self.model = model
-        self.parallel = numba.get_num_threads() > 1
+        self.threads = numba.get_num_threads()
 
     def init(self, params: Params) -> State:
         """Start one training."""
@@ -56,54 +57,50 @@ class FloorBackend:
         return {name: value[0] for name, value in self.params_many(state).items()}
 
     def init_many(self, params: Params) -> State:
-        """Lay out the parameters of each network in one flat vector; the moments start at zero."""
-        seeds, size = len(params["b_2"]), floor_kernels.size(self.model.hidden)
-        flat_RP: Array = np.zeros((seeds, size), self.model.dtype)
-        for r in range(seeds):
-            for name, view in self._views(flat_RP[r]).items():
+        """Lay out the parameters of each network in one table; the moments start at zero."""
+        hidden = self.model.hidden
+        shape = (len(params["b_2"]), floor_kernels.A + floor_kernels.even(hidden), hidden + 2)
+        state = State(*(np.zeros(shape, self.model.dtype) for _ in range(3)))
+        for r, table in enumerate(state.params_R):
+            for name, view in floor_kernels.named(table, hidden).items():
                 view[:] = params[name][r]
-        return State(flat_RP, np.zeros_like(flat_RP), np.zeros_like(flat_RP))
+        return state
 
     def train_many(self, state: State, x_ERTB: Array, y_ERTB: Array) -> tuple[State, Array]:
         """Train each network for the whole chunk before the next."""
-        losses_ER = self._kernels(x_ERTB.shape[-1]).train(
-            state.flat_RP,
-            state.mean_RP,
-            state.square_RP,
+        losses_ER = np.empty(y_ERTB.shape[:2], self.model.dtype)
+        train, _, work = self._compiled(x_ERTB.shape[2:])
+        train(
+            state.params_R,
+            state.mean_R,
+            state.square_R,
             state.steps,
             self.model.learning_rate,
             self.model.optimiser == "adam",
-            self.model.hidden,
             np.ascontiguousarray(x_ERTB),
             np.ascontiguousarray(y_ERTB),
+            losses_ER,
+            work,
         )
         state.steps += len(losses_ER)
         return state, losses_ER
 
     def predict_many(self, state: State, x_RTN: Array) -> Array:
         """Return the outputs of each network for every step fed."""
-        kernels = self._kernels(x_RTN.shape[-1])
-        return kernels.predict(state.flat_RP, self.model.hidden, np.ascontiguousarray(x_RTN))
+        output_RTN = np.empty_like(x_RTN, order="C")
+        _, predict, work = self._compiled(x_RTN.shape[1:])
+        predict(state.params_R, np.ascontiguousarray(x_RTN), output_RTN, work)
+        return output_RTN
 
     def params_many(self, state: State) -> Params:
         """Return a copy of the parameters of each network."""
-        each = [self._views(flat) for flat in state.flat_RP.copy()]
-        return {name: np.stack([views[name] for views in each]) for name in self.model.shapes}
+        tables = [floor_kernels.named(table, self.model.hidden) for table in state.params_R]
+        return {name: np.stack([table[name] for table in tables]) for name in self.model.shapes}
 
-    def _kernels(self, paths: int) -> floor_kernels.Kernels:
-        lanes = floor_kernels.width(self.model.dtype, paths)
-        return floor_kernels.kernels(self.model.dtype, self.model.activation, lanes, self.parallel)
-
-    def _views(self, flat: Array) -> dict[str, Array]:
-        hidden = self.model.hidden
-        A, h0, W_1, b_1, W_2, b_2 = floor_kernels.parts(flat, hidden)
-        return {
-            "h0": h0[:hidden],
-            "W_xh": A[:hidden, 1:2],
-            "W_hh": A[:hidden, 2:],
-            "b_h": A[:hidden, 0],
-            "W_1": W_1,
-            "b_1": b_1,
-            "W_2": W_2[None],
-            "b_2": b_2,
-        }
+    def _compiled(self, shape: tuple[int, ...]) -> tuple[Any, Any, floor_kernels.Work]:
+        """Return `train`, `predict` and their work space for inputs [T+1, B]."""
+        fed, paths = shape
+        dtype, hidden, threads = self.model.dtype, self.model.hidden, self.threads
+        lanes = floor_kernels.width(dtype, paths)
+        kernels = floor_kernels.kernels(dtype, self.model.activation, lanes, threads > 1)
+        return (*kernels, floor_kernels.Work.make(threads, fed - 1, hidden, dtype, lanes))

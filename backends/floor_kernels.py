@@ -26,8 +26,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numba
 import numpy as np
-from numba import prange
-from numba.extending import register_jitable
+from numba import get_thread_id, prange
 
 from backends.floor_lanes import Vectors, vectors
 from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD
@@ -39,22 +38,26 @@ _WIDEST = 4
 """Registers in a vector: enough independent multiply-adds to hide the time that each takes."""
 _BLOCK = 8
 """Steps whose rows of U and V stay in the first-level cache while they are multiplied."""
-_SAVED = 2
-"""U begins with the rows 1 and x_t."""
+HEADS = slice(1, 1 + HEAD)
+A = 1 + HEAD
+"""The parameters of a network are one table of 2 + H columns:
+
+    row 0             b_2     -      h0
+    rows HEADS        b_1     W_2    W_1
+    rows A, A+1 ...   b_h     W_xh   W_hh
+
+If H is odd, there is one row more, which is and stays 0.
+"""
 
 _P, _R = ParamSpec("_P"), TypeVar("_R")
 
 
-def compiled(function: Callable[_P, _R], **options: bool) -> Callable[_P, _R]:
-    """Compile a function at its first call; a division by zero gives an infinity or a NaN."""
-    machine: Callable[_P, _R] = numba.njit(error_model="numpy", **options)(function)
+def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Compile a function for the others here; a division by zero gives an infinity or a NaN."""
+    machine: Callable[_P, _R] = numba.njit(
+        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
     return machine
-
-
-def shared(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let compiled code call a function of Python too."""
-    function = register_jitable(function)
-    return function
 
 
 def width(dtype: str, paths: int) -> int:
@@ -64,35 +67,53 @@ def width(dtype: str, paths: int) -> int:
     return register * min(_WIDEST, 1 << (registers - 1).bit_length())
 
 
-@shared
+def named(table: Array, hidden: int) -> dict[str, Array]:
+    """Return the parameters by name: views of a table of all of them, [1 + D + H, 2 + H]."""
+    layer, units = slice(A, A + hidden), slice(2, None)
+    return {
+        "h0": table[0, units],
+        "W_xh": table[layer, 1:2],
+        "W_hh": table[layer, units],
+        "b_h": table[layer, 0],
+        "W_1": table[HEADS, units],
+        "b_1": table[HEADS, 0],
+        "W_2": table[HEADS, 1][None],
+        "b_2": table[0, :1],
+    }
+
+
 def even(number: int) -> int:
     """Return the number of rows once the last has a partner."""
     return number + number % 2
 
 
-def size(hidden: int) -> int:
-    """Return the length of the flat vector of parameters that `parts` cuts."""
-    return even(hidden) * (hidden + 3) + HEAD * (hidden + 2) + 1
+class Work(NamedTuple):
+    """Room for one sweep, for each thread."""
 
+    U: Array
+    V: Array
+    G: Array
+    """Sums over t of V[t] (x) U[t], not yet over the numbers of a register: [H+1, K, register]."""
+    B: Array
+    """[v | W_hh^T], [H, 1+H]."""
+    gradient: Array
+    """By every parameter, as a table like that of the parameters."""
+    spare: Array
+    """Two vectors."""
 
-@shared
-def parts(flat: Array, hidden: int) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Return A [H, H+2], h0 [H], W_1 [D, H], b_1 [D], W_2 [D], b_2 [1]: views of a flat vector.
-
-    If `hidden` is odd, A and h0 have a unit more, whose weights are and stay 0.
-    """
-    units = even(hidden)
-    ends = np.cumsum(
-        np.array([units * (hidden + 2), units, HEAD * hidden, HEAD, HEAD, 1])
-    )
-    return (
-        flat[: ends[0]].reshape(units, hidden + 2),
-        flat[ends[0] : ends[1]],
-        flat[ends[1] : ends[2]].reshape(HEAD, hidden),
-        flat[ends[2] : ends[3]],
-        flat[ends[3] : ends[4]],
-        flat[ends[4] :],
-    )
+    @classmethod
+    def make(cls, threads: int, steps: int, hidden: int, dtype: str, lanes: int) -> Work:
+        rows = -(-(hidden + 2) // 4) * 4
+        register = REGISTER // np.dtype(dtype).itemsize
+        shapes = (
+            (steps + 2, rows, lanes),
+            (steps + 2, rows, lanes),
+            (even(hidden + 1), rows, register),
+            (even(hidden), hidden + 1),
+            (A + even(hidden), hidden + 2),
+            (2, lanes),
+        )
+        return cls(*(np.zeros((threads, *shape), dtype) for shape in shapes))
 
 
 def _tanh32(wide: Vectors) -> Any:
@@ -166,8 +187,8 @@ def _activation(name: str, dtype: str, wide: Vectors) -> tuple[Any, Any]:
 class Kernels(NamedTuple):
     """Compiled for one dtype, activation and width; hidden units, steps and paths are free."""
 
-    train: Callable[..., Array]
-    predict: Callable[..., Array]
+    train: Callable[..., None]
+    predict: Callable[..., None]
 
 
 @cache
@@ -177,67 +198,51 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
     register = REGISTER // np.dtype(dtype).itemsize
     wide, narrow = vectors(dtype, lanes), vectors(dtype, register)
     load, store, each, total = wide.load, wide.store, wide.each, wide.total
-    load_1, store_1, total_1 = narrow.load, narrow.store, narrow.total
+    load_1, store_1, each_1, total_1 = narrow.load, narrow.store, narrow.each, narrow.total
     f, slope = _activation(activation, dtype, wide)
     zero, one = number(0), number(1)
 
     @compiled
-    def product(matrix: Array, row: int, rows: Array, t: int, count: int, a: Any, b: Any) -> Any:
-        """Return a and b plus two rows of the matrix times the first `count` rows at t."""
+    def product(table: Array, row: int, rows: Array, t: int, count: int, a: Any, b: Any) -> Any:
+        """Return a and b plus two rows of a table times rows 1, 2, ... count-1 at t."""
         for k in range(1, count):
             vector = load(rows, (t, k, 0))
-            a += each(matrix[row, k]) * vector
-            b += each(matrix[row + 1, k]) * vector
+            a += each(table[row, k]) * vector
+            b += each(table[row + 1, k]) * vector
         return a, b
 
     @compiled
-    def step(A: Array, U: Array, t: int) -> None:
+    def step(params: Array, U: Array, t: int) -> None:
         """h_t = f(A U[t])."""
-        for i in range(0, A.shape[0], 2):
-            a, b = product(A, i, U, t, A.shape[1], each(A[i, 0]), each(A[i + 1, 0]))
-            store(U, (t + 1, _SAVED + i, 0), f(a))
-            store(U, (t + 1, _SAVED + i + 1, 0), f(b))
+        units, count = params.shape[0] - A, params.shape[1]
+        for i in range(0, units, 2):
+            a, b = each(params[A + i, 0]), each(params[A + i + 1, 0])
+            a, b = product(params, A + i, U, t, count, a, b)
+            store(U, (t + 1, 2 + i, 0), f(a))
+            store(U, (t + 1, 3 + i, 0), f(b))
+
+    @compiled
+    def output(B: Array, c: Any, U: Array, t: int) -> Any:
+        """output_t = v h_t + c."""
+        a, b = each(c), each(zero)
+        for k in range(0, B.shape[0], 2):
+            a += each(B[k, 0]) * load(U, (t + 1, 2 + k, 0))
+            b += each(B[k + 1, 0]) * load(U, (t + 1, 3 + k, 0))
+        return a + b
 
     @compiled
     def step_back(B: Array, U: Array, V: Array, t: int) -> None:
         """d_t = f'(h_t) * (B V[t+1])."""
+        g = load(V, (t + 1, 0, 0))
         for k in range(0, B.shape[0], 2):
-            g = load(V, (t + 1, 0, 0))
-            a, b = product(B, k, V, t + 1, B.shape[1], each(B[k, 0]) * g, each(B[k + 1, 0]) * g)
-            store(V, (t, 1 + k, 0), a * slope(load(U, (t + 1, _SAVED + k, 0))))
-            store(V, (t, 2 + k, 0), b * slope(load(U, (t + 1, _SAVED + k + 1, 0))))
-
-    @compiled
-    def output(v: Array, c: Any, U: Array, t: int) -> Any:
-        """output_t = v h_t + c."""
-        a, b = each(c), each(zero)
-        for k in range(0, len(v), 2):
-            a += each(v[k]) * load(U, (t + 1, _SAVED + k, 0))
-            b += each(v[k + 1]) * load(U, (t + 1, _SAVED + k + 1, 0))
-        return a + b
-
-    @compiled
-    def paths(x_TB: Array, t: int, first: int, spare: Array) -> Any:
-        """Return a vector of x_TB[t]; beyond the batch its last path is repeated."""
-        if first + lanes <= x_TB.shape[1]:
-            return load(x_TB, (t, first))
-        for lane in range(lanes):
-            spare[lane] = x_TB[t, min(first + lane, x_TB.shape[1] - 1)]
-        return load(spare, (0,))
-
-    @compiled
-    def start(U: Array, h0: Array, x_TB: Array, first: int, spare: Array) -> None:
-        """Fill in the first two rows and the initial state."""
-        for t in range(x_TB.shape[0]):
-            store(U, (t, 1, 0), paths(x_TB, t, first, spare))
-        for t in range(x_TB.shape[0] + 1):
-            store(U, (t, 0, 0), each(one))
-        for k in range(len(h0)):
-            store(U, (0, _SAVED + k, 0), each(h0[k]))
+            a, b = each(B[k, 0]) * g, each(B[k + 1, 0]) * g
+            a, b = product(B, k, V, t + 1, B.shape[1], a, b)
+            store(V, (t, 1 + k, 0), a * slope(load(U, (t + 1, 2 + k, 0))))
+            store(V, (t, 2 + k, 0), b * slope(load(U, (t + 1, 3 + k, 0))))
 
     @compiled
     def outer(V: Array, U: Array, first: int, last: int, G: Array) -> None:
-        """G += V[t] (x) U[t] summed over t, in tiles of 2 x 4 that stay in registers."""
+        """G += V[t] (x) U[t], summed over some t, in tiles of 2 x 4 that stay in registers."""
         for i in range(0, G.shape[0], 2):
             for k in range(0, G.shape[1], 4):
                 a0, b0 = load_1(G, (i, k, 0)), load_1(G, (i + 1, k, 0))
@@ -261,150 +266,146 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
                 store_1(G, (i, k + 3, 0), a3), store_1(G, (i + 1, k + 3, 0), b3)
 
     @compiled
-    def head(W_1: Array, b_1: Array, W_2: Array, b_2: Array, v: Array) -> Any:
-        """Leave the two linear layers as one in v, and return its constant."""
-        c = b_2[0]
-        v[:] = zero
-        for d in range(HEAD):
-            c += W_2[d] * b_1[d]
-            for k in range(W_1.shape[1]):
-                v[k] += W_2[d] * W_1[d, k]
+    def paths(x_TB: Array, t: int, first: int, spare: Array) -> Any:
+        """Return a vector of x_TB[t]; beyond the batch its last path is repeated."""
+        if first + lanes <= x_TB.shape[1]:
+            return load(x_TB, (t, first))
+        for lane in range(lanes):
+            spare[0, lane] = x_TB[t, min(first + lane, x_TB.shape[1] - 1)]
+        return load(spare, (0, 0))
+
+    @compiled
+    def start(params: Array, U: Array, x_TB: Array, first: int, spare: Array) -> None:
+        """Fill in all that does not come from a step: ones, x_t and the initial state."""
+        for t in range(U.shape[0]):
+            store(U, (t, 0, 0), each(one))
+            if t < x_TB.shape[0]:
+                store(U, (t, 1, 0), paths(x_TB, t, first, spare))
+        for k in range(2, params.shape[1]):
+            store(U, (0, k, 0), each(params[0, k]))
+
+    @compiled
+    def collapse(params: Array, B: Array) -> Any:
+        """Leave [v | W_hh^T] in B and return c: the two linear layers as one."""
+        hidden, c = B.shape[1] - 1, params[0, 0]
+        for d in range(1, A):
+            c += params[d, 1] * params[d, 0]
+        for k in range(hidden):
+            v = zero
+            for d in range(1, A):
+                v += params[d, 1] * params[d, 2 + k]
+            B[k, 0] = v
+            for i in range(hidden):
+                B[k, 1 + i] = params[A + i, 2 + k]
         return c
 
     @compiled
-    def turn(A: Array, v: Array, B: Array) -> None:
-        """Leave [v | W_hh^T] in B."""
-        hidden = B.shape[1] - 1
-        for k in range(hidden):
-            B[k, 0] = v[k]
-            for i in range(hidden):
-                B[k, 1 + i] = A[i, 2 + k]
-
-    @compiled
-    def sweep(work: Any, flat: Array, g_flat: Array, x_TB: Array, y_TB: Array) -> Any:
-        """Return the loss; leave the gradients of h0 in place and those of A, v and c in G."""
-        U, V, G, B, v, spare, real = work
-        hidden, (steps, batch) = B.shape[1] - 1, y_TB.shape
-        A, h0, W_1, b_1, W_2, b_2 = parts(flat, hidden)
-        g_h0 = parts(g_flat, hidden)[1]
-        c = head(W_1, b_1, W_2, b_2, v)
-        turn(A, v, B)
-        G[:] = zero
-        g_h0[:] = zero
+    def sweep(params: Array, x_TB: Array, y_TB: Array, work: Work, me: int) -> Any:
+        """Return the loss; leave its derivatives in G, and those by h0 in their place."""
+        U, V, G, B, gradient, spare = (
+            work.U[me], work.V[me], work.G[me], work.B[me], work.gradient[me], work.spare[me]
+        )
+        steps, batch = y_TB.shape
+        c = collapse(params, B)
+        for k in range(gradient.shape[1]):
+            gradient[0, k] = zero
+        for i in range(G.shape[0]):
+            for k in range(G.shape[1]):
+                store_1(G, (i, k, 0), each_1(zero))
         scale, loss = each(number(2 / (steps * batch))), each(zero)
         for first in range(0, batch, lanes):
             for lane in range(lanes):
-                real[lane] = one if first + lane < batch else zero
-            start(U, h0, x_TB, first, spare)
-            step(A, U, 0)
-            for t in range(1, steps + 1):
-                step(A, U, t)
-                error = output(v, c, U, t) - paths(y_TB, t - 1, first, spare)
-                error = error * load(real, (0,))
-                loss = loss + error * error
+                spare[1, lane] = one if first + lane < batch else zero
+            start(params, U, x_TB, first, spare)
+            for t in range(steps + 1):
+                step(params, U, t)
+                if t == 0:
+                    continue
+                error = output(B, c, U, t) - paths(y_TB, t - 1, first, spare)
+                error = error * load(spare, (1, 0))
+                loss += error * error
                 store(V, (t + 1, 0, 0), scale * error)
             for last in range(steps + 2, 0, -_BLOCK):
                 earliest = max(last - _BLOCK, 0)
                 for t in range(min(last - 1, steps), earliest - 1, -1):
                     step_back(B, U, V, t)
                 outer(V, U, earliest, last, G)
-            for k in range(0, len(h0), 2):
-                a, b = product(B, k, V, 0, B.shape[1], each(zero), each(zero))
-                g_h0[k] += total(a)
-                g_h0[k + 1] += total(b)
+            for k in range(0, B.shape[1] - 1):
+                h = each(zero)
+                for i in range(1, B.shape[1]):
+                    h += each(B[k, i]) * load(V, (0, i, 0))
+                gradient[0, 2 + k] += total(h)
         return total(loss) / number(steps * batch)
 
     @compiled
-    def spread(G: Array, flat: Array, g_flat: Array, hidden: int) -> None:
-        """Leave in g_flat the gradients that follow from the sums in G."""
-        _, _, W_1, b_1, W_2, _ = parts(flat, hidden)
-        g_A, _, g_W_1, g_b_1, g_W_2, g_b_2 = parts(g_flat, hidden)
-        for i in range(hidden):
-            for k in range(hidden + 2):
-                g_A[i, k] = total_1(load_1(G, (1 + i, k, 0)))
+    def spread(params: Array, G: Array, gradient: Array) -> None:
+        """Bring the derivatives from G to the places of the parameters they belong to."""
+        for i in range(params.shape[1] - 2):
+            for k in range(params.shape[1]):
+                gradient[A + i, k] = total_1(load_1(G, (1 + i, k, 0)))
         g_c = total_1(load_1(G, (0, 0, 0)))
-        g_b_2[0] = g_c
-        for d in range(HEAD):
-            g_b_1[d] = W_2[d] * g_c
-            g_W_2[d] = b_1[d] * g_c
-        for k in range(hidden):
-            g_v = total_1(load_1(G, (0, 2 + k, 0)))
-            for d in range(HEAD):
-                g_W_1[d, k] = W_2[d] * g_v
-                g_W_2[d] += W_1[d, k] * g_v
+        gradient[0, 0] = g_c
+        for d in range(1, A):
+            gradient[d, 0] = params[d, 1] * g_c
+            gradient[d, 1] = params[d, 0] * g_c
+        for k in range(2, params.shape[1]):
+            g_v = total_1(load_1(G, (0, k, 0)))
+            for d in range(1, A):
+                gradient[d, k] = params[d, 1] * g_v
+                gradient[d, 1] += params[d, k] * g_v
 
     @compiled
-    def descend(flat: Array, g_flat: Array, rate: float) -> None:
-        for i in range(len(flat)):
-            flat[i] -= number(rate) * g_flat[i]
-
-    @compiled
-    def adam(flat: Array, g_flat: Array, mean: Array, square: Array, n: int, rate: float) -> None:
-        """Step n of Adam (Kingma and Ba 2015, algorithm 1)."""
+    def update(
+        params: Array, gradient: Array, mean: Array, square: Array, n: int, rate: float, adam: bool
+    ) -> None:
+        """Step n of Adam (Kingma and Ba 2015, algorithm 1) or of plain gradient descent."""
         mean_scale = number(rate / (1 - ADAM_BETA1**n))
         square_scale = number(1 / (1 - ADAM_BETA2**n))
-        for i in range(len(flat)):
-            g = g_flat[i]
-            mean[i] = number(ADAM_BETA1) * mean[i] + number(1 - ADAM_BETA1) * g
-            square[i] = number(ADAM_BETA2) * square[i] + number(1 - ADAM_BETA2) * g * g
-            root = np.sqrt(square_scale * square[i]) + number(ADAM_EPS)
-            flat[i] -= mean_scale * mean[i] / root
-
-    @compiled
-    def workspace(steps: int, hidden: int) -> Any:
-        """Return U, V, G, B, v and two vectors, for all epochs."""
-        rows = -(-(hidden + 2) // 4) * 4
-        return (
-            np.zeros((steps + 2, rows, lanes), number),
-            np.zeros((steps + 2, rows, lanes), number),
-            np.zeros((even(hidden + 1), rows, register), number),
-            np.zeros((even(hidden), hidden + 1), number),
-            np.zeros(even(hidden), number),
-            np.zeros(lanes, number),
-            np.zeros(lanes, number),
-        )
+        for i in range(params.shape[0]):
+            for k in range(params.shape[1]):
+                g = gradient[i, k]
+                if not adam:
+                    params[i, k] -= number(rate) * g
+                    continue
+                mean[i, k] = number(ADAM_BETA1) * mean[i, k] + number(1 - ADAM_BETA1) * g
+                square[i, k] = number(ADAM_BETA2) * square[i, k] + number(1 - ADAM_BETA2) * g * g
+                root = np.sqrt(square_scale * square[i, k]) + number(ADAM_EPS)
+                params[i, k] -= mean_scale * mean[i, k] / root
 
     def train(
-        flat_RP: Array,
-        mean_RP: Array,
-        square_RP: Array,
+        params_R: Array,
+        mean_R: Array,
+        square_R: Array,
         done: int,
         rate: float,
-        with_adam: bool,
-        hidden: int,
+        adam: bool,
         x_ERTB: Array,
         y_ERTB: Array,
-    ) -> Array:
-        """Take E optimiser steps with each network, in place; return the losses [E, R]."""
-        epochs, seeds, steps = y_ERTB.shape[:3]
-        losses_ER = np.zeros((epochs, seeds), number)
-        for r in prange(seeds):
-            work = workspace(steps, hidden)
-            flat, g_flat = flat_RP[r], np.zeros_like(flat_RP[r])
-            for e in range(epochs):
-                losses_ER[e, r] = sweep(work, flat, g_flat, x_ERTB[e, r], y_ERTB[e, r])
-                spread(work[2], flat, g_flat, hidden)
-                if with_adam:
-                    adam(flat, g_flat, mean_RP[r], square_RP[r], done + e + 1, rate)
-                else:
-                    descend(flat, g_flat, rate)
-        return losses_ER
+        losses_ER: Array,
+        work: Work,
+    ) -> None:
+        """Take E optimiser steps with each network, in place."""
+        for r in prange(len(params_R)):
+            me = get_thread_id()
+            for e in range(len(losses_ER)):
+                losses_ER[e, r] = sweep(params_R[r], x_ERTB[e, r], y_ERTB[e, r], work, me)
+                gradient = work.gradient[me]
+                spread(params_R[r], work.G[me], gradient)
+                update(params_R[r], gradient, mean_R[r], square_R[r], done + e + 1, rate, adam)
 
-    def predict(flat_RP: Array, hidden: int, x_RTN: Array) -> Array:
-        """Return one output per step fed, [R, T+1, N]."""
-        seeds, fed, n_paths = x_RTN.shape
-        output_RTN = np.zeros_like(x_RTN)
-        for r in prange(seeds):
-            U, _, _, _, v, spare, _ = workspace(fed - 1, hidden)
-            A, h0, W_1, b_1, W_2, b_2 = parts(flat_RP[r], hidden)
-            c = head(W_1, b_1, W_2, b_2, v)
-            for first in range(0, n_paths, lanes):
-                start(U, h0, x_RTN[r], first, spare)
-                for t in range(fed):
-                    step(A, U, t)
-                    store(spare, (0,), output(v, c, U, t))
-                    for lane in range(min(lanes, n_paths - first)):
-                        output_RTN[r, t, first + lane] = spare[lane]
-        return output_RTN
+    def predict(params_R: Array, x_RTN: Array, output_RTN: Array, work: Work) -> None:
+        """Leave in output_RTN one output per step fed."""
+        for r in prange(len(params_R)):
+            me = get_thread_id()
+            U, B, spare = work.U[me], work.B[me], work.spare[me]
+            c = collapse(params_R[r], B)
+            for first in range(0, x_RTN.shape[2], lanes):
+                start(params_R[r], U, x_RTN[r], first, spare)
+                for t in range(x_RTN.shape[1]):
+                    step(params_R[r], U, t)
+                    store(spare, (1, 0), output(B, c, U, t))
+                    for lane in range(min(lanes, x_RTN.shape[2] - first)):
+                        output_RTN[r, t, first + lane] = spare[1, lane]
 
-    return Kernels(compiled(train, parallel=parallel), compiled(predict, parallel=parallel))
+    entry = numba.njit(error_model="numpy", no_cfunc_wrapper=True, parallel=parallel)
+    return Kernels(entry(train), entry(predict))

@@ -137,13 +137,12 @@ def vectors(dtype: str, width: int) -> Vectors:
 
     @intrinsic  # type: ignore[untyped-decorator]
     def total(_context: Any, vector: Any) -> Any:
-        def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            lane = ir.IntType(32)
-            parts = [builder.extract_element(arguments[0], lane(i)) for i in range(width)]
-            while len(parts) > 1:
-                half = len(parts) // 2
-                parts = [builder.fadd(a, b) for a, b in zip(parts[:half], parts[half:], strict=True)]
-            return parts[0]
+        def code(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            kind = context.get_value_type(number)
+            name = f"llvm.vector.reduce.fadd.v{width}f{number.bitwidth}"
+            signature = ir.FunctionType(kind, [kind, context.get_value_type(lanes)])
+            reduce = cgutils.get_or_insert_function(builder.module, signature, name)
+            return builder.call(reduce, [kind(-0.0), arguments[0]], fastmath=("reassoc",))
 
         return number(lanes), code
 
