@@ -15,40 +15,54 @@ from harness.errors import Unavailable
 from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD, Model
 from harness.protocol import Array, Params
 
-# Our names for Flax's parameters, and whether Flax stores the transpose ([in, out]).
-_NAMES: dict[str, tuple[tuple[str, ...], bool]] = {
-    "h0": (("h0",), False),
-    "W_xh": (("cell", "i", "kernel"), True),
-    "W_hh": (("cell", "h", "kernel"), True),
-    "b_h": (("cell", "i", "bias"), False),
-    "W_1": (("head_1", "kernel"), True),
-    "b_1": (("head_1", "bias"), False),
-    "W_2": (("head_2", "kernel"), True),
-    "b_2": (("head_2", "bias"), False),
-}
+# A cell of Flax has a Dense layer `i` + gate on its input and one `h` + gate on its past.
+_GATES = {"rnn": [""], "gru": ["r", "z", "n"], "lstm": ["i", "f", "g", "o"]}
+# Which of the two has the bias.
+_BIASED = {"rnn": "i", "gru": "i", "lstm": "h"}
+# XLA copies what a loop carries before every step of it, unless it is told to look closer.
+CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 
 class Network(nn.Module):
     """The network of a `Model`: inputs [T+1, B] to outputs [T+1, B]."""
 
-    hidden: int
-    dtype: Any
+    model: Model
 
     @nn.compact
     def __call__(self, x_TB: jax.Array) -> jax.Array:
         """Return one output per step and path."""
-        kind = {"dtype": self.dtype, "param_dtype": self.dtype}
-        h0 = self.param("h0", nn.initializers.zeros, (self.hidden,), self.dtype)
-        h0_BH = jnp.broadcast_to(h0, (x_TB.shape[1], self.hidden))
-        cell = nn.SimpleCell(self.hidden, **kind, name="cell")
-        h_TBH = nn.RNN(cell, time_major=True)(x_TB[..., None], initial_carry=h0_BH)
-        d_TBD = nn.Dense(HEAD, **kind, name="head_1")(h_TBH)
-        output: jax.Array = nn.Dense(1, **kind, name="head_2")(d_TBD)[..., 0]
+        sequence_TBI = x_TB[..., None]
+        for number in range(1, self.model.layers + 1):
+            rnn = nn.RNN(self._cell(f"cell_{number}"), time_major=True)
+            carry = self._initial_carry(number, batch=x_TB.shape[1])
+            sequence_TBI = rnn(sequence_TBI, initial_carry=carry)
+        d_TBD = nn.Dense(HEAD, **self._kind, name="head_1")(sequence_TBI)
+        output: jax.Array = nn.Dense(1, **self._kind, name="head_2")(d_TBD)[..., 0]
         return output
 
+    def _cell(self, name: str) -> nn.RNNCellBase:
+        hidden, kind = self.model.hidden, self._kind
+        if self.model.cell == "gru":
+            return nn.GRUCell(hidden, **kind, name=name)
+        if self.model.cell == "lstm":
+            return nn.OptimizedLSTMCell(hidden, **kind, name=name)
+        activation = {"tanh": nn.tanh, "relu": nn.relu}[self.model.activation]
+        return nn.SimpleCell(hidden, **kind, activation_fn=activation, name=name)
 
-def _configure(name: str, value: Any) -> None:
-    jax.config.update(name, value)  # type: ignore[no-untyped-call]
+    def _initial_carry(self, number: int, batch: int) -> Any:
+        """Return the trained initial state of a layer: (c, h) of an lstm, else h; [B, H] each."""
+
+        def state(name: str) -> jax.Array:
+            shape, dtype = (self.model.hidden,), self._kind["dtype"]
+            value = self.param(f"{name}_{number}", nn.initializers.zeros, shape, dtype)
+            return jnp.broadcast_to(value, (batch, *shape))
+
+        return (state("c0"), state("h0")) if self.model.cell == "lstm" else state("h0")
+
+    @property
+    def _kind(self) -> dict[str, Any]:
+        dtype = jnp.dtype(self.model.dtype)
+        return {"dtype": dtype, "param_dtype": dtype}
 
 
 class State(NamedTuple):
@@ -61,31 +75,27 @@ class State(NamedTuple):
 class JaxBackend:
     """Trains a whole chunk of epochs in one call into compiled code."""
 
+    name = "jax"
+
     def __init__(self, model: Model, device: str) -> None:
-        # One platform, so that a CPU trial never wakes the GPU; full float32 products (no TF32);
-        # double precision only where it is asked for.
-        _configure("jax_platforms", "cuda" if device == "gpu" else "cpu")
-        _configure("jax_default_matmul_precision", "highest")
-        _configure("jax_enable_x64", model.dtype == "float64")
-        try:
-            jax.devices()
-        except (RuntimeError, AssertionError) as error:  # The latter without a CUDA plug-in.
-            raise Unavailable(f"backend `jax`: JAX finds no usable {device.upper()}.") from error
-        self.network = Network(model.hidden, jnp.dtype(model.dtype))
+        configure(self.name, model, device)
+        self.model = model
+        self.network = Network(model)
         self.optimiser = (
             optax.adam(model.learning_rate, ADAM_BETA1, ADAM_BETA2, ADAM_EPS)
             if model.optimiser == "adam"
             else optax.sgd(model.learning_rate)
         )
+        compiled = partial(jax.jit, compiler_options=CPU_OPTIONS if device == "cpu" else None)
+        across_seeds = partial(jax.vmap, in_axes=(0, 1, 1), out_axes=(0, 1))
+        self._train = compiled(self._scan, donate_argnums=0)
+        self._train_many = compiled(across_seeds(self._scan), donate_argnums=0)
+        self._predict = compiled(self._output)
+        self._predict_many = compiled(jax.vmap(self._output))
 
     def init(self, params: Params) -> State:
         """Lay the parameters out as Flax does and start the optimiser."""
-        tree: dict[str, Any] = {}
-        for name, (path, transposed) in _NAMES.items():
-            branch = tree
-            for key in path[:-1]:
-                branch = branch.setdefault(key, {})
-            branch[path[-1]] = jnp.array(params[name].T if transposed else params[name])
+        tree = self._to_flax(params)
         return State(tree, jax.jit(self.optimiser.init)(tree))
 
     def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
@@ -99,32 +109,108 @@ class JaxBackend:
 
     def params(self, state: State) -> Params:
         """Return a copy of the parameters."""
-        params = {}
-        for name, (path, transposed) in _NAMES.items():
-            leaf = state.params
-            for key in path:
-                leaf = leaf[key]
-            array = np.array(leaf)
-            params[name] = array.T if transposed else array
-        return params
+        return self._from_flax(state.params)
+
+    def init_many(self, params: Params) -> State:
+        """As `init`, with the seeds as the first axis of everything."""
+        tree = self._to_flax(params)
+        return State(tree, jax.jit(jax.vmap(self.optimiser.init))(tree))
+
+    def train_many(self, state: State, x_ERTB: Array, y_ERTB: Array) -> tuple[State, Array]:
+        """As `train`: every operation on the device does all seeds at once."""
+        state, losses_ER = self._train_many(state, x_ERTB, y_ERTB)
+        return state, np.asarray(losses_ER)
+
+    def predict_many(self, state: State, x_RTN: Array) -> Array:
+        """Return the outputs for every seed and step fed."""
+        return np.asarray(self._predict_many(state.params, x_RTN))
+
+    def params_many(self, state: State) -> Params:
+        """Return a copy of the parameters of every seed."""
+        return self._from_flax(state.params)
 
     def peak_gpu_mb(self) -> float:
         """Return the peak of live arrays."""
-        return float(jax.devices()[0].memory_stats()["peak_bytes_in_use"]) / 1e6
+        return peak_gpu_mb()
+
+    def _output(self, params: Any, x_TB: jax.Array) -> Any:
+        return self.network.apply({"params": params}, x_TB)
 
     def _loss(self, params: Any, x_TB: jax.Array, y_TB: jax.Array) -> jax.Array:
-        output_TB: Any = self.network.apply({"params": params}, x_TB)
-        return jnp.mean((output_TB[1:] - y_TB) ** 2)
+        return jnp.mean((self._output(params, x_TB)[1:] - y_TB) ** 2)
 
     def _step(self, state: State, batch: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
         loss, gradients = jax.value_and_grad(self._loss)(state.params, *batch)
         updates, optimiser = self.optimiser.update(gradients, state.optimiser, state.params)
         return State(optax.apply_updates(state.params, updates), optimiser), loss
 
-    @partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def _train(self, state: State, x_ETB: jax.Array, y_ETB: jax.Array) -> tuple[State, jax.Array]:
+    def _scan(self, state: State, x_ETB: jax.Array, y_ETB: jax.Array) -> tuple[State, jax.Array]:
         return jax.lax.scan(self._step, state, (x_ETB, y_ETB))
 
-    @partial(jax.jit, static_argnums=0)
-    def _predict(self, params: Any, x_TN: jax.Array) -> Any:
-        return self.network.apply({"params": params}, x_TN)
+    def _to_flax(self, params: Params) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        for name, paths in _layout(self.model).items():
+            axis = params[name].ndim - len(self.model.shapes[name])  # Of the gates: after seeds.
+            for path, gate in zip(paths, np.split(params[name], len(paths), axis), strict=True):
+                *branches, leaf = path
+                branch = tree
+                for key in branches:
+                    branch = branch.setdefault(key, {})
+                branch[leaf] = jnp.array(np.swapaxes(gate, -1, -2) if leaf == "kernel" else gate)
+        return tree
+
+    def _from_flax(self, tree: Any) -> Params:
+        params = {}
+        for name, paths in _layout(self.model).items():
+            gates = []
+            for path in paths:
+                leaf = tree
+                for key in path:
+                    leaf = leaf[key]
+                gates.append(np.swapaxes(leaf, -1, -2) if path[-1] == "kernel" else leaf)
+            params[name] = np.concatenate(gates, axis=-len(self.model.shapes[name]))
+        return params
+
+
+def _layout(model: Model) -> dict[str, list[tuple[str, ...]]]:
+    """Return where Flax keeps each of our parameters: one path per gate, stacked in this order.
+
+    A Dense layer of Flax stores its weights transposed, [in, out], as `kernel`.
+    """
+    gates, layout = _GATES[model.cell], {}
+    for number, prefix in enumerate(model.prefixes, start=1):
+        cell, biased = f"cell_{number}", _BIASED[model.cell]
+        layout |= {
+            f"{prefix}h0": [(f"h0_{number}",)],
+            f"{prefix}c0": [(f"c0_{number}",)],
+            f"{prefix}W_xh": [(cell, f"i{gate}", "kernel") for gate in gates],
+            f"{prefix}W_hh": [(cell, f"h{gate}", "kernel") for gate in gates],
+            f"{prefix}b_h": [(cell, f"{biased}{gate}", "bias") for gate in gates],
+            f"{prefix}b_hn": [(cell, "hn", "bias")],
+        }
+    for number in (1, 2):
+        layout[f"W_{number}"] = [(f"head_{number}", "kernel")]
+        layout[f"b_{number}"] = [(f"head_{number}", "bias")]
+    return {name: layout[name] for name in model.shapes}
+
+
+def configure(backend: str, model: Model, device: str) -> None:
+    """Set JAX up for this process, for one device and precision; raises `Unavailable`."""
+    # One platform, so that a CPU trial never wakes the GPU; full float32 products (no TF32);
+    # double precision only where it is asked for.
+    _set("jax_platforms", "cuda" if device == "gpu" else "cpu")
+    _set("jax_default_matmul_precision", "highest")
+    _set("jax_enable_x64", model.dtype == "float64")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # The latter without a CUDA plug-in.
+        raise Unavailable(f"backend `{backend}`: JAX finds no usable {device.upper()}.") from error
+
+
+def _set(name: str, value: Any) -> None:
+    jax.config.update(name, value)  # type: ignore[no-untyped-call]
+
+
+def peak_gpu_mb() -> float:
+    """Return the peak of live arrays on the GPU, in MB."""
+    return float(jax.devices()[0].memory_stats()["peak_bytes_in_use"]) / 1e6
