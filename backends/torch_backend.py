@@ -1,4 +1,4 @@
-"""PyTorch, eager: `nn.RNN`, `nn.Linear` and `torch.optim`, as the tutorials write them."""
+"""PyTorch, eager: `nn.RNN`, `nn.GRU`, `nn.LSTM`, `nn.Linear` and `torch.optim`, as in tutorials."""
 
 from __future__ import annotations
 
@@ -12,36 +12,60 @@ from harness.errors import Unavailable
 from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD, Model
 from harness.protocol import Array, Params
 
-# Our names for PyTorch's parameters.
-_NAMES = {
-    "h0": "h0",
-    "W_xh": "rnn.weight_ih_l0",
-    "W_hh": "rnn.weight_hh_l0",
-    "b_h": "rnn.bias_ih_l0",
-    "W_1": "head.0.weight",
-    "b_1": "head.0.bias",
-    "W_2": "head.1.weight",
-    "b_2": "head.1.bias",
-}
+_RNNS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Network(nn.Module):
     """The network of a `Model`: inputs [T+1, B] to outputs [T+1, B]."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.h0 = nn.Parameter(torch.zeros(hidden))
-        self.rnn = nn.RNN(input_size=1, hidden_size=hidden)
-        self.head = nn.Sequential(nn.Linear(hidden, HEAD), nn.Linear(HEAD, 1))
-        # nn.RNN adds two biases; the model has one, so the second stays at zero.
-        nn.init.zeros_(self.rnn.get_parameter("bias_hh_l0")).requires_grad_(False)
+        self.model = model
+        self.h0 = nn.Parameter(torch.zeros(model.layers, 1, model.hidden))
+        if model.cell == "lstm":
+            self.c0 = nn.Parameter(torch.zeros(model.layers, 1, model.hidden))
+        options = {"nonlinearity": model.activation} if model.cell == "rnn" else {}
+        self.rnn = _RNNS[model.cell](1, model.hidden, model.layers, **options)
+        self.head = nn.Sequential(nn.Linear(model.hidden, HEAD), nn.Linear(HEAD, 1))
+        # PyTorch adds two biases; the model has one, so the second stays at zero: all of it, but
+        # for that of a gru's new gate, which is the last.
+        for layer in range(model.layers):
+            second = nn.init.zeros_(self.rnn.get_parameter(f"bias_hh_l{layer}"))
+            if model.cell == "gru":
+                second.register_hook(self._of_the_new_gate)
+            else:
+                second.requires_grad_(False)
 
     def forward(self, x_TB: torch.Tensor) -> torch.Tensor:
         """Return one output per step and path."""
-        h0 = self.h0.expand(1, x_TB.shape[1], -1).contiguous()
-        h_TBH, _ = self.rnn(x_TB.unsqueeze(-1), h0)
+        start = [self.h0, self.c0] if self.model.cell == "lstm" else [self.h0]
+        carry = tuple(s.expand(-1, x_TB.shape[1], -1).contiguous() for s in start)
+        h_TBH, _ = self.rnn(x_TB.unsqueeze(-1), carry if len(carry) > 1 else carry[0])
         output: torch.Tensor = self.head(h_TBH).squeeze(-1)
         return output
+
+    def by_name(self) -> dict[str, torch.Tensor]:
+        """Return the parameters under the names of `Model.shapes`; they share their memory."""
+        found = {}
+        for layer, prefix in enumerate(self.model.prefixes):
+            found[f"{prefix}h0"] = self.h0[layer, 0]
+            if self.model.cell == "lstm":
+                found[f"{prefix}c0"] = self.c0[layer, 0]
+            found[f"{prefix}W_xh"] = self.rnn.get_parameter(f"weight_ih_l{layer}")
+            found[f"{prefix}W_hh"] = self.rnn.get_parameter(f"weight_hh_l{layer}")
+            found[f"{prefix}b_h"] = self.rnn.get_parameter(f"bias_ih_l{layer}")
+            if self.model.cell == "gru":
+                second = self.rnn.get_parameter(f"bias_hh_l{layer}")
+                found[f"{prefix}b_hn"] = second[-self.model.hidden :]
+        for number, linear in enumerate(self.head, start=1):
+            found[f"W_{number}"] = linear.get_parameter("weight")
+            found[f"b_{number}"] = linear.get_parameter("bias")
+        return found
+
+    def _of_the_new_gate(self, gradient: torch.Tensor) -> torch.Tensor:
+        kept = torch.zeros_like(gradient)
+        kept[-self.model.hidden :] = gradient[-self.model.hidden :]
+        return kept
 
 
 @dataclass
@@ -66,10 +90,10 @@ class TorchBackend:
 
     def init(self, params: Params) -> State:
         """Build the network at `params` and its optimiser."""
-        network = Network(self.model.hidden).to(self.device, self.dtype)
+        network = Network(self.model).to(self.device, self.dtype)
         with torch.no_grad():
-            for name, theirs in _NAMES.items():
-                network.get_parameter(theirs).copy_(torch.tensor(params[name]))
+            for name, parameter in network.by_name().items():
+                parameter.copy_(torch.tensor(params[name]))
         trained = [p for p in network.parameters() if p.requires_grad]
         optimiser: torch.optim.Optimizer
         if self.model.optimiser == "adam":
@@ -100,10 +124,9 @@ class TorchBackend:
 
     def params(self, state: State) -> Params:
         """Return a copy of the parameters."""
-        network = state.network
         return {
-            name: network.get_parameter(theirs).detach().cpu().numpy().copy()
-            for name, theirs in _NAMES.items()
+            name: parameter.detach().cpu().numpy().copy()
+            for name, parameter in state.network.by_name().items()
         }
 
     def peak_gpu_mb(self) -> float:
