@@ -1,6 +1,6 @@
 """How fast every backend is next to the floor of this machine, and whether the targets are met.
 
-    python benchmarks/speed.py [--rounds N] [--seeds-at-once R] [--jobs] [--memory] [--long-compiles]
+    python benchmarks/speed.py [--rounds N] [--seeds-at-once R] [--jobs] [--memory] [--compile]
 
 Every backend waits in a process of its own, all of them pinned to one and the same core, and is
 given turns of about `TURN_S` in random order; plain C is timed in between. A ratio is formed
@@ -9,7 +9,7 @@ median), so what disturbs the machine for longer than a round does not disturb t
 are the medians of the rounds. The default task, one thread, float32.
 
 `--jobs` times whole jobs (64 seeds on both frameworks; packed against exclusive), `--memory`
-trains for a million epochs, `--long-compiles` includes what takes minutes to compile.
+trains for a million epochs, `--compile` includes what takes minutes to compile.
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Trainer(Worker):
         self.at_once = at_once
         seeds = tuple(range(at_once)) if at_once > 1 else ()
         job = TurnsJob(
-            task=Task(), backend=backend, device="cpu", threads=1, exclusive=True, seed=0, seeds=seeds
+            task=Task(),
+            backend=backend,
+            device="cpu",
+            threads=1,
+            exclusive=True,
+            seed=0,
+            seeds=seeds,
         )
         super().__init__(job, cores=CORE)
         self._messages = self.messages()
@@ -167,8 +173,12 @@ def targets(entries: Sequence[Entry]) -> Iterator[dict[str, str]]:
 
 
 def _target(what: str, value: float, limit: float, interval: str = "") -> dict[str, str]:
-    met = "yes" if value <= limit else "NO"
-    return {"target": what, "at most": f"{limit:g}", "measured": f"{value:.2f}{interval}", "met": met}
+    return {
+        "target": what,
+        "at most": f"{limit:g}",
+        "measured": f"{value:.2f}{interval}",
+        "met": "yes" if value <= limit else "NO",
+    }
 
 
 def jobs() -> Iterator[dict[str, str]]:
@@ -197,9 +207,7 @@ def memory() -> Iterator[dict[str, str]]:
     for epochs in (20_000, 1_000_000):
         with tempfile.TemporaryDirectory() as results:
             task = Task(epochs=epochs, eval_paths=100)
-            run = harness.run(
-                task, backends=["floor"], seeds=1, dispatch="inline", results=results
-            )
+            run = harness.run(task, backends=["floor"], seeds=1, dispatch="inline", results=results)
             peaks.append(float(run.trials["peak_rss_mb"].iloc[0]))
     detail = f" ({peaks[1]:.0f} / {peaks[0]:.0f} MB)"
     yield _target("memory at 1,000,000 / at 20,000 epochs", peaks[1] / peaks[0], 1.05, detail)
@@ -212,10 +220,10 @@ def main() -> None:
     parser.add_argument("--seeds-at-once", type=int, default=64)
     parser.add_argument("--jobs", action="store_true")
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--long-compiles", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     os.sched_setaffinity(0, CORE)  # For the C, which is called from here.
-    entries = timed(options.rounds, options.seeds_at_once, options.long_compiles)
+    entries = timed(options.rounds, options.seeds_at_once, options.compile)
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     floor = next(entry for entry in entries if entry.name == "floor" and entry.at_once == 1)
     met = list(targets(entries))

@@ -19,7 +19,6 @@ from harness.model import GATES, Model
 from harness.protocol import Array, Params
 from harness.task import Task
 
-
 # They are in the processor's caches all at once, and take no memory to speak of.
 _EPOCHS_IN_FLOAT64 = 8
 
