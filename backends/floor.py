@@ -8,6 +8,7 @@ one after the other, which keeps each in the cache, or side by side where there 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numba
@@ -38,6 +39,7 @@ class FloorBackend:
         model.require("floor", cell=("rnn",), layers=(1,))
         self.model = model
         self.threads = numba.get_num_threads()
+        self._work = cache(floor_kernels.Work.make)
 
     def init(self, params: Params) -> State:
         """Start one training."""
@@ -103,4 +105,4 @@ class FloorBackend:
         dtype, hidden, threads = self.model.dtype, self.model.hidden, self.threads
         lanes = floor_kernels.width(dtype, paths)
         kernels = floor_kernels.kernels(dtype, self.model.activation, lanes, threads > 1)
-        return (*kernels, floor_kernels.Work.make(threads, fed - 1, hidden, dtype, lanes))
+        return (*kernels, self._work(threads, fed - 1, hidden, dtype, lanes))

@@ -18,22 +18,12 @@ typedef struct {
 
 enum { COUNT = sizeof(Params) / sizeof(float) };
 
-/* x P(x^2) / Q(x^2), the rational approximation of Eigen; two units in the last place. */
+/* x P(x^2) / Q(x^2), the rational approximation of Eigen; within three units in the last place. */
 static inline float fast_tanh(float x) {
-    x = x > 7.90531110763549805f ? 7.90531110763549805f : x;
-    x = x < -7.90531110763549805f ? -7.90531110763549805f : x;
+    x = x > 7.9f ? 7.9f : x < -7.9f ? -7.9f : x;
     float s = x * x;
-    float p = -2.76076847742355e-16f;
-    p = p * s + 2.00018790482477e-13f;
-    p = p * s + -8.60467152213735e-11f;
-    p = p * s + 5.12229709037114e-08f;
-    p = p * s + 1.48572235717979e-05f;
-    p = p * s + 6.37261928875436e-04f;
-    p = p * s + 4.89352455891786e-03f;
-    float q = 1.19825839466702e-06f;
-    q = q * s + 1.18534705686654e-04f;
-    q = q * s + 2.26843463243900e-03f;
-    q = q * s + 4.89352518554385e-03f;
+    float p = 1 + s * (1.340216100e-1f + s * (3.520756727e-3f + s * (2.102733560e-5f + s * 1.394553628e-8f)));
+    float q = 1 + s * (4.673548340e-1f + s * (2.597254514e-2f + s * (3.326951409e-4f + s * 8.015776984e-7f)));
     return x * p / q;
 }
 
@@ -52,11 +42,11 @@ static float loss_and_gradient(const Params *p, const float x[T + 1][B], const f
         for (int b = 0; b < B; b++) h[0][k][b] = p->h0[k];
     for (int t = 0; t <= T; t++) {
         for (int i = 0; i < H; i++) {
-            float z[B];
-            for (int b = 0; b < B; b++) z[b] = p->b_h[i] + p->W_xh[i] * x[t][b];
-            for (int k = 0; k < H; k++)
-                for (int b = 0; b < B; b++) z[b] += p->W_hh[i][k] * h[t][k][b];
-            for (int b = 0; b < B; b++) h[t + 1][i][b] = fast_tanh(z[b]);
+            for (int b = 0; b < B; b++) {
+                float z = p->b_h[i] + p->W_xh[i] * x[t][b];
+                for (int k = 0; k < H; k++) z += p->W_hh[i][k] * h[t][k][b];
+                h[t + 1][i][b] = fast_tanh(z);
+            }
         }
         for (int b = 0; b < B; b++) g_out[t][b] = 0;
         if (t == 0) continue; /* The first output is not scored. */
@@ -88,9 +78,11 @@ static float loss_and_gradient(const Params *p, const float x[T + 1][B], const f
                 g->W_hh[i][k] += sum;
             }
         for (int k = 0; k < H; k++) {
-            for (int b = 0; b < B; b++) past[k][b] = 0;
-            for (int i = 0; i < H; i++)
-                for (int b = 0; b < B; b++) past[k][b] += p->W_hh[i][k] * delta[i][b];
+            for (int b = 0; b < B; b++) {
+                float sum = 0;
+                for (int i = 0; i < H; i++) sum += p->W_hh[i][k] * delta[i][b];
+                past[k][b] = sum;
+            }
         }
     }
 
