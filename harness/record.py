@@ -76,6 +76,8 @@ class Chunk:
     """The system's load average over a minute, at the end of the call."""
     mhz: float | None = None
     """Frequency of the process's cores at the end of the call, where the system gives it."""
+    energy_j: float | None = None
+    """Energy of the processor packages or of the GPU, if counted: see `harness.energy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

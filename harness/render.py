@@ -188,6 +188,8 @@ def _times(summary: pd.DataFrame) -> dict[str, Callable[[Any], str]]:
         columns |= {"at once": _plain("at_once"), "all at once s": _plain("train_at_once_s")}
     if summary["floor_ratio"].notna().any():
         columns["x floor [95 %]"] = _ratio("floor_ratio")
+    if summary["energy_j"].notna().any():
+        columns["energy J"] = _plain("energy_j")
     return columns
 
 

@@ -42,6 +42,7 @@ _MEDIAN = [
     "epochs_to_lag",
     "seconds_to_lag",
     "peak_rss_mb",
+    "energy_j",
 ]
 _COMPARED = ("train_s", "final_mse", "lag_skill", "epochs_to_lag", "seconds_to_lag")
 COMPARISONS = {

@@ -65,6 +65,7 @@ TRIALS = {
     "trials_before": "int64",
     "at_once": "int64",
     "train_at_once_s": "float64",
+    "energy_j": "float64",
 }
 _GPU = ("gpu", "gpu_driver")
 _KEY = {"trial": "string", "backend": "string", "device": "string", "seed": "int64"}
@@ -84,6 +85,7 @@ CHUNKS = _KEY | {
     "steal_s": "float64",
     "load": "float64",
     "mhz": "float64",
+    "energy_j": "float64",
 }
 
 
@@ -232,12 +234,21 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         "at_once": record.at_once,
         "cpu_s": sum(chunk.cpu_s for chunk in record.chunks) if record.chunks else None,
         "lost_share": lost_share(record),
+        "energy_j": _energy_j(record),
         "noisy": None if reasons is None else bool(reasons),
         "noise": "; ".join(reasons) if reasons else None,
         "attempts": record.attempt,
         # A process that other trials had warmed up has no import and no compilation to show.
         **({"import_s": None, "first_call_s": None} if record.trials_before else {}),
     }
+
+
+def _energy_j(record: Record) -> float | None:
+    """Return the energy of a seed's training; None if not all is known, or others spent some."""
+    joules = [chunk.energy_j for chunk in record.chunks if chunk.energy_j is not None]
+    if record.contended or not joules or len(joules) < len(record.chunks):
+        return None
+    return sum(joules) / record.at_once
 
 
 def _means(task: Task) -> dict[str, float]:

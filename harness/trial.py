@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness import contract, data, machine, registry
+from harness import contract, data, energy, machine, registry
 from harness.clock import Clock, Stopwatch, cpu_time, now
 from harness.curves import Curves
 from harness.jobs import TrialJob, TurnsJob
@@ -75,6 +75,7 @@ class Training:
         """Import the backend and set it up; emit how long each took."""
         self._job, self._clock = job, clock
         self.seeds = job.seeds or (job.seed,)
+        self._joules = energy.meter(job.device)
         emit("phase", "importing")
         with Stopwatch(clock) as watch:
             factory = load(job.backend)
@@ -104,11 +105,11 @@ class Training:
         """Train some epochs; return their losses [E, R] and what the call took."""
         clock = self._clock
         x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, self.epoch, epochs)
-        before = machine.counters()
+        joules, before = self._joules(), machine.counters()
         cpu, start = cpu_time(), clock()
         result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
         wall_s, cpu_s = clock() - start, cpu_time() - cpu
-        after = machine.counters()
+        after, joules_after = machine.counters(), self._joules()
         self._state, losses_ER = contract.train_result(result, (epochs, len(self.seeds)))
         self.epoch += epochs
         self.seconds += wall_s
@@ -121,6 +122,7 @@ class Training:
             else after.steal_s - before.steal_s,
             load=machine.load(),
             mhz=machine.core_mhz(),
+            energy_j=None if joules is None or joules_after is None else joules_after - joules,
         )
 
     def step_mse(self) -> Array:

@@ -16,7 +16,7 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("
 # From the bottom up: a module imports only from layers below its own.
 LAYERS = [
     {"errors"},
-    {"model", "protocol", "clock", "machine", "quantities", "source", "bundle", "access"},
+    {"model", "protocol", "clock", "machine", "energy", "quantities", "source", "bundle", "access"},
     {"testing", "validation", "contract", "registry", "fingerprint", "storage"},
     {"package", "submission", "lease", "outbox"},
     {"remote"},
@@ -51,6 +51,7 @@ FRAMEWORKS = {
     "flax": ("backends/jax_",),
     "optax": ("backends/jax_",),
     "numba": ("backends/floor.py",),
+    "pynvml": ("harness/energy.py",),
     "ray": ("harness/dispatch/ray_cluster.py", "harness/submission.py"),
 }
 
