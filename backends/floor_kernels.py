@@ -132,8 +132,12 @@ class Work(NamedTuple):
 def _tanh32(wide: Vectors) -> Any:
     """x P(x^2) / Q(x^2), as in Eigen: within three units in the last place."""
     each, where_less, limit, one = wide.each, wide.where_less, np.float32(7.9), np.float32(1)
-    p1, p2, p3, p4 = map(np.float32, (1.340216100e-1, 3.520756727e-3, 2.102733560e-5, 1.394553628e-8))
-    q1, q2, q3, q4 = map(np.float32, (4.673548340e-1, 2.597254514e-2, 3.326951409e-4, 8.015776984e-7))
+    p1, p2, p3, p4 = map(
+        np.float32, (1.340216100e-1, 3.520756727e-3, 2.102733560e-5, 1.394553628e-8)
+    )
+    q1, q2, q3, q4 = map(
+        np.float32, (4.673548340e-1, 2.597254514e-2, 3.326951409e-4, 8.015776984e-7)
+    )
 
     def tanh(x: Any) -> Any:
         x = where_less(each(limit), x, each(limit), x)
@@ -301,7 +305,12 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
     def sweep(params: Array, x_TB: Array, y_TB: Array, work: Work, me: int) -> Any:
         """Return the loss; leave its derivatives in G, and those by h0 in their place."""
         U, V, G, B, gradient, spare = (
-            work.U[me], work.V[me], work.G[me], work.B[me], work.gradient[me], work.spare[me]
+            work.U[me],
+            work.V[me],
+            work.G[me],
+            work.B[me],
+            work.gradient[me],
+            work.spare[me],
         )
         steps, batch = y_TB.shape
         c = collapse(params, B)

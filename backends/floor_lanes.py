@@ -31,7 +31,9 @@ class _Lanes(types.Type):  # type: ignore[misc]
 @register_model(_Lanes)
 class _LanesModel(PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, lanes: _Lanes) -> None:
-        super().__init__(manager, lanes, ir.VectorType(manager[lanes.number].get_value_type(), lanes.width))
+        super().__init__(
+            manager, lanes, ir.VectorType(manager[lanes.number].get_value_type(), lanes.width)
+        )
 
 
 def _operator(symbol: Callable[..., Any], instruction: str) -> None:
@@ -129,7 +131,9 @@ def vectors(dtype: str, width: int) -> Vectors:
             whole = ir.VectorType(ir.IntType(number.bitwidth), width)
             bits = builder.bitcast(arguments[0], whole)
             shift = ir.Constant(whole, [mantissa] * width)
-            bias = ir.Constant(whole, [((1 << (number.bitwidth - mantissa - 2)) - 1) << mantissa] * width)
+            bias = ir.Constant(
+                whole, [((1 << (number.bitwidth - mantissa - 2)) - 1) << mantissa] * width
+            )
             power = builder.add(builder.shl(bits, shift), bias)
             return builder.bitcast(power, context.get_value_type(lanes))
 

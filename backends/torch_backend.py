@@ -79,14 +79,12 @@ class State:
 class TorchBackend:
     """Trains with one Python iteration, and so several dozen kernel launches, per epoch."""
 
+    name = "torch"
+
     def __init__(self, model: Model, device: str) -> None:
-        if device == "gpu" and not torch.cuda.is_available():
-            raise Unavailable("backend `torch`: PyTorch finds no usable GPU (CUDA) here.")
         self.model = model
-        self.device = torch.device("cuda" if device == "gpu" else "cpu")
+        self.device = torch_device(self.name, device)
         self.dtype = torch.float64 if model.dtype == "float64" else torch.float32
-        # float32 means float32: cuDNN would round the products of an RNN to TF32 by default.
-        torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
     def init(self, params: Params) -> State:
         """Build the network at `params` and its optimiser."""
@@ -131,7 +129,21 @@ class TorchBackend:
 
     def peak_gpu_mb(self) -> float:
         """Return the peak of allocated tensors."""
-        return torch.cuda.max_memory_allocated(self.device) / 1e6
+        return peak_gpu_mb(self.device)
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def torch_device(backend: str, device: str) -> torch.device:
+    """Return PyTorch's device for "cpu" or "gpu"; raise `Unavailable` if it is not there."""
+    if device == "gpu" and not torch.cuda.is_available():
+        raise Unavailable(f"backend `{backend}`: PyTorch finds no usable GPU (CUDA) here.")
+    # float32 means float32: cuDNN would round the products of an RNN to TF32 by default.
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    return torch.device("cuda" if device == "gpu" else "cpu")
+
+
+def peak_gpu_mb(device: torch.device) -> float:
+    """Return the peak of allocated tensors."""
+    return torch.cuda.max_memory_allocated(device) / 1e6
