@@ -383,7 +383,7 @@ accuracy is judged by statistics, on 20 time steps:
 
 ## Simulated intervals
 
-What `python benchmarks/coverage.py` prints: how often the other 95 % intervals hold the truth,
+What `python benchmarks/interval_coverage.py` prints: how often the other 95 % intervals hold the truth,
 those of `run --precision` included, and how often corrected comparisons err.
 
 ```
