@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -56,7 +57,7 @@ def trials_of(
 
 def power(exponent: float, factor: float = 1e-3) -> Law:
     def law(size: float, *_: object) -> float:
-        return factor * float(size**exponent)
+        return factor * math.pow(size, exponent)
 
     return law
 
