@@ -90,7 +90,7 @@ def render_scaling(
     overtaken = crossovers["words"].tolist() or ["no backend is shown to overtake another"]
     legend = [f"nodes {letter}: {name}" for name, letter in kinds.items()]
     paragraphs = [_list(told, kind) for told in (legend, growth["words"], overtaken)]
-    return text + "".join(f"\n{told}" for told in paragraphs if told)
+    return text + "\n" * (kind == "markdown") + "\n".join(filter(None, paragraphs))
 
 
 def render_changes(changes: pd.DataFrame, kind: str, width: int, title: str) -> str:
@@ -273,7 +273,7 @@ _GROWTH: dict[str, Callable[[Any], str]] = {
     "exponent [95 %]": _with_interval("exponent", ""),
     "trials": _plain("trials"),
     "sizes": _plain("sizes"),
-    "p (Holm) of no one power": _plain("p_bent_holm"),
+    "p (Holm), bent": _plain("p_bent_holm"),
 }
 _COMPARISON: dict[str, Callable[[Any], str]] = {
     "comparison": _compared,
