@@ -72,6 +72,27 @@ def render_comparisons(
     return text + "\n" * (kind == "markdown") + _list(comparisons["words"], kind)
 
 
+def render_scaling(
+    growth: pd.DataFrame, crossovers: pd.DataFrame, kind: str, width: int = 80
+) -> str:
+    """Return the two tables of `harness.scaling` as text: for people one, and sentences.
+
+    For programs both as they are: JSON as an object of two lists, CSV with an empty line between.
+    """
+    if kind == "csv":
+        return render(growth, kind) + "\n" + render(crossovers, kind)
+    if kind == "json":
+        both = (render(table, kind).rstrip() for table in (growth, crossovers))
+        return '{{"growth": {},\n"crossovers": {}}}\n'.format(*both)
+    kinds = _letters(growth)
+    table = _columns(growth, _by_kind(_GROWTH, kinds))
+    text = render(table, kind, width, "How the time of an epoch grows, as a power of the size")
+    overtaken = crossovers["words"].tolist() or ["no backend is shown to overtake another"]
+    legend = [f"nodes {letter}: {name}" for name, letter in kinds.items()]
+    paragraphs = [_list(told, kind) for told in (legend, growth["words"], overtaken)]
+    return text + "\n" * (kind == "markdown") + "\n".join(filter(None, paragraphs))
+
+
 def render_changes(changes: pd.DataFrame, kind: str, width: int, title: str) -> str:
     """Return the changes from one run to another as text: for programs as they are."""
     if kind in {"csv", "json"}:
@@ -159,7 +180,7 @@ def _columns(summary: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) ->
 
 def _with_interval(value: str, interval: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
-        low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+        low, high = (row[f"{interval}_{end}".lstrip("_")] for end in ("low", "high"))
         return _number(row[value]) + (f" [{low:.2g}, {high:.2g}]" if pd.notna(low) else "")
 
     return text
@@ -245,6 +266,15 @@ _CHANGE: dict[str, Callable[[Any], str]] = {
     "B": _plain("b"),
     "p (Holm)": _plain("p_holm"),
 }
+_GROWTH: dict[str, Callable[[Any], str]] = {
+    "backend": lambda row: str(row["backend"]),
+    "device": lambda row: str(row["device"]),
+    "field": lambda row: str(row["field"]),
+    "exponent [95 %]": _with_interval("exponent", ""),
+    "trials": _plain("trials"),
+    "sizes": _plain("sizes"),
+    "p (Holm), bent": _plain("p_bent_holm"),
+}
 _COMPARISON: dict[str, Callable[[Any], str]] = {
     "comparison": _compared,
     "against": lambda row: f"{row['against_backend']} on {row['against_device']}",
@@ -304,5 +334,5 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TEXT = (
     *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
     *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
-    *("comparison", "against", "nodes", "node", "node_kind", "lost", "isolation", "what"),
+    *("comparison", "against", "nodes", "node", "node_kind", "field", "lost", "isolation", "what"),
 )

@@ -105,6 +105,18 @@ class Run:
 
         return compare_arms(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
+    def growth(self) -> pd.DataFrame:
+        """Return how times grow with the swept fields; see `harness.scaling.growth`."""
+        from harness.scaling import growth
+
+        return growth(self.trials, self.swept)
+
+    def crossovers(self) -> pd.DataFrame:
+        """Return where backends overtake others; see `harness.scaling.crossovers`."""
+        from harness.scaling import crossovers
+
+        return crossovers(self.trials, self.swept)
+
     @property
     def missing(self) -> list[str]:
         """The trials that have not ended yet, in whatever way, or were lost with their node."""

@@ -30,6 +30,7 @@ LAYERS = [
     {"turns", "selection"},
     {"worker", "launch", "store"},
     {"tables", "summary", "dispatch.inline", "dispatch.placement", "duel", "checkout"},
+    {"scaling"},
     {"results", "precision", "dispatch.ray_cluster"},
     {"dispatch", "progress", "render"},
     {"experiment", "compare", "gate_settings", "gate_report", "baseline"},

@@ -136,9 +136,24 @@ def test_a_sweep_is_not_compared_with_another_run(run: harness.Run) -> None:
         compare_runs(run, sweep(Path(run.location).parent, "other", sweep={}))
 
 
-@pytest.mark.parametrize("table", ["summary", "comparisons", "curves", "steps", "trials", "chunks"])
+@pytest.mark.parametrize(
+    "table", ["summary", "comparisons", "scaling", "curves", "steps", "trials", "chunks"]
+)
 def test_every_table_is_shown(run: harness.Run, table: str, cli: Cli) -> None:
     folder = str(Path(run.location).parent)
     done = cli("show", "swept", "--table", table, "--results", folder)
     assert done.returncode == 0, done.stderr
     assert "hidden" in done.stdout
+
+
+def test_how_times_grow_is_read_from_the_run(run: harness.Run) -> None:
+    (row,) = run.growth().to_dict("records")
+    assert (row["field"], row["trials"], row["sizes"]) == ("hidden", 8, 2)
+    assert run.crossovers().empty
+
+
+def test_a_run_that_is_no_sweep_has_no_scaling(tmp_path: Path, cli: Cli) -> None:
+    sweep(tmp_path, "one", sweep={}, seeds=1)
+    done = cli("show", "one", "--table", "scaling", "--results", str(tmp_path))
+    assert done.returncode == 2
+    assert "run `one` is no sweep" in done.stderr

@@ -141,7 +141,7 @@ def expected_of(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
 
 def _print_run(run: Run) -> None:
     """Print all tables of a run, of the time steps only some."""
-    for name in ("summary",) if run.swept else ("summary", "curves", "steps"):
+    for name in ("summary", "scaling") if run.swept else ("summary", "curves", "steps"):
         click.echo(table_of(run, name, "table", some=True), nl=False)
     results = run.location.removesuffix(f"/{run.name}")
     where = "" if results == "results" else f" --results {results}"

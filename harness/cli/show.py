@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--table",
     "name",
     type=click.Choice(
-        ["summary", "comparisons", "steps", "curves", "trials", "attempts", "chunks"]
+        ["summary", "comparisons", "scaling", "steps", "curves", "trials", "attempts", "chunks"]
     ),
     default="summary",
     show_default=True,
@@ -36,12 +36,15 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
       python -m harness show demo
       python -m harness show demo --table steps
       python -m harness show demo --table comparisons
+      python -m harness show sweep --table scaling
       python -m harness show demo --table curves --format csv > curves.csv
     """
     from harness.results import Run
 
     with errors():
         shown = Run(run_id, results)
+        if name == "scaling" and not shown.swept:
+            raise InvalidInput(f"`--table scaling`: run `{run_id}` is no sweep (`run --sweep`).")
     for problem in shown.problems:
         click.echo(f"warning: {problem}", err=True)
     click.echo(table_of(shown, name, kind), nl=False)
@@ -76,7 +79,7 @@ def list_(results: str) -> None:
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only a choice of the time steps."""
     from harness.precision import conclusion
-    from harness.render import render, render_comparisons, render_summary
+    from harness.render import render, render_comparisons, render_scaling, render_summary
     from harness.summary import curves_by_arm, spread_out, steps_by_arm
 
     columns = width()
@@ -87,6 +90,8 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render_summary(run.summary(), kind, columns, stated, said, run.swept)
     if name == "comparisons":
         return render_comparisons(run.comparisons(), kind, columns, run.swept)
+    if name == "scaling":
+        return render_scaling(run.growth(), run.crossovers(), kind, columns)
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
     if name == "attempts":
