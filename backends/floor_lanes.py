@@ -31,15 +31,17 @@ class _Lanes(types.Type):  # type: ignore[misc]
 @register_model(_Lanes)
 class _LanesModel(PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, lanes: _Lanes) -> None:
-        super().__init__(manager, lanes, ir.VectorType(manager[lanes.number].get_value_type(), lanes.width))
+        super().__init__(
+            manager, lanes, ir.VectorType(manager[lanes.number].get_value_type(), lanes.width)
+        )
 
 
 def _operator(symbol: Callable[..., Any], instruction: str) -> None:
-    @type_callable(symbol)
+    @type_callable(symbol)  # type: ignore[untyped-decorator]
     def typed(_context: Any) -> Any:
         return lambda left, right: left if isinstance(left, _Lanes) and left == right else None
 
-    @lower_builtin(symbol, _Lanes, _Lanes)
+    @lower_builtin(symbol, _Lanes, _Lanes)  # type: ignore[untyped-decorator]
     def lowered(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         # A product and the sum it goes into may become one fused multiply-add.
         return getattr(builder, instruction)(*arguments, flags=("contract",))
@@ -129,7 +131,9 @@ def vectors(dtype: str, width: int) -> Vectors:
             whole = ir.VectorType(ir.IntType(number.bitwidth), width)
             bits = builder.bitcast(arguments[0], whole)
             shift = ir.Constant(whole, [mantissa] * width)
-            bias = ir.Constant(whole, [((1 << (number.bitwidth - mantissa - 2)) - 1) << mantissa] * width)
+            bias = ir.Constant(
+                whole, [((1 << (number.bitwidth - mantissa - 2)) - 1) << mantissa] * width
+            )
             power = builder.add(builder.shl(bits, shift), bias)
             return builder.bitcast(power, context.get_value_type(lanes))
 
