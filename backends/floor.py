@@ -52,7 +52,8 @@ class FloorBackend:
 
     def predict(self, state: State, x_TN: Array) -> Array:
         """Return the outputs for every step fed."""
-        return self.predict_many(state, x_TN[None])[0]
+        output_TN: Array = self.predict_many(state, x_TN[None])[0]
+        return output_TN
 
     def params(self, state: State) -> Params:
         """Return a copy of the parameters."""
@@ -61,8 +62,9 @@ class FloorBackend:
     def init_many(self, params: Params) -> State:
         """Lay out the parameters of each network in one table; the moments start at zero."""
         hidden = self.model.hidden
-        shape = (len(params["b_2"]), floor_kernels.A + floor_kernels.even(hidden), hidden + 2)
-        state = State(*(np.zeros(shape, self.model.dtype) for _ in range(3)))
+        rows, columns = floor_kernels.A + floor_kernels.even(hidden), hidden + 2
+        params_R: Array = np.zeros((len(params["b_2"]), rows, columns), self.model.dtype)
+        state = State(params_R, np.zeros_like(params_R), np.zeros_like(params_R))
         for r, table in enumerate(state.params_R):
             for name, view in floor_kernels.named(table, hidden).items():
                 view[:] = params[name][r]

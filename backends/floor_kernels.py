@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -51,15 +51,19 @@ A = 1 + HEAD
 If H is odd, there is one row more, which is and stays 0.
 """
 
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def compiled(function: _Function) -> _Function:
     """Compile a function for the others here; a division by zero gives an infinity or a NaN."""
-    machine: Callable[_P, _R] = numba.njit(
-        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
-    return machine
+    options: Any = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast("_Function", numba.njit(function, **options))
+
+
+def entry(function: _Function, parallel: bool) -> _Function:
+    """Compile a function that Python calls."""
+    options: Any = {"error_model": "numpy", "no_cfunc_wrapper": True, "parallel": parallel}
+    return cast("_Function", numba.njit(function, **options))
 
 
 def width(dtype: str, paths: int) -> int:
@@ -114,6 +118,7 @@ class Work(NamedTuple):
 
     @classmethod
     def make(cls, threads: int, steps: int, hidden: int, dtype: str, lanes: int) -> Work:
+        """Return zeros, and the ones of U."""
         rows = -(-(hidden + 2) // 4) * 4
         register = REGISTER // np.dtype(dtype).itemsize
         shapes = (
@@ -130,7 +135,7 @@ class Work(NamedTuple):
 
 
 def _tanh32(wide: Vectors) -> Any:
-    """x P(x^2) / Q(x^2), as in Eigen: within three units in the last place."""
+    """Return the tanh of Eigen, x P(x^2) / Q(x^2): within three units in the last place."""
     each, where_less, limit, one = wide.each, wide.where_less, np.float32(7.9), np.float32(1)
     p1, p2, p3, p4 = map(
         np.float32, (1.340216100e-1, 3.520756727e-3, 2.102733560e-5, 1.394553628e-8)
@@ -151,7 +156,7 @@ def _tanh32(wide: Vectors) -> Any:
 
 
 def _tanh64(wide: Vectors) -> Any:
-    """(e^2x - 1) / (e^2x + 1), from e^2x = 2^n e^r with |r| <= log(2) / 2 and a Taylor series."""
+    """Return (e^2x - 1) / (e^2x + 1); e^2x = 2^n e^r, and e^r is a series as |r| <= log(2) / 2."""
     each, where_less, two_to = wide.each, wide.where_less, wide.two_to
     limit, shift, per_log2 = 20.0, 1.5 * 2.0**52, 2 / math.log(2)
     # log(2) / 2 in two parts, of which the first has few enough bits for n * high to be exact.
@@ -177,7 +182,7 @@ def _tanh64(wide: Vectors) -> Any:
     return compiled(tanh)
 
 
-def _activation(name: str, dtype: str, wide: Vectors) -> tuple[Any, Any]:
+def activation_and_slope(name: str, dtype: str, wide: Vectors) -> tuple[Any, Any]:
     """Return f and its derivative as a function of f's value."""
     number: Any = np.dtype(dtype).type
     each, where_less, zero, one = wide.each, wide.where_less, number(0), number(1)
@@ -205,7 +210,7 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
     wide, narrow = vectors(dtype, lanes), vectors(dtype, register)
     load, store, each, total = wide.load, wide.store, wide.each, wide.total
     load_1, store_1, each_1, total_1 = narrow.load, narrow.store, narrow.each, narrow.total
-    f, slope = _activation(activation, dtype, wide)
+    f, slope = activation_and_slope(activation, dtype, wide)
     zero, one = number(0), number(1)
 
     @compiled
@@ -338,7 +343,7 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
                 for t in range(min(last - 1, steps), earliest - 1, -1):
                     step_back(B, U, V, t)
                 outer(V, U, earliest, last, G)
-            for k in range(0, B.shape[1] - 1):
+            for k in range(B.shape[1] - 1):
                 h = each(zero)
                 for i in range(1, B.shape[1]):
                     h += each(B[k, i]) * load(V, (0, i, 0))
@@ -416,5 +421,4 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
                     for lane in range(min(lanes, x_RTN.shape[2] - first)):
                         output_RTN[r, t, first + lane] = spare[1, lane]
 
-    entry = numba.njit(error_model="numpy", no_cfunc_wrapper=True, parallel=parallel)
-    return Kernels(entry(train), entry(predict))
+    return Kernels(entry(train, parallel), entry(predict, parallel))

@@ -37,11 +37,11 @@ class _LanesModel(PrimitiveModel):  # type: ignore[misc]
 
 
 def _operator(symbol: Callable[..., Any], instruction: str) -> None:
-    @type_callable(symbol)
+    @type_callable(symbol)  # type: ignore[untyped-decorator]
     def typed(_context: Any) -> Any:
         return lambda left, right: left if isinstance(left, _Lanes) and left == right else None
 
-    @lower_builtin(symbol, _Lanes, _Lanes)
+    @lower_builtin(symbol, _Lanes, _Lanes)  # type: ignore[untyped-decorator]
     def lowered(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         # A product and the sum it goes into may become one fused multiply-add.
         return getattr(builder, instruction)(*arguments, flags=("contract",))

@@ -383,8 +383,8 @@ accuracy is judged by statistics, on 20 time steps:
 
 ## Simulated intervals
 
-What `python benchmarks/interval_coverage.py` prints: how often the other 95 % intervals hold the truth,
-those of `run --precision` included, and how often corrected comparisons err.
+What `python benchmarks/interval_coverage.py` prints: how often the other 95 % intervals hold
+the truth, those of `run --precision` included, and how often corrected comparisons err.
 
 ```
 {coverages}```
@@ -405,7 +405,7 @@ def report(log: Path, gates: int = 4000) -> str:
         simulated="\n".join(simulated_table(simulated)),
         errors="\n".join(simulated_errors(gates)),
         coverages=subprocess.run(
-            [sys.executable, Path(__file__).with_name("coverage.py")],
+            [sys.executable, Path(__file__).with_name("interval_coverage.py")],
             check=True,
             capture_output=True,
             text=True,

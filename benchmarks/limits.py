@@ -1,11 +1,11 @@
-"""How near the floor comes to what a core can do: operations counted, and rates measured.
+"""How near the backend `floor` is to what one core can do, and to plain C.
 
-    python benchmarks/limits.py [--rounds N]
+    python benchmarks/limits.py [--steps T] [--batch B] [--hidden H] [--rounds N]
 
-Prints, for the default task in float32 on one core, the arithmetic limit (multiply-adds at the
-core's peak rate, and hyperbolic tangents at the rate at which they are computed from the caches),
-plain C, and the backend `floor`, in milliseconds per epoch, all in turn in one process; ratios are
-formed inside each round. Without a C compiler it does without C, and says so.
+The arithmetic limit is the time that an epoch's multiply-adds would take at the highest rate that
+the core reaches, plus that of its tanhs at the rate of a loop that does nothing else, on data in
+the first-level cache. All four are timed in turn, on one core; the table shows the minima, and
+the ratios to the floor are medians over the rounds. float32, one thread.
 """
 
 from __future__ import annotations
@@ -13,183 +13,218 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numba
 import numpy as np
-import pandas as pd
 
-from harness import Task, data, machine, registry
-from harness.clock import now, timestamp
-from harness.model import HEAD
-from harness.render import render
+import harness
+from harness import data, machine
+from harness.clock import now
+from harness.protocol import Array
 
-EPOCHS = 100
+FLAGS = ("-O3", "-march=native", "-ffast-math")
+SOURCE = Path(__file__).with_name("plain_c.c")
+EPOCHS = 50
+VECTOR = 32
 
 
-def multiply_adds(steps: int, batch: int, hidden: int) -> int:
-    """Count the multiply-adds of an epoch, the head collapsed to one vector.
+def plain_c(n_steps: int, batch_size: int, hidden: int) -> Callable[[], float] | None:
+    """Compile plain C for a network; return a turn: it trains on, and returns seconds per epoch.
 
-    For each of the T+1 inputs of a path, forwards: W_hh h (H^2), W_xh x + b (H), the output (H).
-    Backwards: W_hh^T delta (H^2), the derivative of tanh and the output's share (2 H), the
-    gradients of W_hh (H^2), W_xh and b (2 H), and the output vector (H). Head and Adam, once an
-    epoch: about 10 operations for each parameter.
+    None without a C compiler (`cc`).
     """
-    per_input = 3 * hidden**2 + 7 * hidden
-    params = hidden * (hidden + 3) + HEAD * (hidden + 1) + HEAD + 1
-    return (steps + 1) * batch * per_input + 10 * params
-
-
-def tangents(steps: int, batch: int, hidden: int) -> int:
-    """Count the hyperbolic tangents of an epoch: one for each unit, input and path."""
-    return (steps + 1) * batch * hidden
-
-
-# The same sources in C for both limits and plain C: one compiler, one set of flags.
-_PEAK = """
-typedef float v8 __attribute__((vector_size(32)));
-float peak(long n) {
-    v8 a[12];
-    for (int i = 0; i < 12; i++) for (int j = 0; j < 8; j++) a[i][j] = i + j;
-    v8 m = a[0] * 0 + 0.999f, c = a[0] * 0 + 0.001f;
-    for (long k = 0; k < n; k++)
-        for (int i = 0; i < 12; i++) a[i] = a[i] * m + c;
-    float sum = 0;
-    for (int i = 0; i < 12; i++) for (int j = 0; j < 8; j++) sum += a[i][j];
-    return sum;
-}
-void tangents(float *x, long n, long size) {
-    for (long k = 0; k < n; k++) for (long i = 0; i < size; i++) x[i] = fast_tanh(x[i]);
-}
-"""
-
-
-def library(steps: int, batch: int, hidden: int) -> ctypes.CDLL | None:
-    """Compile `plain_c.c`, and kernels that measure rates; None without a compiler."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
+    task = harness.Task(n_steps=n_steps, batch_size=batch_size, hidden=hidden)
+    library = _build(n_steps, batch_size, hidden)
+    if library is None:
         return None
-    source = Path(__file__).with_name("plain_c.c").read_text() + _PEAK
+    x_ETB, y_ETB = data.training_chunk(task, 0, 0, EPOCHS)
+    params = _in_order_of_c(data.initial_params(task.model, 0))
+    mean, square = np.zeros_like(params), np.zeros_like(params)
+    losses_E: Array = np.zeros(EPOCHS, np.float32)
+    done = 0
+
+    def turn() -> float:
+        nonlocal done
+        start = now()
+        library.train(
+            *map(_pointer, (params, mean, square)),
+            done,
+            EPOCHS,
+            ctypes.c_float(task.learning_rate),
+            *map(_pointer, (x_ETB, y_ETB, losses_E)),
+        )
+        seconds = now() - start
+        done += EPOCHS
+        return seconds / EPOCHS
+
+    turn()
+    _check_losses(task, losses_E)
+    return turn
+
+
+def _build(n_steps: int, batch_size: int, hidden: int) -> Any | None:
+    sizes = (f"-DSTEPS={n_steps}", f"-DBATCH={batch_size}", f"-DHIDDEN={hidden}")
     with tempfile.TemporaryDirectory() as folder:
-        code, built = Path(folder, "plain.c"), Path(folder, "plain.so")
-        code.write_text(source)
-        sizes = [f"-DSTEPS={steps}", f"-DBATCH={batch}", f"-DHIDDEN={hidden}"]
-        flags = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", *sizes]
-        subprocess.run([compiler, *flags, str(code), "-o", str(built), "-lm"], check=True)
-        found = ctypes.CDLL(str(built))
-    found.train.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_int, ctypes.c_float]
-    found.train.argtypes += [ctypes.c_void_p] * 3
-    found.train.restype = None
-    found.peak.argtypes, found.peak.restype = [ctypes.c_long], ctypes.c_float
-    found.tangents.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
-    found.tangents.restype = None
-    return found
+        target = Path(folder) / "plain_c.so"
+        command = ["cc", *FLAGS, "-shared", "-fPIC", *sizes, str(SOURCE), "-o", str(target), "-lm"]
+        try:
+            subprocess.run(command, check=True)
+        except FileNotFoundError:
+            return None
+        return ctypes.CDLL(str(target))
 
 
-def plain_c(task: Task, epochs: int = EPOCHS) -> Callable[[], float] | None:
-    """Return what times plain C, in seconds per epoch; None without a compiler.
+def _in_order_of_c(params: Any) -> Array:
+    names = ("h0", "W_xh", "W_hh", "b_h", "W_1", "b_1", "W_2", "b_2")
+    return np.concatenate([np.ravel(params[name]) for name in names])
 
-    It is held against the reference first: its losses agree with those of `reference`.
+
+def _pointer(array: Array) -> Any:
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def _check_losses(task: harness.Task, losses_E: Array) -> None:
+    """Whoever is timed must have trained the same network."""
+    from backends.reference import ReferenceBackend
+
+    reference = ReferenceBackend(task.model, "cpu")
+    x_ETB, y_ETB = data.training_chunk(task, 0, 0, EPOCHS)
+    _, want_E = reference.train(reference.init(data.initial_params(task.model, 0)), x_ETB, y_ETB)
+    np.testing.assert_allclose(losses_E, want_E, rtol=1e-4)
+
+
+def floor(task: harness.Task) -> Callable[[], float]:
+    """Return a turn of the backend, like that of `plain_c`."""
+    from backends.floor import FloorBackend
+
+    backend = FloorBackend(task.model, "cpu")
+    x_ETB, y_ETB = data.training_chunk(task, 0, 0, EPOCHS)
+    state = backend.init(data.initial_params(task.model, 0))
+
+    def turn() -> float:
+        nonlocal state
+        start = now()
+        state, losses_E = backend.train(state, x_ETB, y_ETB)
+        seconds = now() - start
+        turn.__dict__.setdefault("first", losses_E)
+        return seconds / EPOCHS
+
+    turn()
+    _check_losses(task, turn.__dict__["first"])
+    return turn
+
+
+def multiply_add() -> Callable[[], float]:
+    """Return a turn that returns the seconds of a multiply-add at the core's highest rate."""
+    import numba
+
+    from backends.floor_lanes import vectors
+
+    wide = vectors("float32", VECTOR)
+    load, store, each = wide.load, wide.store, wide.each
+
+    # Three vectors are twelve registers of eight: each is ready again when its turn comes.
+    def chains(rows: Array, times: int) -> None:
+        a, b, c = load(rows, (0, 0)), load(rows, (1, 0)), load(rows, (2, 0))
+        x, y = each(np.float32(0.5)), each(np.float32(1))
+        for _ in range(times):
+            a, b, c = a * x + y, b * x + y, c * x + y
+        store(rows, (0, 0), a)
+        store(rows, (1, 0), b)
+        store(rows, (2, 0), c)
+
+    run: Any = numba.njit(chains)
+    rows, times = np.zeros((3, VECTOR), np.float32), 100_000
+    return lambda: _seconds(lambda: run(rows, times)) / (times * rows.size)
+
+
+def tanh() -> Callable[[], float]:
+    """Return a turn that returns the seconds of a tanh as the floor computes it."""
+    import numba
+
+    from backends.floor_kernels import activation_and_slope
+    from backends.floor_lanes import vectors
+
+    wide = vectors("float32", VECTOR)
+    f, load, store = activation_and_slope("tanh", "float32", wide)[0], wide.load, wide.store
+
+    def all_of_them(rows: Array, times: int) -> None:
+        for _ in range(times):
+            for i in range(rows.shape[0]):
+                store(rows, (i, 0), f(load(rows, (i, 0))))
+
+    run: Any = numba.njit(all_of_them)
+    rows, times = np.linspace(-4, 4, 40 * VECTOR, dtype=np.float32).reshape(40, VECTOR), 1000
+    return lambda: _seconds(lambda: run(rows, times)) / (times * rows.size)
+
+
+def _seconds(call: Callable[[], None]) -> float:
+    start = now()
+    call()
+    return now() - start
+
+
+def multiply_adds(n_steps: int, batch_size: int, hidden: int) -> int:
+    """Count the multiply-adds of an epoch; what Adam does, and a gradient by `h0`, are left out.
+
+    Per step and path: H (H+1) for W_hh h + W_xh x, H for the output (the linear layers are one);
+    back again H (H+1); for the gradients H (H+1) of the layer and H of the output.
     """
-    found = library(task.n_steps, task.batch_size, task.hidden)
-    if found is None:
-        return None
-    params = data.initial_params(task.model, 0)
-    flat = np.concatenate([params[name].ravel() for name in task.model.shapes])
-    x, y = data.training_chunk(task, 0, 0, epochs)
-    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-    losses = np.empty(epochs, np.float32)
-
-    def train() -> float:
-        arrays = [flat.copy(), np.zeros_like(flat), np.zeros_like(flat)]
-        rate = task.learning_rate
-        pointers = [array.ctypes.data for array in (*arrays, x, y, losses)]
-        start = now()
-        found.train(*pointers[:3], 0, epochs, rate, *pointers[3:])
-        return (now() - start) / epochs
-
-    train()
-    reference = registry.load("reference")(task.model, "cpu")
-    _, expected = reference.train(reference.init(params), x[:10], y[:10])
-    np.testing.assert_allclose(losses[:10], expected, rtol=1e-4)
-    return train
+    return (n_steps + 1) * batch_size * (3 * hidden * (hidden + 1) + 2 * hidden)
 
 
-def floor(task: Task, epochs: int = EPOCHS) -> Callable[[], float]:
-    """Return what times the backend `floor`, in seconds per epoch."""
-    numba.set_num_threads(1)
-    backend: Any = registry.load("floor")(task.model, "cpu")
-    x, y = data.training_chunk(task, 0, 0, epochs)
-
-    def train() -> float:
-        state = backend.init(data.initial_params(task.model, 0))
-        start = now()
-        backend.train(state, x, y)
-        return (now() - start) / epochs
-
-    train()
-    return train
-
-
-def rates(found: ctypes.CDLL) -> tuple[float, float]:
-    """Return multiply-adds and hyperbolic tangents in a second, of one core, the best of ten."""
-    loops, x = 200_000, np.linspace(-3, 3, 1024, dtype=np.float32)
-
-    def seconds(call: Callable[[], object]) -> float:
-        start = now()
-        call()
-        return now() - start
-
-    peak_s = min(seconds(lambda: found.peak(loops)) for _ in range(10))
-    tanh_s = min(seconds(lambda: found.tangents(x.ctypes.data, 300, len(x))) for _ in range(10))
-    return loops * 12 * 8 / peak_s, 300 * len(x) / tanh_s
+def tanhs(n_steps: int, batch_size: int, hidden: int) -> int:
+    """Count the tanhs of an epoch."""
+    return (n_steps + 1) * batch_size * hidden
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=40)
+    """Time the four in turn and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
+    sizes = (options.steps, options.batch, options.hidden)
+
     os.sched_setaffinity(0, machine.usable_cores()[-1:])
-    task = Task()
-    sizes = (task.n_steps, task.batch_size, task.hidden)
-    timed: dict[str, Callable[[], float]] = {"floor": floor(task)}
-    found = library(*sizes)
-    if found is None or (c := plain_c(task)) is None:
-        sys.exit("there is no C compiler here: neither plain C nor the limit can be measured")
-    timed["plain C"] = c
-    print(f"{timestamp()}, {machine.describe()['cpu']}, one core, float32")
-    print(f"an epoch: {multiply_adds(*sizes):,} multiply-adds, {tangents(*sizes):,} tanh")
-    values: dict[str, list[float]] = {"multiply-adds at peak": [], "tanh from the caches": []}
-    values |= {name: [] for name in timed}
+    # Before numba is imported.
+    os.environ["NUMBA_NUM_THREADS"] = "1"
+    turns = {"multiply-add": multiply_add(), "tanh": tanh()}
+    turns["floor"] = floor(harness.Task(n_steps=sizes[0], batch_size=sizes[1], hidden=sizes[2]))
+    if (c := plain_c(*sizes)) is None:
+        print("no C compiler (`cc`) here: plain C is left out")
+    else:
+        turns["plain C"] = c
+    for turn in turns.values():
+        turn()  # Compiles.
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(options.rounds):
-        peak, tanh = rates(found)
-        values["multiply-adds at peak"].append(multiply_adds(*sizes) / peak)
-        values["tanh from the caches"].append(tangents(*sizes) / tanh)
-        for name, train in timed.items():
-            values[name].append(train())
-    limit = [a + b for a, b in zip(*list(values.values())[:2], strict=True)]
-    rows = []
-    for name, seconds in (*list(values.items())[:2], ("arithmetic limit", limit)):
-        rows.append((name, seconds))
-    rows += [(name, values[name]) for name in ("plain C", "floor")]
-    table = [
-        {
-            "": name,
-            "ms per epoch": f"{1e3 * median(seconds):.4f}",
-            "x limit": f"{median(a / b for a, b in zip(seconds, limit, strict=True)):.2f}",
-            "x plain C": f"{median(a / b for a, b in zip(seconds, values['plain C'], strict=True)):.2f}",
-        }
-        for name, seconds in rows
-    ]
-    print(render(pd.DataFrame(table), "markdown"))
+        for name, turn in turns.items():
+            seconds[name].append(turn())
+
+    products, curves = multiply_adds(*sizes), tanhs(*sizes)
+    rows = {
+        f"{products:,} multiply-adds": [products * s for s in seconds["multiply-add"]],
+        f"{curves:,} tanhs": [curves * s for s in seconds["tanh"]],
+    }
+    rows["arithmetic limit"] = [sum(pair) for pair in zip(*rows.values(), strict=True)]
+    rows |= {name: seconds[name] for name in ("floor", "plain C") if name in seconds}
+    rate = 1e-9 / min(seconds["multiply-add"])
+    print(f"T={sizes[0]}, B={sizes[1]}, H={sizes[2]}; {rate:.1f} thousand million multiply-adds/s")
+    print(f"{'':26}{'us per epoch':>14}{'x limit':>9}{'x floor':>9}")
+    for name, values in rows.items():
+        limit, own = (
+            median(a / b for a, b in zip(values, rows[base], strict=True))
+            for base in ("arithmetic limit", "floor")
+        )
+        print(f"{name:26}{1e6 * min(values):14.1f}{limit:9.2f}{own:9.2f}")
 
 
 if __name__ == "__main__":

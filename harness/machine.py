@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Settings that change the speed or the precision of a framework, recorded with every trial.
-_RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32")
+_RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|NUMBA_|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32")
 
-_PACKAGES = ("harness", "ray", "torch", "jax", "jaxlib", "flax", "optax", "numpy")
+_PACKAGES = ("harness", "ray", "torch", "jax", "jaxlib", "flax", "optax", "numpy", "numba")
 
-# How OpenMP, the BLAS libraries and XLA are told their number of threads; the harness sets them.
+# How OpenMP, the BLAS libraries, XLA and numba are told their number of threads, by the harness.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",

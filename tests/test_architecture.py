@@ -51,7 +51,8 @@ FRAMEWORKS = {
     "jax": ("backends/jax_",),
     "flax": ("backends/jax_",),
     "optax": ("backends/jax_",),
-    "numba": ("backends/floor.py",),
+    "numba": ("backends/floor",),
+    "llvmlite": ("backends/floor_lanes.py",),
     "pynvml": ("harness/energy.py",),
     "ray": ("harness/dispatch/ray_cluster.py", "harness/submission.py"),
 }
