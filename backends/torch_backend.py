@@ -32,7 +32,7 @@ class Network(nn.Module):
         for layer in range(model.layers):
             second = nn.init.zeros_(self.rnn.get_parameter(f"bias_hh_l{layer}"))
             if model.cell == "gru":
-                second.register_hook(self._of_the_new_gate)
+                second.register_hook(self._of_the_new_gate)  # type: ignore[no-untyped-call]
             else:
                 second.requires_grad_(False)
 

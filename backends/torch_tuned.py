@@ -1,4 +1,4 @@
-"""PyTorch as far as its operators go: the one-layer rnn, its gradient by hand, in buffers made once.
+"""PyTorch, as far as operators go: the one-layer rnn, its gradient by hand, in buffers made once.
 
 At this size an operator costs more to call than to compute, so there are as few as can be, four per
 time step, and none allocates. What is done, and why (`docs/performance.md` has what each buys):
@@ -66,7 +66,7 @@ class TorchTunedBackend:
 
     def predict(self, state: State, x_TN: Array) -> Array:
         """Return the outputs for every step fed."""
-        return self.predict_many(state, x_TN[None])[0]
+        return self.predict_many(state, x_TN[None])[0]  # type: ignore[no-any-return]
 
     def params(self, state: State) -> Params:
         """Return a copy of the parameters."""
@@ -89,7 +89,7 @@ class TorchTunedBackend:
         for first in range(0, x_ERTB.shape[1], GROUP):
             group = slice(first, first + GROUP)
             x, y = x_ETRB[:, :, group], y_ETRB[:, :, group]
-            rows = State(*(moment[group] for moment in state[:3]), steps_before)
+            rows = State(*(moment[group] for moment in state[:3]), steps_before)  # type: ignore[call-arg]
             step = self._step_for(rows, tuple(y.shape[1:]))
             step.load(rows)
             for x_TRB, y_TRB, loss_R in zip(x, y, losses_ER[:, group], strict=True):
@@ -106,7 +106,7 @@ class TorchTunedBackend:
         Forward(self.model, h_TRHB)(weights, x_TRB)
         v_RH1, c_R11 = head(weights)
         output_TRB = ((v_RH1 * h_TRHB[1:]).sum(2) + c_R11[:, 0]).transpose(0, 1)
-        return output_TRB.contiguous().cpu().numpy()  # type: ignore[no-any-return]
+        return output_TRB.contiguous().cpu().numpy()
 
     def params_many(self, state: State) -> Params:
         """Return a copy of the parameters of every seed."""
@@ -289,7 +289,7 @@ class StepGraph:
         zeros = step.gradient.new_zeros
         self.fixed = zeros(steps + 1, seeds, batch), zeros(shape), zeros(seeds)
         # As PyTorch's notes on CUDA graphs ask for: some runs on a stream of their own come first.
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
@@ -311,7 +311,7 @@ class StepGraph:
 def cut(flat_RP: torch.Tensor, model: Model) -> dict[str, torch.Tensor]:
     """Return the parameters by name, [R, *shape]; they share the memory of the flat vector."""
     sizes = [prod(shape) for shape in model.shapes.values()]
-    parts = zip(model.shapes.items(), flat_RP.split(sizes, dim=1), strict=True)
+    parts = zip(model.shapes.items(), flat_RP.split(sizes, dim=1), strict=True)  # type: ignore[no-untyped-call]
     return {name: part.unflatten(1, shape) for (name, shape), part in parts}
 
 

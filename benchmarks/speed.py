@@ -112,7 +112,7 @@ def timed(rounds: int, at_once: int, long_compiles: bool) -> list[Entry]:
 
 def _entries(stack: ExitStack, at_once: int, long_compiles: bool) -> Iterator[Entry]:
     task = Task()
-    if (c := plain_c(task)) is not None:
+    if (c := plain_c(task.n_steps, task.batch_size, task.hidden)) is not None:
         yield Entry("plain C", 1, c)
     else:
         print("plain C: there is no C compiler; left out", file=sys.stderr)

@@ -1,0 +1,60 @@
+"""PyTorch compiled: the network of `torch` with its loop over time written out, by `torch.compile`.
+
+Against `torch` it saves the launch of every operator: forwards and backwards are one call each into
+code that Inductor made. What it costs is the compilation, a minute or so at a hundred steps, since
+the compiler sees every step of the loop; it is in the column of the first call. Inductor's caches on
+disk are off: with them, all trials but the first would hide it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+
+import torch
+from torch._inductor import config as inductor
+from torch.nn import functional as F
+
+from backends.torch_backend import State, TorchBackend
+from harness.errors import Unavailable
+from harness.model import Model
+from harness.protocol import Array
+
+
+class TorchCompileBackend(TorchBackend):
+    """Trains with one Python iteration per epoch: a compiled loss, its gradient, the optimiser."""
+
+    name = "torch-compile"
+
+    def __init__(self, model: Model, device: str) -> None:
+        model.require(self.name, cell=("rnn",), layers=(1,))
+        super().__init__(model, device)
+        if device == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+            raise Unavailable("backend `torch-compile` needs a C++ compiler, such as g++.")
+        inductor.force_disable_caches = True
+        self._loss = torch.compile(self._loss_of, fullgraph=True, dynamic=False)
+
+    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+        """Take one optimiser step per epoch; losses stay on the device until the end."""
+        weights, losses = state.network.by_name(), []
+        for x_TB, y_TB in zip(self._tensor(x_ETB), self._tensor(y_ETB), strict=True):
+            state.optimiser.zero_grad()
+            loss = self._loss(weights, x_TB, y_TB)
+            loss.backward()  # type: ignore[no-untyped-call]
+            state.optimiser.step()
+            losses.append(loss.detach())
+        return state, torch.stack(losses).cpu().numpy()
+
+    def _loss_of(
+        self, weights: Mapping[str, torch.Tensor], x_TB: torch.Tensor, y_TB: torch.Tensor
+    ) -> torch.Tensor:
+        activation = torch.relu if self.model.activation == "relu" else torch.tanh
+        from_input_TBH = x_TB.unsqueeze(-1) * weights["W_xh"][:, 0] + weights["b_h"]
+        h_BH = weights["h0"].expand(x_TB.shape[1], -1)
+        states = []
+        for from_input_BH in from_input_TBH.unbind():
+            h_BH = activation(from_input_BH + h_BH @ weights["W_hh"].T)
+            states.append(h_BH)
+        head_TBD = F.linear(torch.stack(states[1:]), weights["W_1"], weights["b_1"])
+        output_TB = F.linear(head_TBD, weights["W_2"], weights["b_2"]).squeeze(-1)
+        return F.mse_loss(output_TB, y_TB)
