@@ -1,8 +1,8 @@
 """PyTorch compiled: the network of `torch` with its loop over time written out, by `torch.compile`.
 
 Against `torch` it saves the launch of every operator: forwards and backwards are one call each into
-code that Inductor made. What it costs is the compilation, a minute or so at a hundred steps, since
-the compiler sees every step of the loop; it is in the column of the first call. Inductor's caches on
+code that Inductor made. It costs the compilation, a minute or so at a hundred steps, since
+the compiler sees every step of the loop; that is in the column of the first call. Its caches on
 disk are off: with them, all trials but the first would hide it.
 """
 
