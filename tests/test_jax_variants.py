@@ -12,9 +12,9 @@ from harness.data import initial_params, training_chunk
 from harness.errors import Unavailable
 from harness.protocol import Array, TrainsManySeeds
 
-JAX = "backends.jax_backend:JaxBackend"
-STEP = "backends.jax_step:JaxStepBackend"
-TUNED = "backends.jax_tuned:JaxTunedBackend"
+JAX = "jax"
+STEP = "jax-step"
+TUNED = "jax-tuned"
 SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
 
 
