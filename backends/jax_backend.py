@@ -31,11 +31,11 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, x_TB: jax.Array) -> jax.Array:
         """Return one output per step and path."""
-        sequence_TBI = x_TB[..., None]
+        sequence_TBI: Any = x_TB[..., None]
         for number in range(1, self.model.layers + 1):
             rnn = nn.RNN(self._cell(f"cell_{number}"), time_major=True)
             carry = self._initial_carry(number, batch=x_TB.shape[1])
-            sequence_TBI = rnn(sequence_TBI, initial_carry=carry)  # type: ignore[assignment]
+            sequence_TBI = rnn(sequence_TBI, initial_carry=carry)
         d_TBD = nn.Dense(HEAD, **self._kind, name="head_1")(sequence_TBI)
         output: jax.Array = nn.Dense(1, **self._kind, name="head_2")(d_TBD)[..., 0]
         return output
@@ -177,7 +177,8 @@ def _layout(model: Model) -> dict[str, list[tuple[str, ...]]]:
 
     A Dense layer of Flax stores its weights transposed, [in, out], as `kernel`.
     """
-    gates, layout = _GATES[model.cell], {}  # type: ignore[var-annotated]
+    gates = _GATES[model.cell]
+    layout: dict[str, list[tuple[str, ...]]] = {}
     for number, prefix in enumerate(model.prefixes, start=1):
         cell, biased = f"cell_{number}", _BIASED[model.cell]
         layout |= {
@@ -191,7 +192,7 @@ def _layout(model: Model) -> dict[str, list[tuple[str, ...]]]:
     for number in (1, 2):
         layout[f"W_{number}"] = [(f"head_{number}", "kernel")]
         layout[f"b_{number}"] = [(f"head_{number}", "bias")]
-    return {name: layout[name] for name in model.shapes}  # type: ignore[misc]
+    return {name: layout[name] for name in model.shapes}
 
 
 def configure(backend: str, model: Model, device: str) -> None:
@@ -208,7 +209,7 @@ def configure(backend: str, model: Model, device: str) -> None:
 
 
 def _set(name: str, value: Any) -> None:
-    jax.config.update(name, value)  # type: ignore[no-untyped-call]
+    jax.config.update(name, value)
 
 
 def peak_gpu_mb() -> float:

@@ -252,8 +252,15 @@ def _activation(model: Model) -> tuple[Callable[..., jax.Array], Callable[..., j
 
 
 # tanh(x) = x P(x^2) / Q(x^2) for |x| < 7.9, where it is 1 to the last place of float32.
-_P = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08)
-_P = (*_P, 1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03)  # type: ignore[assignment]
+_P = (
+    -2.76076847742355e-16,
+    2.00018790482477e-13,
+    -8.60467152213735e-11,
+    5.12229709037114e-08,
+    1.48572235717979e-05,
+    6.37261928875436e-04,
+    4.89352455891786e-03,
+)
 _Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
 
@@ -273,11 +280,7 @@ def _grouped(array: Any, axis: int) -> tuple[Any, Any]:
     whole = array.shape[axis] // LANES * LANES
     array = array.swapaxes(0, axis)
     lanes = array[:whole].reshape(-1, LANES, *array.shape[1:])
-    return lanes.swapaxes(1, 2) if False else _last(lanes), array[whole:]
-
-
-def _last(lanes: Any) -> Any:
-    return lanes.transpose(0, *range(2, lanes.ndim), 1)
+    return lanes.transpose(0, *range(2, lanes.ndim), 1), array[whole:]
 
 
 def _ungrouped(state: SeedsState) -> jax.Array:

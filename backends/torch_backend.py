@@ -32,7 +32,7 @@ class Network(nn.Module):
         for layer in range(model.layers):
             second = nn.init.zeros_(self.rnn.get_parameter(f"bias_hh_l{layer}"))
             if model.cell == "gru":
-                second.register_hook(self._of_the_new_gate)  # type: ignore[no-untyped-call]
+                second.register_hook(self._of_the_new_gate)
             else:
                 second.requires_grad_(False)
 
@@ -109,7 +109,7 @@ class TorchBackend:
         for x_TB, y_TB in zip(self._tensor(x_ETB), self._tensor(y_ETB), strict=True):
             optimiser.zero_grad()
             loss = F.mse_loss(network(x_TB)[1:], y_TB)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             losses.append(loss.detach())
         return state, torch.stack(losses).cpu().numpy()

@@ -40,7 +40,7 @@ class TorchCompileBackend(TorchBackend):
         for x_TB, y_TB in zip(self._tensor(x_ETB), self._tensor(y_ETB), strict=True):
             state.optimiser.zero_grad()
             loss = self._loss(weights, x_TB, y_TB)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             state.optimiser.step()
             losses.append(loss.detach())
         return state, torch.stack(losses).cpu().numpy()

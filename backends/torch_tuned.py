@@ -66,7 +66,8 @@ class TorchTunedBackend:
 
     def predict(self, state: State, x_TN: Array) -> Array:
         """Return the outputs for every step fed."""
-        return self.predict_many(state, x_TN[None])[0]  # type: ignore[no-any-return]
+        output_TN: Array = self.predict_many(state, x_TN[None])[0]
+        return output_TN
 
     def params(self, state: State) -> Params:
         """Return a copy of the parameters."""
@@ -89,7 +90,8 @@ class TorchTunedBackend:
         for first in range(0, x_ERTB.shape[1], GROUP):
             group = slice(first, first + GROUP)
             x, y = x_ETRB[:, :, group], y_ETRB[:, :, group]
-            rows = State(*(moment[group] for moment in state[:3]), steps_before)  # type: ignore[call-arg]
+            flat, mean, square = (moment[group] for moment in state[:3])
+            rows = State(flat, mean, square, steps_before)
             step = self._step_for(rows, tuple(y.shape[1:]))
             step.load(rows)
             for x_TRB, y_TRB, loss_R in zip(x, y, losses_ER[:, group], strict=True):
@@ -289,7 +291,7 @@ class StepGraph:
         zeros = step.gradient.new_zeros
         self.fixed = zeros(steps + 1, seeds, batch), zeros(shape), zeros(seeds)
         # As PyTorch's notes on CUDA graphs ask for: some runs on a stream of their own come first.
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
@@ -311,7 +313,7 @@ class StepGraph:
 def cut(flat_RP: torch.Tensor, model: Model) -> dict[str, torch.Tensor]:
     """Return the parameters by name, [R, *shape]; they share the memory of the flat vector."""
     sizes = [prod(shape) for shape in model.shapes.values()]
-    parts = zip(model.shapes.items(), flat_RP.split(sizes, dim=1), strict=True)  # type: ignore[no-untyped-call]
+    parts = zip(model.shapes.items(), flat_RP.split(sizes, dim=1), strict=True)
     return {name: part.unflatten(1, shape) for (name, shape), part in parts}
 
 

@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 
 EPOCHS, CHUNK, T, B, H = 1000, 50, 100, 32, 10
-jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
+jax.config.update("jax_default_matmul_precision", "highest")
 
 
 class Network(nn.Module):

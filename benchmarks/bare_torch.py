@@ -46,7 +46,7 @@ for first in range(-CHUNK, EPOCHS, CHUNK):
     for x, y in zip(torch.from_numpy(x_np), torch.from_numpy(y_np), strict=True):
         optimiser.zero_grad()
         loss = nn.functional.mse_loss(network(x)[1:], y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         losses.append(loss.detach())
     torch.stack(losses).numpy()

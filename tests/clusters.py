@@ -93,7 +93,7 @@ class LocalCluster:
     def shutdown(self) -> None:
         """End all nodes."""
         with suppress(psutil.NoSuchProcess):
-            self._cluster.shutdown()  # type: ignore[no-untyped-call]
+            self._cluster.shutdown()
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def main() -> None:
     """Fill the stores, say so, and hold on for a while."""
     address, seconds = sys.argv[1], float(sys.argv[2])
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     hogs = []
     for node in nodes:
         where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -88,7 +88,7 @@ def test_the_tanh_of_the_tuned_variant_is_that_of_numpy(dtype: str) -> None:
     x_TN = np.concatenate([np.linspace(-12, 12, 10_001), [-1e30, -1e-30, 0, 1e-30, 1e30]])
     x_TN = x_TN[None].astype(dtype)
     got = backend.predict(backend.init(params), x_TN)
-    np.testing.assert_allclose(got, np.tanh(x_TN), rtol=8 * np.finfo(dtype).eps)  # type: ignore[call-overload]
+    np.testing.assert_allclose(got, np.tanh(x_TN), rtol=8 * np.finfo(x_TN.dtype).eps)
 
 
 @pytest.mark.parametrize(

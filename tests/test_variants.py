@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,12 @@ NAMES = ["floor", "jax-tuned", "torch-tuned"]
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_many_seeds_at_once_agree_with_one_by_one(tmp_path: Path) -> None:
-    options = {"backends": NAMES, "seeds": 10, "results": tmp_path, "dispatch": "inline"}
+    options: dict[str, Any] = {
+        "backends": NAMES,
+        "seeds": 10,
+        "results": tmp_path,
+        "dispatch": "inline",
+    }
     task = Task(epochs=300)
     many = harness.run(task, vectorize=True, **options)
     alone = harness.run(task, **options)

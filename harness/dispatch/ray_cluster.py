@@ -299,8 +299,8 @@ class _Nodes:
         """Ask the head for the nodes, and for what is free on each."""
 
         def ask() -> tuple[Any, Any]:
-            nodes = ray.nodes()  # type: ignore[no-untyped-call]
-            return nodes, {} if self._alone else available_resources_per_node()  # type: ignore[no-untyped-call]
+            nodes = ray.nodes()
+            return nodes, {} if self._alone else available_resources_per_node()
 
         try:
             # In a thread of its own: where there is no head any more, Ray waits for it, and in the
