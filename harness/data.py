@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from math import prod
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,7 @@ from harness.task import Task
 
 # They are in the processor's caches all at once, and take no memory to speak of.
 _EPOCHS_IN_FLOAT64 = 8
+_ALIGNMENT = 64
 
 
 class _Stream(IntEnum):
@@ -42,8 +44,8 @@ def training_chunks(
     task: Task, seeds: Sequence[int], first_epoch: int, epochs: int
 ) -> tuple[Array, Array]:
     """Return `training_chunk` of each seed: x_ERTB [epochs, R, T+1, batch] and y_ERTB, alike."""
-    x_ERTB = np.empty((epochs, len(seeds), task.n_steps + 1, task.batch_size), task.dtype)
-    y_ERTB = np.empty((epochs, len(seeds), task.n_steps, task.batch_size), task.dtype)
+    x_ERTB = _aligned((epochs, len(seeds), task.n_steps + 1, task.batch_size), task.dtype)
+    y_ERTB = _aligned((epochs, len(seeds), task.n_steps, task.batch_size), task.dtype)
     for r, seed in enumerate(seeds):
         for first in range(0, epochs, _EPOCHS_IN_FLOAT64):
             part = slice(first, first + _EPOCHS_IN_FLOAT64)
@@ -81,6 +83,19 @@ def initial_params(model: Model, seed: int) -> Params:
         return (scale * generator.uniform(-1, 1, shape)).astype(model.dtype)
 
     return {name: draw(name, shape) for name, shape in model.shapes.items()}
+
+
+def _aligned(shape: tuple[int, ...], dtype: str) -> Array:
+    """Return an array, not yet filled, at a multiple of 64 bytes.
+
+    Elsewhere frameworks may have to copy it first: XLA would, on the clock, at a tenth of the
+    time of its fastest training.
+    """
+    size = prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    array: Array = memory[first : first + size].view(dtype).reshape(shape)
+    return array
 
 
 def _generator(seed: int, stream: _Stream, epoch: int = 0) -> np.random.Generator:
