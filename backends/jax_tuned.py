@@ -1,42 +1,51 @@
-"""JAX as far as it goes: the one-layer rnn, its gradient by hand, laid out for XLA's loops.
+"""JAX, as far as it goes: the one-layer rnn, its gradient by hand, on tapes that stay in place.
 
-What is done, and why (`docs/performance.md` has what each buys):
-- the batch is the last axis, [H, B], so that it fills vector registers; a product with W_hh is
-  written as a sum of outer products, which XLA fuses with the activation into one loop, where a
-  `dot` of this size is a call into a library;
+At this size XLA's calls into its own kernels cost more than what they compute, so there are as few
+as can be: two for a time step forwards, two backwards. What is done, and why
+(`docs/performance.md` has what each buys):
+- the batch is the last axis; what a step is fed, its past, its input and 1 for the bias, are rows
+  of one tape, so that a step is one product, written as a sum over columns, which XLA fuses with
+  the activation into one loop, where a `dot` of this size is a call into a library;
+- a step reads from the tape what the step before it wrote: nothing else is carried, or copied;
 - there is no activation between the two linear layers, so the head is one vector W_2 W_1 and a
-  scalar, and all its gradients follow from the sums of g and of g h over time and batch;
-- one scan goes back through time and adds up every gradient on the way: nothing but h is kept;
+  scalar, and all its gradients follow from the sums of the errors, and of them times h;
+- the gradients of all weights are one product after the loop, of a tape of the derivatives, with
+  the errors as one row more, and the tape of what was fed;
+- tapes are made once for a chunk of epochs;
 - tanh in float32 is a quotient of polynomials, good to a few units in the last place;
 - parameters, and Adam's moments, are one flat vector;
-- seeds in groups of `LANES`, as the last axis of everything: weights differ from lane to lane, and
-  no operation has to broadcast them.
+- many seeds are one more axis, in groups of `GROUP` on a CPU.
 
-So every array below may have one more axis at its end, the lanes R; the formulas are the same.
+Shapes: E epochs, R seeds, T time steps, B batch, H hidden, F = H + 2 rows fed, P parameters of a
+seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from math import gcd, prod
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from backends.jax_backend import CPU_OPTIONS, configure, peak_gpu_mb
 from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
 from harness.protocol import Array, Params
 
-LANES = 8  # Of float32 in a vector register of AVX2, the width that most machines have.
+GROUP = 8  # As many seeds at once as leave what a time loop touches in the cache.
+COLUMNS = 40  # Products of wider matrices are left to XLA's library.
+# XLA takes vectors of 256 bits unless it is told that the core has a use for wider ones.
+OPTIONS = {**CPU_OPTIONS, "xla_cpu_prefer_vector_width": 512}
 
 Weights: TypeAlias = Mapping[str, jax.Array]
 
 
 class State(NamedTuple):
-    """The parameters in one flat vector, Adam's two moments and the number of steps taken."""
+    """Parameters and Adam's two moments [R, P], and the number of steps taken, []."""
 
     flat: jax.Array
     mean: jax.Array
@@ -44,15 +53,19 @@ class State(NamedTuple):
     step: jax.Array
 
 
-class SeedsState(NamedTuple):
-    """Groups of `LANES` seeds [groups, P, R], and one after another those left over [seeds, P]."""
+class Tapes(NamedTuple):
+    """What the steps are fed [R, H+2, T+2, B], and derivatives by their arguments [R, H+1, T+2, B].
 
-    lanes: State
-    rest: State
+    Place t has the state before step t, its input and 1; the derivative by the argument of step t,
+    and the error of the output before step t. Only the last place has no step.
+    """
+
+    fed: jax.Array
+    delta: jax.Array
 
 
 class JaxTunedBackend:
-    """Trains a chunk in one call; the gradient is a pair of scans written by hand."""
+    """Trains seeds in groups, each over a whole chunk of epochs in one call."""
 
     name = "jax-tuned"
 
@@ -60,188 +73,208 @@ class JaxTunedBackend:
         model.require(self.name, cell=("rnn",), layers=(1,))
         configure(self.name, model, device)
         self.model = model
-        compiled = partial(jax.jit, compiler_options=CPU_OPTIONS if device == "cpu" else None)
-        self._train = compiled(self._scan, donate_argnums=0)
-        self._train_many = compiled(self._scan_many, donate_argnums=0)
-        self._predict = compiled(self._output)
-        self._predict_many = compiled(jax.vmap(self._output))
+        self.on_cpu = device == "cpu"
+        compiled = partial(jax.jit, compiler_options=OPTIONS if self.on_cpu else None)
+        self._train = compiled(self._scan, donate_argnums=0, static_argnums=4)
+        self._predict = compiled(jax.vmap(self._output))
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> list[State]:
         """Lay the parameters out in one vector; the moments start at zero."""
-        return _fresh(np.concatenate([params[name].ravel() for name in self.model.shapes]))
+        return self.init_many({name: value[None] for name, value in params.items()})
 
-    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+    def train(self, state: list[State], x_ETB: Array, y_ETB: Array) -> tuple[list[State], Array]:
         """Scan the epochs of the chunk on the device."""
-        state, losses_E = self._train(state, x_ETB, y_ETB)
-        return state, np.asarray(losses_E)
+        state, losses_ER = self.train_many(state, x_ETB[:, None], y_ETB[:, None])
+        return state, losses_ER[:, 0]
 
-    def predict(self, state: State, x_TN: Array) -> Array:
+    def predict(self, state: list[State], x_TN: Array) -> Array:
         """Return the outputs for every step fed."""
-        return np.asarray(self._predict(state.flat, x_TN))
+        output_TN: Array = self.predict_many(state, x_TN[None])[0]
+        return output_TN
 
-    def params(self, state: State) -> Params:
+    def params(self, state: list[State]) -> Params:
         """Return a copy of the parameters."""
-        return {name: np.array(value) for name, value in self._weights(state.flat).items()}
+        return {name: value[0] for name, value in self.params_many(state).items()}
 
-    def init_many(self, params: Params) -> SeedsState:
-        """As `init`, with whole groups of seeds side by side."""
+    def init_many(self, params: Params) -> list[State]:
+        """As `init`, for each group of seeds."""
         seeds = len(params["h0"])
-        flat = np.concatenate([params[n].reshape(seeds, -1) for n in self.model.shapes], axis=1)
-        lanes, rest = _grouped(flat, axis=0)
-        return SeedsState(_fresh(lanes, groups=True), _fresh(rest, groups=True))
+        rows = [params[name].reshape(seeds, -1) for name in self.model.shapes]
+        flat_RP = np.concatenate(rows, axis=1)
+        zeros, step = np.zeros_like(flat_RP), np.zeros((), flat_RP.dtype)
+        groups = self._groups(seeds)
+        return [State(*map(jnp.array, (flat_RP[g], zeros[g], zeros[g], step))) for g in groups]
 
     def train_many(
-        self, state: SeedsState, x_ERTB: Array, y_ERTB: Array
-    ) -> tuple[SeedsState, Array]:
+        self, state: list[State], x_ERTB: Array, y_ERTB: Array
+    ) -> tuple[list[State], Array]:
         """As `train`: one group of seeds after another, each over all epochs of the chunk."""
-        state, losses_ER = self._train_many(state, x_ERTB, y_ERTB)
-        return state, np.asarray(losses_ER)
+        x, y = jax.device_put((x_ERTB, y_ERTB))
+        groups = self._groups(x.shape[1])
+        trained = [
+            self._train(rows, x, y, group.start, group.stop - group.start)
+            for rows, group in zip(state, groups, strict=True)
+        ]
+        losses_ER = np.concatenate([np.asarray(losses) for _, losses in trained], axis=1)
+        return [rows for rows, _ in trained], losses_ER
 
-    def predict_many(self, state: SeedsState, x_RTN: Array) -> Array:
+    def predict_many(self, state: list[State], x_RTN: Array) -> Array:
         """Return the outputs for every seed and step fed."""
-        return np.asarray(self._predict_many(_ungrouped(state), x_RTN))
+        return np.asarray(self._predict(_flat(state), x_RTN))
 
-    def params_many(self, state: SeedsState) -> Params:
+    def params_many(self, state: list[State]) -> Params:
         """Return a copy of the parameters of every seed."""
-        many = jax.vmap(self._weights)(_ungrouped(state))
-        return {name: np.array(value) for name, value in many.items()}
+        return {name: np.array(value) for name, value in cut(_flat(state), self.model).items()}
 
     def peak_gpu_mb(self) -> float:
         """Return the peak of live arrays."""
         return peak_gpu_mb()
 
-    def _weights(self, flat: jax.Array) -> dict[str, jax.Array]:
-        """Cut the flat vector [P] or [P, R] into the parameters, each with the lanes at its end."""
-        weights, first = {}, 0
-        for name, shape in self.model.shapes.items():
-            last = first + prod(shape)
-            weights[name] = flat[first:last].reshape(*shape, *flat.shape[1:])
-            first = last
-        return weights
+    def _groups(self, seeds: int) -> Iterator[slice]:
+        size = GROUP if self.on_cpu else seeds
+        return (slice(first, min(first + size, seeds)) for first in range(0, seeds, size))
 
-    def _output(self, flat: jax.Array, x_TB: jax.Array) -> jax.Array:
-        weights = self._weights(flat)
+    def _output(self, flat_P: jax.Array, x_TB: jax.Array) -> jax.Array:
+        weights = {name: value[0] for name, value in cut(flat_P[None], self.model).items()}
         f, _ = _activation(self.model)
-        v, c = _head(weights)
+        W_2 = weights["W_2"][0]
+        v_H, c = W_2 @ weights["W_1"], W_2 @ weights["b_1"] + weights["b_2"][0]
 
-        def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-            h = f(_argument(weights, h, x))
-            return h, (v[:, None] * h).sum(0) + c
+        def step(h_HB: jax.Array, x_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h_HB = f(weights["W_hh"] @ h_HB + (weights["W_xh"] * x_B + weights["b_h"][:, None]))
+            return h_HB, v_H @ h_HB + c
 
-        h0 = jnp.broadcast_to(weights["h0"][:, None], (self.model.hidden, x_TB.shape[1]))
-        return jax.lax.scan(step, h0, x_TB)[1]
+        h_HB = jnp.broadcast_to(weights["h0"][:, None], (self.model.hidden, x_TB.shape[1]))
+        return lax.scan(step, h_HB, x_TB)[1]
 
-    def _step(self, state: State, batch: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
-        loss, gradient = loss_and_gradient(self.model, self._weights(state.flat), *batch)
-        lanes = state.flat.shape[1:]
-        g = jnp.concatenate([gradient[n].reshape(-1, *lanes) for n in self.model.shapes])
-        rate = self.model.learning_rate
+    def _scan(
+        self, state: State, x_ERTB: jax.Array, y_ERTB: jax.Array, first: jax.Array, seeds: int
+    ) -> tuple[State, jax.Array]:
+        hidden, fed, batch = self.model.hidden, x_ERTB.shape[2], x_ERTB.shape[3]
+        tapes = Tapes(
+            jnp.ones((seeds, hidden + 2, fed + 1, batch), x_ERTB.dtype),
+            jnp.zeros((seeds, hidden + 1, fed + 1, batch), x_ERTB.dtype),
+        )
+
+        def of_epoch(array: jax.Array, epoch: jax.Array) -> jax.Array:
+            return lax.dynamic_slice(array, (epoch, first, 0, 0), (1, seeds, *array.shape[2:]))[0]
+
+        def step(carry: tuple[State, Tapes], epoch: jax.Array) -> tuple[Any, jax.Array]:
+            return self._step(*carry, of_epoch(x_ERTB, epoch), of_epoch(y_ERTB, epoch))
+
+        (state, _), losses_ER = lax.scan(step, (state, tapes), jnp.arange(len(x_ERTB)))
+        return state, losses_ER
+
+    def _step(
+        self, state: State, tapes: Tapes, x_RTB: jax.Array, y_RTB: jax.Array
+    ) -> tuple[tuple[State, Tapes], jax.Array]:
+        weights = cut(state.flat, self.model)
+        loss_R, gradient, tapes = loss_and_gradient(self.model, weights, x_RTB, y_RTB, tapes)
+        seeds, rate = len(loss_R), self.model.learning_rate
+        g = jnp.concatenate([gradient[n].reshape(seeds, -1) for n in self.model.shapes], axis=1)
         if self.model.optimiser == "sgd":
-            return state._replace(flat=state.flat - rate * g), loss
+            return (state._replace(flat=state.flat - rate * g), tapes), loss_R
         step = state.step + 1
         mean = ADAM_BETA1 * state.mean + (1 - ADAM_BETA1) * g
         square = ADAM_BETA2 * state.square + (1 - ADAM_BETA2) * g * g
         root = jnp.sqrt(square / (1 - ADAM_BETA2**step)) + ADAM_EPS
         flat = state.flat - rate * (mean / (1 - ADAM_BETA1**step)) / root
-        return State(flat, mean, square, step), loss
-
-    def _scan(self, state: State, x_E: jax.Array, y_E: jax.Array) -> tuple[State, jax.Array]:
-        return jax.lax.scan(self._step, state, (x_E, y_E))
-
-    def _scan_many(
-        self, state: SeedsState, x_ERTB: jax.Array, y_ERTB: jax.Array
-    ) -> tuple[SeedsState, jax.Array]:
-        (x, x_rest), (y, y_rest) = _grouped(x_ERTB, axis=1), _grouped(y_ERTB, axis=1)
-        lanes, losses_GER = jax.lax.map(lambda group: self._scan(*group), (state.lanes, x, y))
-        rest, losses_RE = jax.lax.map(lambda one: self._scan(*one), (state.rest, x_rest, y_rest))
-        losses_EG = losses_GER.swapaxes(0, 1).reshape(len(x_ERTB), -1)
-        return SeedsState(lanes, rest), jnp.concatenate([losses_EG, losses_RE.T], axis=1)
+        return (State(flat, mean, square, step), tapes), loss_R
 
 
 def loss_and_gradient(
-    model: Model, p: Weights, x_TB: jax.Array, y_TB: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return the loss and its derivative by every parameter; all may have lanes at their end."""
+    model: Model, p: Weights, x_RTB: jax.Array, y_RTB: jax.Array, tapes: Tapes
+) -> tuple[jax.Array, dict[str, jax.Array], Tapes]:
+    """Return the loss [R], its derivative by every parameter, and the tapes that were written."""
     f, slope = _activation(model)
-    v, c = _head(p)
-    v, W_T = v[:, None], p["W_hh"].swapaxes(0, 1)
-    lanes = p["h0"].shape[1:]
+    seeds, steps, batch = y_RTB.shape
+    hidden, scale = model.hidden, 2 / (steps * batch)
+    W_RHH, b_RH1 = p["W_hh"], p["b_h"][:, :, None]
+    all_RHF = jnp.concatenate([W_RHH, p["W_xh"], b_RH1], axis=2)
+    back_RHH = W_RHH.swapaxes(1, 2)
+    W_2_R1D = p["W_2"]
+    v_R1H = (W_2_R1D.swapaxes(1, 2) * p["W_1"]).sum(1, keepdims=True)
+    c_R11 = (W_2_R1D * p["b_1"][:, None]).sum(2, keepdims=True) + p["b_2"][:, :, None]
 
-    def zeros(*shape: int) -> jax.Array:
-        return jnp.zeros((*shape, *lanes), x_TB.dtype)
+    def forth(t: jax.Array, fed: jax.Array) -> jax.Array:
+        return _put(fed, f(_product(all_RHF, _at(fed, t))), t + 1)
 
-    def forth(h: jax.Array, batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
-        x, y = batch
-        h = f(_argument(p, h, x))
-        return h, (h, (v * h).sum(0) + c - y)
+    start_RHB = jnp.broadcast_to(p["h0"][:, :, None], (seeds, hidden, batch))
+    fed = lax.dynamic_update_slice(_put(tapes.fed, start_RHB, 0), x_RTB[:, None], (0, hidden, 0, 0))
+    fed = lax.fori_loop(0, steps + 1, forth, fed)
 
-    # The first step is not scored, and the state before it is the same for the whole batch.
-    first = f(_argument(p, p["h0"][:, None], x_TB[0]))
-    _, (h_THB, error_TB) = jax.lax.scan(forth, first, (x_TB[1:], y_TB))
-    scale = 2 / (y_TB.shape[0] * y_TB.shape[1])
+    # The first two states, the initial one and that after x_0, are not scored.
+    flat_RFK = fed.reshape(seeds, hidden + 2, -1)
+    outputs = (v_R1H[:, :, k, None] * fed[:, k, 2:] for k in range(hidden))
+    error_RTB = sum(outputs, start=c_R11 - y_RTB)
+    scaled_RH1 = scale * v_R1H.swapaxes(1, 2)
 
-    def back(sums: tuple[jax.Array, ...], tape: tuple[jax.Array, ...]) -> tuple[Any, None]:
-        delta, g_W, g_b, g_x, g_v = sums  # delta is that of the step after this one.
-        h, error, x = tape
-        g_W = g_W + _outer(delta, h)
-        delta = (scale * v * error + _product(W_T, delta)) * slope(h)
-        return (delta, g_W, g_b + delta, g_x + delta * x, g_v + error * h), None
+    def back(i: jax.Array, delta: jax.Array) -> jax.Array:
+        t = steps - i
+        after, h_RHB = _at(delta, t + 1), _at(fed, t + 1)[:, :hidden]
+        error_R1B = after[:, hidden:]
+        total = scaled_RH1 * error_R1B + _product(back_RHH, after[:, :hidden])
+        return _put(delta, total * slope(h_RHB), t)
 
-    hidden, batch = h_THB.shape[1:3]
-    start = [zeros(hidden, batch)] * 4
-    start.insert(1, jnp.zeros_like(_outer(start[0], start[0])))
-    sums, _ = jax.lax.scan(back, tuple(start), (h_THB, error_TB, x_TB[1:]), reverse=True)
-    delta, g_W, g_b, g_x, g_v = sums
+    delta = lax.dynamic_update_slice(tapes.delta, error_RTB[:, None], (0, hidden, 2, 0))
+    delta = lax.fori_loop(0, steps + 1, back, delta)
 
-    g_W = g_W + _outer(delta, first)
-    delta = _product(W_T, delta) * slope(first)
-    g_start = delta.sum(1)
-    g_v, g_c = scale * g_v.sum(1), scale * error_TB.sum(0).sum(0)
-    return (error_TB * error_TB).sum(0).sum(0) * (scale / 2), {
-        "h0": (W_T * g_start).sum(1),
-        "W_xh": (g_x + delta * x_TB[0]).sum(1)[:, None],
-        "W_hh": (g_W if lanes else g_W.sum(2)) + g_start[:, None] * p["h0"],
-        "b_h": g_b.sum(1) + g_start,
-        "W_1": p["W_2"].swapaxes(0, 1) * g_v,
-        "b_1": p["W_2"][0] * g_c,
-        "W_2": ((p["W_1"] * g_v).sum(1) + p["b_1"] * g_c)[None],
-        "b_2": g_c[None],
+    sums_RDF = jnp.einsum("rdk,rfk->rdf", delta.reshape(seeds, hidden + 1, -1), flat_RFK)
+    g_RHF, g_v_R1H = sums_RDF[:, :hidden], scale * sums_RDF[:, hidden:, :hidden]
+    g_c_R11 = scale * sums_RDF[:, hidden:, hidden + 1 :]
+    g_start_RH1 = _at(delta, 0)[:, :hidden].sum(2, keepdims=True)
+    error_R1K = error_RTB.reshape(seeds, 1, -1)
+    loss_R = (error_R1K @ error_R1K.swapaxes(1, 2))[:, 0, 0] * (scale / 2)
+    return (
+        loss_R,
+        {
+            "h0": (W_RHH * g_start_RH1).sum(1),
+            "W_xh": g_RHF[:, :, hidden, None],
+            "W_hh": g_RHF[:, :, :hidden],
+            "b_h": g_RHF[:, :, hidden + 1],
+            "W_1": W_2_R1D.swapaxes(1, 2) * g_v_R1H,
+            "b_1": W_2_R1D[:, 0] * g_c_R11[:, 0],
+            "W_2": (p["W_1"] * g_v_R1H).sum(2) + p["b_1"] * g_c_R11[:, 0],
+            "b_2": g_c_R11[:, 0],
+        },
+        Tapes(fed, delta),
+    )
+
+
+def cut(flat_RP: jax.Array, model: Model) -> dict[str, jax.Array]:
+    """Return the parameters by name, [R, *shape]."""
+    ends = np.cumsum([prod(shape) for shape in model.shapes.values()])[:-1]
+    parts = jnp.split(flat_RP, ends, axis=1)
+    return {
+        name: part.reshape(-1, *shape)
+        for (name, shape), part in zip(model.shapes.items(), parts, strict=True)
     }
 
 
-def _argument(p: Weights, h: jax.Array, x: jax.Array) -> jax.Array:
-    """Return what the activation is applied to: [H, B]."""
-    return _product(p["W_hh"], h) + (p["W_xh"] * x + p["b_h"][:, None])
+def _flat(state: list[State]) -> jax.Array:
+    return jnp.concatenate([group.flat for group in state])
+
+
+def _at(tape: jax.Array, t: jax.Array | int) -> jax.Array:
+    place: jax.Array = lax.dynamic_index_in_dim(
+        tape, t, 2, keepdims=False, allow_negative_indices=False
+    )
+    return place
+
+
+def _put(tape: jax.Array, rows: jax.Array, t: jax.Array | int) -> jax.Array:
+    """Write the first rows of place t."""
+    where = (0, 0, t, 0)
+    return lax.dynamic_update_slice(tape, rows[:, :, None], where, allow_negative_indices=False)
 
 
 def _product(W: jax.Array, h: jax.Array) -> jax.Array:
     """Return W h as a sum over columns of W, which XLA makes one loop over the batch."""
-    total = W[:, 0, None] * h[0]
-    for k in range(1, W.shape[1]):
-        total = total + W[:, k, None] * h[k]
+    if W.shape[2] > COLUMNS:
+        return W @ h
+    columns = (W[:, :, k, None] * h[:, None, k] for k in range(W.shape[2]))
+    total: jax.Array = sum(columns, start=next(columns))
     return total
-
-
-def _outer(delta: jax.Array, h: jax.Array) -> jax.Array:
-    """Return the sum over the batch of delta h^T, but for what fills a register: [H, H, R].
-
-    Without lanes of seeds, every R-th path of the batch is a lane, to be summed after the loop.
-    """
-    hidden, batch = h.shape[:2]
-    if h.ndim == 2:
-        lanes = gcd(batch, LANES)
-        delta, h = (a.reshape(hidden, -1, lanes) for a in (delta, h))
-        return (delta[:, None] * h[None]).sum(2)
-    total = delta[:, None, 0] * h[None, :, 0]
-    for b in range(1, batch):
-        total = total + delta[:, None, b] * h[None, :, b]
-    return total
-
-
-def _head(p: Weights) -> tuple[jax.Array, jax.Array]:
-    """Return v [H] and c of the head in one: output = v h + c."""
-    W_2 = p["W_2"][0]
-    return (W_2[:, None] * p["W_1"]).sum(0), (W_2 * p["b_1"]).sum(0) + p["b_2"][0]
 
 
 def _activation(model: Model) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
@@ -267,23 +300,3 @@ _Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.893525
 def _tanh(x: jax.Array) -> jax.Array:
     x = jnp.clip(x, -7.90531, 7.90531)
     return x * jnp.polyval(jnp.array(_P), x * x) / jnp.polyval(jnp.array(_Q), x * x)
-
-
-def _fresh(flat: Array, groups: bool = False) -> State:
-    zeros = jnp.zeros_like(flat)
-    step = jnp.zeros(flat.shape[:1] if groups else (), flat.dtype)
-    return State(jnp.array(flat), zeros, zeros.copy(), step)
-
-
-def _grouped(array: Any, axis: int) -> tuple[Any, Any]:
-    """Split the axis of the seeds: [groups, ..., R], and [seeds left over, ...]."""
-    whole = array.shape[axis] // LANES * LANES
-    array = array.swapaxes(0, axis)
-    lanes = array[:whole].reshape(-1, LANES, *array.shape[1:])
-    return lanes.transpose(0, *range(2, lanes.ndim), 1), array[whole:]
-
-
-def _ungrouped(state: SeedsState) -> jax.Array:
-    """Return the flat parameters of every seed, [R, P]."""
-    lanes = state.lanes.flat.swapaxes(1, 2)
-    return jnp.concatenate([lanes.reshape(-1, lanes.shape[2]), state.rest.flat])
