@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from math import prod
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
