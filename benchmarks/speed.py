@@ -128,9 +128,9 @@ def _entries(stack: ExitStack, at_once: int, long_compiles: bool) -> Iterator[En
         yield Entry(name, seeds, trainer.turn, trainer.first_call_s)
 
 
-def ratio(entry: Entry, floor: Entry) -> tuple[float, float, float]:
+def ratio(times: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
     """Return the median over the rounds of the ratio, and its 95 % interval from the signs."""
-    ratios = sorted(a / b for a, b in zip(entry.seconds, floor.seconds, strict=True))
+    ratios = sorted(a / b for a, b in zip(times, base, strict=True))
     k = int(binom.ppf(0.025, len(ratios), 0.5))
     return median(ratios), ratios[max(k - 1, 0)], ratios[min(len(ratios) - k, len(ratios) - 1)]
 
@@ -139,7 +139,7 @@ def table(entries: Sequence[Entry], floor: Entry) -> pd.DataFrame:
     """Return a row per entry: time, ratio to the floor, first call."""
     rows = []
     for entry in sorted(entries, key=lambda entry: median(entry.seconds)):
-        value, low, high = ratio(entry, floor)
+        value, low, high = ratio(entry.seconds, floor.seconds)
         rows.append(
             {
                 "backend": entry.name,
@@ -164,10 +164,10 @@ def targets(entries: Sequence[Entry]) -> Iterator[dict[str, str]]:
     ):
         if (entry := found.get((name, many))) is not None:
             at_once = f", {entry.at_once} seeds at once" if many else ""
-            value, low, high = ratio(entry, floor)
+            value, low, high = ratio(entry.seconds, floor.seconds)
             yield _target(f"{name} / floor{at_once}", value, limit, f" [{low:.2f}, {high:.2f}]")
     if (c := found.get(("plain C", False))) is not None:
-        value, low, high = ratio(floor, c)
+        value, low, high = ratio(floor.seconds, c.seconds)
         yield _target("floor / plain C", value, 1.7, f" [{low:.2f}, {high:.2f}]")
     yield _target("jax, ms per epoch", 1e3 * median(found["jax", False].seconds), 1.0)
 

@@ -91,10 +91,8 @@ def test_packed_fills_the_cores_of_every_node(cluster: LocalCluster, tmp_path: P
     assert run.trials["contended"].all()
 
 
-@pytest.mark.parametrize(
-    "how",
-    ["node", *(pytest.param(how, marks=pytest.mark.slow) for how in ("raylet", "worker"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["node", "raylet", "worker"])
 def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
     cluster: LocalCluster, tmp_path: Path, how: str
 ) -> None:

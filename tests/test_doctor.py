@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from pathlib import Path
@@ -17,19 +15,18 @@ CHECKS = (
 )
 
 
-def test_every_check_in_every_format(cli: Cli, tmp_path: Path) -> None:
+def test_every_check(cli: Cli, tmp_path: Path) -> None:
     def show(kind: str) -> str:
         done = cli("doctor", "--results", tmp_path / "new" / "results", "--format", kind)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return str(done.stdout)
 
+    # Three seconds each: how tables are written in the other formats is tested elsewhere.
     rows = json.loads(show("json"))
     assert tuple(row["check"] for row in rows) == CHECKS
     assert {row["status"] for row in rows} <= {"ok", "warn", "unknown"}
     assert all(row["advice"] for row in rows if row["status"] == "warn")
-    assert [row["check"] for row in csv.DictReader(io.StringIO(show("csv")))] == list(CHECKS)
-    assert show("markdown").startswith("| check | value | status | advice |")
     table = show("table")
     assert all(check in table for check in CHECKS)
     assert not list(tmp_path.iterdir())

@@ -170,6 +170,7 @@ def test_a_worse_training_is_found_that_parity_cannot_see(project: Project) -> N
     assert found["final_mse"]["change"] > 0.1
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_wrong_late_is_found(project: Project) -> None:
     """Later than turns are taken: every version is trained to the end once."""
     project.plant("if state.step > 60:", "if state.step > 2500:")

@@ -182,6 +182,7 @@ def _outcomes(errors: str) -> list[str]:
     return [line for line in errors.splitlines() if line.startswith("[")]
 
 
+@pytest.mark.slow
 def test_on_ray_an_attempt_whose_worker_is_lost_overwrites_none(tmp_path: Path) -> None:
     driver = _start(tmp_path, "--dispatch", "ray", "--seeds", 2, "--retry-noisy", 1)
     records = tmp_path / "x" / "records"

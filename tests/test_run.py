@@ -24,8 +24,8 @@ def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
     both = {
         dispatch: harness.run(
             TASK,
-            backends=["torch", "jax", "reference"],
-            seeds=2,
+            backends=["torch", "jax"],
+            seeds=1,
             dispatch=dispatch,
             results=tmp_path,
             run_id=dispatch,
@@ -33,7 +33,7 @@ def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
         for dispatch in ("inline", "ray")
     }
     inline, ray = both["inline"], both["ray"]
-    assert inline.trials["status"].tolist() == ["ok"] * 6
+    assert inline.trials["status"].tolist() == ["ok"] * 2
     same = ["trial", "block", "backend", "device", "node", "seed", "epochs", "final_mse", "r2"]
     pd.testing.assert_frame_equal(
         inline.trials.sort_values("trial", ignore_index=True)[same],
@@ -175,10 +175,7 @@ def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: i
     assert slow["lost"].tolist() == [f"attempt 1 on {slow['node'].iloc[0]}", ""]
     assert "the whole block is repeated, go 2 of 3" in errors
     # Pairs stay pairs: what had ended before the loss was measured again, with the other.
-    first = [record for record in run.attempts if record.seed == 0 and record.status == "ok"]
-    assert max(r.started_utc for r in first) > max(
-        r.started_utc for r in run.attempts if r.status == "lost"
-    )
+    assert {(record.seed, record.go) for record in run.records} == {(0, 2), (1, 1)}
 
 
 @pytest.mark.parametrize("dispatch", ["inline", "ray"])
