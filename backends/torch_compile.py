@@ -32,6 +32,8 @@ class TorchCompileBackend(TorchBackend):
         if device == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise Unavailable("backend `torch-compile` needs a C++ compiler, such as g++.")
         inductor.force_disable_caches = True
+        # It counts what it compiled for this code, whatever the network, and gives up after some.
+        torch._dynamo.reset()
         self._loss = torch.compile(self._loss_of, fullgraph=True, dynamic=False)
 
     def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:

@@ -3,7 +3,8 @@
     python benchmarks/speed.py [--rounds N] [--seeds-at-once R] [--jobs] [--memory] [--compile]
 
 Every backend waits in a process of its own, all of them pinned to one and the same core, and is
-given turns of about `TURN_S` in random order; plain C is timed in between. A ratio is formed
+given turns of about `TURN_S` in random order; plain C is timed in between. A turn is calls of as
+many epochs as a trial has in one, and a first one of them that does not count. A ratio is formed
 inside each round and the table shows the median over the rounds with a 95 % interval (signs of the
 median), so what disturbs the machine for longer than a round does not disturb the ratios. Times
 are the medians of the rounds. The default task, one thread, float32.
@@ -22,8 +23,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import ceil
-from statistics import median
+from functools import partial
+from statistics import mean, median
 from typing import Any
 
 import pandas as pd
@@ -55,6 +56,16 @@ class Entry:
     seconds: list[float] = field(default_factory=list)
 
 
+def repeated(call: Callable[[], float]) -> float:
+    """Return the mean of what calls say that they took, for `TURN_S`; the first warms up."""
+    call()
+    seconds: list[float] = []
+    start = now()
+    while now() - start < TURN_S:
+        seconds.append(call())
+    return mean(seconds)
+
+
 class Trainer(Worker):
     """The process of a backend, which trains when it is told to."""
 
@@ -73,12 +84,8 @@ class Trainer(Worker):
         super().__init__(job, cores=CORE)
         self._messages = self.messages()
         self._wait_for("ready")
-        self.first_call_s = self.train(1)
-        self.epochs = 1
-        # A turn may compile for its own number of epochs.
-        epoch_s = min(self.train(1) for _ in range(3))
-        self.epochs = max(1, min(200, ceil(TURN_S / epoch_s)))
-        self.train(self.epochs)
+        self.epochs = Task().chunk_epochs(at_once)
+        self.first_call_s = self.train(self.epochs)
 
     def train(self, epochs: int) -> float:
         """Return how many seconds it took to train so many epochs."""
@@ -87,7 +94,7 @@ class Trainer(Worker):
 
     def turn(self) -> float:
         """Return the seconds per epoch and seed of a turn."""
-        return self.train(self.epochs) / self.epochs / self.at_once
+        return repeated(lambda: self.train(self.epochs)) / self.epochs / self.at_once
 
     def _wait_for(self, wanted: str) -> Any:
         for kind, value in self._messages:
@@ -113,7 +120,7 @@ def timed(rounds: int, at_once: int, long_compiles: bool) -> list[Entry]:
 def _entries(stack: ExitStack, at_once: int, long_compiles: bool) -> Iterator[Entry]:
     task = Task()
     if (c := plain_c(task.n_steps, task.batch_size, task.hidden)) is not None:
-        yield Entry("plain C", 1, c)
+        yield Entry("plain C", 1, partial(repeated, c))
     else:
         print("plain C: there is no C compiler; left out", file=sys.stderr)
     names = [(name, 1) for name in (*ONE_BY_ONE, *(LONG_COMPILES if long_compiles else ()))]

@@ -19,15 +19,14 @@ from overhead import synthetic_run
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import harness
-from harness import data, registry
+from harness import data, machine, registry
 from harness.render import render_summary
 from harness.results import Run
 from harness.store import RunWriter
 from harness.tables import curves_table, steps_table, trials_table
 
 # As in a trial; OpenMP, the BLAS libraries and XLA read this once, when a framework is imported.
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
-os.environ |= dict.fromkeys(THREADS, "1")
+os.environ |= dict.fromkeys(machine.THREAD_VARIABLES, "1")
 
 TASK = harness.Task()
 TINY = harness.Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)

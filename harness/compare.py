@@ -90,7 +90,7 @@ def compare_runs(
     arms = _common_arms(before, after)
     references = {} if across is None else _references(arms, across)
     if any(metric.kind == "time" for metric in chosen):
-        _refuse_times(before, after, across is not None)
+        _refuse_times(before, after, arms, across is not None)
     notes = [*_unusable(before, chosen, arms), *_unusable(after, chosen, arms)]
     if any(metric.kind == "time" for metric in chosen):
         notes.append(
@@ -176,7 +176,7 @@ def _references(arms: list[ArmKey], across: str) -> dict[ArmKey, ArmKey]:
     return references
 
 
-def _refuse_times(before: Run, after: Run, across: bool) -> None:
+def _refuse_times(before: Run, after: Run, arms: Sequence[ArmKey], across: bool) -> None:
     problems = [
         f"trials of run `{run.name}` ran beside others (contended): their times are not "
         f"compared; choose another `--metric`, such as final_mse."
@@ -188,6 +188,11 @@ def _refuse_times(before: Run, after: Run, across: bool) -> None:
         for run in (before, after)
         if any(len(kinds) > 1 for kinds in _kinds(run).values())
     ]
+    if at_once := list(_unlike_at_once(before, after, arms)):
+        problems.append(
+            f"runs `{before.name}` (there) and `{after.name}` (here) did not train alike, so their "
+            f"times are not compared ({'; '.join(at_once)})."
+        )
     unlike = [] if across or problems else list(dict.fromkeys(_unlike(before, after)))
     if unlike:
         problems.append(
@@ -208,13 +213,24 @@ def _unlike(before: Run, after: Run) -> Iterator[str]:
                 yield from differences(dict(one), dict(other))
 
 
+def _unlike_at_once(before: Run, after: Run, arms: Sequence[ArmKey]) -> Iterator[str]:
+    """Say which backends trained their seeds in other groups in one run than in the other."""
+    for arm in arms:
+        there, here = (
+            sorted({r.at_once for r in _ok(run) if (r.backend, r.device) == arm})
+            for run in (before, after)
+        )
+        if there != here:
+            told = (" and ".join(map(str, counts)) for counts in (there, here))
+            yield f"{arm[0]} on {arm[1]}: seeds at once: {next(told)} there, {next(told)} here"
+
+
 def _kinds(run: Run) -> dict[str, set[tuple[tuple[str, str], ...]]]:
     kinds: dict[str, set[tuple[tuple[str, str], ...]]] = {}
     for record in _ok(run):
         kind = fingerprint(record.environment, record.threads)
         kind["pinned to cores"] = str(len(record.cores)) if record.cores else "none"
         kind["isolation"] = record.isolation
-        kind["seeds at once"] = str(record.at_once)
         kinds.setdefault(record.device, set()).add(tuple(kind.items()))
     return kinds
 
@@ -277,10 +293,12 @@ def _sample(run: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None) -> 
         ratios = pair(run.trials, arm, reference, metric)
         return _Sample(ratios.differences, ratios.pilot(pilot))
     mine = of_arm(_trials(run), arm)
-    values = metric.values(mine)
-    there = ~np.isnan(values)
-    in_pilot = int((mine["block"].to_numpy()[there] < pilot).sum()) if metric.sized else 0
-    return _Sample(values[there], in_pilot)
+    # Seeds that were trained at once are one trial: one measurement.
+    mine = mine.assign(value=metric.values(mine)).dropna(subset=["value"])
+    mine = mine.groupby("trial", as_index=False, sort=False)[["block", "value"]].mean()
+    values = mine["value"].to_numpy(dtype=float)
+    in_pilot = int((mine["block"] < pilot).sum()) if metric.sized else 0
+    return _Sample(values, in_pilot)
 
 
 def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) -> _Change:

@@ -16,12 +16,15 @@ from harness.clock import now, timestamp
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.jobs import Certificate, Event, Refused, TrialJob
-from harness.plan import Arm, Device, Plan, Value, swept_values
+from harness.plan import Arm, Device, Plan, Value, grid, seeds_at_once, swept_values
 from harness.record import Isolation, Record
 from harness.results import TABLES, Run
 from harness.selection import DEVICES, Selection, distinct
 from harness.store import Manifest, RunWriter
 from harness.task import PRESETS, Task
+
+# What the user calls some fields of the plan.
+_ASKED_AS = {"at_once": "vectorize"}
 
 
 class Reporter(Protocol):
@@ -130,18 +133,21 @@ class Settings(Selection):
     def plan(self, run: str, task: Task, has_gpu: bool) -> Plan:
         """Return the plan of a run; `has_gpu` decides what "auto" means.
 
-        Raises `InvalidInput` if a point of the sweep is no task.
+        Raises `InvalidInput` if a point of the sweep is no task, or cannot be cut into chunks.
         """
         pilot = 0 if self.precision is None else max(precision.PILOT, len(self.seeds))
         as_they_are = {"threads", "packed", "timeout_s", "retry_noisy", "precision", "budget_s"}
         as_they_are |= {"isolation", "max_retries"}
+        at_once = seeds_at_once(self.vectorize, len(self.seeds))
+        for point in grid(task, self.sweep) if at_once else ():
+            point.task.refuse_uncuttable(at_once or 1)
         return Plan(
             run=run,
             task=task,
             arms=self.arms(has_gpu),
             seeds=precision.extend(self.seeds, pilot),
             sweep=swept_values(task, self.sweep),
-            at_once=len(self.seeds) if self.vectorize == "all" else self.vectorize,
+            at_once=at_once,
             **self.model_dump(include=as_they_are),
         )
 
@@ -220,9 +226,13 @@ def resume(
         plan = writer.manifest.plan
         if "sweep" in expected:
             expected = {**expected, "sweep": swept_values(plan.task, expected["sweep"])}
+        if "at_once" in expected:
+            at_once = seeds_at_once(expected["at_once"], len(plan.seeds))
+            expected = {**expected, "at_once": at_once}
         problems = [
-            f"`{name}` differs: run `{run_id}` has {_tell(getattr(plan, name), value)}, "
-            f"not {_tell(value, getattr(plan, name))}; start a new run for that."
+            f"`{_ASKED_AS.get(name, name)}` differs: run `{run_id}` has "
+            f"{_tell(getattr(plan, name), value)}, not {_tell(value, getattr(plan, name))}; "
+            "start a new run for that."
             for name, value in expected.items()
             if getattr(plan, name) != value
         ]
@@ -300,10 +310,13 @@ class _Session:
             run = self._run()
             # A run that was refused before any trial finished is not kept.
             if run.records or not isinstance(error, Unavailable):
+                again = sum(map(len, self._blocks(arms))) - len(run.missing)
                 self._reporter.note(
                     f"{len(run.records)} of {len(run.records) + len(run.missing)} trials are "
                     f"finished and kept in `{run.location}`; run the others with "
-                    f"`--resume {run.name}`."
+                    f"`--resume {run.name}`"
+                    + f", and {again} again that are timed beside them." * (again > 0)
+                    + "." * (again <= 0)
                 )
             self._writer.hurry()
             raise
@@ -436,7 +449,7 @@ class _Session:
         for arm in plan.arms:
             if arm not in many:
                 self._reporter.note(f"{arm} cannot train seeds at once: it trains one by one")
-        return plan.model_copy(update={"many": many, "at_once": plan.at_once if many else None})
+        return plan.model_copy(update={"many": many})
 
     def _to_run(self, missing: set[str]) -> set[Arm]:
         """Return the arms of which a trial is missing or, as a block is repeated whole, beside."""

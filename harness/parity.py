@@ -38,14 +38,14 @@ _STEPS, _PATHS, _OFFSET = 32, 32, 10
 # to vanish moves by rounding alone. The optimiser works element by element: a small network shows
 # it whole. Outputs and gradients are compared at the size of the task.
 _TRAJECTORY_HIDDEN = 16
-# One more than a block of eight: whoever works in blocks has a remainder, too.
-_MOST_SEEDS = 9
+# One more than a block of sixteen: whoever works in blocks has a remainder, too.
+_MOST_SEEDS = 17
 
 
 def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:
     """Yield the checks of a backend on the network of `task`, in either precision.
 
-    With `at_once` above 1, also those of training that many seeds (nine at most), if it can. What
+    With `at_once` above 1, also those of training that many seeds (17 at most), if it can. What
     the backend raises comes through; only that it lacks the precision which the task does not ask
     for is no reason to refuse it.
     """

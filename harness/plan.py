@@ -91,6 +91,12 @@ def swept_values(task: Task, sweep: Mapping[str, Sequence[object]]) -> dict[str,
     return {name: tuple(dict.fromkeys(point.values[name] for point in points)) for name in sweep}
 
 
+def seeds_at_once(asked: int | Literal["all"] | None, seeds: int) -> int | None:
+    """Return how many of so many seeds are trained at once, if any are."""
+    at_once = seeds if asked == "all" else min(asked or 1, seeds)
+    return at_once if at_once > 1 else None
+
+
 class Plan(BaseModel):
     """What a run consists of; everything else about its trials follows."""
 
@@ -103,7 +109,7 @@ class Plan(BaseModel):
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     at_once: int | None = None
-    """How many seeds are trained at once, by the arms that can; None: they come one by one."""
+    """How many seeds are to be trained at once, by the arms that can; None: all come one by one."""
     many: tuple[Arm, ...] = ()
     """The arms that train seeds at once; known when they have passed parity."""
     threads: int = 1
@@ -183,7 +189,7 @@ class Plan(BaseModel):
     def _blocks(self) -> Iterator[Block]:
         # All points of the first seeds, then all of the next: a sweep that is interrupted has
         # something of each.
-        size = self.at_once or 1
+        size = self.at_once if self.at_once and self.many else 1
         groups = [self.seeds[n : n + size] for n in range(0, len(self.seeds), size)]
         for number, (seeds, point) in enumerate(product(groups, self.points)):
             yield Block(number, point, seeds)

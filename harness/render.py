@@ -215,8 +215,9 @@ def _times(summary: pd.DataFrame) -> dict[str, Callable[[Any], str]]:
 
 
 def _time_title(summary: pd.DataFrame) -> str:
-    shared = not summary.empty and (summary["at_once"] > 1).any()
-    return "Time per seed, median over seeds" if shared else "Time, median over seeds"
+    shared = not summary.empty and bool((summary["at_once"] > 1).any())
+    per_seed = "; epochs/s and train s per seed, the rest of all at once"
+    return "Time, median over seeds" + per_seed * shared
 
 
 def _time_ratio(row: Any) -> str:

@@ -110,7 +110,8 @@ def summarise(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -
     `time_ratio_high` its 95 % interval: see `compare_arms`, also for `pilot`. Missing is what
     needs two seeds where there is one, and ratios of contended times. `noisy` counts the trials
     among `seeds` that were disturbed (see `harness.noise`). `floor_ratio`, `floor_ratio_low` and
-    `floor_ratio_high` are the same for the time over that of `FLOOR`, where that was measured.
+    `floor_ratio_high` are the same for the time over that of `FLOOR`, where that was measured, with
+    one thread each: the floor is that of a core.
     """
     return at_each_point(trials, swept, lambda there: _summarise(there, pilot))
 
@@ -142,7 +143,7 @@ def _summarise(trials: pd.DataFrame, pilot: int) -> pd.DataFrame:
         there = ok[ok[KIND] == kind]
         ratios += [
             _time_ratio("time_ratio", there, arm, arms[0], pilot)
-            | _time_ratio("floor_ratio", there, arm, FLOOR, pilot)
+            | _time_ratio("floor_ratio", there[there["threads"] == 1], arm, FLOOR, pilot)
             | {"fastest": arm == arms[0]}
             for arm in arms
         ]
@@ -182,6 +183,8 @@ class Pairs(NamedTuple):
     """The block of each [n]."""
     of: int
     """How many pairs ended ok, those without a value of the metric included."""
+    lacking: str = ""
+    """How many of how many seeds have a value, if not all of them: "3 of 5"."""
 
     def pilot(self, blocks: int) -> int:
         """Return how many of the pairs are in the first `blocks` blocks, if those chose `n`."""
@@ -208,11 +211,13 @@ def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> 
     )
     both = mine.merge(theirs, on=keys, suffixes=("", "_against")).sort_values("block")
     both["difference"] = both["value"] - both["value_against"]
+    have = int(both["difference"].notna().sum())
+    lacking = f"{have} of {len(both)}" if have < len(both) else ""
     if metric.kind == "time":
         both = both.groupby("block", as_index=False)[["difference"]].mean()
     differences = both["difference"].to_numpy(dtype=float)
     there = ~np.isnan(differences)
-    return Pairs(metric, differences[there], both["block"].to_numpy()[there], len(both))
+    return Pairs(metric, differences[there], both["block"].to_numpy()[there], len(both), lacking)
 
 
 def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
@@ -333,7 +338,7 @@ def _words(mine: str, other: str, both: Pairs, estimate: Estimate, shown: bool) 
         return f"no ratio of {mine} to {other}: they share no block on one node"
     if estimate.value < 0:
         mine, other, estimate = other, mine, estimate.negated()
-    some = f"; {estimate.n} of {both.of} seeds got there" if estimate.n < both.of else ""
+    some = f"; {both.lacking} seeds got there" if both.lacking else ""
     value, interval = _figures(metric, estimate)
     if metric.kind == "accuracy" and _equal(metric, both, estimate):
         how = f" to within {_EQUAL:.0%}" if both.differences.any() else ""

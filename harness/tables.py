@@ -125,7 +125,11 @@ def _with_point(
     swept: Sequence[str],
     counts: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Append a column for each swept field of the task; a record has `counts` rows, or one."""
+    """Append a column for each swept field of the task; a record has `counts` rows, or one.
+
+    What is measured, and called as one of them, is then called `..._trained`: `epochs`.
+    """
+    table = table.rename(columns={name: f"{name}_trained" for name in swept})
     for name in swept:
         values = pd.Series([getattr(record.task, name) for record in records])
         table[name] = values if counts is None else values.repeat(list(counts)).to_numpy()

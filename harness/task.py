@@ -54,6 +54,18 @@ class Task(Validated):
         """Epochs in a call that trains so many seeds; divides `epochs_per_point`: all are equal."""
         return largest_divisor(self.epochs_per_point, self._most_chunk_epochs(seeds))
 
+    def refuse_uncuttable(self, seeds: int) -> None:
+        """Raise `InvalidInput` if a call that trains so many seeds could hold but few epochs."""
+        if not self._cuts_well(self.epochs, seeds):
+            raise InvalidInput(
+                f"`epochs` = {self.epochs}: cannot be cut into equal chunks for {seeds} seeds at "
+                f"once; the nearest that can is {self._nearest(seeds)} (or train fewer at once)."
+            )
+
+    def _nearest(self, seeds: int = 1) -> int:
+        near = (e for d in range(self.epochs) for e in (self.epochs + d, self.epochs - d))
+        return next(e for e in near if e >= 1 and self._cuts_well(e, seeds))
+
     def _most_chunk_epochs(self, seeds: int = 1) -> int:
         return max(1, _CHUNK_VALUES // (seeds * (self.n_steps + 1) * self.batch_size))
 
@@ -82,23 +94,20 @@ class Task(Validated):
     @model_validator(mode="after")
     def _can_be_cut(self) -> Self:
         if not self._cuts_well(self.epochs):
-            near = (e for d in range(self.epochs) for e in (self.epochs + d, self.epochs - d))
-            nearest = next(e for e in near if e >= 1 and self._cuts_well(e))
             raise InvalidInput(
                 f"`epochs` = {self.epochs}: cannot be cut into equal chunks for "
-                f"{self.curve_points} points of the curve; the nearest that can is {nearest} "
-                f"(or change `curve_points`)."
+                f"{self.curve_points} points of the curve; the nearest that can is "
+                f"{self._nearest()} (or change `curve_points`)."
             )
         return self
 
-    def _cuts_well(self, epochs: int) -> bool:
+    def _cuts_well(self, epochs: int, seeds: int = 1) -> bool:
         """Whether at least half the points and half the chunk asked for are to be had."""
         points = largest_divisor(epochs, self.curve_points)
         per_point = epochs // points
-        chunk = largest_divisor(per_point, self._most_chunk_epochs())
-        return 2 * points >= min(epochs, self.curve_points) and 2 * chunk >= min(
-            per_point, self._most_chunk_epochs()
-        )
+        most = self._most_chunk_epochs(seeds)
+        chunk = largest_divisor(per_point, most)
+        return 2 * points >= min(epochs, self.curve_points) and 2 * chunk >= min(per_point, most)
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> Task:

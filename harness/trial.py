@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from math import ceil
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +22,6 @@ from harness.jobs import TrialJob, TurnsJob
 from harness.many import Alone, many_seeds
 from harness.protocol import Array, BackendFactory, ReportsGpuMemory
 from harness.record import Chunk
-from harness.task import largest_divisor
 
 Emit: TypeAlias = Callable[[str, Any], None]
 """Takes a kind of message and its value."""
@@ -129,12 +129,12 @@ class Training:
         """Return the mean squared error on the held-out paths at t = 1..T, shape [R, T]."""
         x_RTN, y_RTN = self._held_out
         squares_RT = np.zeros(y_RTN.shape[:2])
-        for part in self._parts():
+        for part, done in self._parts():
             x_RTP = np.ascontiguousarray(x_RTN[..., part])
             with self.evaluation:
                 output_RTP = self._trained.predict_many(self._state, x_RTP)
             error_RTP = contract.outputs(output_RTP, x_RTP.shape)[:, 1:] - y_RTN[..., part]
-            squares_RT += np.sum(error_RTP**2, axis=2)
+            squares_RT += np.sum(error_RTP[..., done:] ** 2, axis=2)
         step_mse_RT: Array = squares_RT / y_RTN.shape[2]
         return step_mse_RT
 
@@ -149,9 +149,14 @@ class Training:
         paths = [data.evaluation_paths(self._job.task, seed) for seed in self.seeds]
         return np.stack([x_TN for x_TN, _ in paths]), np.stack([y_TN for _, y_TN in paths])
 
-    def _parts(self) -> Iterator[slice]:
-        """Yield the held-out paths in equal parts, so that one compilation does for all."""
+    def _parts(self) -> Iterator[tuple[slice, int]]:
+        """Yield the held-out paths in parts, and how many of a part were in the one before it.
+
+        All are of one size, so that one compilation does for all.
+        """
         task = self._job.task
         most = max(1, _CALL_VALUES // (len(self.seeds) * (task.n_steps + 1)))
-        size = largest_divisor(task.eval_paths, most)
-        yield from (slice(first, first + size) for first in range(0, task.eval_paths, size))
+        size = ceil(task.eval_paths / ceil(task.eval_paths / most))
+        for first in range(0, task.eval_paths, size):
+            start = min(first, task.eval_paths - size)
+            yield slice(start, start + size), first - start

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 import harness
-from harness import ContractViolation, Task, parity, registry, store
+from harness import ContractViolation, InvalidInput, Task, parity, registry, store
+from harness.compare import compare_runs
+from harness.data import evaluation_paths, initial_params
 from harness.jobs import TrialJob
 from harness.many import many_seeds
 from harness.model import Model
 from harness.testing import FakeBackend, ManualClock
+from harness.trial import Training
 from harness.trial import run as run_trial
 from tests.conftest import Cli
 from tests.many import Looped, MixesSeeds, NoDouble
@@ -88,10 +91,70 @@ def test_who_cannot_is_said_and_trains_one_by_one(tmp_path: Path, cli: Cli) -> N
     }
 
 
-def test_if_nobody_can_the_blocks_are_single_seeds(tmp_path: Path) -> None:
-    alone = measured(tmp_path, [ALONE], vectorize=True, seeds=2)
-    assert alone.manifest.plan.at_once is None
+def test_if_nobody_can_the_blocks_are_single_seeds(tmp_path: Path, cli: Cli) -> None:
+    alone = measured(tmp_path, [ALONE], vectorize=True, seeds=2, run_id="alone")
+    assert alone.manifest.plan.many == ()
     assert alone.trials["block"].nunique() == 2
+    # The same words again name the same run.
+    words = ("run", "--resume", "alone", "--results", tmp_path, "--dispatch", "inline")
+    again = cli(*words, "--vectorize", "--seeds", "2")
+    assert (again.returncode, "is complete" in again.stderr) == (0, True), again.stderr
+    other = cli(*words, "--vectorize", "3", "--seeds", "3")
+    assert other.returncode == 2
+    assert "`seeds` differs" in other.stderr
+
+
+def test_one_seed_alone_is_none_at_once(tmp_path: Path) -> None:
+    one = measured(tmp_path, [LOOPED], vectorize=True, seeds=1)
+    assert one.manifest.plan.at_once is None
+
+
+def test_seeds_that_were_timed_together_are_one_time(tmp_path: Path) -> None:
+    a, b = (measured(tmp_path, [LOOPED], vectorize=4, seeds=8, run_id=name) for name in "ab")
+    changes = compare_runs(a, b, metrics=["train_s", "wall_s", "final_mse"]).changes.set_index(
+        "metric"
+    )
+    assert changes["n_a"].to_dict() == {"train_s": 2, "wall_s": 2, "final_mse": 8}
+
+
+def test_times_of_other_groups_of_seeds_are_not_compared(tmp_path: Path) -> None:
+    # Groups of two and of one: a run of several kinds is one run nevertheless.
+    a, b = (measured(tmp_path, [LOOPED], vectorize=n, seeds=3, run_id=f"g{n}") for n in (2, 3))
+    with pytest.raises(InvalidInput, match=r"on cpu: seeds at once: 1 and 2 there, 3 here"):
+        compare_runs(a, b)
+    assert len(compare_runs(a, b, metrics=["final_mse"]).changes) == 1
+
+
+def test_epochs_that_cannot_be_cut_for_so_many_seeds_are_refused(cli: Cli) -> None:
+    words = ("run", "--backends", LOOPED, "--set", "epochs=1060", "--seeds", "64", "--vectorize")
+    done = cli(*words, "--dispatch", "inline")
+    assert done.returncode == 2
+    assert "cannot be cut into equal chunks for 64 seeds at once; the nearest that can is 1" in (
+        " ".join(done.stderr.split())
+    )
+
+
+def test_an_odd_number_of_held_out_paths_is_scored_whole() -> None:
+    seeds, task = 200, Task(epochs=1, n_steps=100, eval_paths=211, curve_points=1, hidden=1)
+    job = TrialJob(
+        task=task,
+        backend=LOOPED,
+        device="cpu",
+        threads=1,
+        exclusive=True,
+        run="x",
+        trial="x",
+        block=0,
+        seed=0,
+        seeds=tuple(range(seeds)),
+    )
+    backend = Looped(task.model, "cpu")
+    training = Training(job, lambda kind, value: None)
+    got = training.step_mse()
+    for seed in (0, 7):
+        x_TN, y_TN = evaluation_paths(task, seed)
+        output = backend.predict(backend.init(initial_params(task.model, seed)), x_TN)
+        np.testing.assert_allclose(got[seed], ((output[1:] - y_TN) ** 2).mean(axis=1), rtol=1e-5)
 
 
 def test_a_run_of_many_seeds_is_resumed(tmp_path: Path) -> None:
@@ -117,8 +180,7 @@ def test_a_trial_of_many_seeds_that_fails_is_a_row_for_each(tmp_path: Path) -> N
     run = measured(tmp_path, [LOOPED], vectorize=True, seeds=3, timeout_s=0.01)
     # Parity is under the same limit: what is not certified is not timed.
     assert not run.records
-    plan = run.manifest.plan
-    assert plan.at_once is None
+    assert run.manifest.plan.many == ()
 
 
 def test_parity_tells_seeds_that_are_mixed_up() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +12,12 @@ import harness
 from harness import InvalidInput, Task, store
 from tests.conftest import Cli
 
-SMALL = {"epochs": 20, "n_steps": 5, "eval_paths": 20, "curve_points": 2}
+SMALL: dict[str, Any] = {"epochs": 20, "n_steps": 5, "eval_paths": 20, "curve_points": 2}
 
 
-def sweep(folder: Path, run_id: str, **more: object) -> harness.Run:
+def sweep(
+    folder: Path, run_id: str, task: Mapping[str, object] = {}, **more: object
+) -> harness.Run:
     options: dict[str, object] = {
         "backends": ["reference"],
         "seeds": 2,
@@ -22,7 +26,7 @@ def sweep(folder: Path, run_id: str, **more: object) -> harness.Run:
         "results": folder,
         "run_id": run_id,
     }
-    return harness.run(Task(**SMALL), **(options | more))  # type: ignore[arg-type]
+    return harness.run(Task(**SMALL, **task), **(options | more))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,14 @@ def test_a_sweep_is_resumed(tmp_path: Path) -> None:
     resumed = harness.resume("cut", dispatch="inline", results=tmp_path)
     after = resumed.trials.set_index(["trial", "seed"])["final_mse"]
     assert after.to_dict() == before.to_dict()
+
+
+def test_a_swept_number_of_epochs_hides_not_how_many_were_trained(tmp_path: Path) -> None:
+    task = {"optimiser": "sgd", "learning_rate": 10}
+    run = sweep(tmp_path, "bad", sweep={"epochs": [20, 40]}, seeds=1, task=task)
+    assert set(run.trials["status"]) == {"diverged"}
+    assert run.trials["epochs"].tolist() == [20, 40]
+    assert (run.trials["epochs_trained"] < run.trials["epochs"]).all()
 
 
 def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> None:

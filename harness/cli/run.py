@@ -131,7 +131,7 @@ def expected_of(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     names |= {"isolation", "max_retries"}
     if "sweep" in given:
         expected["sweep"] = dict(settings.sweep)
-    if isinstance(settings.vectorize, int):
+    if "vectorize" in given:
         expected["at_once"] = settings.vectorize
     for name in given & names:
         if getattr(settings, name) != "auto":
