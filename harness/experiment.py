@@ -310,13 +310,15 @@ class _Session:
             run = self._run()
             # A run that was refused before any trial finished is not kept.
             if run.records or not isinstance(error, Unavailable):
+                # A block is timed whole: with what is missing, what ended before it runs again.
                 again = sum(map(len, self._blocks(arms))) - len(run.missing)
+                beside = (
+                    f", and with them {again} finished ones of the same blocks" if again > 0 else ""
+                )
                 self._reporter.note(
                     f"{len(run.records)} of {len(run.records) + len(run.missing)} trials are "
                     f"finished and kept in `{run.location}`; run the others with "
-                    f"`--resume {run.name}`"
-                    + f", and {again} again that are timed beside them." * (again > 0)
-                    + "." * (again <= 0)
+                    f"`--resume {run.name}`{beside}."
                 )
             self._writer.hurry()
             raise
