@@ -38,6 +38,7 @@ LAYERS = [
     {"tournament"},
     {"gate", "pytest_benchmark"},
     {"api"},
+    {"cli.completion"},
     {"cli.output", "cli.options"},
     {"cli.show", "cli.parity", "cli.compare", "cli.gate", "cli.doctor"},
     {"cli.run"},

@@ -53,4 +53,4 @@ def main() -> None:
     """Run the command line."""
     # An orderly end, as after Ctrl-C, when a CI system or a cluster sends SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cli(prog_name="python -m harness")
+    cli()

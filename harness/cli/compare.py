@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, quantity
 from harness.cli.output import errors, width
 from harness.errors import InvalidInput
@@ -11,8 +12,8 @@ from harness.quantities import fraction
 
 
 @click.command()
-@click.argument("run_a", metavar="RUN_A")
-@click.argument("run_b", metavar="RUN_B")
+@click.argument("run_a", metavar="RUN_A", shell_complete=completion.runs)
+@click.argument("run_b", metavar="RUN_B", shell_complete=completion.runs)
 @click.option(
     "--metric",
     "metrics",
@@ -40,6 +41,7 @@ from harness.quantities import fraction
     metavar="[BACKEND]",
     is_flag=False,
     flag_value="",
+    shell_complete=completion.backends,
     help="Compare ratios to a backend that both runs have, also between unlike machines.",
 )
 @FORMAT

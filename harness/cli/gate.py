@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completion
 from harness.cli.options import TASK, build_task, options, split
 from harness.cli.output import errors, width
 from harness.errors import InvalidInput
@@ -40,8 +41,18 @@ MODES = options(
     ),
 )
 LIMITS = options(
-    click.option("--backends", metavar="A,B,...", help="Installed names or module:Class."),
-    click.option("--devices", metavar="cpu,gpu", help="Or auto: the CPU, and a GPU if there is."),
+    click.option(
+        "--backends",
+        metavar="A,B,...",
+        shell_complete=completion.backends,
+        help="Installed names or module:Class.",
+    ),
+    click.option(
+        "--devices",
+        metavar="cpu,gpu",
+        shell_complete=completion.devices,
+        help="Or auto: the CPU, and a GPU if there is.",
+    ),
     click.option("--max-slowdown", metavar="SHARE", help="Slower by at most this, as in 2%."),
     click.option("--max-accuracy-loss", metavar="SHARE", help="Larger MSE by at most this."),
     click.option("--false-alarms", metavar="SHARE", help="Most alarms on identical code."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from harness.cli import completion
 from harness.errors import InvalidInput, did_you_mean
 from harness.quantities import fraction, seconds
 
@@ -34,11 +35,15 @@ RESULTS = click.option(
     metavar="PATH|URL",
     default="results",
     show_default=True,
+    shell_complete=completion.folders,
     help="Folder of the runs: a path, or a URL (s3://bucket/prefix).",
 )
 TASK = options(
     click.option(
-        "--preset", metavar="NAME", help="corrected (default), posted, no-lag, strong-lag."
+        "--preset",
+        metavar="NAME",
+        shell_complete=completion.presets,
+        help="corrected (default), posted, no-lag, strong-lag.",
     ),
     click.option(
         "--config", metavar="FILE", type=click.Path(path_type=Path), help="Task fields from YAML."
@@ -48,6 +53,7 @@ TASK = options(
         "changes",
         metavar="KEY=VALUE",
         multiple=True,
+        shell_complete=completion.setting,
         help="Change a task field; may be repeated. Fields: `harness list`.",
     ),
 )
@@ -55,6 +61,7 @@ SWEEP = click.option(
     "--sweep",
     metavar="KEY=A,B,...",
     multiple=True,
+    shell_complete=completion.swept,
     help="A task field and its values in turn; repeated, every combination.",
 )
 VECTORIZE = click.option(
@@ -69,6 +76,7 @@ BACKENDS = click.option(
     metavar="A,B,...",
     default="torch,jax",
     show_default=True,
+    shell_complete=completion.backends,
     help="Installed names (`harness list`) or module:Class.",
 )
 DEVICES = click.option(
@@ -76,6 +84,7 @@ DEVICES = click.option(
     metavar="cpu,gpu",
     default="auto",
     show_default=True,
+    shell_complete=completion.devices,
     help="auto: the CPU, and a GPU where there is one.",
 )
 SITE = options(
@@ -84,6 +93,7 @@ SITE = options(
         metavar="ray|inline",
         default="ray",
         show_default=True,
+        shell_complete=completion.one_of("ray", "inline"),
         help="inline: on this machine, without Ray.",
     ),
     click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli import completion
 from harness.cli.options import (
     BACKENDS,
     DEVICES,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     metavar="process|backend",
     default="process",
     show_default=True,
+    shell_complete=completion.one_of("process", "backend"),
     help="backend: trials of a backend share a process, one by one; saves its start.",
 )
 @click.option(
@@ -72,7 +74,12 @@ if TYPE_CHECKING:
 @SITE
 @RESULTS
 @click.option("--run-id", metavar="ID", default="", help="Name of the new run.")
-@click.option("--resume", metavar="RUN", help="Run only the trials that RUN still lacks.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=completion.runs,
+    help="Run only the trials that RUN still lacks.",
+)
 @click.pass_context
 def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     """Measure backends on a task: parity first, then every trial on the clock.

@@ -1,0 +1,232 @@
+"""What the shell offers at a TAB: names of backends, presets, fields, values and runs.
+
+The shell calls `harness` anew at every TAB, so nothing slow is imported here, and what cannot be
+read is not offered: an error would end up in the middle of the line that is being typed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, get_args
+
+import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ZshComplete,
+    add_completion_class,
+    split_arg_string,
+)
+
+from harness.errors import HarnessError
+
+Items: TypeAlias = "list[CompletionItem[str]]"
+Completer: TypeAlias = Callable[[click.Context, click.Parameter, str], Items]
+
+# Ends what is still to be followed by something: no space after it.
+_UNFINISHED = "="
+
+
+def backends(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer the installed backends, one after each comma."""
+    from harness import registry
+
+    return _list_of(registry.installed(), incomplete)
+
+
+def devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer `auto`, or the kinds of devices."""
+    return _list_of(["cpu", "gpu"] if "," in incomplete else ["auto", "cpu", "gpu"], incomplete)
+
+
+def presets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer the presets."""
+    from harness.task import PRESETS
+
+    return _beginning(PRESETS, incomplete)
+
+
+def one_of(*names: str) -> Completer:
+    """Offer a few fixed names."""
+    return lambda ctx, param, incomplete: _beginning(names, incomplete)
+
+
+def setting(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer `FIELD=`, and then the field's values where it has a choice of them."""
+    field, equals, value = incomplete.partition(_UNFINISHED)
+    if not equals:
+        return _fields(field)
+    return [CompletionItem(field + equals + v.value) for v in _beginning(_values(field), value)]
+
+
+def swept(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer `FIELD=`, and then its values, one after each comma."""
+    field, equals, value = incomplete.partition(_UNFINISHED)
+    if not equals:
+        return _fields(field)
+    return [CompletionItem(field + equals + v.value) for v in _list_of(_values(field), value)]
+
+
+def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer the runs in `--results`; at a URL none, which could take long to answer."""
+    from harness.store import run_folders
+
+    results = str(ctx.params.get("results") or "results")
+    if "://" in results:
+        return []
+    try:
+        names = [folder.name for folder in run_folders(os.path.expanduser(results))]
+    except (HarnessError, OSError):
+        return []
+    return _beginning(names, incomplete)
+
+
+def folders(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Let the shell offer folders."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> Items:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _list_of(names: Iterable[str], incomplete: str) -> Items:
+    """Complete the last of several names between commas; none is offered twice."""
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    fresh = [name for name in names if name not in taken]
+    return [CompletionItem(before + comma + item.value) for item in _beginning(fresh, last)]
+
+
+def _fields(incomplete: str) -> Items:
+    from harness.task import Task
+
+    return [
+        CompletionItem(name + _UNFINISHED, help=field.description)
+        for name, field in Task.model_fields.items()
+        if name.startswith(incomplete)
+    ]
+
+
+def _values(field: str) -> list[str]:
+    """Return the values of a field that has a choice of them (a `Literal`)."""
+    from harness.task import Task
+
+    info = Task.model_fields.get(field)
+    return [] if info is None else [str(value) for value in get_args(info.annotation)]
+
+
+@add_completion_class
+class Bash(BashComplete):
+    """Completion for bash, which breaks `cell=gru` and `module:Class` into three words each.
+
+    They are put together again before they are completed, and what bash holds for words of their
+    own before the last one is taken off each answer.
+    """
+
+    source_template = """\
+%(complete_func)s() {
+    local IFS=$'\\n' line
+    COMPREPLY=()
+    while read -r line; do
+        case $line in
+            dir,*) compopt -o dirnames ;;
+            file,*) compopt -o default ;;
+            plain,*) COMPREPLY+=("${line#*,}") ;;
+        esac
+    done < <(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \
+%(complete_var)s=bash_complete "$1")
+    if [[ ${#COMPREPLY[@]} == 1 && $COMPREPLY == *= ]]; then
+        compopt -o nospace 2> /dev/null
+    fi
+    return 0
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+    _known = 0
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """Return the whole words before the cursor, and the one that it is in."""
+        number = int(os.environ["COMP_CWORD"])
+        words = split_arg_string(os.environ["COMP_WORDS"])[: number + 1]
+        current = words[number] if number < len(words) else ""
+        whole: list[str] = []
+        glue = False
+        for word in words[1:]:
+            breaks = re.fullmatch("[=:]+", word) is not None
+            if whole and (breaks or (glue and not word.startswith("--"))):
+                whole[-1] += word
+            else:
+                whole.append(word)
+            glue = breaks
+        incomplete = whole.pop() if whole and number < len(words) else ""
+        # Of `--option=value`, only the value is completed.
+        value = incomplete.partition("=")[2] if incomplete.startswith("--") else incomplete
+        self._known = max(0, len(value) - (0 if glue else len(current)))
+        return whole, incomplete
+
+    def format_completion(self, item: CompletionItem[str]) -> str:
+        """Return the kind of an answer, and what is to follow the word breaks."""
+        return f"{item.type},{item.value[self._known :]}"
+
+
+@add_completion_class
+class Zsh(ZshComplete):
+    """Completion for zsh, without a space after `FIELD=`."""
+
+    source_template = """\
+#compdef %(prog_name)s
+%(complete_func)s() {
+    local -a plain described unfinished response
+    local kind value help
+    (( ! $+commands[%(prog_name)s] )) && return 1
+    response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \
+%(complete_var)s=zsh_complete %(prog_name)s)}")
+    for kind value help in ${response}; do
+        case $kind in
+            dir) _path_files -/ ;;
+            file) _path_files -f ;;
+            plain)
+                if [[ $value == *= ]]; then unfinished+=("$value:$help")
+                elif [[ $help == _ ]]; then plain+=("$value")
+                else described+=("$value:$help")
+                fi ;;
+        esac
+    done
+    (( $#unfinished )) && _describe -V unsorted unfinished -U -S ''
+    (( $#described )) && _describe -V unsorted described -U
+    (( $#plain )) && compadd -U -V unsorted -a plain
+}
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
+"""
+
+
+@add_completion_class
+class Fish(FishComplete):
+    """Completion for fish; click's own script cuts an answer at its first comma."""
+
+    source_template = """\
+function %(complete_func)s
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) \
+COMP_CWORD=(commandline -t) %(prog_name)s)
+    for completion in $response
+        set -l answer (string split -m 1 "," -- $completion)
+        switch $answer[1]
+            case dir
+                __fish_complete_directories $answer[2]
+            case file
+                __fish_complete_path $answer[2]
+            case plain
+                echo $answer[2]
+        end
+    end
+end
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
+"""
