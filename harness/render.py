@@ -24,9 +24,40 @@ def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "", key
         case "json":
             return frame.to_json(orient="records", indent=1) + "\n"
         case "markdown":
-            return _markdown(frame.map(_number))
+            return _markdown(cells(frame))
         case _:
-            return _terminal(frame.map(_number), width, title, keys)
+            return _terminal(cells(frame), width, title, keys)
+
+
+def cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with everything in it as a person reads it: numbers to three digits."""
+    return frame.map(_number)
+
+
+def summary_tables(
+    summary: pd.DataFrame, swept: Sequence[str] = ()
+) -> list[tuple[str, pd.DataFrame]]:
+    """Return the summary as a person reads it: titles and tables of text, accuracy and time.
+
+    Of a sweep over the fields `swept`, each row begins with its point.
+    """
+    kinds = _letters(summary)
+    at = {name: _plain(name) for name in swept}
+    return [
+        ("Accuracy, mean over seeds", _columns(summary, at | _by_kind(_ACCURACY, kinds))),
+        (_time_title(summary), _columns(summary, at | _by_kind(_times(summary), kinds))),
+    ]
+
+
+def node_legend(summary: pd.DataFrame) -> list[str]:
+    """Say which kind of node is called by which letter, if there are several."""
+    return [f"nodes {letter}: {name}" for name, letter in _letters(summary).items()]
+
+
+def stated(comparisons: pd.DataFrame) -> list[str]:
+    """Return what is stated; `lag_skill` says the same as the MSE, and epochs as seconds do."""
+    told = comparisons["metric"].isin(["train_s", "final_mse", "seconds_to_lag"])
+    return [str(words) for words in comparisons.loc[told, "words"]]
 
 
 def render_summary(
@@ -43,20 +74,19 @@ def render_summary(
     """
     if kind in {"csv", "json"}:
         return render(summary, kind)
-    kinds = _letters(summary)
-    at = {name: _plain(name) for name in swept}
-    tables = [
-        ("Accuracy, mean over seeds", _columns(summary, at | _by_kind(_ACCURACY, kinds))),
-        (_time_title(summary), _columns(summary, at | _by_kind(_times(summary), kinds))),
-    ]
     separator, keys = "\n" if kind == "markdown" else "", len(swept) + 1
-    text = separator.join(render(table, kind, width, title, keys) for title, table in tables)
+    text = separator.join(
+        render(table, kind, width, title, keys) for title, table in summary_tables(summary, swept)
+    )
     contended = not summary.empty and bool(summary["contended"].any())
     text += "* contended: other trials ran beside it; do not compare times\n" * contended
-    sentences = [] if comparisons is None else _sentences(comparisons)
+    sentences = [] if comparisons is None else stated(comparisons)
     sentences += conclusion
-    legend = [f"nodes {letter}: {name}" for name, letter in kinds.items()]
-    paragraphs = [_list(legend, kind), _noise_note(summary), _list(sentences, kind)]
+    paragraphs = [
+        _list(node_legend(summary), kind),
+        _noise_note(summary),
+        _list(sentences, kind),
+    ]
     return text + separator + "".join(f"{told}\n" for told in paragraphs if told)
 
 
@@ -88,8 +118,7 @@ def render_scaling(
     table = _columns(growth, _by_kind(_GROWTH, kinds))
     text = render(table, kind, width, "How the time of an epoch grows, as a power of the size")
     overtaken = crossovers["words"].tolist() or ["no backend is shown to overtake another"]
-    legend = [f"nodes {letter}: {name}" for name, letter in kinds.items()]
-    paragraphs = [_list(told, kind) for told in (legend, growth["words"], overtaken)]
+    paragraphs = [_list(told, kind) for told in (node_legend(growth), growth["words"], overtaken)]
     return text + "\n" * (kind == "markdown") + "\n".join(filter(None, paragraphs))
 
 
@@ -152,12 +181,6 @@ def _change(row: Any) -> str:
         return _ratio_or_difference(row)
     interval = f" [{per_cent(row['low'])}, {per_cent(row['high'])}]" if pd.notna(row["low"]) else ""
     return f"{per_cent(row['value'])} %{interval}"
-
-
-def _sentences(comparisons: pd.DataFrame) -> list[str]:
-    """Return what is stated; `lag_skill` says the same as the MSE, and epochs as seconds do."""
-    stated = comparisons["metric"].isin(["train_s", "final_mse", "seconds_to_lag"])
-    return comparisons.loc[stated, "words"].tolist()
 
 
 def _noise_note(summary: pd.DataFrame) -> str:

@@ -34,6 +34,8 @@ class Run:
         return run
 
     def _read(self, folder: RunFolder) -> None:
+        self.folder = folder
+        """Its files."""
         self.name = folder.name
         self.location = folder.location
         """Where it is: a path or a URL."""

@@ -81,6 +81,17 @@ class RunFolder:
                 f"`{where}` cannot be read as a manifest: {brief(error)}."
             ) from error
 
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file that is made from the records, as the tables are. Raises `StoreError`.
+
+        That takes no hold: it may be done while the run goes on, and done again.
+        """
+        try:
+            self._files.write(name, content)
+        except OSError as error:
+            where = self._files.file(name)
+            raise StoreError(f"`{where}` cannot be written: {reason(error)}") from error
+
     def count_records(self) -> int:
         """Return how many trials have finished, without reading them."""
         with _reading(self.location):

@@ -1,0 +1,271 @@
+"""The charts, as Vega-Lite by Altair: the same ones in a page, in a notebook, as PNG and as SVG.
+
+A chart says which series it shows and nothing of colours: those come from `LIGHT` or `DARK`, so
+that one specification reads on either background. Series differ in colour (Okabe and Ito's, which
+colour-blind readers can tell apart), in dashes and in the shape of points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import altair as alt
+import pandas as pd
+
+from harness.aggregate import PHASES, REST
+from harness.protocol import Array
+
+Chart: TypeAlias = alt.Chart | alt.LayerChart
+
+YARDSTICKS = {
+    "variance": "best constant (variance)",
+    "memoryless": "best without memory",
+    "wrong_sign": "wrong sign, learned perfectly",
+}
+"""What a reader is told that they are; the formulas are in `harness.yardstick`."""
+
+_DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
+_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+_MUTED = "#808080"
+"""Of what is no series; has a contrast of 3:1 and more on both backgrounds."""
+_HEIGHT = 300
+_WIDTH = 560
+_ROW = 26
+"""Height of a row in a chart with a row per thing."""
+
+
+def _theme(
+    background: str, ink: str, faint: str, series: Sequence[str], phases: Sequence[str]
+) -> dict[str, Any]:
+    axis = {"labelColor": ink, "titleColor": ink, "gridColor": faint, "domainColor": ink}
+    return {
+        "background": background,
+        "font": "system-ui, sans-serif",
+        "axis": axis
+        | {"tickColor": ink, "labelFontSize": 12, "titleFontSize": 12}
+        # The larger part of the grid of a log scale says nothing.
+        | {"gridOpacity": 0.7, "titleFontWeight": "normal"}
+        | {"labelOverlap": "greedy", "labelSeparation": 6},
+        "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "labelLimit": 280},
+        "range": {"category": list(series), "ordinal": list(phases)},
+        "text": {"fill": ink, "fontSize": 11},
+        "view": {"stroke": None},
+    }
+
+
+LIGHT = _theme(
+    "#ffffff",
+    "#1b1b1b",
+    "#dddddd",
+    ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#946200", "#3C8DC0", "#5B3FA0", "#1b1b1b"],
+    ["#0d2f5c", "#2c5f8a", "#3f8f8c", "#67b26f", "#c4c94a", "#bdbdbd"],
+)
+DARK = _theme(
+    "#16181d",
+    "#e8e8e8",
+    "#3a3f47",
+    ["#56B4E9", "#E69F00", "#2FC6A0", "#E59ACB", "#F0E442", "#8FB4FF", "#B79BFF", "#e8e8e8"],
+    ["#4c7ebf", "#5aa0c8", "#5fbfae", "#8fd08f", "#e6df6a", "#9a9a9a"],
+)
+
+
+def finished(chart: Chart) -> Chart:
+    """Return a chart that is complete by itself: of a width that prints well, in light colours."""
+    complete: Chart = chart.properties(width=_WIDTH).configure(**LIGHT)
+    return complete
+
+
+def curves(
+    convergence: pd.DataFrame,
+    yardsticks: Mapping[str, float],
+    order: Sequence[str],
+    against: str = "epoch",
+) -> alt.LayerChart:
+    """Draw the error against `epoch` or `train_s`, from `aggregate.convergence`.
+
+    `yardsticks` are means over t = 1..T; those that are zero, without a lag, are left out.
+    """
+    title = {"epoch": "epoch", "train_s": "training time in seconds, median over seeds"}[against]
+    x = alt.X(against, type="quantitative", title=title).scale(zero=True, nice=False)
+    y = _log_scale("eval_mse", "mean squared error, held-out paths")
+    tooltip = [
+        alt.Tooltip("series:N", title="series"),
+        alt.Tooltip("epoch:Q", title="epoch"),
+        alt.Tooltip("train_s:Q", title="training time, s", format=".3g"),
+        alt.Tooltip("eval_mse:Q", title="MSE, geometric mean", format=".3g"),
+        *_band_tooltip(),
+        alt.Tooltip("train_loss:Q", title="training loss", format=".3g"),
+    ]
+    ends = (0.0, float(convergence[against].max()))
+    levels = [
+        {"yardstick": YARDSTICKS[name], against: end, "level": level}
+        for name, level in yardsticks.items()
+        for end in ends
+        if level > 0
+    ]
+    return _with_yardsticks(_lines(convergence, x, y, tooltip, order), levels, against)
+
+
+def steps(
+    per_step: pd.DataFrame, yardsticks: Mapping[str, Array], order: Sequence[str]
+) -> alt.LayerChart:
+    """Draw the error of each time step, from `aggregate.per_step`.
+
+    `yardsticks` are arrays [T]; where one is zero, as without a lag before t = 1, it is not drawn.
+    """
+    x = alt.X("t:Q", title="time step t").scale(nice=False, domainMin=0)
+    y = _log_scale("mse", "mean squared error at t")
+    tooltip = [
+        alt.Tooltip("series:N", title="series"),
+        alt.Tooltip("t:Q", title="t"),
+        alt.Tooltip("mse:Q", title="MSE, geometric mean", format=".3g"),
+        *_band_tooltip(),
+    ]
+    levels = [
+        {"yardstick": YARDSTICKS[name], "t": t, "level": float(level)}
+        for name, values in yardsticks.items()
+        for t, level in enumerate(values, start=1)
+        if level > 0
+    ]
+    return _with_yardsticks(_lines(per_step, x, y, tooltip, order), levels, "t")
+
+
+def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.Chart:
+    """Draw where the time of a trial went, from `aggregate.time_parts`."""
+    phases = [name for name in (*PHASES.values(), REST) if name in set(parts["phase"])]
+    rank = {name: number for number, name in enumerate(phases)}
+    parts = parts.assign(rank=parts["phase"].map(rank))
+    bars: alt.Chart = alt.Chart(parts).mark_bar(stroke=_MUTED, strokeWidth=0.5)
+    bars = bars.encode(
+        x=alt.X("seconds:Q", title="seconds of a trial, median", stack="zero"),
+        y=alt.Y("series:N", title=None, sort=list(order)),
+        color=alt.Color("phase:O", sort=phases, title=None).legend(orient="bottom", columns=3),
+        order="rank:Q",
+        tooltip=["series:N", "phase:N", alt.Tooltip("seconds:Q", format=".3g")],
+    )
+    return bars.properties(height=_ROW * len(order))
+
+
+def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
+    """Draw ratios with their intervals as a forest plot.
+
+    From a table with `label`, `value`, `low`, `high` and `words`, a row for each ratio.
+    """
+    base = alt.Chart(comparisons).encode(
+        y=alt.Y("label:N", title=None, sort=None).axis(labelLimit=260),
+        tooltip=[
+            alt.Tooltip("label:N", title="what"),
+            alt.Tooltip("value:Q", title="ratio", format=".3g"),
+            alt.Tooltip("low:Q", title="from (95 %)", format=".3g"),
+            alt.Tooltip("high:Q", title="to (95 %)", format=".3g"),
+            alt.Tooltip("words:N", title="in words"),
+        ],
+    )
+    x = alt.X("value:Q", title="ratio, with its 95 % interval (log scale)").scale(type="log")
+    one = (
+        alt.Chart(_rows([{"one": 1}])).mark_rule(color=_MUTED, strokeDash=[4, 3]).encode(x="one:Q")
+    )
+    interval = base.mark_rule(strokeWidth=2, color=_MUTED).encode(x="low:Q", x2="high:Q")
+    points = base.mark_point(size=70, filled=True).encode(x=x)
+    return _layered(_ROW * len(comparisons), one, interval, points)
+
+
+def by_field(table: pd.DataFrame, field: str, measure: str, order: Sequence[str]) -> alt.LayerChart:
+    """Draw `epoch_s` or `final_mse` against a swept field, from `aggregate.by_field`."""
+    title, low, high = {
+        "epoch_s": ("seconds of an epoch, median", "epoch_low", "epoch_high"),
+        "final_mse": ("mean squared error after training", "low", "high"),
+    }[measure]
+    numeric = pd.api.types.is_numeric_dtype(table[field])
+    if numeric:
+        # A log scale has no place for zero or less.
+        scale = alt.Scale(type="log" if (table[field] > 0).all() else "linear", nice=False)
+        x = alt.X(f"{field}:Q", title=field, scale=scale)
+    else:
+        x = alt.X(f"{field}:N", title=field, sort=None)
+    tooltip = [
+        alt.Tooltip("series:N"),
+        alt.Tooltip(field),
+        *([alt.Tooltip("others:N", title="with")] if table["others"].any() else []),
+        alt.Tooltip(f"{measure}:Q", title=title, format=".3g"),
+        alt.Tooltip(f"{low}:Q", title="seeds from", format=".3g"),
+        alt.Tooltip(f"{high}:Q", title="to", format=".3g"),
+        alt.Tooltip("seeds:Q"),
+    ]
+    y = _log_scale(measure, title)
+    lines = _lines(table, x, y, tooltip, order, band=(low, high), detail="others:N")
+    return _layered(_HEIGHT, *lines)
+
+
+def _lines(
+    table: pd.DataFrame,
+    x: alt.X,
+    y: alt.Y,
+    tooltip: list[alt.Tooltip],
+    order: Sequence[str],
+    band: tuple[str, str] = ("low", "high"),
+    detail: str = "",
+) -> list[alt.Chart]:
+    """Draw a line per series with the band of its seeds; a click in the legend picks series out."""
+    names = list(order)
+    picked = alt.selection_point(fields=["series"], bind="legend", toggle="true")
+    # The symbols of the legend would take the opacity of the band.
+    legend = alt.Legend(orient="bottom", columns=2, symbolSize=90, symbolOpacity=1)
+    dashes = [_DASHES[n % len(_DASHES)] for n in range(len(names))]
+    shapes = [_SHAPES[n % len(_SHAPES)] for n in range(len(names))]
+    color = alt.Color("series:N", sort=names, title=None).scale(domain=names).legend(legend)
+    dash = alt.StrokeDash("series:N", sort=names, legend=None).scale(domain=names, range=dashes)
+    shape = alt.Shape("series:N", sort=names, title=None).scale(domain=names, range=shapes)
+    base = alt.Chart(table).encode(x=x, color=color, **({"detail": detail} if detail else {}))
+    layers: list[alt.Chart] = []
+    if (table["seeds"] > 1).any():
+        low, high = band
+        layers.append(
+            base.mark_area(line=False).encode(
+                y=alt.Y(f"{low}:Q").scale(type="log"),
+                y2=f"{high}:Q",
+                opacity=alt.when(picked).then(alt.value(0.18)).otherwise(alt.value(0)),
+            )
+        )
+    faded = alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.08))
+    layers.append(base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, opacity=faded))
+    dots = base.mark_point(filled=True, size=30).encode(y=y, shape=shape, opacity=faded)
+    layers.append(dots.encode(tooltip=tooltip).add_params(picked))
+    return layers
+
+
+def _with_yardsticks(
+    series: Sequence[alt.Chart], levels: list[dict[str, Any]], x: str
+) -> alt.LayerChart:
+    """Add lines that are no series, each with its name above its right end."""
+    last = max(row[x] for row in levels)
+    lines = alt.Chart(_rows(levels)).mark_line(color=_MUTED, strokeDash=[3, 3], strokeWidth=1.5)
+    names = alt.Chart(_rows([row for row in levels if row[x] == last]))
+    told = ["yardstick:N", alt.Tooltip("level:Q", title="MSE", format=".3g")]
+    drawn = lines.encode(x=f"{x}:Q", y="level:Q", detail="yardstick:N", tooltip=told)
+    text = names.mark_text(align="right", dy=-7)
+    return _layered(
+        _HEIGHT, drawn, text.encode(x=f"{x}:Q", y="level:Q", text="yardstick:N"), *series
+    )
+
+
+def _layered(height: int, *layers: alt.Chart) -> alt.LayerChart:
+    """Draw charts over each other, the first at the back."""
+    return cast("alt.LayerChart", alt.layer(*layers).properties(height=height))
+
+
+def _log_scale(name: str, title: str) -> alt.Y:
+    return alt.Y(f"{name}:Q", title=title).scale(type="log").axis(tickCount=6, format=".2~g")
+
+
+def _band_tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("low:Q", title="seeds from", format=".3g"),
+        alt.Tooltip("high:Q", title="to", format=".3g"),
+        alt.Tooltip("seeds:Q", title="seeds"),
+    ]
+
+
+def _rows(rows: list[dict[str, Any]]) -> alt.InlineData:
+    return alt.InlineData(values=rows)
