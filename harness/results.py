@@ -12,6 +12,8 @@ from harness.store import Manifest, RunFolder, counting, find_run
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.diagnosis import Finding
+
 
 TABLES = ("trials", "curves", "steps", "chunks")
 """Those that are stored."""
@@ -118,6 +120,12 @@ class Run:
         from harness.scaling import crossovers
 
         return crossovers(self.trials, self.swept)
+
+    def findings(self) -> list[Finding]:
+        """Return what the run shows, in words, the worst first; see `harness.diagnosis`."""
+        from harness.diagnosis import findings
+
+        return findings(self)
 
     @property
     def missing(self) -> list[str]:

@@ -1,0 +1,191 @@
+"""How often is the diagnosis of a run wrong?
+
+Trains many networks in `floor`, healthy ones and ones with a planted fault, and keeps the error at
+each time step as training goes on. A run of so many epochs and seeds is then made from them as it
+would have been stored, and diagnosed.
+
+    python -m benchmarks.diagnosis measure FOLDER [SEEDS]
+    python -m benchmarks.diagnosis report FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness import data
+from harness.protocol import Array
+from harness.symptoms import Case, symptoms
+from harness.task import Task
+
+POINTS = 20
+LENGTHS = (500, 1000, 2000, 5000, 10_000, 20_000)
+# Where the curve of a run of any of these lengths has its points.
+EPOCHS = sorted({length // POINTS * k for length in LENGTHS for k in range(1, POINTS + 1)})
+
+HEALTHY: dict[str, dict[str, Any]] = {
+    "corrected": {},
+    "strong-lag": {"lag_weight": 1.0},
+    "no-lag": {"lag_weight": 0.0},
+    "w=0.5": {"lag_weight": 0.5},
+    "w=-0.3": {"lag_weight": -0.3},
+    "rho=0.9": {"rho": 0.9},
+    "rho=0.99": {"rho": 0.99, "lag_weight": 0.5},
+    "rho=-0.6": {"rho": -0.6, "lag_weight": 0.5},
+    "hidden=4": {"hidden": 4},
+    "hidden=32": {"hidden": 32},
+    "T=10": {"n_steps": 10, "lag_weight": 0.5},
+    "few paths": {"eval_paths": 100},
+    "relu": {"activation": "relu"},
+    "fast": {"learning_rate": 3e-3},
+}
+POSTED: dict[str, dict[str, Any]] = {
+    "posted": {"train_sign": -1},
+    "posted, w=1": {"train_sign": -1, "lag_weight": 1.0},
+    "posted, rho=0.9": {"train_sign": -1, "rho": 0.9},
+}
+PLANTED = {
+    "forgets": ("Forgets", {}),
+    "forgets, w=1": ("Forgets", {"lag_weight": 1.0}),
+    "forgets, rho=0.9": ("Forgets", {"rho": 0.9}),
+    "freezes some": ("FreezesSome", {}),
+    "forgets some": ("ForgetsSome", {}),
+    "drifts": ("Drifts", {}),
+    "rounds": ("Rounds", {}),
+}
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: ("", fields) for name, fields in (HEALTHY | POSTED).items()},
+    **PLANTED,
+}
+
+
+class Trained(NamedTuple):
+    """A training, evaluated at `EPOCHS`, or up to where it diverged."""
+
+    loss: Array
+    """Sum of the losses up to then [K]."""
+    step_mse: Array
+    """[K, T]"""
+
+
+def factory(name: str) -> Callable[..., Any]:
+    """Return a backend: `floor`, or one of `tests.ailing`."""
+    from backends.floor import FloorBackend
+    from tests import ailing
+
+    return getattr(ailing, name) if name else FloorBackend
+
+
+def train(name: str, seed: int) -> Trained:
+    """Train the longest run there is, an ailing one half as long: it is slow."""
+    backend_name, fields = TASKS[name]
+    task = Task(epochs=LENGTHS[-2 if backend_name else -1], **fields)
+    backend = factory(backend_name)(task.model, "cpu")
+    state = backend.init(data.initial_params(task.model, seed))
+    x_TN, y_TN = data.evaluation_paths(task, seed)
+    epoch, total = 0, 0.0
+    losses, steps = [], []
+    for until in (e for e in EPOCHS if e <= task.epochs):
+        for first in range(epoch, until, 200):
+            number = min(200, until - first)
+            x_ETB, y_ETB = data.training_chunk(task, seed, first, number)
+            state, loss_E = backend.train(state, x_ETB, y_ETB)
+            total += float(loss_E.sum(dtype=float))
+        epoch = until
+        losses.append(total)
+        steps.append(np.mean((backend.predict(state, x_TN)[1:] - y_TN) ** 2, axis=1))
+        if not np.isfinite(total):
+            break
+    return Trained(np.array(losses), np.array(steps))
+
+
+def _measure(folder: Path, name: str, seed: int) -> str:
+    file = folder / f"{name}-{seed}.npz"
+    if not file.exists():
+        trained = train(name, seed)
+        np.savez(file, loss=trained.loss, step_mse=trained.step_mse)
+    return file.name
+
+
+def measure(folder: Path, seeds: int) -> None:
+    """Train everything that is not in the folder yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(_measure, folder, name, seed) for seed, name in product(range(seeds), TASKS)
+        ]
+        for number, job in enumerate(jobs, 1):
+            print(f"[{number}/{len(jobs)}] {job.result()}", flush=True)
+
+
+def load(folder: Path, name: str) -> dict[int, Trained]:
+    """Return the trainings of a name there are, by seed."""
+    found = {}
+    for file in folder.glob(f"{name}-*.npz"):
+        seed = file.stem.removeprefix(f"{name}-")
+        if seed.isdecimal():
+            kept = np.load(file)
+            found[int(seed)] = Trained(kept["loss"], kept["step_mse"])
+    return dict(sorted(found.items()))
+
+
+def case_of(name: str, trained: Mapping[int, Trained], length: int) -> Case | None:
+    """Return what a run of so many epochs knows; None if none of its seeds got that far."""
+    at_K = [EPOCHS.index(length // POINTS * k) for k in range(1, POINTS + 1)]
+    long = {seed: one for seed, one in trained.items() if len(one.loss) > at_K[-1]}
+    if not long:
+        return None
+    epochs_K = np.array([EPOCHS[k] for k in at_K], float)
+    sums_SK = np.stack([one.loss[at_K] for one in long.values()])
+    return Case(
+        task=Task(epochs=length, **TASKS[name][1]),
+        seeds=tuple(long),
+        epochs_K=epochs_K,
+        seconds_SK=np.broadcast_to(epochs_K * 1e-4, sums_SK.shape),
+        loss_SK=np.diff(sums_SK, prepend=0.0) / (length // POINTS),
+        mse_SK=np.stack([one.step_mse[at_K].mean(axis=1) for one in long.values()]),
+        step_mse_ST=np.stack([one.step_mse[at_K[-1]] for one in long.values()]),
+    )
+
+
+def runs(folder: Path, name: str, length: int, size: int) -> Iterator[Case]:
+    """Yield the runs of so many seeds that can be made of the trainings, none in two of them."""
+    trained = list(load(folder, name).items())
+    for first in range(0, len(trained) - size + 1, size):
+        case = case_of(name, dict(trained[first : first + size]), length)
+        if case is not None:
+            yield case
+
+
+def rates(folder: Path, sizes: Sequence[int] = (1, 3, 6)) -> None:
+    """Print how many runs got which diagnosis."""
+    for name in TASKS:
+        for length in LENGTHS:
+            told: Counter[str] = Counter()
+            number = 0
+            for size in sizes:
+                for case in runs(folder, name, length, size):
+                    number += 1
+                    told.update({symptom.rule for symptom in symptoms(case)} or {"nothing"})
+            if number:
+                print(f"{name:<18} {length:>6} {number:>4}  ", dict(told))
+
+
+def main() -> None:
+    """Measure or report."""
+    command, folder, *rest = sys.argv[1:]
+    if command == "measure":
+        measure(Path(folder), int(rest[0]) if rest else 30)
+    else:
+        rates(Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""A run in plain words: what went wrong, what went well, how that is known, and what to do next.
+
+`harness.symptoms` says what each backend shows at each point of a sweep; here the same is said
+once, and joined by what only the run as a whole shows: trials that failed or diverged, backends
+that do not agree.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from harness.jobs import Certificate
+from harness.plan import Point
+from harness.summary import ARM
+from harness.symptoms import Case, Severity, Symptom, symptoms
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_ORDER: tuple[Severity, ...] = ("fault", "warning", "good")
+_DIFFER_P, _DIFFER_BY = 0.01, 1.5
+_NAMED_POINTS = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a run shows, in words."""
+
+    rule: str
+    """Its name in docs/diagnosis.md: "wrong-sign", "not-converged", ..."""
+    severity: Severity
+    headline: str
+    """One plain sentence."""
+    evidence: str
+    """Sentences with the figures."""
+    remedy: str
+    """What to do next; "" if nothing."""
+    subjects: tuple[str, ...]
+    """Whom it concerns: "jax on cpu", ..."""
+    where: str
+    """At which points of a sweep; "" without one."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A symptom, and whose it is."""
+
+    symptom: Symptom
+    subjects: tuple[str, ...]
+    point: str
+
+
+def findings(run: Run) -> list[Finding]:
+    """Return what a run shows, the worst first and what went well last."""
+    return diagnose(
+        run.trials,
+        run.curves,
+        run.steps,
+        run.manifest.plan.points,
+        run.swept,
+        run.comparisons(),
+        run.manifest.parity,
+    )
+
+
+def diagnose(
+    trials: pd.DataFrame,
+    curves: pd.DataFrame,
+    steps: pd.DataFrame,
+    points: Sequence[Point],
+    swept: Sequence[str] = (),
+    comparisons: pd.DataFrame | None = None,
+    certificates: Iterable[Certificate] = (),
+) -> list[Finding]:
+    """Return the findings of tables as `harness.tables` makes them, worst first.
+
+    `points` are those of the sweep over the fields `swept`, with their tasks.
+    """
+    told = [
+        *_uncertified(list(certificates)),
+        *_not_ended(trials, swept),
+        *_diverged(trials, curves, points, swept),
+        *_disagreements(comparisons, swept),
+    ]
+    for point, arm, case in cases(trials, curves, steps, points, swept):
+        told += [_Told(symptom, (arm,), str(point)) for symptom in symptoms(case)]
+    name = str(trials["run"].iloc[0]) if len(trials) else "RUN"
+    found = _merged(told, len(points))
+    return [replace(one, remedy=one.remedy.replace("RUN", name)) for one in found]
+
+
+def cases(
+    trials: pd.DataFrame,
+    curves: pd.DataFrame,
+    steps: pd.DataFrame,
+    points: Sequence[Point],
+    swept: Sequence[str],
+) -> Iterator[tuple[Point, str, Case]]:
+    """Yield each backend at each point of which a trial ended ok."""
+    keys = [*swept, *ARM]
+    ok = trials.loc[trials["status"] == "ok", [*keys, "trial", "seed"]]
+    tables = [
+        dict(iter(table.merge(ok[["trial", "seed"]]).groupby(keys, sort=False)))
+        for table in (curves, steps)
+    ]
+    by_arm = ok.groupby(keys, sort=False)
+    for key, there in by_arm:
+        if not all(key in table for table in tables):
+            continue
+        *values, backend, device = key
+        point = next(p for p in points if list(p.values.values()) == list(values))
+        case = _case(point, there, *(table[key] for table in tables))
+        if case is not None:
+            yield point, f"{backend} on {device}", case
+
+
+def _case(
+    point: Point, trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame
+) -> Case | None:
+    """Lay the rows of some trials side by side; None if there are not as many of each."""
+    curves = curves.sort_values(["seed", "epoch"], kind="stable")
+    steps = steps.sort_values(["seed", "t"], kind="stable")
+    seeds = trials["seed"].sort_values()
+    if len(curves) % len(seeds) or len(steps) != len(seeds) * point.task.n_steps:
+        return None
+    square = {
+        name: curves[name].to_numpy(dtype=float).reshape(len(seeds), -1)
+        for name in ("epoch", "train_s", "train_loss", "eval_mse")
+    }
+    return Case(
+        task=point.task,
+        seeds=tuple(int(seed) for seed in seeds),
+        epochs_K=square["epoch"][0],
+        seconds_SK=square["train_s"],
+        loss_SK=square["train_loss"],
+        mse_SK=square["eval_mse"],
+        step_mse_ST=steps["mse"].to_numpy(dtype=float).reshape(len(seeds), -1),
+    )
+
+
+def _uncertified(certificates: list[Certificate]) -> Iterator[_Told]:
+    """Yield the backends that passed parity nowhere."""
+    passed = {(c.backend, c.device) for c in certificates if c.passed}
+    for one in certificates:
+        if (one.backend, one.device) in passed:
+            continue
+        compared = one.error is None
+        yield _Told(
+            Symptom(
+                "backends-disagree" if compared else "failed",
+                "fault",
+                "A backend does not compute what the reference computes, so it was not timed."
+                if compared
+                else "A backend could not be held against the reference, so it was not timed.",
+                f"{one.backend} on {one.device}, node {one.node}: {_sentence(one.reason)}",
+                f"python -m harness parity --backends {one.backend}",
+            ),
+            (f"{one.backend} on {one.device}",),
+            "",
+        )
+
+
+_ENDS = {
+    "failed": ("fault", "Trials failed.", "Read the whole error in the record of the trial"),
+    "timeout": ("fault", "Trials took too long and were ended.", "Give them longer: --timeout"),
+    "lost": ("warning", "Trials were lost with their node.", "Run what is missing"),
+}
+
+
+def _not_ended(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Told]:
+    """Yield the trials that came to no result, those of one backend with one error together."""
+    bad = trials[trials["status"].isin(_ENDS)]
+    keys = [*ARM, "status", *swept]
+    for key, group in bad.groupby(keys, sort=False):
+        backend, device, status, *values = key
+        severity, headline, remedy = _ENDS[str(status)]
+        errors = group["error"].fillna("no error was recorded").value_counts()
+        first = str(errors.index[0])
+        others = f" ({len(errors) - 1} other errors)" if len(errors) > 1 else ""
+        yield _Told(
+            Symptom(
+                "failed",
+                "fault" if severity == "fault" else "warning",
+                headline,
+                f"{len(group)} of {backend} on {device}, first `{group['trial'].iloc[0]}`: "
+                f"{_sentence(first)}{others}",
+                f"{remedy}; then python -m harness run --resume RUN"
+                if status != "failed"
+                else f"{remedy}: python -m harness show RUN --table trials --format json",
+                weight=float(len(group)),
+            ),
+            (f"{backend} on {device}",),
+            _at(swept, values),
+        )
+
+
+def _diverged(
+    trials: pd.DataFrame, curves: pd.DataFrame, points: Sequence[Point], swept: Sequence[str]
+) -> Iterator[_Told]:
+    """Yield the backends whose loss, or error, ceased to be finite."""
+    bad = trials[trials["status"] == "diverged"]
+    for key, group in bad.groupby([*ARM, *swept], sort=False):
+        backend, device, *values = key
+        task = next(p for p in points if list(p.values.values()) == values).task
+        own = curves.merge(group[["trial", "seed"]])
+        finite = own[np.isfinite(own["train_loss"]) & np.isfinite(own["eval_mse"])]
+        last = finite.sort_values("epoch").groupby("seed").tail(1)
+        ended = own.groupby("seed")["epoch"].max()
+        parts = [f"{len(group)} of {_count(trials, key, swept)} seeds diverged."]
+        if len(ended):
+            parts.append(f"The loss was found not to be finite by epoch {_epochs(ended)}.")
+        if len(last):
+            row = last.iloc[0]
+            parts.append(
+                f"Seed {row['seed']} was last seen finite at epoch {row['epoch']}, with loss "
+                f"{row['train_loss']:.3g} and error {row['eval_mse']:.3g}."
+            )
+        yield _Told(
+            Symptom(
+                "diverged",
+                "fault",
+                "Training diverged: the loss became infinite or undefined.",
+                " ".join(parts),
+                f"Lower the learning rate, which is {task.learning_rate:g}: "
+                f"--set learning_rate={task.learning_rate / 10:.1g}",
+                weight=float(len(group)),
+            ),
+            (f"{backend} on {device}",),
+            _at(swept, values),
+        )
+
+
+def _count(trials: pd.DataFrame, key: Sequence[Any], swept: Sequence[str]) -> int:
+    return int((trials[[*ARM, *swept]] == list(key)).all(axis=1).sum())
+
+
+def _epochs(ended: pd.Series[Any]) -> str:
+    low, high = int(ended.min()), int(ended.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _disagreements(comparisons: pd.DataFrame | None, swept: Sequence[str]) -> Iterator[_Told]:
+    """Yield the backends whose error differs from another's, from the same start and data."""
+    if comparisons is None or comparisons.empty:
+        return
+    rows = comparisons[
+        (comparisons["metric"] == "final_mse")
+        & (comparisons["p_holm"] < _DIFFER_P)
+        & (np.abs(np.log(comparisons["value"])) > np.log(_DIFFER_BY))
+    ]
+    for row in rows.to_dict("records"):
+        arms = (
+            f"{row['backend']} on {row['device']}",
+            f"{row['against_backend']} on {row['against_device']}",
+        )
+        worse, better = arms if row["value"] > 1 else arms[::-1]
+        low, high = sorted((row["low"], row["high"]))
+        ratio = row["value"]
+        if ratio < 1:
+            ratio, low, high = 1 / ratio, 1 / high, 1 / low
+        yield _Told(
+            Symptom(
+                "backends-disagree",
+                "fault",
+                f"{worse} ends with a larger error than {better}, from the same start and data.",
+                f"{ratio:.3g} times as large, 95 % interval {low:.3g} to {high:.3g} over "
+                f"{row['n']} seeds, each with the same data and the same start on both "
+                f"(p = {row['p_holm']:.1g}, corrected for the number of comparisons). Rounding "
+                "moves single seeds either way, and not all of them the same.",
+                f"python -m harness parity --backends {row['backend']},{row['against_backend']} "
+                "checks 20 steps: what passes it goes wrong later. Look for what changes with the "
+                "number of steps: the state of the optimiser, precision, learning rate.",
+                weight=float(ratio),
+            ),
+            (worse, better),
+            _at(swept, [row[name] for name in swept]),
+        )
+
+
+def _merged(told: Iterable[_Told], points: int) -> list[Finding]:
+    """Say once what is the same for several backends or at several points of a sweep."""
+    groups: dict[tuple[str, str, str], list[_Told]] = defaultdict(list)
+    for one in told:
+        groups[one.symptom.rule, one.symptom.severity, one.symptom.headline].append(one)
+    found = [_one(group, points) for group in groups.values()]
+    return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def _one(group: Sequence[_Told], points: int) -> Finding:
+    first = max(group, key=lambda one: one.symptom.weight)
+    symptom = first.symptom
+    subjects = tuple(dict.fromkeys(subject for one in group for subject in one.subjects))
+    where = list(dict.fromkeys(one.point for one in group if one.point))
+    evidence = symptom.evidence
+    if len(group) > 1:
+        whose = ", ".join(first.subjects) if len(subjects) > len(first.subjects) else ""
+        of = ", ".join(filter(None, (whose, first.point if where[1:] else "")))
+        evidence = f"{of}: {evidence}" if of else evidence
+    return Finding(
+        symptom.rule,
+        symptom.severity,
+        symptom.headline,
+        evidence,
+        symptom.remedy,
+        subjects,
+        _places(where, points),
+    )
+
+
+def _places(where: Sequence[str], points: int) -> str:
+    if len(where) == points > 1:
+        return f"all {points} points of the sweep"
+    more = f" and {len(where) - _NAMED_POINTS} more" if len(where) > _NAMED_POINTS else ""
+    return "; ".join(where[:_NAMED_POINTS]) + more
+
+
+def _at(swept: Sequence[str], values: Iterable[object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in zip(swept, values, strict=True))
+
+
+def _sentence(text: str) -> str:
+    """Return the last line of an error, as the end of a sentence."""
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,484 @@
+"""What is wrong, or right, with one backend at one point of a sweep: a rule each.
+
+A rule looks at the errors of the trials that ended ok and holds them against the yardsticks. It
+says something only where nothing else explains the figures; docs/diagnosis.md has the thresholds,
+their reasons, and how often they err. Shape suffixes: S seeds, K evaluations, T time steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+
+from harness.extrapolation import Forecast, forecast
+from harness.protocol import Array
+from harness.task import Task
+from harness.yardstick import Yardsticks, yardsticks
+
+Which: TypeAlias = npt.NDArray[np.bool_]
+"""Of the seeds, those of which something holds [S]."""
+Severity: TypeAlias = Literal["fault", "warning", "good"]
+
+# Relative variances of what is averaged: x^4, where the sign is wrong, 105/9 - 1; (x^2 - 1)^2,
+# where there is no memory, 60/4 - 1. The larger one is used for both.
+_FOURTH_MOMENT = 14
+# Beyond so many standard deviations of its sampling, an error is another one.
+_SURE = 4.0
+# With fewer evaluations, nobody can say whether a curve has gone flat.
+_LEAST_POINTS = 8
+_FLAT = 1.1
+"""A curve is flat if the medians of its last two quarters differ by less than this factor."""
+TARGET_LAG_SKILL = 0.9
+TARGET_R2 = 0.999
+_LEARNED_R2 = 0.99
+_NO_CONSTANT = 1.6
+"""A network that outputs x_t^2, without the constant, errs by 1.5 times the memoryless one."""
+
+_NO_PAST = 0.75
+"""At t = 1 there is no lag term, but a network without memory cannot know that: with the constant
+it errs by half the memoryless yardstick, without by nothing."""
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What a rule says of a backend at a point of a sweep; see `harness.diagnosis.Finding`."""
+
+    rule: str
+    severity: Severity
+    headline: str
+    """The same wherever the same is wrong: what has one headline is one finding."""
+    evidence: str
+    remedy: str = ""
+    weight: float = 0.0
+    """Of several that have one headline, the evidence of the heaviest is shown."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The trials of a backend on a device at a point of a sweep that ended ok."""
+
+    task: Task
+    seeds: tuple[int, ...]
+    epochs_K: Array
+    seconds_SK: Array
+    """Steady training until then."""
+    loss_SK: Array
+    mse_SK: Array
+    step_mse_ST: Array
+
+    @cached_property
+    def exact(self) -> Yardsticks:
+        """The yardsticks [T]."""
+        return yardsticks(self.task)
+
+    @cached_property
+    def noise(self) -> float:
+        """The relative standard deviation that sampling gives an error averaged over t.
+
+        For errors that go with the square of x, as all yardsticks do; neighbouring steps of a path
+        count less than independent ones.
+        """
+        squares = self.task.rho**4  # Successive x^4 correlate less than that would.
+        steps = max(1, self.task.n_steps - 1) * (1 - squares) / (1 + squares)
+        return float(np.sqrt(_FOURTH_MOMENT / (self.task.eval_paths * max(1.0, steps))))
+
+    @property
+    def wrong_on_purpose(self) -> bool:
+        """Whether it trains towards something else than it is scored against."""
+        return self.task.train_sign < 0 and bool(self.exact.wrong_sign.any())
+
+    @property
+    def has_lag(self) -> bool:
+        """Whether there is anything to remember."""
+        return bool(self.exact.memoryless.any())
+
+    @property
+    def final_S(self) -> Array:
+        """The error of each seed at the end."""
+        mean: Array = self.step_mse_ST.mean(axis=1)
+        return mean
+
+    @property
+    def later_S(self) -> Array:
+        """The error of each seed at the end, averaged over t >= 2."""
+        mean: Array = self.step_mse_ST[:, 1:].mean(axis=1)
+        return mean
+
+    @cached_property
+    def flat_S(self) -> Which:
+        """Whether the curve of a seed has gone flat: its last quarter is at the level before it."""
+        if len(self.epochs_K) < _LEAST_POINTS:
+            return np.zeros(len(self.seeds), bool)
+        share_K = self.epochs_K / self.epochs_K[-1]
+        before = np.median(self.mse_SK[:, (share_K > 0.5) & (share_K <= 0.75)], axis=1)
+        last = np.median(self.mse_SK[:, share_K > 0.75], axis=1)
+        flat: Which = np.abs(np.log(last / before)) < np.log(_FLAT)
+        return flat
+
+    @cached_property
+    def memoryless_S(self) -> Which:
+        """Whether a seed has come to rest where a network is that sees the present only."""
+        if not self.has_lag or self.noise * _SURE > 0.2:
+            return np.zeros(len(self.seeds), bool)
+        level = self.exact.memoryless[1:].mean()
+        ratio_S = self.later_S / level
+        there: Which = (
+            (ratio_S > 1 - _SURE * self.noise)
+            & (ratio_S < _NO_CONSTANT)
+            & (self.step_mse_ST[:, 0] < _NO_PAST * level)
+            & self.flat_S
+        )
+        return there
+
+    @cached_property
+    def learned_S(self) -> Which:
+        """Whether a seed ended where only what was to be learned can lead."""
+        if self.has_lag:
+            known: Which = self.final_S < self.exact.memoryless.mean() * (1 - _SURE * self.noise)
+        else:
+            known = self.final_S < (1 - _LEARNED_R2) * self.exact.variance.mean()
+        return known
+
+    @property
+    def target(self) -> float:
+        """The error at which a training counts as finished."""
+        if self.has_lag:
+            return float((1 - TARGET_LAG_SKILL) * self.exact.memoryless.mean())
+        return float((1 - TARGET_R2) * self.exact.variance.mean())
+
+    @property
+    def target_words(self) -> str:
+        """What the target is called."""
+        return f"lag_skill {TARGET_LAG_SKILL}" if self.has_lag else f"r2 {TARGET_R2}"
+
+    def named(self, chosen_S: Which) -> str:
+        """Name some of the seeds: `seed 3`, `seeds 1, 4, 5 and 9 more`."""
+        seeds = [str(seed) for seed, chosen in zip(self.seeds, chosen_S, strict=True) if chosen]
+        more = f" and {len(seeds) - 5} more" if len(seeds) > 5 else ""
+        return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds[:5])}{more}"
+
+
+def symptoms(case: Case) -> Iterator[Symptom]:
+    """Yield what is to be said of a case.
+
+    Trained towards something else, a network cannot be told to be anything else: that comes alone.
+    """
+    if case.wrong_on_purpose:
+        yield _wrong_sign(case)
+        return
+    for rule in RULES:
+        found = rule(case)
+        if found is not None:
+            yield found
+
+
+def _wrong_sign(case: Case) -> Symptom:
+    task, level = case.task, case.exact.wrong_sign
+    mean = float(level.mean())
+    mse, loss = float(np.mean(case.mse_SK[:, -1])), float(np.mean(case.loss_SK[:, -1]))
+    later, first = float(case.later_S.mean()), float(case.step_mse_ST[:, 0].mean())
+    ratio = later / float(level[1:].mean())
+    sits = abs(ratio - 1) < 0.15 + _SURE * case.noise and first < 0.1 * mean
+    gap = mse - loss
+    shows = loss < 0.5 * mse and abs(gap / mean - 1) < 0.25
+    parts = [
+        f"The task says so itself: train_sign = -1 with lag_weight = {task.lag_weight:g}. The loss "
+        f"is taken against x_t^2 {_signed(-task.lag_weight)}*x_(t-1)^2, the error against x_t^2 "
+        f"{_signed(task.lag_weight)}*x_(t-1)^2: the sign of the lag term differs."
+    ]
+    if shows:
+        parts.append(
+            f"The training loss has fallen to {_show(loss)} while the error on held-out paths stays"
+            f" at {_show(mse)}: the gap of {_show(gap)} is what the sign costs ({_show(mean)}, the "
+            "mean of the wrong-sign yardstick)."
+        )
+    else:
+        parts.append(
+            f"The figures do not show it clearly yet: the training is not far enough (loss "
+            f"{_show(loss)}, error {_show(mse)}). However long it goes on, the error will stay at "
+            f"about {_show(mean)}, the wrong-sign yardstick."
+        )
+    if sits:
+        parts.append(
+            f"The error sits on the wrong-sign yardstick, {_show(level[-1])}, at every t >= 2 (on "
+            f"average {ratio:.2f} of it; {task.eval_paths} held-out paths and "
+            f"{len(case.seeds)} seed{'s' * (len(case.seeds) > 1)} tell the error at one step to "
+            f"±{_per_step(case):.0%}) and is near zero at t = 1 ({_show(first)}), where the lag "
+            "term vanishes."
+        )
+    elif shows:
+        parts.append(
+            f"Per step it is not on the yardstick yet: {_show(later)} against "
+            f"{_show(level[1:].mean())} at t >= 2, and {_show(first)} at t = 1, where the lag term "
+            "vanishes and the error will go to zero."
+        )
+    return Symptom(
+        "wrong-sign",
+        "fault",
+        "The training target and the evaluation target differ in the sign of the lag term, so the "
+        "network learns something else than it is scored on.",
+        " ".join(parts),
+        "Fix the loss: python -m harness run --preset corrected (or --set train_sign=1). In a "
+        f"program of your own, compute the target of the loss with {_signed(task.lag_weight)}"
+        "*x_(t-1)^2, as the evaluation does; if the other sign is meant, fix the evaluation.",
+        weight=sits + shows,
+    )
+
+
+def _memoryless(case: Case) -> Symptom | None:
+    found_S = case.memoryless_S
+    if not found_S.any() or not _most(found_S):
+        return None
+    level = case.exact.memoryless[1:].mean()
+    later, first = case.later_S[found_S].mean(), case.step_mse_ST[found_S, 0].mean()
+    return Symptom(
+        "memoryless",
+        "fault",
+        "The network uses only the present value and has not learned to use the one before.",
+        f"In {_of(found_S)} seeds the error at t >= 2 is {_show(later)}, {later / level:.2f} times "
+        f"the memoryless yardstick ({_show(level)}, the least error of anything that sees x_t "
+        "only; 1.5 times is x_t^2 alone), it is lower at t = 1 "
+        f"({_show(first)}), where there is nothing to remember, and over the last half of the "
+        f"training it has not moved ({_show(_half(case, found_S))} at epoch "
+        f"{_half_epoch(case)}, {_show(case.mse_SK[found_S, -1].mean())} at the end).",
+        "Check that the hidden state is carried from each step to the next, that the gradient goes "
+        "back through it, and that the recurrent weights are among the trained parameters. If they "
+        "are, train longer: a network can rest there for a while before it finds the lag.",
+        weight=float(found_S.sum()),
+    )
+
+
+def _stuck_seed(case: Case) -> Symptom | None:
+    """Find seeds at rest above the memoryless yardstick, while most are far below it."""
+    if len(case.seeds) < 3:
+        return None
+    final_S = case.final_S
+    if case.has_lag:
+        level = case.exact.memoryless.mean()
+        well_S, ill_S = final_S < level / 3, final_S > 0.9 * level
+    else:
+        level = (1 - _LEARNED_R2) * case.exact.variance.mean()
+        well_S, ill_S = final_S < level, final_S > 10 * level
+    stuck_S = ill_S & case.flat_S & (final_S > 10 * np.median(final_S))
+    if not stuck_S.any() or well_S.sum() < 2 * stuck_S.sum():
+        return None
+    at = final_S[stuck_S]
+    where = "above the best constant" if (at > case.exact.variance.mean()).all() else "there"
+    if case.memoryless_S[stuck_S].all():
+        where = "where a network is that uses the present value only"
+    return Symptom(
+        "stuck-seed",
+        "warning",
+        "Some starts got stuck while the others learned.",
+        f"{case.named(stuck_S).capitalize()} came to rest at {_range(at)}, {where}: the error has "
+        "not moved over the last half of the training. "
+        f"The {int(well_S.sum())} that learned are at {_range(final_S[well_S])}.",
+        "Do not average over them, look at each seed: python -m harness show RUN --table trials. "
+        "Such starts get fewer with a lower learning rate, "
+        f"--set learning_rate={case.task.learning_rate / 3:.1g}, or a wider network, "
+        f"--set hidden={2 * case.task.hidden}",
+        weight=float(stuck_S.sum()),
+    )
+
+
+def _not_converged(case: Case) -> Symptom | None:
+    if case.memoryless_S.any() or case.flat_S.all():
+        return None
+    told = forecast(case.epochs_K, case.mse_SK, case.target)
+    if told is None:
+        return None
+    now = float(np.exp(np.log(case.mse_SK[:, -1]).mean()))
+    no_lag = case.has_lag and now > case.exact.memoryless.mean()
+    unsure = (
+        f" So far it is above the memoryless yardstick ({_show(case.exact.memoryless.mean())}): "
+        "nothing shows yet that the network will use the past."
+    )
+    return Symptom(
+        "not-converged",
+        "warning",
+        "Training stopped before it was finished: the error is still falling.",
+        f"The error is {_show(now)} after {case.task.epochs} epochs and still falls as the power "
+        f"{told.slope:.2f} of the epochs. {_forecast_words(case, told)}{unsure if no_lag else ''}",
+        f"Train longer: --set epochs={told.next_try(case.task.curve_points)}",
+        weight=told.epochs,
+    )
+
+
+def _forecast_words(case: Case, told: Forecast) -> str:
+    goal = f"{case.target_words} (error {_show(case.target)})"
+    if told.beyond:
+        return f"It will take more than {told.low:,.0f} epochs in all to reach {goal}."
+    return (
+        f"If it goes on like that, {goal} is reached after about {told.epochs:,.0f} epochs in all "
+        f"(a rough guess: {told.low:,.0f} to {told.high:,.0f})."
+    )
+
+
+def _worse_than_constant(case: Case) -> Symptom | None:
+    """Find an error that is above that of the best constant, and does not come down."""
+    level = case.exact.variance.mean()
+    bad_S = (case.final_S > level * (1 + _SURE * case.noise)) & (case.flat_S | _risen(case))
+    if not bad_S.any() or not _most(bad_S):
+        return None
+    final = case.final_S[bad_S].mean()
+    return Symptom(
+        "worse-than-constant",
+        "fault",
+        "After training, the network is worse than a constant would be.",
+        f"In {_of(bad_S)} seeds the error is {_show(final)}; the best constant has "
+        f"{_show(level)}. It no longer falls: {_show(_half(case, bad_S))} at epoch "
+        f"{_half_epoch(case)}, {_show(case.mse_SK[bad_S, -1].mean())} at the end.",
+        f"Lower the learning rate: --set learning_rate={case.task.learning_rate / 10:.1g}",
+        weight=float(final / level),
+    )
+
+
+def _got_worse(case: Case) -> Symptom | None:
+    """Find a curve all of whose last quarter is far above what had been reached before."""
+    bad_S = _risen(case) & ~case.learned_S
+    if not bad_S.any() or not _most(bad_S) or _worse_than_constant(case):
+        return None
+    best_S = case.mse_SK.min(axis=1)
+    return Symptom(
+        "got-worse",
+        "warning",
+        "Training lost again what it had learned.",
+        f"In {_of(bad_S)} seeds the error had been down to {_range(best_S[bad_S])} and is "
+        f"{_range(case.mse_SK[bad_S, -1])} at the end, and as high throughout the last quarter.",
+        f"Lower the learning rate: --set learning_rate={case.task.learning_rate / 3:.1g}",
+        weight=float((case.mse_SK[:, -1] / best_S).max()),
+    )
+
+
+def _risen(case: Case) -> Which:
+    """Return whether the last quarter of a seed's curve is far above its best, [S]."""
+    if len(case.epochs_K) < _LEAST_POINTS:
+        return np.zeros(len(case.seeds), bool)
+    last_K = case.epochs_K > 0.75 * case.epochs_K[-1]
+    risen: Which = case.mse_SK[:, last_K].min(axis=1) > 3 * case.mse_SK[:, ~last_K].min(axis=1)
+    return risen
+
+
+_GROWS_P, _GROWS_BY = 1e-5, 2.0
+
+
+def _error_grows(case: Case) -> Symptom | None:
+    """Find an error that at late steps is a multiple of that at early ones, beyond luck.
+
+    Only steps count at which the path has its full variance: before, the network sees smaller
+    inputs, and the first ones have no, or little, past.
+    """
+    variance_T = case.exact.variance
+    t = np.flatnonzero(variance_T > 0.95 * variance_T[-1])
+    t = t[t >= 2]  # From t = 3 on.
+    if len(t) < 20:
+        return None
+    log_ST = np.log(np.maximum(case.step_mse_ST[:, t], 1e-300) / variance_T[t])
+    third = len(t) // 3
+    rise_S = np.median(log_ST[:, -third:], axis=1) - np.median(log_ST[:, :third], axis=1)
+    trend = spearmanr(t, log_ST.mean(axis=0))
+    by = float(np.exp(np.median(rise_S)))
+    sure = trend.statistic > 0.6 and trend.pvalue < _GROWS_P and by > _GROWS_BY
+    if not sure or np.mean(rise_S > np.log(1.5)) < 0.8:
+        return None
+    early = float(np.median(case.step_mse_ST[:, t[:third]]))
+    late = float(np.median(case.step_mse_ST[:, t[-third:]]))
+    return Symptom(
+        "error-grows",
+        "fault",
+        "The error grows with the time step: the later, the worse.",
+        f"The error is {_show(early)} over t = {t[0] + 1} to {t[third - 1] + 1} and {_show(late)} "
+        f"over t = {t[-third] + 1} to {t[-1] + 1} (medians), {by:.1f} times as much, while the "
+        f"variance of the target stays the same (rank correlation with t "
+        f"{trend.statistic:.2f}, p = {trend.pvalue:.0e}).",
+        "Something adds up from step to step that should not: check that the hidden state starts "
+        "anew with each path, that it is the same code that trains and that predicts, and that "
+        "training sees paths as long as the evaluation does.",
+        weight=by,
+    )
+
+
+def _learned(case: Case) -> Symptom | None:
+    if not _most(case.learned_S):
+        return None
+    if case.has_lag:
+        level = float(case.exact.memoryless.mean())
+        headline = "The network learned to use the previous value."
+        what = (
+            f"the memoryless yardstick ({_show(level)}, the least error of anything that sees the "
+            "present value only)"
+        )
+    else:
+        level = float((1 - _LEARNED_R2) * case.exact.variance.mean())
+        headline = "The network learned the function."
+        what = f"{1 - _LEARNED_R2:.0%} of the variance of the target ({_show(level)})"
+    below_SK = case.mse_SK < level
+    got_S = below_SK.any(axis=1) & case.learned_S
+    if not got_S.any():
+        return None
+    first_S = below_SK.argmax(axis=1)[got_S]
+    epochs, seconds = case.epochs_K[first_S], case.seconds_SK[got_S, first_S]
+    return Symptom(
+        "learned",
+        "good",
+        headline,
+        f"In {_of(got_S)} seeds the error fell below {what}: at epoch "
+        f"{np.median(epochs):.0f}{_spread(epochs)}, after {np.median(seconds):.3g} s of training"
+        f"{' (medians)' if got_S.sum() > 1 else ''}; at the end it is "
+        f"{_range(case.final_S[got_S])}.",
+    )
+
+
+RULES: tuple[Callable[[Case], Symptom | None], ...] = (
+    _memoryless,
+    _worse_than_constant,
+    _got_worse,
+    _error_grows,
+    _stuck_seed,
+    _not_converged,
+    _learned,
+)
+
+
+def _most(found_S: Which) -> bool:
+    return bool(found_S.sum() * 2 > len(found_S))
+
+
+def _of(found_S: Which) -> str:
+    return f"{int(found_S.sum())} of {len(found_S)}"
+
+
+def _half(case: Case, chosen_S: Which) -> float:
+    return float(case.mse_SK[chosen_S, len(case.epochs_K) // 2].mean())
+
+
+def _half_epoch(case: Case) -> int:
+    return int(case.epochs_K[len(case.epochs_K) // 2])
+
+
+def _per_step(case: Case) -> float:
+    """Return the relative half width of the interval of the error at one step, over the seeds."""
+    return 2 * float(np.sqrt(_FOURTH_MOMENT / (case.task.eval_paths * len(case.seeds))))
+
+
+def _signed(weight: float) -> str:
+    return f"{'+' if weight >= 0 else '-'} {abs(weight):g}"
+
+
+def _spread(values: Array) -> str:
+    return f" ({values.min():.0f} to {values.max():.0f})" if values.min() < values.max() else ""
+
+
+def _range(values: Array) -> str:
+    low, high = _show(values.min()), _show(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _show(value: float) -> str:
+    return f"{value:.3g}"
