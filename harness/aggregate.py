@@ -47,6 +47,11 @@ def series_order(trials: pd.DataFrame) -> list[str]:
     return [str(name) for name in speed.sort_values(ascending=False, kind="stable").index]
 
 
+def band_words(seeds: int) -> str:
+    """Say how far the band of so many seeds reaches."""
+    return "all seeds" if seeds <= _ALL_SEEDS else f"the central {_CENTRAL:.0%} of the seeds"
+
+
 def convergence(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per series and evaluation, over the seeds that ended ok.
 

@@ -30,7 +30,8 @@ _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down
 _MUTED = "#808080"
 """Of what is no series; has a contrast of 3:1 and more on both backgrounds."""
 _HEIGHT = 300
-_WIDTH = 560
+PRINT_WIDTH = 560
+"""In pixels, of a chart that is a file or in a notebook."""
 _ROW = 26
 """Height of a row in a chart with a row per thing."""
 
@@ -72,7 +73,7 @@ DARK = _theme(
 
 def finished(chart: Chart) -> Chart:
     """Return a chart that is complete by itself: of a width that prints well, in light colours."""
-    complete: Chart = chart.properties(width=_WIDTH).configure(**LIGHT)
+    complete: Chart = chart.properties(width=PRINT_WIDTH).configure(**LIGHT)
     return complete
 
 
@@ -211,11 +212,13 @@ def _lines(
     names = list(order)
     picked = alt.selection_point(fields=["series"], bind="legend", toggle="true")
     # The symbols of the legend would take the opacity of the band.
-    legend = alt.Legend(orient="bottom", columns=2, symbolSize=90, symbolOpacity=1)
+    legend = alt.Legend(
+        orient="bottom", columns=2, symbolSize=90, symbolOpacity=1, symbolStrokeWidth=0
+    )
     dashes = [_DASHES[n % len(_DASHES)] for n in range(len(names))]
     shapes = [_SHAPES[n % len(_SHAPES)] for n in range(len(names))]
     color = alt.Color("series:N", sort=names, title=None).scale(domain=names).legend(legend)
-    dash = alt.StrokeDash("series:N", sort=names, legend=None).scale(domain=names, range=dashes)
+    dash = alt.StrokeDash("series:N", sort=names, title=None).scale(domain=names, range=dashes)
     shape = alt.Shape("series:N", sort=names, title=None).scale(domain=names, range=shapes)
     base = alt.Chart(table).encode(x=x, color=color, **({"detail": detail} if detail else {}))
     layers: list[alt.Chart] = []

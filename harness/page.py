@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.charts import DARK, LIGHT, Chart
+from harness.charts import DARK, LIGHT, PRINT_WIDTH, Chart
 from harness.render import cells
 
 
@@ -81,8 +81,15 @@ class Figure:
     @cached_property
     def specification(self) -> dict[str, Any]:
         """The chart in Vega-Lite; it takes the width that there is."""
-        spec: dict[str, Any] = self.chart.properties(width="container").to_dict()
+        # Altair checks each part as it is made; to check the whole would take as long as the rest.
+        spec: dict[str, Any] = self.chart.properties(width="container").to_dict(validate=False)
         return spec | {"description": f"{self.title}. {self.words}"}
+
+    @property
+    def printable(self) -> dict[str, Any]:
+        """The same of a width that prints well, in light colours."""
+        config = self.specification["config"] | LIGHT
+        return self.specification | {"width": PRINT_WIDTH, "config": config}
 
     @property
     def data(self) -> Table:

@@ -10,6 +10,7 @@ points has blocks of its own.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Literal, NamedTuple, TypeAlias
@@ -228,4 +229,4 @@ def _name(point: Point, arm: Arm, seeds: tuple[int, ...]) -> str:
     """Return the name of a trial, fit to be a file name."""
     of = [f"{name}{value}" for name, value in point.values.items()]
     of.append(f"seed{seeds[0]}" if len(seeds) == 1 else f"seeds{seeds[0]}to{seeds[-1]}")
-    return "-".join([*of, arm.backend.replace(":", "."), arm.device])
+    return "-".join([*of, re.sub(r"[:/\\]", ".", arm.backend), arm.device])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import InvalidInput, UnknownName
+from harness.plan import Point
 from harness.record import Record
 from harness.store import Manifest, RunFolder, counting, find_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.charts import Chart
     from harness.diagnosis import Finding
+    from harness.figures import Against
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
@@ -120,6 +125,50 @@ class Run:
         from harness.scaling import crossovers
 
         return crossovers(self.trials, self.swept)
+
+    def point(self, values: Mapping[str, object]) -> Point:
+        """Return the one point of the sweep with these values; without a sweep there is but one.
+
+        Raises `InvalidInput` if there is none, or more than one.
+        """
+        there = self.manifest.plan.points
+        found = [p for p in there if all(p.values.get(n) == v for n, v in values.items())]
+        if len(found) != 1 or len(set(values) - set(self.swept)):
+            asked = ", ".join(f"{name}={value}" for name, value in values.items()) or "nothing"
+            known = "; ".join(map(str, there)) if self.swept else "no sweep: name no values"
+            raise InvalidInput(f"a point of the sweep: {asked} is not one; there is {known}.")
+        return found[0]
+
+    def plot_curves(self, against: Against = "epoch", **at: object) -> Chart:
+        """Return the chart of the error against `epoch` or training time, `train_s`.
+
+        Of a sweep, `at` chooses the point: `plot_curves(hidden=64)`. An Altair chart displays by
+        itself in a notebook. Raises `InvalidInput` if there is no such point, or nothing to draw.
+        """
+        from harness import charts, figures
+
+        if against not in figures.AGAINST:
+            raise UnknownName("axis", against, figures.AGAINST)
+        trials, point = self._drawn_at(at)
+        return charts.finished(figures.convergence(self.curves, trials, point, against).chart)
+
+    def plot_steps(self, **at: object) -> Chart:
+        """Return the chart of the error at each time step; otherwise as `plot_curves`."""
+        from harness import charts, figures
+
+        trials, point = self._drawn_at(at)
+        return charts.finished(figures.steps(self.steps, trials, point).chart)
+
+    def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, Point]:
+        """Return the trials at a point of the sweep, of which some ended ok, and the point."""
+        from harness.aggregate import with_series
+
+        point, trials = self.point(at), with_series(self.trials)
+        for name, value in point.values.items():
+            trials = trials[trials[name] == value]
+        if not (trials["status"] == "ok").any():
+            raise InvalidInput(f"run `{self.name}`: no trial ended ok, there is nothing to draw.")
+        return trials, point
 
     def findings(self) -> list[Finding]:
         """Return what the run shows, in words, the worst first; see `harness.diagnosis`."""

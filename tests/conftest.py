@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Most tests of `run` are not about its report, which takes seconds.
+os.environ.setdefault("HARNESS_REPORT", "0")
+
 ROOT = Path(__file__).parent.parent
 # Small enough to train in a fraction of a second, long enough for late faults to show.
 _TINY = {"n_steps": 5, "batch_size": 4, "epochs": 100, "curve_points": 10, "eval_paths": 20}

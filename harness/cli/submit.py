@@ -281,6 +281,8 @@ def _bring_home(server: JobServer, job: Job, results: str) -> bool:
         _note(f"warning: {problem}")
     home = homecoming.save(arrival, results)
     _note(f"Results: {home.location} (brought home, {len(home.records)} trials)")
+    folder = "" if results == "results" else f" --results {results}"
+    _note(f"Its report: python -m harness report {home.name}{folder}")
     return True
 
 

@@ -1,0 +1,58 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli import completion
+from harness.cli.options import RESULTS
+from harness.cli.output import errors
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN", shell_complete=completion.runs)
+@RESULTS
+@click.option(
+    "--to",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write into this folder, and not into that of the run.",
+)
+@click.option("--plots/--no-plots", default=True, help="Every chart also as SVG and PNG. Default.")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) -> None:
+    """Write the report of a run: one HTML file, and its charts as SVG and PNG.
+
+    It says in words what the run shows, then in tables and charts. The file needs no network and
+    no other file: it can be sent as it is. A run that is still going has a report, too.
+
+    \b
+    Examples:
+      python -m harness report demo
+      python -m harness report demo --open
+      python -m harness report demo --to paper --results s3://bucket/results
+    """
+    from harness.results import Run
+
+    with errors():
+        run = Run(run_id, results)
+        where = write_report(run, to, plots)
+    for problem in run.problems:
+        click.echo(f"warning: {problem}", err=True)
+    if show:
+        click.launch(where)
+
+
+def write_report(run: Run, to: Path | None = None, plots: bool = True) -> str:
+    """Write the report of a run, say where it is, and return that. Raises `StoreError`."""
+    from harness import report
+
+    where = report.write(run, to, plots)
+    click.echo(f"Report: {where}")
+    return where

@@ -1,0 +1,271 @@
+"""The report of a run: what it shows in words first, then in tables and charts, then from what.
+
+`report.html` is one file that can be sent to anybody. The same charts, in light colours, are files
+under `plots/`: SVG and PNG, fit for print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from harness import aggregate, figures, page
+from harness.errors import StoreError
+from harness.page import Command, Figure, Items, Note, Page, Section, Table, Text
+from harness.progress import describe_certificate
+from harness.render import node_legend, stated, summary_tables
+from harness.results import Run
+from harness.storage import reason, write_whole
+from harness.summary import points
+from harness.task import Task
+
+NAME = "report.html"
+PLOTS = "plots"
+_PPI = 150
+"""Of the PNG files: 1,200 pixels for the width of a column of print."""
+_MOST_POINTS = 12
+"""Of a sweep, so many points have charts of their own; beyond, nobody looks at them all."""
+_MOST_TRIALS = 200
+"""Rows of a table of trials; all of them are in `trials.csv`."""
+
+
+def write(run: Run, to: Path | None = None, with_plots: bool = True) -> str:
+    """Write the report of a run into its folder, or into another; return where the page is.
+
+    Raises `StoreError` if it cannot be written.
+    """
+    if to is not None:
+        _make(to)
+    for name, content in files(run, with_plots):
+        if to is None:
+            run.folder.write(name, content)
+        else:
+            write_whole(to / name, content)
+    return f"{run.location if to is None else to}/{NAME}"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"`{folder}` cannot be written: {reason(error)}") from error
+
+
+def files(run: Run, with_plots: bool = True) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each file of the report, the page first."""
+    page.prepare()
+    built = build(run)
+    yield NAME, built.html().encode()
+    if with_plots:
+        yield from plots(built.figures)
+
+
+def plots(drawn: Sequence[Figure]) -> Iterator[tuple[str, bytes]]:
+    """Yield each figure as SVG and as PNG."""
+    import vl_convert
+
+    for figure in drawn:
+        svg = vl_convert.vegalite_to_svg(figure.printable)
+        yield f"{PLOTS}/{figure.name}.svg", svg.encode()
+        yield f"{PLOTS}/{figure.name}.png", vl_convert.svg_to_png(svg, ppi=_PPI)
+
+
+def build(run: Run) -> Page:
+    """Return the report of a run as a page."""
+    trials = aggregate.with_series(run.trials)
+    plan = run.manifest.plan
+    made = [
+        Section("What it shows", list(_verdict(run))),
+        Section("Summary", list(_summary(run))),
+        *_sweep(run, trials),
+        *_learning(run, trials),
+        *_times(run, trials),
+        *_noise(trials),
+        *_failures(run),
+        Section("Parity certificate", list(_parity(run)), folded=True),
+        Section("Task, plan and environment", list(_environment(run)), folded=True),
+    ]
+    arms = ", ".join(map(str, plan.arms))
+    return Page(
+        title=f"{run.name}: {arms}",
+        subtitle=f"{_formula(plan.task)} {_extent(run)}",
+        sections=made,
+    )
+
+
+def _formula(task: Task) -> str:
+    sign = "+" if task.train_sign > 0 else "-"
+    return (
+        f"A {task.cell} network with {task.hidden} units reads a random path x (AR(1), rho = "
+        f"{task.rho:g}) step by step and learns x_t² {sign} {task.lag_weight:g}·x_(t-1)²; it is "
+        f"scored against x_t² + {task.lag_weight:g}·x_(t-1)²."
+    )
+
+
+def _extent(run: Run) -> str:
+    plan, ended = run.manifest.plan, len(run.records)
+    seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
+    some = "" if ended == plan.size else f" ({ended} of {plan.size} trials have ended)"
+    return f"{plan.task.epochs} epochs, {seeds}{some}; started {run.manifest.started_utc}."
+
+
+def _verdict(run: Run) -> Iterator[page.Block]:
+    for finding in run.findings():
+        yield Note(
+            finding.severity,
+            finding.headline,
+            finding.evidence,
+            finding.remedy,
+            ", ".join((*finding.subjects, finding.where) if finding.where else finding.subjects),
+        )
+    if not run.swept and (said := stated(run.comparisons())):
+        yield Items(said)
+
+
+def _summary(run: Run) -> Iterator[page.Block]:
+    summary = run.summary()
+    if not (run.trials["status"] == "ok").any():
+        yield Text("No trial ended ok." if run.records else "No trial has ended yet.")
+    if not summary.empty:
+        for title, table in summary_tables(summary, run.swept):
+            yield Table(title, table)
+        yield Items(
+            [
+                "MSE: mean squared error over held-out paths; lag_skill above 0 means that the "
+                "network uses the past; train s: steady training only, without import, set-up and "
+                "the first call.",
+                *node_legend(summary),
+            ]
+        )
+
+
+def _learning(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
+    """Yield the charts of each point of the sweep at which something was learned."""
+    learned = list(points(trials[trials["status"] == "ok"], run.swept))
+    drawn = [(run.point(values), there) for values, there in learned if not there.empty]
+    if not drawn:
+        return
+    some = [
+        Text(f"The first {_MOST_POINTS} of {len(drawn)} points of the sweep are drawn.")
+        for _ in drawn[_MOST_POINTS : _MOST_POINTS + 1]
+    ]
+    drawn = drawn[:_MOST_POINTS]
+    yield Section(
+        "Convergence",
+        [
+            *some,
+            *(
+                figures.convergence(run.curves, there, point, against)
+                for point, there in drawn
+                for against in ("epoch", "train_s")
+            ),
+        ],
+    )
+    stepwise = [figures.steps(run.steps, there, point) for point, there in drawn]
+    yield Section("Accuracy per time step", [*some, *stepwise])
+
+
+def _sweep(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
+    if not run.swept or not (trials["status"] == "ok").any():
+        return
+    words = [str(said) for table in (run.growth(), run.crossovers()) for said in table["words"]]
+    told = [Items(words)] if words else []
+    yield Section("Over the sweep", [*told, *figures.over_sweep(trials, run.swept)])
+
+
+def _times(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
+    both = (figures.times(trials), figures.ratios(run.comparisons(), run.swept))
+    if drawn := [figure for figure in both if figure]:
+        yield Section("Time", drawn)
+
+
+def _noise(trials: pd.DataFrame) -> Iterator[Section]:
+    noisy = trials[trials["noisy"].fillna(False).astype(bool)]
+    contended = bool(trials["contended"].any())
+    if not contended and not trials["noisy"].notna().any():
+        return
+    blocks: list[page.Block] = []
+    if contended:
+        blocks.append(Text("Trials ran beside each other: their times are not to be compared."))
+    if noisy.empty and not contended:
+        blocks.append(Text("No trial was disturbed while on the clock."))
+    elif not noisy.empty:
+        blocks.append(
+            Text(
+                f"{len(noisy)} of {len(trials)} trials were disturbed while on the clock. Those "
+                "whose processor was taken away are measured again by run --retry-noisy N."
+            )
+        )
+        columns = ["series", "seed", "node", "noise", "lost_share", "train_s"]
+        blocks.append(Table("Disturbed trials", noisy[columns].head(_MOST_TRIALS)))
+    yield Section("Noise", blocks)
+
+
+def _failures(run: Run) -> Iterator[Section]:
+    ended = run.trials
+    bad = ended[~ended["status"].isin(["ok"])]
+    if bad.empty:
+        return
+    columns = ["trial", "seed", "status", "error", "node"]
+    table = Table("Trials that did not end ok", bad[columns].head(_MOST_TRIALS))
+    more = [Text(f"The first {_MOST_TRIALS} of {len(bad)}.")] if len(bad) > _MOST_TRIALS else []
+    yield Section("Trials that did not end ok", [*more, table])
+
+
+def _parity(run: Run) -> Iterator[page.Block]:
+    certificates = run.manifest.parity
+    if not certificates:
+        yield Text("No backend was held against the reference yet.")
+        return
+    yield Text(
+        "Each backend was held against a reference in float64, derived by hand: outputs, gradients "
+        "element by element, and twenty steps of Adam. Only what passed was timed."
+    )
+    rows = [
+        {
+            "backend": c.backend,
+            "device": c.device,
+            "node": c.node,
+            "passed": c.passed,
+            "quantity": check.quantity,
+            "dtype": check.dtype,
+            "network": check.network,
+            "at once": check.at_once,
+            "largest error": check.error,
+            "allowed": check.tolerance,
+            "where": check.element,
+        }
+        for c in certificates
+        for check in c.checks
+    ]
+    yield Items([describe_certificate(certificate) for certificate in certificates])
+    yield Table("Relative errors against the reference", pd.DataFrame(rows))
+
+
+def _environment(run: Run) -> Iterator[page.Block]:
+    plan = run.manifest.plan
+    described = plan.task.model_dump()
+    yield Table(
+        "Task", pd.DataFrame({"field": described.keys(), "value": map(str, described.values())})
+    )
+    how = plan.model_dump(exclude={"task", "arms", "many", "run"}, exclude_none=True)
+    yield Table("Plan", pd.DataFrame({"field": how.keys(), "value": map(str, how.values())}))
+    for environment, nodes in _environments(run):
+        table = pd.DataFrame({"what": environment.keys(), "value": environment.values()})
+        yield Table(f"Environment of {nodes}", table)
+    yield Text("The figures are made from the records of the run:")
+    yield Command(f"python -m harness show {run.name} --table trials")
+
+
+def _environments(run: Run) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield what was the same in the trials of a backend on a node, and whose that is."""
+    first: dict[tuple[str, str, str], dict[str, str]] = {}
+    for record in run.records:
+        first.setdefault((record.backend, record.device, record.node), record.environment)
+    if not first:
+        yield run.manifest.environment, "the machine where the run was started"
+    for (backend, device, node), environment in first.items():
+        if environment:
+            yield environment, f"{backend} on {device}, node {node}"
