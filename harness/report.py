@@ -108,7 +108,13 @@ def _extent(run: Run) -> str:
     plan, ended = run.manifest.plan, len(run.records)
     seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
     some = "" if ended == plan.size else f" ({ended} of {plan.size} trials have ended)"
-    return f"{plan.task.epochs} epochs, {seeds}{some}; started {run.manifest.started_utc}."
+    return f"{plan.task.epochs} epochs, {seeds}{some}; started {_moment(run)}."
+
+
+def _moment(run: Run) -> str:
+    """Return when the run was started: `2026-11-25 13:15 UTC`."""
+    started = run.manifest.started_utc
+    return f"{started[:16].replace('T', ' ')} UTC" if "T" in started else started
 
 
 def _verdict(run: Run) -> Iterator[page.Block]:
