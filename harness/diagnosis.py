@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ORDER: tuple[Severity, ...] = ("fault", "warning", "good")
 _DIFFER_P, _DIFFER_BY = 0.01, 1.5
-_NAMED_POINTS = 4
+_NAMED_POINTS, _BRIEFLY = 4, 3
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ def _uncertified(certificates: list[Certificate]) -> Iterator[_Told]:
                 else "A backend could not be held against the reference, so it was not timed.",
                 f"{one.backend} on {one.device}, node {one.node}: {_sentence(one.reason)}",
                 f"python -m harness parity --backends {one.backend}",
+                f"node {one.node}",
             ),
             (f"{one.backend} on {one.device}",),
             "",
@@ -193,6 +194,7 @@ def _not_ended(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Told]:
                 f"{remedy}; then python -m harness run --resume RUN"
                 if status != "failed"
                 else f"{remedy}: python -m harness show RUN --table trials --format json",
+                f"{len(group)} of them",
                 weight=float(len(group)),
             ),
             (f"{backend} on {device}",),
@@ -229,6 +231,7 @@ def _diverged(
                 " ".join(parts),
                 f"Lower the learning rate, which is {task.learning_rate:g}: "
                 f"--set learning_rate={task.learning_rate / 10:.1g}",
+                f"{len(group)} seeds",
                 weight=float(len(group)),
             ),
             (f"{backend} on {device}",),
@@ -276,6 +279,7 @@ def _disagreements(comparisons: pd.DataFrame | None, swept: Sequence[str]) -> It
                 f"python -m harness parity --backends {row['backend']},{row['against_backend']} "
                 "checks 20 steps: what passes it goes wrong later. Look for what changes with the "
                 "number of steps: the state of the optimiser, precision, learning rate.",
+                f"{ratio:.3g} times",
                 weight=float(ratio),
             ),
             (worse, better),
@@ -297,11 +301,17 @@ def _one(group: Sequence[_Told], points: int) -> Finding:
     symptom = first.symptom
     subjects = tuple(dict.fromkeys(subject for one in group for subject in one.subjects))
     where = list(dict.fromkeys(one.point for one in group if one.point))
+
+    def label(one: _Told) -> str:
+        whose = ", ".join(one.subjects) if len(subjects) > len(one.subjects) else ""
+        return ", ".join(filter(None, (whose, one.point if where[1:] else "")))
+
     evidence = symptom.evidence
-    if len(group) > 1:
-        whose = ", ".join(first.subjects) if len(subjects) > len(first.subjects) else ""
-        of = ", ".join(filter(None, (whose, first.point if where[1:] else "")))
-        evidence = f"{of}: {evidence}" if of else evidence
+    if group[1:]:
+        others = [f"{label(o)}: {o.symptom.brief}" for o in group if o is not first]
+        more = [f"and {len(others) - _BRIEFLY} more"] if others[_BRIEFLY:] else []
+        told = "; ".join([*others[:_BRIEFLY], *more])
+        evidence = f"{label(first)}: {evidence} Likewise {told}."
     return Finding(
         symptom.rule,
         symptom.severity,

@@ -1,7 +1,9 @@
 """How many epochs a training would take to reach an error: a rough guess, with its interval.
 
-Over the last half of its curve an error falls roughly as a power of the number of epochs. How far
-that law leads astray was measured (`benchmarks/diagnosis.py`): the interval is as wide as it takes.
+Falling errors of this task fall as the power -1.5 of the number of epochs, sooner or later. The
+power over the last part of one curve tells less about what comes than that typical one does: at
+first a curve falls more steeply, in between less. How far the guess leads astray was measured
+(`benchmarks/diagnosis.py`), and the interval is as wide as that takes.
 """
 
 from __future__ import annotations
@@ -12,21 +14,24 @@ import numpy as np
 
 from harness.protocol import Array
 
+POWER = -1.5
+"""The typical power; found from trainings of tanh networks by Adam, and good for those only."""
 _LEAST_POINTS = 5
 _FALLING = -0.3
-"""The power at which an error has to fall, at least, to be falling at all."""
+"""The power at which the last half of a curve has to fall, at least, to be falling at all."""
 _FARTHEST = 100.0
 """Times the epochs trained so far; what lies beyond is not worth a number."""
+_LOW, _HIGH, _MARGIN = 0.6, 1.6, 0.2
+"""The interval of the logarithm of what is still missing: times so much, and so much on top."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """When the typical seed (geometric mean) reaches the target."""
+    """When the typical seed (geometric mean) reaches the target, counted in all epochs."""
 
-    slope: float
+    power: float
     """d log error / d log epoch, over the last half of the curve."""
     epochs: float
-    """All epochs from the start; infinite if `beyond`."""
     low: float
     high: float
     beyond: bool
@@ -40,7 +45,7 @@ class Forecast:
 
 
 def forecast(epochs_K: Array, mse_SK: Array, target: float) -> Forecast | None:
-    """Extrapolate the curves of some seeds [S, K] to an error.
+    """Extrapolate the curves of some seeds to an error; epochs [K], errors [S, K].
 
     None if it is reached already, if the error no longer falls, or if there is too little to go by.
     """
@@ -48,23 +53,18 @@ def forecast(epochs_K: Array, mse_SK: Array, target: float) -> Forecast | None:
     late_K = epochs_K >= epochs_K[-1] / 2 if len(epochs_K) else np.zeros(0, bool)
     if not len(mse_SK) or late_K.sum() < _LEAST_POINTS:
         return None
-    x_K, y_K = np.log(epochs_K[late_K]), np.log(mse_SK[:, late_K]).mean(axis=0)
-    slope, intercept = np.polyfit(x_K, y_K, 1)
-    end = float(np.log(epochs_K[-1]))
-    if y_K[-3:].mean() <= np.log(target) or slope > _FALLING:
+    log_K = np.log(mse_SK[:, late_K]).mean(axis=0)
+    power = float(np.polyfit(np.log(epochs_K[late_K]), log_K, 1)[0])
+    if log_K[-3:].mean() <= np.log(target) or power > _FALLING:
         return None
-    more = (slope * end + intercept - np.log(target)) / -slope  # log of the factor
-    return _with_interval(float(slope), float(epochs_K[-1]), max(float(more), 0.0))
-
-
-def _with_interval(slope: float, epochs: float, more: float) -> Forecast:
-    low, high = 0.8 * more - 0.2, 1.5 * more + 0.7
-    if np.exp(more) > _FARTHEST:
-        return Forecast(slope, np.inf, epochs * min(np.exp(low), _FARTHEST), np.inf, beyond=True)
+    # The logarithm of the factor by which the epochs have to grow.
+    more = max(float(log_K[-1] - np.log(target)), 0.0) / -POWER
+    epochs, farthest = float(epochs_K[-1]), float(np.log(_FARTHEST))
+    low, high = max(_LOW * more - _MARGIN, 0.0), _HIGH * more + _MARGIN
     return Forecast(
-        slope,
+        power,
         epochs * float(np.exp(more)),
-        epochs * float(np.exp(max(low, 0.0))),
+        epochs * float(np.exp(min(low, farthest))),
         epochs * float(np.exp(high)),
-        beyond=False,
+        beyond=more > farthest,
     )

@@ -13,6 +13,7 @@ import click
 
 from harness.cli.compare import compare
 from harness.cli.doctor import doctor
+from harness.cli.explain import explain
 from harness.cli.gate import gate
 from harness.cli.parity import parity
 from harness.cli.run import run
@@ -38,6 +39,7 @@ def cli() -> None:
       python -m harness run --preset posted --set epochs=10000 --backends jax
       python -m harness submit --address http://HEAD:8265 --wait -- run --backends torch,jax
       python -m harness show RUN --table steps
+      python -m harness explain RUN
       python -m harness compare RUN_A RUN_B
       python -m harness gate --against origin/main
       python -m harness list
@@ -45,7 +47,7 @@ def cli() -> None:
     """
 
 
-for command in (run, submit, show, compare, gate, doctor, list_, parity):
+for command in (run, submit, show, explain, compare, gate, doctor, list_, parity):
     cli.add_command(command)
 
 
