@@ -81,6 +81,19 @@ class RunFolder:
                 f"`{where}` cannot be read as a manifest: {brief(error)}."
             ) from error
 
+    def names(self, folder: str) -> list[str]:
+        """Return the files in one of its folders. Raises `InvalidInput`."""
+        with _reading(self.location):
+            return self._files.names(folder, "")
+
+    def read(self, name: str) -> bytes | None:
+        """Read one of its files, None if there is none. Raises `InvalidInput`."""
+        with _reading(self.location):
+            try:
+                return self._files.read(name)
+            except FileNotFoundError:
+                return None
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file that is made from the records, as the tables are. Raises `StoreError`.
 

@@ -19,6 +19,7 @@ from harness.cli.parity import parity
 from harness.cli.run import run
 from harness.cli.show import list_, show
 from harness.cli.submit import submit
+from harness.cli.track import track
 
 
 @click.group(
@@ -47,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (run, submit, show, explain, compare, gate, doctor, list_, parity):
+for command in (run, submit, show, explain, compare, gate, doctor, list_, parity, track):
     cli.add_command(command)
 
 

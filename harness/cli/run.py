@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,9 @@ from harness.cli.show import table_of
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from harness.experiment import Reporter
     from harness.results import Run
+    from harness.track import Tracker
 
 
 @click.command()
@@ -80,6 +83,12 @@ if TYPE_CHECKING:
     shell_complete=completion.runs,
     help="Run only the trials that RUN still lacks.",
 )
+@click.option(
+    "--track",
+    "target",
+    metavar="mlflow:URI",
+    help="Log the run to this MLflow server when it ends; mlflow:URI#NAME names the experiment.",
+)
 @click.pass_context
 def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     """Measure backends on a task: parity first, then every trial on the clock.
@@ -93,6 +102,7 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
       python -m harness run --sweep hidden=10,64,256 --sweep cell=rnn,gru
       python -m harness run --config task.yaml --dispatch inline --run-id mine
       python -m harness run --backends torch,mypackage.mymodule:MyBackend
+      python -m harness run --track mlflow:http://localhost:5000
       python -m harness run --resume mine
     """
     from rich.console import Console
@@ -101,18 +111,28 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     from harness.progress import reporter
 
     given = named(ctx)
-    with errors(), reporter(Console(stderr=True)) as report:
+    tracker: Tracker | None = None
+    with errors(), reporter(Console(stderr=True)) as report, ExitStack() as stack:
+        listener: Reporter = report
         site = build_site(options)
+        if options["target"] is not None:
+            from harness import track
+
+            tracker = track.Tracker(options["target"])
+            listener = stack.enter_context(track.salvaging(tracker, site.results, report))
         if resume is None:
             task, settings = task_and_settings(options)
-            outcome = experiment.run(task, settings, site, options["run_id"], report)
+            outcome = experiment.run(task, settings, site, options["run_id"], listener)
         else:
             expected = expected_of(options, given)
-            outcome = experiment.resume(resume, site, expected, options["timeout_s"], report)
+            outcome = experiment.resume(resume, site, expected, options["timeout_s"], listener)
     _print_run(outcome)
+    for failure in outcome.failures:
+        click.echo(f"failed: {failure}", err=True)
+    if tracker is not None:
+        with errors():
+            click.echo(f"Logged: {tracker.log(outcome)}")
     if outcome.failures:
-        for failure in outcome.failures:
-            click.echo(f"failed: {failure}", err=True)
         sys.exit(FAILED)
 
 
