@@ -252,11 +252,9 @@ def _disagreements(comparisons: pd.DataFrame | None, swept: Sequence[str]) -> It
     """Yield the backends whose error differs from another's, from the same start and data."""
     if comparisons is None or comparisons.empty:
         return
-    rows = comparisons[
-        (comparisons["metric"] == "final_mse")
-        & (comparisons["p_holm"] < _DIFFER_P)
-        & (np.abs(np.log(comparisons["value"])) > np.log(_DIFFER_BY))
-    ]
+    errors = comparisons[comparisons["metric"] == "final_mse"]
+    far = np.abs(np.log(errors["value"])) > np.log(_DIFFER_BY)
+    rows = errors[(errors["p_holm"] < _DIFFER_P) & far]
     for row in rows.to_dict("records"):
         arms = (
             f"{row['backend']} on {row['device']}",
