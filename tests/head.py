@@ -38,6 +38,7 @@ class Head:
         }
         gcs, self.port, agent, client = free_ports(4)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.address = f"127.0.0.1:{gcs}"
         self._log = (self.home / "ray.log").open("w")
         self._process = subprocess.Popen(
             [

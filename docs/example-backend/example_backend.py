@@ -12,6 +12,7 @@ class ExampleBackend:
     def __init__(self, model: harness.Model, device: str) -> None:
         if device != "cpu":
             raise harness.Unavailable("backend `example` runs on the CPU only.")
+        model.require("example", cell=["rnn"], activation=["tanh"], layers=[1])
         self.model = model
 
     def init(self, params):

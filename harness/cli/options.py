@@ -124,6 +124,7 @@ FORMAT = click.option(
     type=click.Choice(["table", "csv", "markdown", "json"]),
     default="table",
     show_default=True,
+    help="How to print it.",
 )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     ),
     default="summary",
     show_default=True,
+    help="Which of the tables; docs/results.md says what is in them.",
 )
 @FORMAT
 @RESULTS
