@@ -15,7 +15,9 @@ from harness.cli.compare import compare
 from harness.cli.doctor import doctor
 from harness.cli.explain import explain
 from harness.cli.gate import gate
+from harness.cli.history import history
 from harness.cli.parity import parity
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import list_, show
 from harness.cli.submit import submit
@@ -41,14 +43,29 @@ def cli() -> None:
       python -m harness submit --address http://HEAD:8265 --wait -- run --backends torch,jax
       python -m harness show RUN --table steps
       python -m harness explain RUN
+      python -m harness report RUN --open
       python -m harness compare RUN_A RUN_B
+      python -m harness history --html history.html
       python -m harness gate --against origin/main
       python -m harness list
       python -m harness doctor
     """
 
 
-for command in (run, submit, show, explain, compare, gate, doctor, list_, parity, track):
+for command in (
+    run,
+    submit,
+    show,
+    explain,
+    report,
+    history,
+    compare,
+    gate,
+    doctor,
+    list_,
+    parity,
+    track,
+):
     cli.add_command(command)
 
 

@@ -1,0 +1,339 @@
+"""All runs among results, read as one table of trials: thousands in seconds.
+
+Of a finished run the stored table of trials is used, if it is of all the records there are, and a
+record for each backend, device and node, which says what machine and what code that was. Otherwise
+the records are read, of many runs together. What cannot be read is left out, and said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from harness import tables
+from harness.errors import HarnessError, InvalidInput
+from harness.fingerprint import fingerprint, name_kinds
+from harness.location import open_folder
+from harness.record import Record
+from harness.results import Run
+from harness.storage import Folder, reason
+from harness.store import Manifest, RunFolder
+from harness.task import Task
+
+Environment: TypeAlias = Mapping[str, str]
+_Source: TypeAlias = tuple[int, str, str, str]
+"""Number of the run, backend, device, node."""
+
+# Of a fingerprint, what no update changes.
+_HARDWARE = ("cpu", "cores", "cpu_quota", "memory_gb", "gpu", "threads")
+_NEEDED = [
+    *("run", "trial", "block", "backend", "device", "node", "seed", "status", "train_s"),
+    *("epochs_per_s", "final_mse", "contended", "noisy", "attempts", "isolation", "at_once"),
+]
+_BATCH = 2000
+"""Records of which a table is built at a time: more would take memory, fewer time."""
+_CONNECTIONS = 16
+_ATTEMPT = re.compile(r"(.*?)(?:~(\d+))?$")
+
+
+class RunInfo(NamedTuple):
+    """A run, as far as its trials do not tell."""
+
+    name: str
+    started: datetime
+    pilot: int
+    """Blocks that decided how many there are; 0 if none did."""
+
+
+class Archive(NamedTuple):
+    """All that was read."""
+
+    runs: list[RunInfo]
+    """The oldest first."""
+    trials: pd.DataFrame
+    """Some columns of the tables `trials`, one below the other. `run` is a number in `runs`,
+    `block` one that no other block has, `block_in_run` the one it had; `task` is a number in
+    `tasks`, `node_kind` the hardware and threads, `together` how many seeds the run trained at
+    once."""
+    tasks: list[Task]
+    environments: Mapping[_Source, Environment]
+    """By number of the run, backend, device and kind of node."""
+    warnings: list[str]
+    """A sentence for all that was left out."""
+
+
+class _Reading(NamedTuple):
+    """A run that was read."""
+
+    name: str
+    started: datetime
+    manifest: Manifest
+    table: Any
+    """Its stored table (of Arrow), if it can be used; `records` are then one for each source."""
+    records: list[Record]
+    problems: list[str]
+
+
+class _Stale(Exception):
+    """The table that is stored is not that of the records."""
+
+
+def read_archive(results: str | Path) -> Archive:
+    """Read all runs at a path or a URL. Raises `InvalidInput` if there is none."""
+    folder = open_folder(results)
+    try:
+        names = [name for name in folder.folders() if not name.startswith(".")]
+    except OSError as error:
+        raise InvalidInput(f"`{folder.location}` cannot be read: {reason(error)}.") from error
+    collected = _Collection()
+    for name, reading in _in_turn(folder, names):
+        if isinstance(reading, _Reading):
+            collected.add(reading)
+        else:
+            collected.warnings.append(f"`{folder.file(name)}` is left out: {reading}")
+    if not collected.runs:
+        for warning in collected.warnings[:1]:
+            raise InvalidInput(f"`{folder.location}` holds no run: {warning}")
+        raise InvalidInput(
+            f"`{folder.location}` holds no run; `python -m harness run` measures one."
+        )
+    return collected.found()
+
+
+def _in_turn(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, _Reading | str]]:
+    """Read the runs in order; behind a network, several at a time."""
+    if not folder.may_stop_answering:
+        yield from ((name, _read_run(folder.folder(name), name)) for name in names)
+        return
+    pool = ThreadPoolExecutor(_CONNECTIONS)
+    try:
+        yield from zip(
+            names, pool.map(lambda name: _read_run(folder.folder(name), name), names), strict=True
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_run(folder: Folder, name: str) -> _Reading | str:
+    """Read a run, or say why it cannot be."""
+    try:
+        manifest = RunFolder(folder).manifest()
+        started = _moment(manifest.started_utc)
+        if started is None:
+            return f"its manifest says that it began at `{manifest.started_utc}`, which is no date."
+        try:
+            table, records = _stored(folder, manifest)
+            return _Reading(name, started, manifest, table, records, [])
+        except (_Stale, OSError):
+            run = Run.of(RunFolder(folder))
+            return _Reading(name, started, manifest, None, run.records, run.problems)
+    except (HarnessError, OSError) as error:
+        return str(error)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
+    """Return the stored table of trials and a record of each source.
+
+    Raises `_Stale` unless it is of all the records there are, and agrees with those that are read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    plan = manifest.plan
+    if manifest.finished_utc is None:
+        raise _Stale
+    last: dict[str, int] = {}
+    for name in folder.names("records", ".json"):
+        match = _ATTEMPT.match(name.removeprefix("records/").removesuffix(".json"))
+        assert match
+        last[match[1]] = max(last.get(match[1], 0), int(match[2] or 1))
+    try:
+        file = pq.ParquetFile(BytesIO(folder.read("trials.parquet")))
+        if not {*_NEEDED, *plan.sweep} <= set(file.schema_arrow.names):
+            raise _Stale
+        table = file.read(columns=[*_NEEDED, *plan.sweep])
+    except (pa.ArrowException, ValueError) as error:
+        raise _Stale from error
+    columns = {
+        name: table[name].to_pylist()
+        for name in ("run", "trial", "attempts", "backend", "device", "node", "status", "train_s")
+    }
+    told = dict(zip(columns["trial"], columns["attempts"], strict=True))
+    if set(columns["run"]) != {plan.run} or told != last:
+        raise _Stale
+    sources: dict[tuple[str, str, str], int] = {}
+    arms = zip(columns["backend"], columns["device"], columns["node"], strict=True)
+    for row, (source, status) in enumerate(zip(arms, columns["status"], strict=True)):
+        if status == "ok":
+            sources.setdefault(source, row)
+    rows = {}
+    for row in sources.values():
+        trial, attempt = columns["trial"][row], columns["attempts"][row]
+        rows[f"records/{trial}{f'~{attempt}' if attempt > 1 else ''}.json"] = row
+    records = []
+    for name, content in folder.read_many(rows):
+        record = _parse(content)
+        train_s = record.points[-1].train_s / record.at_once if record.points else None
+        if record.run != plan.run or train_s != columns["train_s"][rows[name]]:
+            raise _Stale
+        records.append(record)
+    return table, records
+
+
+def _parse(content: bytes | OSError) -> Record:
+    if isinstance(content, OSError):
+        raise _Stale from content
+    try:
+        return Record.model_validate_json(content)
+    except (ValueError, HarnessError) as error:
+        raise _Stale from error
+
+
+class _Collection:
+    """What has been read so far, and the tables of it."""
+
+    def __init__(self) -> None:
+        self.runs: list[RunInfo] = []
+        self.warnings: list[str] = []
+        self._seen: dict[tuple[str, datetime], str] = {}
+        self._stored: list[Any] = []
+        self._built: list[pd.DataFrame] = []
+        self._pending: list[tuple[int, list[Record]]] = []
+        self._tasks: dict[Task, int] = {}
+        self._sources: dict[_Source, Environment] = {}
+        self._kinds: dict[_Source, tuple[tuple[str, str], ...]] = {}
+        self._together: list[int] = []
+        self._environments: dict[tuple[tuple[str, str], ...], Environment] = {}
+
+    def add(self, reading: _Reading) -> None:
+        """Take in a run."""
+        plan, number = reading.manifest.plan, len(self.runs)
+        same = self._seen.setdefault((plan.run, reading.started), reading.name)
+        self.warnings += reading.problems
+        if same != reading.name:
+            self.warnings.append(f"run `{reading.name}` is left out: it is run `{same}` again.")
+            return
+        if not any(record.status == "ok" for record in reading.records):
+            self.warnings.append(f"run `{reading.name}` is left out: no trial of it ended ok.")
+            return
+        self.runs.append(RunInfo(reading.name, reading.started, plan.pilot or 0))
+        self._together.append(plan.at_once or 1 if plan.many else 1)
+        for record in reading.records:
+            if record.status == "ok":
+                self._add_source(number, record)
+        if reading.table is not None:
+            self._stored.append(self._numbered(reading.table, number, reading.manifest))
+            return
+        self._pending.append((number, reading.records))
+        if sum(len(records) for _, records in self._pending) >= _BATCH:
+            self._build()
+
+    def _add_source(self, number: int, record: Record) -> None:
+        source = (number, record.backend, record.device, record.node)
+        if source in self._sources:
+            return
+        environment = tuple(sorted(record.environment.items()))
+        shared = self._environments.setdefault(environment, record.environment)
+        kind = fingerprint(shared, record.threads)
+        self._sources[source] = shared
+        self._kinds[source] = tuple((n, kind[n]) for n in _HARDWARE if n in kind)
+
+    def _task(self, task: Task) -> int:
+        return self._tasks.setdefault(task, len(self._tasks))
+
+    def _numbered(self, table: Any, number: int, manifest: Manifest) -> Any:
+        """Return a stored table with the numbers of its run and its tasks."""
+        import pyarrow as pa
+
+        plan = manifest.plan
+        if plan.sweep:
+            of_point = {tuple(p.values.values()): self._task(p.task) for p in plan.points}
+            columns = [table[name].to_pylist() for name in plan.sweep]
+            tasks = [of_point[values] for values in zip(*columns, strict=True)]
+        else:
+            tasks = [self._task(plan.task)] * len(table)
+        return (
+            table.select(_NEEDED)
+            .set_column(0, "run", pa.array([number] * len(table), pa.int64()))
+            .append_column("task", pa.array(tasks, pa.int64()))
+        )
+
+    def _build(self) -> None:
+        """Build the table of the runs of which no stored one was used."""
+        if not self._pending:
+            return
+        records = [record for _, some in self._pending for record in some]
+        rows = [record.at_once for record in records]
+        numbers = [number for number, some in self._pending for _ in some]
+        table = tables.trials_table(records)[_NEEDED]
+        table["run"] = np.repeat(numbers, rows)
+        table["task"] = np.repeat([self._task(record.task) for record in records], rows)
+        self._built.append(table)
+        self._pending.clear()
+
+    def found(self) -> Archive:
+        """Return all that was taken in, the runs in the order of time."""
+        self._build()
+        if self._stored:
+            import pyarrow as pa
+
+            self._built.append(pa.concat_tables(self._stored).to_pandas())
+        types = {name: tables.TRIALS[name] for name in _NEEDED} | {"run": "int64", "task": "int64"}
+        trials = pd.concat([table.astype(types) for table in self._built], ignore_index=True)
+        by_time = sorted(
+            range(len(self.runs)), key=lambda n: (self.runs[n].started, self.runs[n].name)
+        )
+        rank = {number: position for position, number in enumerate(by_time)}
+        order = np.array([rank[number] for number in range(len(self.runs))])
+        trials["together"] = np.array(self._together)[trials["run"]]
+        kinds = list(dict.fromkeys(self._kinds.values()))
+        names = dict(zip(kinds, name_kinds([dict(kind) for kind in kinds]), strict=True))
+        trials = _with_kinds(trials, {source: names[kind] for source, kind in self._kinds.items()})
+        trials["run"] = order[trials["run"]]
+        trials["block_in_run"] = trials["block"]
+        trials["block"] = trials.groupby(["run", "block_in_run"]).ngroup()
+        environments = {
+            (rank[number], backend, device, names[self._kinds[number, backend, device, node]]): env
+            for (number, backend, device, node), env in reversed(self._sources.items())
+        }
+        return Archive(
+            [self.runs[number] for number in by_time],
+            trials.sort_values(["run", "block"], kind="stable", ignore_index=True),
+            list(self._tasks),
+            environments,
+            self.warnings,
+        )
+
+
+def _with_kinds(trials: pd.DataFrame, kinds: Mapping[_Source, str]) -> pd.DataFrame:
+    """Return the trials with the kind of node of each.
+
+    What failed tells little of its node: it is counted where others of its run were, or nowhere.
+    """
+    sources = pd.DataFrame(
+        [(*source, kind) for source, kind in kinds.items()],
+        columns=["run", "backend", "device", "node", "node_kind"],
+    ).astype(dict.fromkeys(("backend", "device", "node", "node_kind"), "string"))
+    trials["node_kind"] = pd.Series(pd.NA, index=trials.index, dtype="string")
+    for less in ([], ["backend"], ["backend", "node"]):
+        keys = [name for name in ("run", "backend", "device", "node") if name not in less]
+        known = sources.drop_duplicates(keys)[[*keys, "node_kind"]]
+        found = trials[keys].merge(known, on=keys, how="left")["node_kind"]
+        trials["node_kind"] = trials["node_kind"].fillna(found)
+    return trials[trials["node_kind"].notna()].reset_index(drop=True)

@@ -1,0 +1,76 @@
+"""The command `history`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli import completion
+from harness.cli.options import FORMAT, RESULTS, split
+from harness.cli.output import errors, width
+from harness.errors import InvalidInput
+
+_MOST_WARNINGS = 20
+
+
+@click.command()
+@RESULTS
+@FORMAT
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a page with charts: one file that needs no network.",
+)
+@click.option(
+    "--backends",
+    metavar="A,B,...",
+    default="",
+    shell_complete=completion.backends,
+    help="Show these only.",
+)
+@click.option(
+    "--relative-to",
+    metavar="NAME",
+    shell_complete=completion.backends,
+    help="Form ratios of times with this backend; by default, with the one in most runs.",
+)
+def history(
+    results: str, kind: str, html: Path | None, backends: str, relative_to: str | None
+) -> None:
+    """Show how fast and how accurate each backend was over all runs, and where that changed.
+
+    A step is named with the commit at which it appears. Runs are compared only where task, kind of
+    machine, device and way of measuring are the same. CSV has a row per run and series, JSON the
+    steps, the newest rows and all rows.
+
+    \b
+    Examples:
+      python -m harness history
+      python -m harness history --html history.html --results s3://bucket/results
+      python -m harness history --relative-to torch --backends jax,jax-tuned
+      python -m harness history --format csv > history.csv
+    """
+    with errors():
+        if html is not None and not html.absolute().parent.is_dir():
+            raise InvalidInput(f"`--html {html}`: there is no folder `{html.absolute().parent}`.")
+        from harness.history import History
+
+        if html is not None:
+            from harness import page
+
+            page.prepare()
+        told = History(results, split(backends), relative_to)
+        for warning in told.warnings[:_MOST_WARNINGS]:
+            click.echo(f"warning: {warning}", err=True)
+        if len(told.warnings) > _MOST_WARNINGS:
+            more = len(told.warnings) - _MOST_WARNINGS
+            click.echo(f"warning: {more} more were left out", err=True)
+        click.echo(told.render(kind, width()), nl=False)
+        if html is not None:
+            from harness.history_page import build
+            from harness.storage import write_whole
+
+            write_whole(html, build(told).html().encode())
+            click.echo(f"Page: {html}", err=True)
