@@ -15,7 +15,7 @@ from harness.admission import Admission
 from harness.clock import now, timestamp
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
-from harness.jobs import Certificate, Event, Refused, TrialJob
+from harness.jobs import Certificate, Event, Planned, Refused, TrialJob
 from harness.plan import Arm, Device, Plan, Value, grid, seeds_at_once, swept_values
 from harness.record import Isolation, Record
 from harness.results import TABLES, Run
@@ -300,7 +300,9 @@ class _Session:
         self._admit(arms)
         plan = self._writer.manifest.plan
         blocks = self._blocks(arms)
-        self._reporter.begin(sum(map(len, blocks)), plan.size)
+        planned = self._planned(blocks)
+        self._reporter.begin(len(planned.jobs), len(planned.jobs) + len(planned.ended))
+        self._reporter.event(planned)
         try:
             if plan.precision is None:
                 self._measure(blocks)
@@ -324,6 +326,19 @@ class _Session:
             raise
         finally:
             finish(self._writer)
+
+    def _planned(self, blocks: Sequence[Sequence[TrialJob]]) -> Planned:
+        """Return what is to be run, what is there of the run already, and the time it may take."""
+        plan = self._writer.manifest.plan
+        jobs = tuple(job for block in blocks for job in block)
+        again = {job.trial for job in jobs}
+        spent_s = now() - self._started
+        return Planned(
+            jobs=jobs,
+            ended=tuple(record for record in self._run().records if record.trial not in again),
+            pilot=not plan.settled,
+            budget_s=None if plan.budget_s is None else plan.budget_s - spent_s,
+        )
 
     def _blocks(self, arms: set[Arm]) -> list[list[TrialJob]]:
         """Return what is to be run of each block of the plan, as far as these arms go.
@@ -372,7 +387,9 @@ class _Session:
             )
             seeds = precision.extend(plan.seeds, blocks)
             self._replan(seeds=seeds, pilot=len(plan.seeds))
-            self._reporter.grow(self._writer.manifest.plan.size)
+            planned = self._planned(self._blocks(arms))
+            self._reporter.grow(len(planned.jobs) + len(planned.ended))
+            self._reporter.event(planned)
             within = self._measure_within_budget(arms)
         if not within:
             plan = self._writer.manifest.plan

@@ -154,6 +154,19 @@ class Certificate(BaseModel):
         return self.error or next((f"{c}" for c in self.checks if not c.passed), "")
 
 
+class Planned(BaseModel):
+    """What a run consists of, as far as it is settled."""
+
+    jobs: tuple[TrialJob, ...]
+    """The trials that are about to run."""
+    ended: tuple[Record, ...] = ()
+    """Those that have ended and will not run again."""
+    pilot: bool = False
+    """More trials will follow: these tell how many."""
+    budget_s: float | None = None
+    """What is left of the budget, if there is one."""
+
+
 class Started(BaseModel):
     """The process of a job is being started."""
 
@@ -187,4 +200,4 @@ def seed_words(seed: int, seeds: Sequence[int]) -> str:
     return f"{len(seeds)} seeds at once ({seeds[0]} to {seeds[-1]})" if seeds else f"seed {seed}"
 
 
-Event: TypeAlias = Started | Progress | Record | Certificate | Refused | Notice
+Event: TypeAlias = Planned | Started | Progress | Record | Certificate | Refused | Notice

@@ -24,6 +24,7 @@ from harness.cli.options import (
     task_and_settings,
 )
 from harness.cli.output import FAILED, errors
+from harness.cli.report import write_report
 from harness.cli.show import table_of
 from harness.errors import InvalidInput
 
@@ -89,6 +90,16 @@ if TYPE_CHECKING:
     metavar="mlflow:URI",
     help="Log the run to this MLflow server when it ends; mlflow:URI#NAME names the experiment.",
 )
+@click.option(
+    "--report/--no-report",
+    "with_report",
+    default=True,
+    envvar="HARNESS_REPORT",
+    help="Write the report (`report RUN`) at the end. Default; HARNESS_REPORT=0 turns it off.",
+)
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Say only what went wrong; results come all the same."
+)
 @click.pass_context
 def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     """Measure backends on a task: parity first, then every trial on the clock.
@@ -108,25 +119,28 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     from rich.console import Console
 
     from harness import experiment
-    from harness.progress import reporter
+    from harness.dashboard import reporter
 
     given = named(ctx)
     tracker: Tracker | None = None
-    with errors(), reporter(Console(stderr=True)) as report, ExitStack() as stack:
-        listener: Reporter = report
-        site = build_site(options)
-        if options["target"] is not None:
-            from harness import track
+    with errors():
+        with reporter(Console(stderr=True), options["quiet"]) as told, ExitStack() as stack:
+            listener: Reporter = told
+            site = build_site(options)
+            if options["target"] is not None:
+                from harness import track
 
-            tracker = track.Tracker(options["target"])
-            listener = stack.enter_context(track.salvaging(tracker, site.results, report))
-        if resume is None:
-            task, settings = task_and_settings(options)
-            outcome = experiment.run(task, settings, site, options["run_id"], listener)
-        else:
-            expected = expected_of(options, given)
-            outcome = experiment.resume(resume, site, expected, options["timeout_s"], listener)
-    _print_run(outcome)
+                tracker = track.Tracker(options["target"])
+                listener = stack.enter_context(track.salvaging(tracker, site.results, told))
+            if resume is None:
+                task, settings = task_and_settings(options)
+                outcome = experiment.run(task, settings, site, options["run_id"], listener)
+            else:
+                expected = expected_of(options, given)
+                outcome = experiment.resume(resume, site, expected, options["timeout_s"], listener)
+        _print_run(outcome)
+        if options["with_report"]:
+            write_report(outcome)
     for failure in outcome.failures:
         click.echo(f"failed: {failure}", err=True)
     if tracker is not None:

@@ -1,0 +1,296 @@
+"""What is known of a run while it goes on: how far it is, what came out, how long it will take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import NamedTuple, TypeAlias
+
+from harness.jobs import (
+    Certificate,
+    Event,
+    Job,
+    ParityJob,
+    Planned,
+    Progress,
+    Refused,
+    Started,
+    TrialJob,
+)
+from harness.record import Point, Record
+from harness.task import Task
+
+Key: TypeAlias = tuple[Task, str, str]
+"""Task, backend and device: trials that have these in common should take equally long."""
+
+
+class Figures(NamedTuple):
+    """What came out of a group of trials so far."""
+
+    failed: int
+    diverged: int
+    train_s: float | None
+    """Median over the trials that ended ok, per seed."""
+    mse: float | None
+    """Mean over the seeds that ended ok."""
+    wall_s: float | None
+    """Mean over the trials that ended ok; if there are none, over all that ended."""
+
+
+@dataclass
+class Running:
+    """A trial that is being measured; times are those of the reporter's clock, in seconds."""
+
+    job: TrialJob
+    started: float
+    points: list[Point] = field(default_factory=list)
+    first: float = 0.0
+    """When the first point came."""
+    last: float = 0.0
+    """When the last point came."""
+
+    def add(self, point: Point, now: float) -> None:
+        """Take a point of its curve."""
+        self.first = self.first if self.points else now
+        self.last = now
+        self.points.append(point)
+
+    def left_s(self, now: float, usual_s: float | None = None) -> float | None:
+        """Return how long it will take, judged by its pace between points or by what is usual.
+
+        None if there is no basis yet.
+        """
+        if len(self.points) > 1 and self.points[-1].epoch > self.points[0].epoch:
+            done, last = self.points[-1].epoch - self.points[0].epoch, self.points[-1].epoch
+            to_go = (self.last - self.first) / done * (self.job.task.epochs - last)
+            return max(0.0, to_go - (now - self.last))
+        return None if usual_s is None else max(0.0, usual_s - (now - self.started))
+
+
+@dataclass
+class Group:
+    """The trials of one backend on one device at one task."""
+
+    backend: str
+    device: str
+    point: str = ""
+    """Of a sweep, the values that the task has: `hidden=64, cell=gru`."""
+    many: bool = False
+    """Whether seeds are trained at once."""
+    names: set[str] = field(default_factory=set)
+    """Of all its trials, those included that have not begun."""
+    _ended: dict[str, tuple[str, float, float | None]] = field(default_factory=dict)
+    _sums: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _mses: list[float] = field(default_factory=list)
+    _figures: Figures | None = None
+
+    @property
+    def finished(self) -> int:
+        """How many of its trials have ended, whatever their status."""
+        return len(self._ended)
+
+    @property
+    def figures(self) -> Figures:
+        """What came out so far."""
+        if self._figures is None:
+            count = Counter(status for status, _, _ in self._ended.values())
+            times = [train_s for _, _, train_s in self._ended.values() if train_s is not None]
+            walls = [wall_s for status, wall_s, _ in self._ended.values() if status == "ok"]
+            walls = walls or [wall_s for _, wall_s, _ in self._ended.values()]
+            self._figures = Figures(
+                failed=count["failed"] + count["timeout"],
+                diverged=count["diverged"],
+                train_s=median(times) if times else None,
+                mse=fmean(self._mses) if self._mses else None,
+                wall_s=fmean(walls) if walls else None,
+            )
+        return self._figures
+
+    @property
+    def curve(self) -> list[tuple[int, float]]:
+        """Epochs and the mean squared error at each, the mean over the seeds that ended ok."""
+        return [(epoch, total / seeds) for epoch, (total, seeds) in sorted(self._sums.items())]
+
+    def expect(self, job: TrialJob) -> None:
+        """Count a trial among those that are to end."""
+        self.names.add(job.trial)
+        self.point = job.point.removesuffix(", ")
+        self.many |= bool(job.seeds)
+
+    def has_ended(self, trial: str) -> bool:
+        """Whether a trial has ended; it may be running again."""
+        return trial in self._ended
+
+    def end(self, record: Record) -> None:
+        """Take the outcome of a trial, in place of an earlier one of it."""
+        if record.trial not in self._ended:
+            # Measured again, a trial computes the same.
+            for seed in record.by_seed():
+                if seed.status == "ok" and seed.points:
+                    self._add_curve(seed.points)
+        ok = record.status == "ok" and record.points
+        train_s = record.points[-1].train_s / record.at_once if ok else None
+        self.names.add(record.trial)
+        self._ended[record.trial] = (record.status, record.wall_s, train_s)
+        self._figures = None
+
+    def _add_curve(self, points: tuple[Point, ...]) -> None:
+        self._mses.append(points[-1].eval_mse)
+        for point in points:
+            total, seeds = self._sums.get(point.epoch, (0.0, 0))
+            self._sums[point.epoch] = (total + point.eval_mse, seeds + 1)
+
+
+class Tally:
+    """Takes the events of a run, each with the time at which it came."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.began = 0.0
+        """When the trials were planned."""
+        self.pilot = False
+        """Whether more trials will come than are planned so far."""
+        self.running: dict[str, Running] = {}
+        """By the name of the trial, in the order in which they began."""
+        self.checks: dict[ParityJob, float] = {}
+        """The parity checks that are going on, and when they began."""
+        self.task: Task | None = None
+        """Of the trial that began last."""
+        self.groups: dict[Key, Group] = {}
+        self.curves = 0
+        """Counts the changes of any curve."""
+        self._before = 0
+        self._ended: set[str] = set()
+        self._most_at_once = 0
+        self._deadline: float | None = None
+
+    @property
+    def number(self) -> int:
+        """How many trials have ended, each counted once."""
+        return self._before + len(self._ended)
+
+    def begin(self, trials: int, total: int) -> None:
+        """`trials` of the `total` are about to run; the others are there already."""
+        self._before, self.total = total - trials, total
+
+    def add(self, event: Event, now: float) -> None:
+        """Take an event."""
+        match event:
+            case Planned():
+                self._plan(event, now)
+            case Started(job=TrialJob() as job):
+                self.running[job.trial] = Running(job, now)
+                self.task = job.task
+                self._group(job).expect(job)
+                self._most_at_once = max(self._most_at_once, len(self.running))
+                self.curves += 1
+            case Started(job=ParityJob() as job):
+                self.checks.setdefault(job, now)  # It runs on every node.
+            case Progress(job=job, point=point):
+                if job.trial in self.running:
+                    self.running[job.trial].add(point, now)
+                    self.curves += 1
+            case Record():
+                self.running.pop(event.trial, None)
+                # Nothing is known of one that was lost: it will be run again.
+                if event.status != "lost":
+                    self._ended.add(event.trial)
+                    self._group(event).end(event)
+                self.curves += 1
+            case Certificate() | Refused():
+                self._drop(event)
+
+    def of_task(self) -> Iterator[Group]:
+        """Yield the groups of the task whose trial began last; without a sweep there is one."""
+        task = self.task or next((task for task, _, _ in self.groups), None)
+        return (group for (of, _, _), group in self.groups.items() if of == task)
+
+    def left_s(self, now: float) -> float | None:
+        """Return how long the trials that are planned will take, one at a time or many.
+
+        A trial is taken to last as long as those of its group did, and as many will run at once as
+        did at most. None as long as there is a group with trials to come of which nothing is known.
+        """
+        if sum(len(group.names) for group in self.groups.values()) < self.total:
+            return None
+        lefts = {name: self.running_left_s(one, now) for name, one in self.running.items()}
+        known = [left for left in lefts.values() if left is not None]
+        begun = Counter(
+            self._key(one.job)
+            for name, one in self.running.items()
+            if not self._group(one.job).has_ended(name)
+        )
+        work = sum(known)
+        for key, group in self.groups.items():
+            waiting = len(group.names) - group.finished - begun[key]
+            if waiting:
+                usual_s = self._usual_s(key, now)
+                if usual_s is None:
+                    return None
+                work += waiting * usual_s
+        if len(known) < len(lefts):
+            return None
+        left = max([work / max(1, self._most_at_once), *known])
+        return left if self._deadline is None else min(left, max(0.0, self._deadline - now))
+
+    def running_left_s(self, one: Running, now: float) -> float | None:
+        """Return how long a running trial will take; None if there is no basis yet."""
+        return one.left_s(now, self._group(one.job).figures.wall_s)
+
+    def _usual_s(self, key: Key, now: float) -> float | None:
+        """Return how long a trial of a group takes: by those that ended, or by those that run."""
+        if (wall_s := self.groups[key].figures.wall_s) is not None:
+            return wall_s
+        running = [one for one in self.running.values() if self._key(one.job) == key]
+        projected = [
+            now - one.started + left for one in running if (left := one.left_s(now)) is not None
+        ]
+        return fmean(projected) if projected else None
+
+    def _plan(self, planned: Planned, now: float) -> None:
+        for record in planned.ended:
+            # Planned again when a pilot has ended: those that it ran are known.
+            if not self._group(record).has_ended(record.trial):
+                self._group(record).end(record)
+        for job in planned.jobs:
+            self._group(job).expect(job)
+        self.began = self.began or now
+        self.pilot = planned.pilot
+        if planned.budget_s is not None:
+            self._deadline = now + planned.budget_s
+        self.curves += 1
+
+    def _drop(self, outcome: Certificate | Refused) -> None:
+        if isinstance(outcome, Refused):
+            self._forget(outcome.job)
+            return
+        arm = (outcome.backend, outcome.device)
+        for job in [job for job in self.checks if (job.backend, job.device) == arm]:
+            self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        if isinstance(job, TrialJob):
+            self.running.pop(job.trial, None)
+        else:
+            self.checks.pop(job, None)
+
+    def _group(self, of: TrialJob | Record) -> Group:
+        key = self._key(of)
+        if key not in self.groups:
+            self.groups[key] = Group(of.backend, of.device)
+        return self.groups[key]
+
+    def _key(self, of: TrialJob | Record) -> Key:
+        return of.task, of.backend, of.device
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as one says it of an estimate: `12 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
