@@ -232,6 +232,8 @@ _LESS: dict[str, tuple[str, ...]] = {
     "benchmarks/overhead.py": ("--job",),
     "benchmarks/speed.py": ("--rounds", "2", "--seeds-at-once", "2"),
     "benchmarks/tricks.py": ("--rounds", "2"),
+    "-m benchmarks.history --rates": ("--histories", "4"),
+    "-m benchmarks.history": ("--runs", "20"),
     "-m benchmarks.isolation": ("2", "4"),
     "-m benchmarks.nodes": ("--trials", "2", "--deaths", "1"),
     "-m benchmarks.scale": ("1",),

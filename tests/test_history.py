@@ -22,6 +22,7 @@ from harness.history import HISTORY, STEPS, History
 from harness.history_page import build
 from harness.metrics import METRICS
 from harness.summary import pair
+from tests.browser import Seen, chromium
 from tests.conftest import Cli
 from tests.histories import TWIN, commit_of, copy, real_run
 from tests.s3 import BUCKET, S3Server
@@ -393,3 +394,18 @@ def test_a_page_of_many_runs_is_small(planted: Path) -> None:
     assert segments["level"].iloc[1] / segments["level"].iloc[0] == pytest.approx(1.1, rel=0.02)
     rows = page.html().count("<tr>")
     assert rows < 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_in_a_browser(planted: Path, tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "history.html"
+    path.write_text(build(History(planted)).html())
+    with chromium() as browser:
+        seen = Seen(browser, path, scheme=scheme)
+        assert seen.draw_all() == 3
+        assert seen.page.locator("canvas").count() == 3
+        assert seen.violations == []
+        assert seen.complaints == []
+        seen.page.set_viewport_size({"width": 375, "height": 700})
+        assert not seen.overflows
