@@ -20,7 +20,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = {
     *("python", "python3", ".venv/bin/python", "pip", ".venv/bin/pip", "ray", "harness"),
     *("apt", "chmod", "docker", "eval", "export", "kubectl", "rm", "source", "ssh", "ssh-copy-id"),
-    *("ssh-keygen", "ufw", "git", "cp", "sed"),
+    *("ssh-keygen", "ufw", "git", "sed"),
 }
 _SHELL = {"", "sh", "bash", "shell", "console"}
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -261,7 +261,7 @@ def smaller(words: tuple[str, ...]) -> tuple[str, ...]:
         return words
     if program == "ray" and rest[:2] == ("job", "list"):
         return words
-    if program in {"cp", "sed"}:
+    if program == "sed":
         return words
     if program == "pip" and rest[0] == "install" and rest[-1] == "docs/example-backend":
         # Not among the packages of whoever runs the tests.

@@ -22,7 +22,7 @@ from tests.head import Head
 from tests.s3 import S3Server
 from tests.test_docs import RUN_HERE, TYPED, excused, name
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TO_RUN = [
     command
