@@ -57,13 +57,14 @@ class Place:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            env=self.head.environment | {"BROWSER": "true", "PYTHONPATH": self.path} | variables,
+            env=self.head.environment | self.settings | variables,
         )
 
     @property
-    def path(self) -> str:
-        """Where packages are found that `pip` has installed here, and the modules of the clone."""
-        return os.pathsep.join(map(str, (self.folder / "site", self.folder)))
+    def settings(self) -> dict[str, str]:
+        """Where `pip` installs and the clone has its modules; nothing is opened on a screen."""
+        path = os.pathsep.join(map(str, (self.folder / "site", self.folder)))
+        return {"PYTHONPATH": path, "BROWSER": "true", "MLFLOW_ALLOW_FILE_STORE": "true"}
 
     def must(self, *words: str) -> None:
         done = self.run(*words)
