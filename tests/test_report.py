@@ -78,6 +78,15 @@ def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
     }
 
 
+def test_a_run_ends_with_what_it_shows(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
+    done = cli("run", *TINY, "--preset", "posted", "--dispatch", "inline", *arguments)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout[done.stdout.index("FAULT wrong-sign: reference on cpu") :]
+    assert "Next: Fix the loss: python -m harness run --preset corrected" in told
+    assert f"\nWhy: python -m harness explain x --results {tmp_path}\nResults: " in told
+
+
 def test_a_run_can_go_without(cli: Cli, tmp_path: Path) -> None:
     arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
     done = cli("run", *TINY, "--dispatch", "inline", *arguments, "--no-report", HARNESS_REPORT="1")

@@ -97,23 +97,31 @@ def _render(found: Sequence[Finding], kind: str, nothing: str) -> str:
 
 def _text(finding: Finding) -> str:
     """Return a finding as paragraphs: who and where, what, how that is known, what to do."""
-    columns = min(width(), _MOST_COLUMNS)
+    return _paragraphs(finding, finding.headline, finding.evidence)
 
-    def indented(text: str, first: str = "  ") -> str:
-        # A command is never broken: it is there to be copied.
-        return textwrap.fill(
-            text,
-            columns,
-            initial_indent=first,
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
 
+def briefly(finding: Finding) -> str:
+    """Return a finding without how it is known."""
+    return _paragraphs(finding, finding.headline)
+
+
+def _paragraphs(finding: Finding, *texts: str) -> str:
     title = f"{finding.severity.upper()} {finding.rule}: {_whose(finding)}"
-    parts = [title, indented(finding.headline), indented(finding.evidence)]
-    parts += [indented(finding.remedy, "  Next: ")] if finding.remedy else []
+    parts = [title, *map(_indented, texts)]
+    parts += [_indented(finding.remedy, "  Next: ")] if finding.remedy else []
     return "\n".join(parts) + "\n"
+
+
+def _indented(text: str, first: str = "  ") -> str:
+    # A command is never broken: it is there to be copied.
+    return textwrap.fill(
+        text,
+        min(width(), _MOST_COLUMNS),
+        initial_indent=first,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _markdown(finding: Finding) -> str:

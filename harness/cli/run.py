@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import completion
+from harness.cli.explain import briefly
 from harness.cli.options import (
     BACKENDS,
     DEVICES,
@@ -181,10 +182,15 @@ def expected_of(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
 
 
 def _print_run(run: Run) -> None:
-    """Print all tables of a run, of the time steps only some."""
+    """Print all tables of a run, of the time steps only some, and what they show."""
     for name in ("summary", "scaling") if run.swept else ("summary", "curves", "steps"):
         click.echo(table_of(run, name, "table", some=True), nl=False)
     results = run.location.removesuffix(f"/{run.name}")
     where = "" if results == "results" else f" --results {results}"
+    found = run.findings()
+    for finding in found:
+        click.echo(f"\n{briefly(finding)}", nl=False)
+    if found:
+        click.echo(f"\nWhy: python -m harness explain {run.name}{where}")
     show = f"python -m harness show {run.name}{where} --table steps"
     click.echo(f"Results: {run.location}. All steps: {show}")
