@@ -239,13 +239,15 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.scale": ("1",),
     "-m benchmarks.soak": ("--each", "0", "--blocks", "2"),
     "-m benchmarks.submit_latency": ("1",),
+    "-m benchmarks.terminal": ("1",),
+    "-m benchmarks.history": ("--runs", "20", "--histories", "20"),
     "-m pytest benchmarks": ("-k", "reference"),
     "docs/generate_cli.py": (),
 }
 
 
 class NoRule(Exception):
-    """Nobody knows how to run such a command."""
+    """Nobody has said how to run such a command."""
 
 
 def smaller(words: tuple[str, ...]) -> tuple[str, ...]:
