@@ -240,7 +240,6 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.soak": ("--each", "0", "--blocks", "2"),
     "-m benchmarks.submit_latency": ("1",),
     "-m benchmarks.terminal": ("1",),
-    "-m benchmarks.history": ("--runs", "20", "--histories", "20"),
     "-m pytest benchmarks": ("-k", "reference"),
     "docs/generate_cli.py": (),
 }
