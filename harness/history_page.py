@@ -44,12 +44,14 @@ def build(history: History) -> Page:
         ),
     ]
     groups = list(history.references)
-    largest = sorted(groups, key=lambda group: -len(_of(history, group)))[:_MOST_GROUPS]
+    # One run is no history: it is in the tables.
+    several = [group for group in groups if any(len(s.rows) > 1 for s in _of(history, group))]
+    largest = sorted(several, key=lambda group: -len(_of(history, group)))[:_MOST_GROUPS]
     for number, group in enumerate(group for group in groups if group in largest):
         sections.append(Section(_heading(group), list(_figures(history, group, number))))
-    if len(groups) > _MOST_GROUPS:
-        left = f"{len(groups) - _MOST_GROUPS} groups with fewer runs have no charts here."
-        sections.append(Section("Without charts", [Text(left)]))
+    if left := len(groups) - len(largest):
+        told = f"{left} group{'s' * (left > 1)} with one run, or fewer than others: see the tables."
+        sections.append(Section("Without charts", [Text(told)]))
     newest = table.sort_values("started_utc", kind="stable").tail(_NEWEST).iloc[::-1]
     caption = f"The newest {len(newest)} of {len(table)} rows; all: history --format csv"
     sections.append(Section("Newest runs", [Table(caption, _for_people(newest))], folded=True))
