@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness import data
+from harness.case import Case
+from harness.extrapolation import forecast
 from harness.protocol import Array
-from harness.symptoms import Case, symptoms
+from harness.symptoms import symptoms
 from harness.task import Task
 
 POINTS = 20
@@ -125,6 +128,7 @@ def measure(folder: Path, seeds: int) -> None:
             print(f"[{number}/{len(jobs)}] {job.result()}", flush=True)
 
 
+@cache
 def load(folder: Path, name: str) -> dict[int, Trained]:
     """Return the trainings of a name there are, by seed."""
     found = {}
@@ -164,18 +168,104 @@ def runs(folder: Path, name: str, length: int, size: int) -> Iterator[Case]:
             yield case
 
 
+# What a training that is healthy, if perhaps unfinished, may be said to be.
+FINE = {"learned", "not-converged"}
+PLANTED_RULE = {
+    "posted": "wrong-sign",
+    "forgets some": "stuck-seed",
+    "forgets": "memoryless",
+    "freezes some": "stuck-seed",
+    "drifts": "error-grows",
+}
+
+
+def expected(name: str, case: Case) -> str:
+    """Return the rule that should speak; "" if none of those for faults should."""
+    planted = next((rule for key, rule in PLANTED_RULE.items() if name.startswith(key)), "")
+    if planted != "stuck-seed":
+        return planted
+    ill = sum(is_ill(case, seed) for seed in case.seeds)
+    # Where most are ill, or there is nobody to compare with, it is no seed that stands out.
+    return planted if ill and len(case.seeds) >= 3 * ill else ""
+
+
+def is_ill(case: Case, seed: int) -> bool:
+    """Return whether a start is one of those that `tests.ailing` spoils."""
+    return bool(data.initial_params(case.task.model, seed)["W_1"][0, 0] < -0.3)
+
+
 def rates(folder: Path, sizes: Sequence[int] = (1, 3, 6)) -> None:
-    """Print how many runs got which diagnosis."""
+    """Print how many runs got which diagnosis, and how often that was right or wrong."""
+    healthy: Counter[str] = Counter()
     for name in TASKS:
         for length in LENGTHS:
             told: Counter[str] = Counter()
-            number = 0
+            number = planted = found = 0
             for size in sizes:
                 for case in runs(folder, name, length, size):
+                    rules = {symptom.rule for symptom in symptoms(case)}
                     number += 1
-                    told.update({symptom.rule for symptom in symptoms(case)} or {"nothing"})
+                    told.update(rules or {"nothing"})
+                    rule = expected(name, case)
+                    planted, found = planted + bool(rule), found + (rule in rules)
+                    if name in HEALTHY:
+                        healthy["runs"] += 1
+                        healthy["false"] += bool(rules - FINE)
+                        goal = np.exp(np.log(case.final_S).mean()) < case.target / 2
+                        healthy["unfinished, they say, and twice as good"] += bool(
+                            goal and "not-converged" in rules
+                        )
             if number:
-                print(f"{name:<18} {length:>6} {number:>4}  ", dict(told))
+                share = f"{found} of {planted} found" if planted else ""
+                print(f"{name:<18} {length:>6} {number:>4} runs {share:>16}  {dict(told)}")
+    print(f"healthy: {dict(healthy)}")
+
+
+def coverage(folder: Path, sizes: Sequence[int] = (1, 3)) -> None:
+    """Print how often the interval of a forecast holds the epoch at which the goal was reached.
+
+    That is the first at which the geometric mean of three evaluations and all seeds is there. Where
+    it was not within the longest training, an interval is right that does not end before.
+    """
+    print(
+        "tanh, Adam: forecasts, share held, share of those that were reached within the training,"
+    )
+    print("and the median of the error of the forecast, as a factor")
+    total = []
+    for name in HEALTHY:
+        if name == "relu":
+            continue
+        for length in (500, 1000, 2000, 5000):
+            right: list[tuple[bool, float]] = []
+            for case in (c for size in sizes for c in runs(folder, name, length, size)):
+                told = forecast(case.epochs_K, case.mse_SK, case.target)
+                if told is None:
+                    continue
+                reached = reaches(folder, name, case)
+                held = reached >= told.low and (
+                    reached <= told.high or (np.isinf(reached) and told.high > LENGTHS[-1])
+                )
+                right.append((held or (told.beyond and reached >= told.low), reached / told.epochs))
+            if right:
+                total += right
+                print(f"  {name:<12} {length:>6}  {_summary(right)}")
+    print(f"  {'all':<12} {'':>6}  {_summary(total)}")
+
+
+def _summary(right: Sequence[tuple[bool, float]]) -> str:
+    factors = np.array([factor for _, factor in right if 0 < factor < np.inf])
+    typical = np.exp(np.median(np.abs(np.log(factors)))) if len(factors) else np.nan
+    held = float(np.mean([held for held, _ in right]))
+    return f"{len(right):>4} {held:>5.0%} {len(factors) / len(right):>5.0%} {typical:>6.2f}"
+
+
+def reaches(folder: Path, name: str, case: Case) -> float:
+    """Return the epoch at which the seeds of a case reach its goal; infinite if they do not."""
+    trained = load(folder, name)
+    log_K = np.mean([np.log(trained[seed].step_mse.mean(axis=1)) for seed in case.seeds], axis=0)
+    smooth_K = np.convolve(np.pad(log_K, 1, "edge"), np.ones(3) / 3, "valid")
+    there_K = np.flatnonzero(smooth_K <= np.log(case.target))
+    return float(EPOCHS[there_K[0]]) if len(there_K) else np.inf
 
 
 def main() -> None:
@@ -185,6 +275,7 @@ def main() -> None:
         measure(Path(folder), int(rest[0]) if rest else 30)
     else:
         rates(Path(folder))
+        coverage(Path(folder))
 
 
 if __name__ == "__main__":

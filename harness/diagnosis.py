@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from harness import stats
+from harness.case import Case
 from harness.jobs import Certificate
+from harness.metrics import METRICS
 from harness.plan import Point
-from harness.summary import ARM
-from harness.symptoms import Case, Severity, Symptom, symptoms
+from harness.stats import Estimate
+from harness.summary import ARM, ArmKey, pair
+from harness.summary import points as points_of
+from harness.symptoms import Severity, Symptom, symptoms
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -64,7 +70,6 @@ def findings(run: Run) -> list[Finding]:
         run.steps,
         run.manifest.plan.points,
         run.swept,
-        run.comparisons(),
         run.manifest.parity,
     )
 
@@ -75,7 +80,6 @@ def diagnose(
     steps: pd.DataFrame,
     points: Sequence[Point],
     swept: Sequence[str] = (),
-    comparisons: pd.DataFrame | None = None,
     certificates: Iterable[Certificate] = (),
 ) -> list[Finding]:
     """Return the findings of tables as `harness.tables` makes them, worst first.
@@ -86,7 +90,7 @@ def diagnose(
         *_uncertified(list(certificates)),
         *_not_ended(trials, swept),
         *_diverged(trials, curves, points, swept),
-        *_disagreements(comparisons, swept),
+        *_disagreements(trials, swept),
     ]
     for point, arm, case in cases(trials, curves, steps, points, swept):
         told += [_Told(symptom, (arm,), str(point)) for symptom in symptoms(case)]
@@ -248,41 +252,50 @@ def _epochs(ended: pd.Series[Any]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _disagreements(comparisons: pd.DataFrame | None, swept: Sequence[str]) -> Iterator[_Told]:
-    """Yield the backends whose error differs from another's, from the same start and data."""
-    if comparisons is None or comparisons.empty:
-        return
-    errors = comparisons[comparisons["metric"] == "final_mse"]
-    far = np.abs(np.log(errors["value"])) > np.log(_DIFFER_BY)
-    rows = errors[(errors["p_holm"] < _DIFFER_P) & far]
-    for row in rows.to_dict("records"):
-        arms = (
-            f"{row['backend']} on {row['device']}",
-            f"{row['against_backend']} on {row['against_device']}",
-        )
-        worse, better = arms if row["value"] > 1 else arms[::-1]
-        low, high = sorted((row["low"], row["high"]))
-        ratio = row["value"]
-        if ratio < 1:
-            ratio, low, high = 1 / ratio, 1 / high, 1 / low
-        yield _Told(
-            Symptom(
-                "backends-disagree",
-                "fault",
-                f"{worse} ends with a larger error than {better}, from the same start and data.",
-                f"{ratio:.3g} times as large, 95 % interval {low:.3g} to {high:.3g} over "
-                f"{row['n']} seeds, each with the same data and the same start on both "
-                f"(p = {row['p_holm']:.1g}, corrected for the number of comparisons). Rounding "
-                "moves single seeds either way, and not all of them the same.",
-                f"python -m harness parity --backends {row['backend']},{row['against_backend']} "
-                "checks 20 steps: what passes it goes wrong later. Look for what changes with the "
-                "number of steps: the state of the optimiser, precision, learning rate.",
-                f"{ratio:.3g} times",
-                weight=float(ratio),
-            ),
-            (worse, better),
-            _at(swept, [row[name] for name in swept]),
-        )
+def _disagreements(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Told]:
+    """Yield the backends whose error differs from that of the best, from the same start and data.
+
+    They are compared as `harness.summary.compare_arms` does it, and corrected for all pairs at all
+    points: the data that are tested have chosen which is the best.
+    """
+    pairs = []
+    for values, there in points_of(trials[trials["status"] == "ok"], swept):
+        errors = METRICS["final_mse"].values(there)
+        ranked = there.assign(error=errors).groupby(ARM)["error"].mean().sort_values().index
+        for better, worse in combinations(ranked, 2):
+            estimate = _ratio(there, worse, better)
+            pairs.append((_at(swept, values.values()), worse, better, estimate, ranked[0]))
+    corrected = stats.holm([estimate.p_different() for *_, estimate, _ in pairs])
+    for (at, worse, better, estimate, best), p in zip(pairs, corrected, strict=True):
+        if better == best and p < _DIFFER_P and estimate.value > np.log(_DIFFER_BY):
+            yield _disagreement(at, (worse, better), estimate, p)
+
+
+def _ratio(trials: pd.DataFrame, arm: ArmKey, other: ArmKey) -> Estimate:
+    return pair(trials, arm, other, METRICS["final_mse"]).estimate(0)
+
+
+def _disagreement(at: str, arms: tuple[ArmKey, ArmKey], estimate: Estimate, p: float) -> _Told:
+    (worse, better), ratio = (" on ".join(arm) for arm in arms), np.exp(estimate.value)
+    low, high = np.exp(estimate.interval())
+    return _Told(
+        Symptom(
+            "backends-disagree",
+            "fault",
+            f"{worse} ends with a larger error than {better}, from the same start and data.",
+            f"{ratio:.3g} times as large, 95 % interval {low:.3g} to {high:.3g} over {estimate.n} "
+            f"seeds, each with the same data and the same start on both (p = {p:.1g}, corrected "
+            "for the number of comparisons). Rounding moves single seeds either way, and not all "
+            "of them the same.",
+            f"python -m harness parity --backends {arms[0][0]},{arms[1][0]} checks 20 steps: what "
+            "passes it goes wrong later. Look for what changes with the number of steps: the "
+            "state of the optimiser, precision, learning rate.",
+            f"{ratio:.3g} times",
+            weight=float(ratio),
+        ),
+        (worse, better),
+        at,
+    )
 
 
 def _merged(told: Iterable[_Told], points: int) -> list[Finding]:

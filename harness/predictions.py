@@ -33,6 +33,8 @@ _NEAR = 0.25
 _SURE = 4.0
 _FEW_ROWS = 20
 _PRESENT = 0.1
+_WORSE = 1.1
+"""A constant other than the mean is not worth a word until it costs so much."""
 _SUBJECTS = ("your predictions",)
 
 
@@ -283,6 +285,12 @@ class _View:
         return now is None or abs(now.value - 1) < _PRESENT or now.low <= 1 <= now.high
 
     @property
+    def wrong_sign(self) -> bool:
+        """Whether the lag term is there, with the other sign."""
+        c = self.terms.get("before")
+        return bool(self.w) and c is not None and c.near(-self.w, _NEAR * abs(self.w))
+
+    @property
     def errors(self) -> str:
         """The errors against each target, in words."""
         one = self.predictions
@@ -368,7 +376,7 @@ def _lag(view: _View) -> Iterator[Finding]:
             f"{has}.",
             f"If the target is meant to have one, say so: --set lag_weight={c.value:.2g}",
         )
-    elif c.near(-w, _NEAR * abs(w)):
+    elif view.wrong_sign:
         yield _finding(
             "wrong-sign",
             "fault",
@@ -433,8 +441,10 @@ def _present(view: _View) -> Iterator[Finding]:
 def _constant(view: _View) -> Iterator[Finding]:
     """Say if a constant would do better; without a lag term, also if all is well."""
     one, w = view.predictions, view.w
+    if len(one.x_R) < _FEW_ROWS:
+        return
     mse, variance = one.mse(w), float(np.var(one.target_R(w)))
-    if mse > variance:
+    if mse > _WORSE * variance and not view.wrong_sign:
         yield _finding(
             "worse-than-constant",
             "fault",

@@ -9,40 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtr
 
+from harness.case import FOURTH_MOMENT, LEARNED_R2, SURE, Case, Which
 from harness.extrapolation import Forecast, forecast
 from harness.protocol import Array
-from harness.task import Task
-from harness.yardstick import Yardsticks, yardsticks
 
-Which: TypeAlias = npt.NDArray[np.bool_]
-"""Of the seeds, those of which something holds [S]."""
 Severity: TypeAlias = Literal["fault", "warning", "good"]
-
-# Relative variances of what is averaged: x^4, where the sign is wrong, 105/9 - 1; (x^2 - 1)^2,
-# where there is no memory, 60/4 - 1. The larger one is used for both.
-_FOURTH_MOMENT = 14
-# Beyond so many standard deviations of its sampling, an error is another one.
-_SURE = 4.0
-# With fewer evaluations, nobody can say whether a curve has gone flat.
-_LEAST_POINTS = 8
-_FLAT = 1.1
-"""A curve is flat if the medians of its last two quarters differ by less than this factor."""
-TARGET_LAG_SKILL = 0.9
-TARGET_R2 = 0.999
-_LEARNED_R2 = 0.99
-_NO_CONSTANT = 1.6
-"""A network that outputs x_t^2, without the constant, errs by 1.5 times the memoryless one."""
-
-_NO_PAST = 0.75
-"""At t = 1 there is no lag term, but a network without memory cannot know that: with the constant
-it errs by half the memoryless yardstick, without by nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,117 +35,6 @@ class Symptom:
     """The evidence in a few words."""
     weight: float = 0.0
     """Of several that have one headline, the evidence of the heaviest is shown."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """The trials of a backend on a device at a point of a sweep that ended ok."""
-
-    task: Task
-    seeds: tuple[int, ...]
-    epochs_K: Array
-    seconds_SK: Array
-    """Steady training until then."""
-    loss_SK: Array
-    mse_SK: Array
-    step_mse_ST: Array
-
-    @cached_property
-    def exact(self) -> Yardsticks:
-        """The yardsticks [T]."""
-        return yardsticks(self.task)
-
-    @cached_property
-    def noise(self) -> float:
-        """The relative standard deviation that sampling gives an error averaged over t.
-
-        For errors that go with the square of x, as all yardsticks do; neighbouring steps of a path
-        count less than independent ones.
-        """
-        squares = self.task.rho**4  # Successive x^4 correlate less than that would.
-        steps = max(1, self.task.n_steps - 1) * (1 - squares) / (1 + squares)
-        return float(np.sqrt(_FOURTH_MOMENT / (self.task.eval_paths * max(1.0, steps))))
-
-    @property
-    def wrong_on_purpose(self) -> bool:
-        """Whether it trains towards something else than it is scored against."""
-        return self.task.train_sign < 0 and bool(self.exact.wrong_sign.any())
-
-    @property
-    def has_lag(self) -> bool:
-        """Whether there is anything to remember."""
-        return bool(self.exact.memoryless.any())
-
-    @property
-    def final_S(self) -> Array:
-        """The error of each seed at the end."""
-        mean: Array = self.step_mse_ST.mean(axis=1)
-        return mean
-
-    @property
-    def later_S(self) -> Array:
-        """The error of each seed at the end, averaged over t >= 2."""
-        mean: Array = self.step_mse_ST[:, 1:].mean(axis=1)
-        return mean
-
-    @cached_property
-    def flat_S(self) -> Which:
-        """Whether the curve of a seed has gone flat: its last quarter is at the level before it."""
-        if len(self.epochs_K) < _LEAST_POINTS:
-            return np.zeros(len(self.seeds), bool)
-        share_K = self.epochs_K / self.epochs_K[-1]
-        before = np.median(self.mse_SK[:, (share_K > 0.5) & (share_K <= 0.75)], axis=1)
-        last = np.median(self.mse_SK[:, share_K > 0.75], axis=1)
-        flat: Which = np.abs(np.log(last / before)) < np.log(_FLAT)
-        return flat
-
-    @cached_property
-    def memoryless_S(self) -> Which:
-        """Whether a seed has come to rest where a network is that sees the present only."""
-        if not self.has_lag or self.noise * _SURE > 0.2:
-            return np.zeros(len(self.seeds), bool)
-        level = self.exact.memoryless[1:].mean()
-        ratio_S = self.later_S / level
-        there: Which = (
-            (ratio_S > 1 - _SURE * self.noise)
-            & (ratio_S < _NO_CONSTANT)
-            & (self.step_mse_ST[:, 0] < _NO_PAST * level)
-            & self.flat_S
-        )
-        return there
-
-    @cached_property
-    def learned_S(self) -> Which:
-        """Whether a seed ended where only what was to be learned can lead."""
-        if self.has_lag:
-            known: Which = self.final_S < self.exact.memoryless.mean() * (1 - _SURE * self.noise)
-        else:
-            known = self.final_S < (1 - _LEARNED_R2) * self.exact.variance.mean()
-        return known
-
-    @property
-    def typical(self) -> bool:
-        """Whether it is a training of the kind that `harness.extrapolation` was measured with."""
-        task = self.task
-        return (task.cell, task.activation, task.optimiser) == ("rnn", "tanh", "adam")
-
-    @property
-    def target(self) -> float:
-        """The error at which a training counts as finished."""
-        if self.has_lag:
-            return float((1 - TARGET_LAG_SKILL) * self.exact.memoryless.mean())
-        return float((1 - TARGET_R2) * self.exact.variance.mean())
-
-    @property
-    def target_words(self) -> str:
-        """What the target is called."""
-        return f"lag_skill {TARGET_LAG_SKILL}" if self.has_lag else f"r2 {TARGET_R2}"
-
-    def named(self, chosen_S: Which) -> str:
-        """Name some of the seeds: `seed 3`, `seeds 1, 4, 5 and 9 more`."""
-        seeds = [str(seed) for seed, chosen in zip(self.seeds, chosen_S, strict=True) if chosen]
-        more = f" and {len(seeds) - 5} more" if len(seeds) > 5 else ""
-        return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds[:5])}{more}"
 
 
 def symptoms(case: Case) -> Iterator[Symptom]:
@@ -192,7 +57,7 @@ def _wrong_sign(case: Case) -> Symptom:
     mse, loss = float(np.mean(case.mse_SK[:, -1])), float(np.mean(case.loss_SK[:, -1]))
     later, first = float(case.later_S.mean()), float(case.step_mse_ST[:, 0].mean())
     ratio = later / float(level[1:].mean())
-    sits = abs(ratio - 1) < 0.15 + _SURE * case.noise and first < 0.1 * mean
+    sits = abs(ratio - 1) < 0.15 + SURE * case.noise and first < 0.1 * mean
     gap = mse - loss
     shows = loss < 0.5 * mse and abs(gap / mean - 1) < 0.25
     parts = [
@@ -273,20 +138,22 @@ def _stuck_seed(case: Case) -> Symptom | None:
         level = case.exact.memoryless.mean()
         well_S, ill_S = final_S < level / 3, final_S > 0.9 * level
     else:
-        level = (1 - _LEARNED_R2) * case.exact.variance.mean()
+        level = (1 - LEARNED_R2) * case.exact.variance.mean()
         well_S, ill_S = final_S < level, final_S > 10 * level
     stuck_S = ill_S & case.flat_S & (final_S > 10 * np.median(final_S))
     if not stuck_S.any() or well_S.sum() < 2 * stuck_S.sum():
         return None
     at = final_S[stuck_S]
-    where = "above the best constant" if (at > case.exact.variance.mean()).all() else "there"
-    if case.memoryless_S[stuck_S].all():
-        where = "where a network is that uses the present value only"
+    where = ""
+    if (at > case.exact.variance.mean()).all():
+        where = ", above the best constant"
+    elif case.memoryless_S[stuck_S].all():
+        where = ", where a network is that uses the present value only"
     return Symptom(
         "stuck-seed",
         "warning",
         "Some starts got stuck while the others learned.",
-        f"{case.named(stuck_S).capitalize()} came to rest at {_range(at)}, {where}: the error has "
+        f"{case.named(stuck_S).capitalize()} came to rest at {_range(at)}{where}: the error has "
         "not moved over the last half of the training. "
         f"The {int(well_S.sum())} that learned are at {_range(final_S[well_S])}.",
         "Do not average over them, look at each seed: python -m harness show RUN --table trials. "
@@ -299,12 +166,14 @@ def _stuck_seed(case: Case) -> Symptom | None:
 
 
 def _not_converged(case: Case) -> Symptom | None:
+    # What is at rest above its goal says nothing of when the others will be there.
+    going_S = ~case.flat_S | case.learned_S
     if case.memoryless_S.any() or case.flat_S.all():
         return None
-    told = forecast(case.epochs_K, case.mse_SK, case.target)
+    told = forecast(case.epochs_K, case.mse_SK[going_S], case.target)
     if told is None:
         return None
-    now = float(np.exp(np.log(case.mse_SK[:, -1]).mean()))
+    now = float(np.exp(np.log(case.mse_SK[going_S, -1]).mean()))
     parts = [
         f"The error is {_show(now)} after {case.task.epochs} epochs and falls as the power "
         f"{told.power:.1f} of the epochs.",
@@ -338,8 +207,8 @@ def _forecast_words(case: Case, told: Forecast) -> str:
     if told.beyond:
         return f"To reach {goal}, it takes more than {_round(told.low)} epochs in all."
     return (
-        f"To reach {goal}, it takes about {_round(told.epochs)} epochs in all, by a rule of thumb; "
-        f"9 in 10 such guesses hold to {_round(told.low)} to {_round(told.high)}."
+        f"To reach {goal}, it takes about {_round(told.epochs)} epochs in all, by a rule of thumb "
+        f"(between {_round(told.low)} and {_round(told.high)})."
     )
 
 
@@ -350,7 +219,7 @@ def _round(epochs: float) -> str:
 def _worse_than_constant(case: Case) -> Symptom | None:
     """Find an error that is above that of the best constant, and does not come down."""
     level = case.exact.variance.mean()
-    bad_S = (case.final_S > level * (1 + _SURE * case.noise)) & (case.flat_S | _risen(case))
+    bad_S = (case.final_S > level * (1 + SURE * case.noise)) & (case.flat_S | case.risen_S)
     if not bad_S.any() or not _most(bad_S):
         return None
     final = case.final_S[bad_S].mean()
@@ -369,7 +238,7 @@ def _worse_than_constant(case: Case) -> Symptom | None:
 
 def _got_worse(case: Case) -> Symptom | None:
     """Find a curve all of whose last quarter is far above what had been reached before."""
-    bad_S = _risen(case) & ~case.learned_S
+    bad_S = case.risen_S & ~case.learned_S
     if not bad_S.any() or not _most(bad_S) or _worse_than_constant(case):
         return None
     best_S = case.mse_SK.min(axis=1)
@@ -385,16 +254,7 @@ def _got_worse(case: Case) -> Symptom | None:
     )
 
 
-def _risen(case: Case) -> Which:
-    """Return whether the last quarter of a seed's curve is far above its best, [S]."""
-    if len(case.epochs_K) < _LEAST_POINTS:
-        return np.zeros(len(case.seeds), bool)
-    last_K = case.epochs_K > 0.75 * case.epochs_K[-1]
-    risen: Which = case.mse_SK[:, last_K].min(axis=1) > 3 * case.mse_SK[:, ~last_K].min(axis=1)
-    return risen
-
-
-_GROWS_P, _GROWS_BY = 1e-5, 2.0
+_LEAST_STEPS, _GROWS_P, _GROWS_BY = 20, 1e-5, 2.0
 
 
 def _error_grows(case: Case) -> Symptom | None:
@@ -406,12 +266,15 @@ def _error_grows(case: Case) -> Symptom | None:
     variance_T = case.exact.variance
     t = np.flatnonzero(variance_T > 0.95 * variance_T[-1])
     t = t[t >= 2]  # From t = 3 on.
-    if len(t) < 20:
+    # Neighbouring steps have much of their luck in common: squares correlate by rho^2.
+    alike = case.task.rho**2
+    independent = len(t) * (1 - alike) / (1 + alike)
+    if independent < _LEAST_STEPS:
         return None
     log_ST = np.log(np.maximum(case.step_mse_ST[:, t], 1e-300) / variance_T[t])
     third = len(t) // 3
     rise_S = np.median(log_ST[:, -third:], axis=1) - np.median(log_ST[:, :third], axis=1)
-    correlation, p = _spearman(log_ST.mean(axis=0))
+    correlation, p = _spearman(log_ST.mean(axis=0), independent)
     by = float(np.exp(np.median(rise_S)))
     sure = correlation > 0.6 and p < _GROWS_P and by > _GROWS_BY
     if not sure or np.mean(rise_S > np.log(1.5)) < 0.8:
@@ -434,13 +297,15 @@ def _error_grows(case: Case) -> Symptom | None:
     )
 
 
-def _spearman(values: Array) -> tuple[float, float]:
-    """Return the rank correlation of values with their order, and its two-sided p-value."""
-    n = len(values)
+def _spearman(values: Array, independent: float) -> tuple[float, float]:
+    """Return the rank correlation of values with their order, and its two-sided p-value.
+
+    So many of them count as independent.
+    """
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    r = float(np.corrcoef(np.arange(n), ranks)[0, 1])
-    student = abs(r) * np.sqrt((n - 2) / max(1 - r**2, 1e-12))
-    return r, float(2 * stdtr(n - 2, -student))
+    r = float(np.corrcoef(np.arange(len(values)), ranks)[0, 1])
+    student = abs(r) * np.sqrt((independent - 2) / max(1 - r**2, 1e-12))
+    return r, float(2 * stdtr(independent - 2, -student))
 
 
 def _learned(case: Case) -> Symptom | None:
@@ -454,9 +319,9 @@ def _learned(case: Case) -> Symptom | None:
             "present value only)"
         )
     else:
-        level = float((1 - _LEARNED_R2) * case.exact.variance.mean())
+        level = float((1 - LEARNED_R2) * case.exact.variance.mean())
         headline = "The network learned the function."
-        what = f"{1 - _LEARNED_R2:.0%} of the variance of the target ({_show(level)})"
+        what = f"{1 - LEARNED_R2:.0%} of the variance of the target ({_show(level)})"
     below_SK = case.mse_SK < level
     got_S = below_SK.any(axis=1) & case.learned_S
     if not got_S.any():
@@ -504,7 +369,7 @@ def _half_epoch(case: Case) -> int:
 
 def _per_step(case: Case) -> float:
     """Return the relative half width of the interval of the error at one step, over the seeds."""
-    return 2 * float(np.sqrt(_FOURTH_MOMENT / (case.task.eval_paths * len(case.seeds))))
+    return 2 * float(np.sqrt(FOURTH_MOMENT / (case.task.eval_paths * len(case.seeds))))
 
 
 def signed(weight: float) -> str:

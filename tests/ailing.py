@@ -78,3 +78,21 @@ class Drifts(FloorBackend):
         if state.steps > LATE:
             output_RTN *= 1 + 1e-3 * np.arange(x_RTN.shape[1], dtype=x_RTN.dtype)[:, None]
         return output_RTN
+
+
+class Unlearns(_Ailing):
+    """Its weights are shifted after some time, and then they stay."""
+
+    AFTER = 3000
+    SHIFT = 0.05
+
+    def train_many(self, state: State, x_ERTB: Array, y_ERTB: Array) -> tuple[State, Array]:
+        self.shift = self.SHIFT * (state.steps < self.AFTER <= state.steps + len(x_ERTB))
+        self.stays = state.steps >= self.AFTER
+        state, losses_ER = super().train_many(state, x_ERTB, y_ERTB)
+        state.params_R += np.asarray(self.shift, state.params_R.dtype)
+        return state, losses_ER
+
+    def spoil(self, table: Array, before: Array) -> None:
+        if self.stays:
+            table[:] = before
