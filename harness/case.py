@@ -29,6 +29,8 @@ SURE = 4.0
 _LEAST_POINTS = 8
 _FLAT = 1.1
 """A curve is flat if the medians of its last two quarters differ by less than this factor."""
+_CREEP, _STEADY = 0.02, 0.8
+"""An error falls steadily if it loses 2 % over half a curve, and some at 4 evaluations in 5."""
 _RISEN = 3.0
 TARGET_LAG_SKILL = 0.9
 TARGET_R2 = 0.999
@@ -92,10 +94,15 @@ class Case:
         mean: Array = self.step_mse_ST[:, 1:].mean(axis=1)
         return mean
 
+    @property
+    def has_curve(self) -> bool:
+        """Whether there are evaluations enough to say whether the error still moves."""
+        return len(self.epochs_K) >= _LEAST_POINTS
+
     @cached_property
     def flat_S(self) -> Which:
         """Whether the curve of a seed has gone flat: its last quarter is at the level before it."""
-        if len(self.epochs_K) < _LEAST_POINTS:
+        if not self.has_curve:
             return np.zeros(len(self.seeds), bool)
         share_K = self.epochs_K / self.epochs_K[-1]
         before = np.median(self.mse_SK[:, (share_K > 0.5) & (share_K <= 0.75)], axis=1)
@@ -104,9 +111,24 @@ class Case:
         return flat
 
     @cached_property
+    def falling_S(self) -> Which:
+        """Whether the error of a seed falls at nearly every evaluation, however slowly.
+
+        Over the last half of the curve; so a training that has hardly begun is told from one that
+        is at rest or leaps about.
+        """
+        if not self.has_curve:
+            return np.zeros(len(self.seeds), bool)
+        share_K = self.epochs_K / self.epochs_K[-1]
+        late_SK = self.mse_SK[:, share_K > 0.5]
+        less_S = late_SK[:, -1] < (1 - _CREEP) * late_SK[:, 0]
+        falls: Which = less_S & (np.mean(np.diff(late_SK) < 0, axis=1) >= _STEADY)
+        return falls
+
+    @cached_property
     def risen_S(self) -> Which:
         """Whether the last quarter of a seed's curve is far above its best."""
-        if len(self.epochs_K) < _LEAST_POINTS:
+        if not self.has_curve:
             return np.zeros(len(self.seeds), bool)
         last_K = self.epochs_K > 0.75 * self.epochs_K[-1]
         best_S = self.mse_SK[:, ~last_K].min(axis=1)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _ORDER: tuple[Severity, ...] = ("fault", "warning", "good")
 _DIFFER_P, _DIFFER_BY = 0.01, 1.5
+_USUAL_RATE = 0.1
 _NAMED_POINTS, _BRIEFLY = 4, 3
 
 
@@ -234,7 +235,7 @@ def _diverged(
                 "Training diverged: the loss became infinite or undefined.",
                 " ".join(parts),
                 f"Lower the learning rate, which is {task.learning_rate:g}: "
-                f"--set learning_rate={task.learning_rate / 10:.1g}",
+                f"--set learning_rate={min(task.learning_rate / 10, _USUAL_RATE):.1g}",
                 f"{len(group)} seeds",
                 weight=float(len(group)),
             ),

@@ -140,7 +140,8 @@ def _stuck_seed(case: Case) -> Symptom | None:
     else:
         level = (1 - LEARNED_R2) * case.exact.variance.mean()
         well_S, ill_S = final_S < level, final_S > 10 * level
-    stuck_S = ill_S & case.flat_S & (final_S > 10 * np.median(final_S))
+    rest_S = case.flat_S & (case.memoryless_S | ~case.falling_S)
+    stuck_S = ill_S & rest_S & (final_S > 10 * np.median(final_S))
     if not stuck_S.any() or well_S.sum() < 2 * stuck_S.sum():
         return None
     at = final_S[stuck_S]
@@ -168,11 +169,11 @@ def _stuck_seed(case: Case) -> Symptom | None:
 def _not_converged(case: Case) -> Symptom | None:
     # What is at rest above its goal says nothing of when the others will be there.
     going_S = ~case.flat_S | case.learned_S
-    if case.memoryless_S.any() or case.flat_S.all():
+    if case.memoryless_S.any():
         return None
-    told = forecast(case.epochs_K, case.mse_SK[going_S], case.target)
+    told = None if case.flat_S.all() else forecast(case.epochs_K, case.mse_SK[going_S], case.target)
     if told is None:
-        return None
+        return _creeping(case)
     now = float(np.exp(np.log(case.mse_SK[going_S, -1]).mean()))
     parts = [
         f"The error is {_show(now)} after {case.task.epochs} epochs and falls as the power "
@@ -185,15 +186,33 @@ def _not_converged(case: Case) -> Symptom | None:
             f"({_show(case.exact.memoryless.mean())}): nothing shows yet that the network will "
             "use the past."
         )
-    longer = told.next_try(case.task.curve_points) if case.typical else 4 * case.task.epochs
+    known = case.typical and not told.beyond
+    longer = told.next_try(case.task.curve_points) if known else 4 * case.task.epochs
     return Symptom(
         "not-converged",
         "warning",
         "Training stopped before it was finished: the error is still falling.",
         " ".join(parts),
         f"Train longer: --set epochs={longer}",
-        f"error {_show(now)}" + f", about {told.epochs:,.0f} epochs in all" * case.typical,
+        f"error {_show(now)}" + f", about {_round(told.epochs)} epochs in all" * known,
         weight=told.epochs,
+    )
+
+
+def _creeping(case: Case) -> Symptom | None:
+    """Say that an error falls steadily, but too slowly, or since too recently, for a forecast."""
+    if not _most(case.falling_S) or case.final_S[case.falling_S].mean() < case.target:
+        return None
+    return Symptom(
+        "not-converged",
+        "warning",
+        "Training stopped before it was finished: the error is still falling.",
+        f"In {_of(case.falling_S)} seeds the error falls steadily, from "
+        f"{_show(_half(case, case.falling_S))} at epoch {_half_epoch(case)} to "
+        f"{_show(case.mse_SK[case.falling_S, -1].mean())} at the end. For how long that will go "
+        "on cannot be told.",
+        f"Train four times as long and look again: --set epochs={4 * case.task.epochs}",
+        f"error {_show(case.final_S[case.falling_S].mean())}",
     )
 
 
@@ -205,7 +224,10 @@ def _forecast_words(case: Case, told: Forecast) -> str:
             "trained by Adam only. Train four times as long and look again."
         )
     if told.beyond:
-        return f"To reach {goal}, it takes more than {_round(told.low)} epochs in all."
+        return (
+            f"To reach {goal}, it takes more than {_round(told.low)} epochs in all, if it can be "
+            "reached; train four times as long and look again."
+        )
     return (
         f"To reach {goal}, it takes about {_round(told.epochs)} epochs in all, by a rule of thumb "
         f"(between {_round(told.low)} and {_round(told.high)})."
@@ -218,8 +240,11 @@ def _round(epochs: float) -> str:
 
 def _worse_than_constant(case: Case) -> Symptom | None:
     """Find an error that is above that of the best constant, and does not come down."""
+    if not case.has_curve:
+        return None
     level = case.exact.variance.mean()
-    bad_S = (case.final_S > level * (1 + SURE * case.noise)) & (case.flat_S | case.risen_S)
+    best_S = case.mse_SK[:, case.epochs_K > 0.5 * case.epochs_K[-1]].min(axis=1)
+    bad_S = (best_S > level * (1 + SURE * case.noise)) & ~case.falling_S
     if not bad_S.any() or not _most(bad_S):
         return None
     final = case.final_S[bad_S].mean()
@@ -228,9 +253,10 @@ def _worse_than_constant(case: Case) -> Symptom | None:
         "fault",
         "After training, the network is worse than a constant would be.",
         f"In {_of(bad_S)} seeds the error is {_show(final)}; the best constant has "
-        f"{_show(level)}. It no longer falls: {_show(_half(case, bad_S))} at epoch "
-        f"{_half_epoch(case)}, {_show(case.mse_SK[bad_S, -1].mean())} at the end.",
-        f"Lower the learning rate: --set learning_rate={case.task.learning_rate / 10:.1g}",
+        f"{_show(level)}. It did not come down over the last half of the training: "
+        f"{_show(_half(case, bad_S))} at epoch {_half_epoch(case)}, {_show(case.mse_SK[bad_S, -1].mean())} at the end.",
+        "Check that the optimiser moves the parameters at all. If the error leaps about, lower the "
+        f"learning rate: --set learning_rate={case.task.learning_rate / 10:.1g}",
         f"error {_show(final)}",
         weight=float(final / level),
     )

@@ -223,6 +223,23 @@ def test_no_forecast_from_what_does_not_fall() -> None:
     assert forecast(np.empty(0), np.empty((1, 0)), 0.1) is None
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"learning_rate": 1e-5, "epochs": 1000},
+        {"epochs": 20},
+        {"epochs": 100},
+        {"lag_weight": 1e-3, "epochs": 2000},
+    ],
+    ids=str,
+)
+def test_what_has_hardly_begun_is_no_fault(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Its error is above that of a constant, or that of no memory, and falls ever so slowly."""
+    found = run(tmp_path, Task(**SHORT | fields), seeds=(0, 1, 2)).findings()
+    assert rules(found) == ["not-converged"]
+    assert found[0].remedy.endswith(f"--set epochs={4 * fields['epochs']}")
+
+
 def test_divergence(tmp_path: Path) -> None:
     task = Task(optimiser="sgd", learning_rate=1.0, epochs=200, n_steps=10)
     found = run(tmp_path, task, seeds=(0, 1)).findings()
