@@ -57,7 +57,9 @@ def _wrong_sign(case: Case) -> Symptom:
     mse, loss = float(np.mean(case.mse_SK[:, -1])), float(np.mean(case.loss_SK[:, -1]))
     later, first = float(case.later_S.mean()), float(case.step_mse_ST[:, 0].mean())
     ratio = later / float(level[1:].mean())
-    sits = abs(ratio - 1) < 0.15 + SURE * case.noise and first < 0.1 * mean
+    steps_T = case.step_mse_ST.mean(axis=0)[1:]
+    near_T = np.abs(np.log(steps_T / level[1:])) < np.log(2)  # Of t = 2, ..., each by itself.
+    sits = abs(ratio - 1) < 0.15 + SURE * case.noise and first < 0.1 * mean and near_T.all()
     gap = mse - loss
     shows = loss < 0.5 * mse and abs(gap / mean - 1) < 0.25
     parts = [
@@ -254,7 +256,8 @@ def _worse_than_constant(case: Case) -> Symptom | None:
         "After training, the network is worse than a constant would be.",
         f"In {_of(bad_S)} seeds the error is {_show(final)}; the best constant has "
         f"{_show(level)}. It did not come down over the last half of the training: "
-        f"{_show(_half(case, bad_S))} at epoch {_half_epoch(case)}, {_show(case.mse_SK[bad_S, -1].mean())} at the end.",
+        f"{_show(_half(case, bad_S))} at epoch {_half_epoch(case)}, "
+        f"{_show(case.mse_SK[bad_S, -1].mean())} at the end.",
         "Check that the optimiser moves the parameters at all. If the error leaps about, lower the "
         f"learning rate: --set learning_rate={case.task.learning_rate / 10:.1g}",
         f"error {_show(final)}",

@@ -88,7 +88,7 @@ def test_a_run_of_which_nothing_is_known(tmp_path: Path) -> None:
     run(tmp_path, Task(), seeds=())
     assert invoke("r", "--results", tmp_path).stdout == "No trial has ended yet.\n"
     assert invoke("r", "--results", tmp_path, "--format", "json").stdout == "[]\n"
-    run(tmp_path / "short", Task(n_steps=5, epochs=20, eval_paths=20))
+    run(tmp_path / "short", Task(n_steps=5, epochs=4, eval_paths=20))
     done = invoke("r", "--results", tmp_path / "short")
     assert done.stdout.startswith("Nothing is known to be wrong")
 
