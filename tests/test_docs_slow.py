@@ -162,7 +162,11 @@ def clone(scratch: Path) -> Path:
 def test_it_runs(command: Command, place: Place) -> None:
     words = docs.smaller(tuple(place.here(word) for word in command.words))
     place.provide(words)
-    done = place.run(*words, **dict(command.variables))
+    variables = dict(command.variables)
+    if words[:3] == ("ray", "job", "list"):
+        # As the text beside it says, which speaks of a tunnel to the usual port.
+        variables = {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": place.head.url}
+    done = place.run(*words, **variables)
     inner = Command(words).harness or ("",)
     said = f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     assert done.returncode in answers(inner), said
