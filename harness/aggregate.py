@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.summary import KIND
+from harness.summary import ARM, KIND, points
 
 _ALL_SEEDS = 20
 """Up to so many seeds a band reaches over all of them."""
@@ -26,16 +26,19 @@ PHASES = {
 REST = "everything else"
 
 
-def with_series(trials: pd.DataFrame) -> pd.DataFrame:
+def with_series(trials: pd.DataFrame, by_kind: bool = False) -> pd.DataFrame:
     """Return the trials with a column `series`: whose they are, as a legend names it.
 
-    That is the backend, with its device where there are several, and the same for kinds of nodes,
-    which are never averaged over.
+    That is the backend, with its device where there are several, and how many seeds it trained at
+    once; for times, which are never averaged over kinds of nodes, also the kind of node
+    (`by_kind`).
     """
     name = trials["backend"].astype(str)
     if trials["device"].nunique() > 1:
         name = name + " on " + trials["device"].astype(str)
-    if trials[KIND].nunique() > 1:
+    most = trials.groupby(ARM)["at_once"].transform("max")
+    name = name.where(most == 1, name + " (" + most.astype(str) + " at once)")
+    if by_kind and trials[KIND].nunique() > 1:
         name = name + ", " + trials[KIND].astype(str)
     return trials.assign(series=name)
 
@@ -47,18 +50,40 @@ def series_order(trials: pd.DataFrame) -> list[str]:
     return [str(name) for name in speed.sort_values(ascending=False, kind="stable").index]
 
 
-def band_words(seeds: int) -> str:
-    """Say how far the band of so many seeds reaches."""
-    return "all seeds" if seeds <= _ALL_SEEDS else f"the central {_CENTRAL:.0%} of the seeds"
+def shared_seeds(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that ended ok with a seed with which every series has one.
+
+    Otherwise a series that lost its worst seeds would look better than the others. If they share
+    none, as on several kinds of nodes, each has its own.
+    """
+    ok = trials[trials["status"] == "ok"]
+    held = [set(seeds) for _, seeds in ok.groupby("series")["seed"]]
+    common = set.intersection(*held) if held else set()
+    return ok[ok["seed"].isin(common)] if common else ok
+
+
+def seeds_words(trials: pd.DataFrame) -> str:
+    """Say over which seeds is averaged and how far the band reaches; "" for one seed of one."""
+    drawn = shared_seeds(trials)
+    seeds, asked = drawn["seed"].nunique(), trials["seed"].nunique()
+    if seeds < 2 and seeds == asked:
+        return ""
+    if (drawn.groupby("series")["seed"].nunique() < seeds).any():
+        return "Each over the seeds of its own: they share none."
+    band = "all of them" if seeds <= _ALL_SEEDS else f"the central {_CENTRAL:.0%} of them"
+    told = f"Over {seeds} seed{'s' * (seeds > 1)}" + f"; the band: {band}" * (seeds > 1)
+    if seeds == asked:
+        return f"{told}."
+    return f"{told}. {asked - seeds} of {asked} seeds are left out: not every backend ended ok."
 
 
 def convergence(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per series and evaluation, over the seeds that ended ok.
+    """Return a row per series and evaluation, over `shared_seeds`.
 
-    `train_s` is the median; `train_loss` and `eval_mse` are geometric means, the latter with the
-    band `low` to `high` of its `seeds`.
+    `train_s` is the median, per seed; `train_loss` and `eval_mse` are geometric means, the latter
+    with the band `low` to `high` of its `seeds`.
     """
-    both = _of_ok(curves, trials)
+    both = _of_shared(curves, trials)
     keys = ["series", "epoch"]
     loss = _spread(both, keys, "train_loss")["train_loss"]
     time = both.groupby(keys, sort=False)["train_s"].median()
@@ -67,34 +92,35 @@ def convergence(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 def per_step(steps: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per series and time step: the error `mse`, with the band of its `seeds`."""
-    return _spread(_of_ok(steps, trials), ["series", "t"], "mse").reset_index()
+    return _spread(_of_shared(steps, trials), ["series", "t"], "mse").reset_index()
 
 
 def time_parts(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per series and phase of a trial: the median `seconds` over its trials.
+    """Return a row per series and phase: the `seconds` of its trial of median wall time.
 
-    A phase that none of them had (import in a process that is warm) has no row. What is left of the
-    wall time is `REST`: starting the process, making the data, writing the record.
+    That is one trial, so that the phases add up; of an even number, the faster one in the middle.
+    What is left of the wall time is `REST`: starting the process, making the data, writing the
+    record. A phase that it did not have (import in a process that is warm) has no row.
     """
-    ok = trials[trials["status"] == "ok"]
-    if ok.empty:
-        return pd.DataFrame(columns=["series", "phase", "seconds"])
-    known = ok[list(PHASES)].astype("float64")
-    parts = known.rename(columns=PHASES).assign(
-        **{REST: (ok["wall_s"] - known.sum(axis=1)).clip(lower=0)}
-    )
-    medians = parts.groupby(ok["series"], sort=False).median()
-    long = medians.reset_index().melt("series", var_name="phase", value_name="seconds")
-    return long.dropna(ignore_index=True)
+    ok = trials[trials["status"] == "ok"].drop_duplicates("trial")
+    rows = []
+    for series, mine in ok.groupby("series", sort=False):
+        trial = mine.sort_values("wall_s", kind="stable").iloc[(len(mine) - 1) // 2]
+        parts = {phase: float(trial[name]) for name, phase in PHASES.items()}
+        known = {phase: seconds for phase, seconds in parts.items() if not np.isnan(seconds)}
+        known[REST] = max(0.0, float(trial["wall_s"]) - sum(known.values()))
+        rows += [{"series": series, "phase": phase, "seconds": s} for phase, s in known.items()]
+    return pd.DataFrame(rows, columns=["series", "phase", "seconds"])
 
 
 def by_field(trials: pd.DataFrame, field: str, swept: Sequence[str]) -> pd.DataFrame:
     """Return a row per series and value of a swept field, at each choice of the others.
 
     `others` names that choice; `epoch_s` is the median time of an epoch and `final_mse` the
-    geometric mean of the error, each with its band over the `seeds`.
+    geometric mean of the error, each with its band over the `seeds`: at each point those that all
+    series share.
     """
-    ok = trials[trials["status"] == "ok"]
+    ok = pd.concat([shared_seeds(there) for _, there in points(trials, swept)])
     rest = [name for name in swept if name != field]
     others = pd.Series("", index=ok.index)
     for name in rest:
@@ -106,9 +132,8 @@ def by_field(trials: pd.DataFrame, field: str, swept: Sequence[str]) -> pd.DataF
     return time.join(_spread(ok, keys, "final_mse").drop(columns="seeds")).reset_index()
 
 
-def _of_ok(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    ok = trials.loc[trials["status"] == "ok", ["trial", "seed", "series"]]
-    return table.merge(ok, on=["trial", "seed"])
+def _of_shared(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    return table.merge(shared_seeds(trials)[["trial", "seed", "series"]], on=["trial", "seed"])
 
 
 def _spread(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:

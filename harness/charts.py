@@ -34,6 +34,8 @@ PRINT_WIDTH = 560
 """In pixels, of a chart that is a file or in a notebook."""
 _ROW = 26
 """Height of a row in a chart with a row per thing."""
+_TALL_ROW = 42
+"""With its name above it."""
 
 
 def _theme(
@@ -50,6 +52,7 @@ def _theme(
         | {"labelOverlap": "greedy", "labelSeparation": 6},
         "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "labelLimit": 280},
         "range": {"category": list(series), "ordinal": list(phases)},
+        "mark": {"color": series[0]},
         "text": {"fill": ink, "fontSize": 11},
         "view": {"stroke": None},
     }
@@ -87,7 +90,7 @@ def curves(
 
     `yardsticks` are means over t = 1..T; those that are zero, without a lag, are left out.
     """
-    title = {"epoch": "epoch", "train_s": "training time in seconds, median over seeds"}[against]
+    title = {"epoch": "epoch", "train_s": "training time of a seed in seconds, median"}[against]
     x = alt.X(against, type="quantitative", title=title).scale(zero=True, nice=False)
     y = _log_scale("eval_mse", "mean squared error, held-out paths")
     tooltip = [
@@ -132,29 +135,29 @@ def steps(
     return _with_yardsticks(_lines(per_step, x, y, tooltip, order), levels, "t")
 
 
-def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.Chart:
+def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
     """Draw where the time of a trial went, from `aggregate.time_parts`."""
     phases = [name for name in (*PHASES.values(), REST) if name in set(parts["phase"])]
     rank = {name: number for number, name in enumerate(phases)}
     parts = parts.assign(rank=parts["phase"].map(rank))
-    bars: alt.Chart = alt.Chart(parts).mark_bar(stroke=_MUTED, strokeWidth=0.5)
-    bars = bars.encode(
-        x=alt.X("seconds:Q", title="seconds of a trial, median", stack="zero"),
-        y=alt.Y("series:N", title=None, sort=list(order)),
+    base = alt.Chart(parts).encode(y=alt.Y("series:N", sort=list(order)).axis(None))
+    bars = base.mark_bar(stroke=_MUTED, strokeWidth=0.5, size=_ROW / 2).encode(
+        x=alt.X("seconds:Q", title="seconds of a trial, that of median length", stack="zero"),
         color=alt.Color("phase:O", sort=phases, title=None).legend(orient="bottom", columns=3),
         order="rank:Q",
         tooltip=["series:N", "phase:N", alt.Tooltip("seconds:Q", format=".3g")],
     )
-    return bars.properties(height=_ROW * len(order))
+    return _layered(_TALL_ROW * len(order), bars, _row_names(base, "series"))
 
 
 def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
     """Draw ratios with their intervals as a forest plot.
 
-    From a table with `label`, `value`, `low`, `high` and `words`, a row for each ratio.
+    From a table with `label`, `value`, `low`, `high`, `shown` and `words`, a row for each ratio.
     """
+    labels = [str(label) for label in comparisons["label"]]
     base = alt.Chart(comparisons).encode(
-        y=alt.Y("label:N", title=None, sort=None).axis(labelLimit=260),
+        y=alt.Y("label:N", title=None, sort=labels).axis(None),
         tooltip=[
             alt.Tooltip("label:N", title="what"),
             alt.Tooltip("value:Q", title="ratio", format=".3g"),
@@ -168,8 +171,17 @@ def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
         alt.Chart(_rows([{"one": 1}])).mark_rule(color=_MUTED, strokeDash=[4, 3]).encode(x="one:Q")
     )
     interval = base.mark_rule(strokeWidth=2, color=_MUTED).encode(x="low:Q", x2="high:Q")
-    points = base.mark_point(size=70, filled=True).encode(x=x)
-    return _layered(_ROW * len(comparisons), one, interval, points)
+    filled = base.transform_filter("datum.shown").mark_point(size=70, filled=True)
+    hollow = base.transform_filter("!datum.shown").mark_point(size=70)
+    points = filled.encode(x=x), hollow.encode(x=x)
+    names = _row_names(base, "label")
+    return _layered(_TALL_ROW * len(comparisons), one, interval, *points, names)
+
+
+def _row_names(rows: alt.Chart, name: str) -> alt.Chart:
+    """Name each row above it: beside it, long names would leave no room on a phone."""
+    names: alt.Chart = rows.mark_text(align="left", baseline="bottom", dy=-_ROW / 3)
+    return names.encode(x=alt.value(0), text=alt.Text(name, aggregate="min", type="nominal"))
 
 
 def by_field(table: pd.DataFrame, field: str, measure: str, order: Sequence[str]) -> alt.LayerChart:
@@ -196,7 +208,10 @@ def by_field(table: pd.DataFrame, field: str, measure: str, order: Sequence[str]
     ]
     y = _log_scale(measure, title)
     lines = _lines(table, x, y, tooltip, order, band=(low, high), detail="others:N")
-    return _layered(_HEIGHT, *lines)
+    last = table[field].max() if numeric else table[field].iloc[-1]
+    ends = alt.Chart(table[table[field] == last])
+    names = ends.mark_text(align="right", dy=-9).encode(x=x, y=y, text="others:N")
+    return _layered(_HEIGHT, *lines, names)
 
 
 def _lines(
@@ -253,7 +268,7 @@ def _with_yardsticks(
     )
 
 
-def _layered(height: int, *layers: alt.Chart) -> alt.LayerChart:
+def _layered(height: float, *layers: alt.Chart) -> alt.LayerChart:
     """Draw charts over each other, the first at the back."""
     return cast("alt.LayerChart", alt.layer(*layers).properties(height=height))
 

@@ -14,6 +14,7 @@ from harness.metrics import METRICS
 from harness.page import Figure
 from harness.plan import Point
 from harness.protocol import Array
+from harness.summary import points
 from harness.task import Task
 from harness.yardstick import yardsticks
 
@@ -24,16 +25,16 @@ _TITLES: dict[Against, tuple[str, str]] = {
 }
 AGAINST = tuple(_TITLES)
 _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error")}
-_MOST_RATIOS = 40
+_MOST_RATIOS, _MOST_SAID = 40, 4
+MOST_POINTS = 12
+"""Of a sweep, so many points are drawn each by itself; beyond, nobody looks at them all."""
 
 
 def convergence(
     curves: pd.DataFrame, trials: pd.DataFrame, point: Point, against: Against = "epoch"
 ) -> Figure:
-    """Draw how the error falls, over the `trials` at a point of a sweep; some ended ok.
-
-    `trials` is a table with `aggregate.with_series`.
-    """
+    """Draw how the error falls, over the `trials` at a point of a sweep; some ended ok."""
+    trials = aggregate.with_series(trials, by_kind=against == "train_s")
     table, order = aggregate.convergence(curves, trials), aggregate.series_order(trials)
     means = {name: float(np.mean(level)) for name, level in _yardsticks(point.task).items()}
     ends = table.groupby("series", sort=False)["eval_mse"]
@@ -45,13 +46,15 @@ def convergence(
         f"convergence-{stem}{_slug(point)}",
         title + _where(point),
         charts.curves(table, means, order, against),
-        f"Error at the first and the last evaluation: {said}. Dashed: {levels}.{_band(table)}",
+        f"Error at the first and the last evaluation: {said}. Dashed: {levels}. "
+        + aggregate.seeds_words(trials),
         table,
     )
 
 
 def steps(table: pd.DataFrame, trials: pd.DataFrame, point: Point) -> Figure:
     """Draw the error of each time step, against the yardsticks; otherwise as `convergence`."""
+    trials = aggregate.with_series(trials)
     per_step, order = aggregate.per_step(table, trials), aggregate.series_order(trials)
     exact = _yardsticks(point.task)
     first = per_step[per_step["t"] == 1].set_index("series")["mse"]
@@ -69,28 +72,41 @@ def steps(table: pd.DataFrame, trials: pd.DataFrame, point: Point) -> Figure:
         f"steps{_slug(point)}",
         "Error at each time step" + _where(point),
         charts.steps(per_step, exact, order),
-        f"{said}. Dashed, at the last step: {levels}.{_band(per_step)}",
+        f"{said}. Dashed, at the last step: {levels}. " + aggregate.seeds_words(trials),
         wide.assign(**exact),
     )
 
 
-def times(trials: pd.DataFrame) -> Figure | None:
-    """Draw where the time of a trial went; None if no trial ended ok."""
-    parts, order = aggregate.time_parts(trials), aggregate.series_order(trials)
-    if parts.empty:
+def times(trials: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | None:
+    """Draw where the time of a trial went, at each point of a sweep.
+
+    None if no trial ended ok, or others ran beside them.
+    """
+    trials = aggregate.with_series(trials, by_kind=True)
+    drawn: list[pd.DataFrame] = []
+    order: list[str] = []
+    for values, there in list(points(trials, swept))[:MOST_POINTS]:
+        at = "".join(f", {name}={value}" for name, value in values.items())
+        order += [f"{name}{at}" for name in aggregate.series_order(there)]
+        found = aggregate.time_parts(there)
+        drawn.append(found.assign(series=found["series"] + at))
+    parts = pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame()
+    if parts.empty or trials["contended"].any():
         return None
     longest = parts.loc[parts.groupby("series", sort=False)["seconds"].idxmax()]
-    said = "; ".join(
+    said = [
         f"{row['series']}: most of it {row['phase']}, {row['seconds']:.2g} s"
         for _, row in longest.iterrows()
-    )
+    ]
+    if len(said) > _MOST_SAID:
+        said = [*said[:_MOST_SAID], f"and {len(said) - _MOST_SAID} more"]
     wide = parts.pivot(index="series", columns="phase", values="seconds")
     phases = [name for name in (*aggregate.PHASES.values(), aggregate.REST) if name in wide]
     return Figure(
         "time",
         "Where the time of a trial went",
         charts.time_parts(parts, order),
-        f"{said}.",
+        f"{'; '.join(said)}.{_warm(trials)}",
         wide.loc[order, phases].reset_index(),
     )
 
@@ -102,35 +118,39 @@ def ratios(comparisons: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | Non
         return None
     shown = known.head(_MOST_RATIOS)
     labels = [_label(row, shown, swept) for _, row in shown.iterrows()]
-    columns = ["value", "low", "high", "n", "p_holm", "words"]
+    columns = ["value", "low", "high", "n", "p_holm", "shown", "words"]
     table = shown[columns].reset_index(drop=True)
     table.insert(0, "label", labels)
     some = "" if len(shown) == len(known) else f" Drawn are {len(shown)} of {len(known)}."
+    some += " Without a line: one block, no interval." * bool(shown["low"].isna().any())
     return Figure(
         "ratios",
         "Ratios to the fastest",
         charts.ratios(table),
-        "Right of 1 is slower, or less accurate; an interval that holds 1 shows no difference."
-        + some,
+        "Right of 1 is slower, or less accurate. A filled point: a difference is shown, corrected "
+        "for all comparisons; a hollow one: none is. The lines are 95 % intervals of one ratio by "
+        "itself." + some,
         table,
     )
 
 
 def over_sweep(trials: pd.DataFrame, swept: Sequence[str]) -> list[Figure]:
-    """Draw time and error against each swept field that takes several values."""
-    ok, order = trials[trials["status"] == "ok"], aggregate.series_order(trials)
+    """Draw time and error against each swept field that takes several values.
+
+    Not the time if other trials ran beside them.
+    """
+    contended = bool(trials["contended"].any())
     return [
-        _against(ok, field, measure, swept, order)
+        _against(aggregate.with_series(trials, by_kind=measure == "epoch_s"), field, measure, swept)
         for field in swept
-        if ok[field].nunique() > 1
+        if trials.loc[trials["status"] == "ok", field].nunique() > 1
         for measure in _SWEPT
+        if not (contended and measure == "epoch_s")
     ]
 
 
-def _against(
-    ok: pd.DataFrame, field: str, measure: str, swept: Sequence[str], order: Sequence[str]
-) -> Figure:
-    table = aggregate.by_field(ok, field, swept)
+def _against(trials: pd.DataFrame, field: str, measure: str, swept: Sequence[str]) -> Figure:
+    table, order = aggregate.by_field(trials, field, swept), aggregate.series_order(trials)
     span = table.groupby("series", sort=False)[measure].agg(["min", "max"])
     said = "; ".join(
         f"{name}: {span['min'][name]:.2g} to {span['max'][name]:.2g}" for name in order
@@ -167,10 +187,11 @@ def _where(point: Point) -> str:
     return f" at {point}" if point.values else ""
 
 
-def _band(table: pd.DataFrame) -> str:
-    if table.empty or table["seeds"].max() < 2:
-        return ""
-    return f" The band: {aggregate.band_words(int(table['seeds'].max()))}."
+def _warm(trials: pd.DataFrame) -> str:
+    """Say how many trials had no import and little to compile, as others ran before them."""
+    ok = trials[trials["status"] == "ok"]
+    warm = int((ok["trials_before"] > 0).sum())
+    return f" {warm} of {len(ok)} trials ran in a process that was warm." if warm else ""
 
 
 def _yardsticks(task: Task) -> dict[str, Array]:

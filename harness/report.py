@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import aggregate, figures, page
+from harness import figures, page
 from harness.errors import StoreError
+from harness.figures import MOST_POINTS
 from harness.page import Command, Figure, Items, Note, Page, Section, Table, Text
 from harness.progress import describe_certificate
 from harness.render import node_legend, stated, summary_tables
@@ -25,8 +26,6 @@ NAME = "report.html"
 PLOTS = "plots"
 _PPI = 150
 """Of the PNG files: 1,200 pixels for the width of a column of print."""
-_MOST_POINTS = 12
-"""Of a sweep, so many points have charts of their own; beyond, nobody looks at them all."""
 _MOST_TRIALS = 200
 """Rows of a table of trials; all of them are in `trials.csv`."""
 
@@ -74,7 +73,7 @@ def plots(drawn: Sequence[Figure]) -> Iterator[tuple[str, bytes]]:
 
 def build(run: Run) -> Page:
     """Return the report of a run as a page."""
-    trials = aggregate.with_series(run.trials)
+    trials = run.trials
     plan = run.manifest.plan
     made = [
         Section("What it shows", list(_verdict(run))),
@@ -153,11 +152,12 @@ def _learning(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
     drawn = [(run.point(values), there) for values, there in learned if not there.empty]
     if not drawn:
         return
-    some = [
-        Text(f"The first {_MOST_POINTS} of {len(drawn)} points of the sweep are drawn.")
-        for _ in drawn[_MOST_POINTS : _MOST_POINTS + 1]
-    ]
-    drawn = drawn[:_MOST_POINTS]
+    some: list[page.Block] = []
+    if len(drawn) > MOST_POINTS:
+        some = [Text(f"The first {MOST_POINTS} of {len(drawn)} points of the sweep are drawn.")]
+        drawn = drawn[:MOST_POINTS]
+    # With other trials beside them, times are not compared.
+    axes = ("epoch",) if trials["contended"].any() else figures.AGAINST
     yield Section(
         "Convergence",
         [
@@ -165,7 +165,7 @@ def _learning(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
             *(
                 figures.convergence(run.curves, there, point, against)
                 for point, there in drawn
-                for against in ("epoch", "train_s")
+                for against in axes
             ),
         ],
     )
@@ -182,7 +182,7 @@ def _sweep(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
 
 
 def _times(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
-    both = (figures.times(trials), figures.ratios(run.comparisons(), run.swept))
+    both = (figures.times(trials, run.swept), figures.ratios(run.comparisons(), run.swept))
     if drawn := [figure for figure in both if figure]:
         yield Section("Time", drawn)
 
@@ -204,7 +204,7 @@ def _noise(trials: pd.DataFrame) -> Iterator[Section]:
                 "whose processor was taken away are measured again by run --retry-noisy N."
             )
         )
-        columns = ["series", "seed", "node", "noise", "lost_share", "train_s"]
+        columns = ["backend", "device", "seed", "node", "noise", "lost_share", "train_s"]
         blocks.append(Table("Disturbed trials", noisy[columns].head(_MOST_TRIALS)))
     yield Section("Noise", blocks)
 

@@ -150,6 +150,10 @@ class Run:
         if against not in figures.AGAINST:
             raise UnknownName("axis", against, figures.AGAINST)
         trials, point = self._drawn_at(at)
+        if against == "train_s" and trials["contended"].any():
+            raise InvalidInput(
+                f"run `{self.name}`: other trials ran beside these; their times are not drawn."
+            )
         return charts.finished(figures.convergence(self.curves, trials, point, against).chart)
 
     def plot_steps(self, **at: object) -> Chart:
@@ -161,9 +165,7 @@ class Run:
 
     def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, Point]:
         """Return the trials at a point of the sweep, of which some ended ok, and the point."""
-        from harness.aggregate import with_series
-
-        point, trials = self.point(at), with_series(self.trials)
+        point, trials = self.point(at), self.trials
         for name, value in point.values.items():
             trials = trials[trials[name] == value]
         if not (trials["status"] == "ok").any():

@@ -60,6 +60,7 @@ COMPARISONS = {
     "of": "int64",
     "p": "float64",
     "p_holm": "float64",
+    "shown": "bool",
     "words": "string",
 }
 
@@ -240,7 +241,7 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()
     fastest: the data that are tested have chosen which one that is. `words` states a difference
     where `p_holm` is below 0.05. If the number of blocks was chosen by the first `pilot` of them,
     only those tell how far a time is known. Times are not compared if other trials ran beside
-    them.
+    them. `shown` says whether a difference is stated: it is, unless it is one of rounding.
     """
     ok = trials[trials["status"] == "ok"]
     rows: list[dict[str, Any]] = []
@@ -312,6 +313,7 @@ def _comparison(compared: _Compared, p_holm: float, where: str) -> dict[str, Any
     low, high = estimate.interval()
     one_device = arm[1] == against[1]
     mine, other = (name if one_device else f"{name} on {dev}" for name, dev in (arm, against))
+    shown = p_holm < SIGNIFICANT
     return {
         "metric": both.metric.name,
         "backend": arm[0],
@@ -327,7 +329,8 @@ def _comparison(compared: _Compared, p_holm: float, where: str) -> dict[str, Any
         "of": both.of,
         "p": estimate.p_different(),
         "p_holm": p_holm,
-        "words": _words(mine, other, both, estimate, shown=p_holm < SIGNIFICANT) + where,
+        "shown": shown and not _equal(both.metric, both, estimate),
+        "words": _words(mine, other, both, estimate, shown) + where,
     }
 
 
@@ -340,7 +343,7 @@ def _words(mine: str, other: str, both: Pairs, estimate: Estimate, shown: bool) 
         mine, other, estimate = other, mine, estimate.negated()
     some = f"; {both.lacking} seeds got there" if both.lacking else ""
     value, interval = _figures(metric, estimate)
-    if metric.kind == "accuracy" and _equal(metric, both, estimate):
+    if _equal(metric, both, estimate):
         how = f" to within {_EQUAL:.0%}" if both.differences.any() else ""
         return f"{mine} and {other} have the same {metric.title}{how} ({estimate.n} seeds{some})"
     if not shown:
@@ -354,8 +357,10 @@ def _words(mine: str, other: str, both: Pairs, estimate: Estimate, shown: bool) 
 
 
 def _equal(metric: Metric, both: Pairs, estimate: Estimate) -> bool:
-    """Whether two backends differ by rounding at most, however regularly."""
+    """Whether two backends differ in accuracy by rounding at most, however regularly."""
     half, margin = estimate.half_width(), metric.margin(_EQUAL)
+    if metric.kind != "accuracy":
+        return False
     return not both.differences.any() or abs(estimate.value) + half < margin
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -164,10 +165,9 @@ def test_what_is_drawn_is_what_was_measured(run: Run) -> None:
         assert drawn["seeds"] == 2
     parts = aggregate.time_parts(trials)
     sums = parts.groupby("series")["seconds"].sum()
-    walls = run.trials.groupby("backend")["wall_s"].median()
-    # Medians of parts of two trials add up to the median of their sums.
+    walls = run.trials.groupby("backend")["wall_s"].min()  # Of two, the faster one.
     assert sums.to_dict() == pytest.approx(walls.to_dict())
-    steps = figures.steps(run.steps, trials, run.point({}))
+    steps = figures.steps(run.steps, run.trials, run.point({}))
     order = aggregate.series_order(trials)
     assert list(steps.table.columns) == ["t", *order, "variance", "memoryless", "wrong_sign"]
 
@@ -177,11 +177,34 @@ def test_many_seeds_are_drawn_as_their_central_part(run: Run, results: Path) -> 
     table = aggregate.convergence(many.curves, aggregate.with_series(many.trials))
     assert (table["seeds"] == 40).all()
     assert (
-        "central 90% of the seeds"
+        "Over 40 seeds; the band: the central 90% of them."
         in figures.convergence(
             many.curves, aggregate.with_series(many.trials), many.point({})
         ).words
     )
+
+
+def test_a_backend_that_lost_its_worst_seed_looks_no_better(run: Run, tmp_path: Path) -> None:
+    """All series are drawn over the seeds that all of them have."""
+    shutil.copytree(run.location, tmp_path / "both")
+    path = tmp_path / "both" / "records" / "seed1-reference-cpu.json"
+    lost = json.loads(path.read_text()) | {"status": "diverged", "step_mse": []}
+    path.write_text(json.dumps(lost))
+    less = Run("both", tmp_path)
+    assert less.trials["status"].tolist().count("diverged") == 1
+    figure = figures.convergence(less.curves, less.trials, less.point({}))
+    assert (figure.table["seeds"] == 1).all()
+    same = figure.table.pivot(index="epoch", columns="series", values="eval_mse")
+    assert np.allclose(same["reference"], same["tests.faulty:AnyDevice"])
+    assert "1 of 2 seeds are left out: not every backend ended ok." in figure.words
+
+
+def test_contended_times_are_not_drawn(results: Path) -> None:
+    measure(results, "packed", "--backends", OTHERS, "--seeds", 1, "--packed")
+    packed = Run("packed", results)
+    assert list(shown(packed).charts) == ["convergence-epochs", "steps", "ratios"]
+    with pytest.raises(InvalidInput, match="other trials ran beside these"):
+        packed.plot_curves("train_s")
 
 
 def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
