@@ -94,11 +94,17 @@ def read_archive(results: str | Path) -> Archive:
     except OSError as error:
         raise InvalidInput(f"`{folder.location}` cannot be read: {reason(error)}.") from error
     collected = _Collection()
-    for name, reading in _in_turn(folder, names):
+    for number, (name, reading) in enumerate(_in_turn(folder, names), 1):
         if isinstance(reading, _Reading):
             collected.add(reading)
-        else:
-            collected.warnings.append(f"`{folder.file(name)}` is left out: {reading}")
+            continue
+        collected.warnings.append(f"`{folder.file(name)}` is left out: {reading}")
+        left = len(names) - number
+        if left and isinstance(reading.__cause__ or reading, TimeoutError | ConnectionError):
+            # Each of the others would be waited for as long.
+            count = f"{left} more run{'s were' if left > 1 else ' was'}"
+            collected.warnings.append(f"`{folder.location}` stopped answering: {count} not read.")
+            break
     if not collected.runs:
         for warning in collected.warnings[:1]:
             raise InvalidInput(f"`{folder.location}` holds no run: {warning}")
@@ -108,7 +114,7 @@ def read_archive(results: str | Path) -> Archive:
     return collected.found()
 
 
-def _in_turn(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, _Reading | str]]:
+def _in_turn(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, _Reading | Exception]]:
     """Read the runs in order; behind a network, several at a time."""
     if not folder.may_stop_answering:
         yield from ((name, _read_run(folder.folder(name), name)) for name in names)
@@ -122,13 +128,14 @@ def _in_turn(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, _Readi
         pool.shutdown(cancel_futures=True)
 
 
-def _read_run(folder: Folder, name: str) -> _Reading | str:
-    """Read a run, or say why it cannot be."""
+def _read_run(folder: Folder, name: str) -> _Reading | Exception:
+    """Read a run, or return why it cannot be."""
     try:
         manifest = RunFolder(folder).manifest()
         started = _moment(manifest.started_utc)
         if started is None:
-            return f"its manifest says that it began at `{manifest.started_utc}`, which is no date."
+            moment = manifest.started_utc
+            return InvalidInput(f"its manifest says that it began at `{moment}`, which is no date.")
         try:
             table, records = _stored(folder, manifest)
             return _Reading(name, started, manifest, table, records, [])
@@ -136,7 +143,7 @@ def _read_run(folder: Folder, name: str) -> _Reading | str:
             run = Run.of(RunFolder(folder))
             return _Reading(name, started, manifest, None, run.records, run.problems)
     except (HarnessError, OSError) as error:
-        return str(error)
+        return error
 
 
 def _moment(text: str) -> datetime | None:

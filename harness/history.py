@@ -6,7 +6,8 @@ other trials (packed runs) counts for accuracy only. A series has a row per run,
 
 - the training time per epoch, and as a ratio to that of a reference backend in the same blocks,
   which what the machine was like on the day has no part in,
-- the error over the seeds that nearly all of its runs have: another seed is another problem.
+- the error over seeds which are the same for all backends and in nearly all of their runs: another
+  seed is another problem. Where a backend lacks them, it is said which its errors are over.
 
 What of a machine is software (system, Python, drivers), and packages, may differ within a series:
 to see what they change is what it is for. Where a step is found, it is said which of them changed.
@@ -67,6 +68,7 @@ HISTORY = {
     "final_mse": "float64",
     "final_mse_low": "float64",
     "final_mse_high": "float64",
+    "mse_seeds": "string",
 }
 STEPS = {
     "measure": "string",
@@ -96,7 +98,7 @@ STEPS = {
 # Of an environment, what is told elsewhere, and what all machines of a kind have in common.
 _NO_CHANGE = re.compile(r"(commit|dirty):|(cores|cores_used|memory_gb|cpu|cpu_quota|gpu|nice)$")
 _MOST = 0.9
-"""The seeds of a series are those that this share of its runs has."""
+"""The seeds that errors are over are those which this share of the runs has."""
 _SAME_MSE = 0.01
 """Errors nearer than this are the same, as in the comparison of backends."""
 _CONDITIONS = ("node_kind", "device", "isolation", "at_once")
@@ -132,9 +134,21 @@ class Series:
     """Whether there are runs enough for a step to be found."""
 
     @property
+    def seeds(self) -> str | None:
+        """The seeds that an error is over, the same in all rows; a time has none."""
+        return str(self.rows["mse_seeds"].iloc[0]) if self.measure == "final_mse" else None
+
+    @property
     def values(self) -> Array:
         """What is searched for steps: logarithms [n]."""
         return _logarithms(self.rows, self.measure)
+
+
+class _Errors(NamedTuple):
+    """The logarithms of the errors of a backend, by number of the run."""
+
+    seeds: str
+    of_run: Mapping[int, stats.Estimate]
 
 
 class History:
@@ -163,14 +177,18 @@ class History:
         self._numbers = {run.name: number for number, run in enumerate(archive.runs)}
         self.references: dict[Group, str | None] = {}
         """The backend that ratios of a group are formed with, if there are any."""
+        self.mse_seeds: dict[Group, str] = {}
+        """The seeds that errors of a group are over, as `0-2`, where a row does not say others."""
         parts: list[pd.DataFrame] = []
         self._parts: list[tuple[Group, str, pd.DataFrame]] = []
         for group, trials in _groups(archive):
             reference = _reference(trials, relative_to)
             self.references[group] = reference
+            seeds, errors = _errors(trials)
+            self.mse_seeds[group] = _seed_ranges(seeds)
             for backend in dict.fromkeys(sorted(trials["backend"])):
                 if not backends or backend in backends:
-                    rows = _rows(group, backend, reference, trials, archive)
+                    rows = _rows(group, backend, reference, trials, errors[backend], archive)
                     self._parts.append((group, backend, rows))
                     parts.append(rows)
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*HISTORY])
@@ -250,6 +268,9 @@ class History:
                 and series.measure != "final_mse"
                 for step in series.steps
             ]
+            seeds = row["mse_seeds"]
+            differ = not pd.isna(seeds) and seeds != self.mse_seeds[group]
+            other = f" (only seeds {seeds})" if differ else ""
             rows.append(
                 ({"group": _letter(groups.index(group))} if groups[1:] else {})
                 | {
@@ -261,7 +282,8 @@ class History:
                     "ok": f"{row['seeds']}/{row['trials']}",
                     "ms/epoch": _number(1e3 * row["epoch_s"]),
                     "ratio [95 %]": _with_interval(row, "ratio"),
-                    "MSE [95 %]": _with_interval(row, "final_mse"),
+                    "MSE [95 %]": _with_interval(row, "final_mse") + other,
+                    "mse_seeds": "-" if pd.isna(seeds) else seeds,
                     "last step in time": _last_step(*steps[-1]) if steps else "-",
                 }
             )
@@ -276,7 +298,9 @@ class History:
             what += f"; {group.at_once} seeds at once" * (group.at_once > 1)
             ratio = f"ratios to {reference}" if reference else "one backend: no ratios"
             letter = f"group {_letter(number)}: " if len(self.references) > 1 else ""
-            said.append(f"{letter}{what}; {ratio}")
+            seeds = self.mse_seeds[group]
+            mse = f"; MSE over seeds {seeds}, where no others are named" if seeds else ""
+            said.append(f"{letter}{what}; {ratio}{mse}")
         return said
 
     def render(self, kind: str, width: int = 80) -> str:
@@ -498,13 +522,18 @@ def _reference(trials: pd.DataFrame, wanted: str | None) -> str | None:
 
 
 def _rows(
-    group: Group, backend: str, reference: str | None, trials: pd.DataFrame, archive: Archive
+    group: Group,
+    backend: str,
+    reference: str | None,
+    trials: pd.DataFrame,
+    errors: _Errors,
+    archive: Archive,
 ) -> pd.DataFrame:
     """Return the rows of a backend in a group, the oldest run first."""
     arm = (backend, group.device)
     mine = of_arm(trials, arm)
     timed = trials[_in_whole_block(trials, group.at_once)]
-    times, errors = _epoch_times(timed, arm), _errors(mine)
+    times = _epoch_times(timed, arm)
     ratios: dict[int, stats.Estimate] = {}
     if reference not in (None, backend):
         ratios = _ratios(timed, arm, (str(reference), group.device), archive.runs)
@@ -523,6 +552,7 @@ def _rows(
                 "commit": _commit(environment),
                 "relative_to": reference if number in ratios else None,
                 "blocks": times[number].n if number in times else 0,
+                "mse_seeds": errors.seeds if number in errors.of_run else None,
             }
             | {
                 f"{what}_{whose}": environment.get(f"{what}:{whose}")
@@ -532,7 +562,7 @@ def _rows(
             | count
             | _natural("epoch_s", times.get(number))
             | _natural("ratio", ratios.get(number))
-            | _natural("final_mse", errors.get(number))
+            | _natural("final_mse", errors.of_run.get(number))
         )
     return pd.DataFrame(rows, columns=list(HISTORY)).astype(HISTORY)
 
@@ -591,24 +621,51 @@ def _ratios(
     return _by_run(numbers, both.differences, of_pilot)
 
 
-def _errors(trials: pd.DataFrame) -> dict[int, stats.Estimate]:
-    """Estimate the logarithm of the error, in each run that has the seeds which nearly all have."""
+def _errors(trials: pd.DataFrame) -> tuple[list[int], dict[str, _Errors]]:
+    """Choose the seeds of a group, and estimate the errors of each of its backends over them.
+
+    A backend most of whose runs lack them has seeds of its own.
+    """
     ok = trials[trials["status"] == "ok"]
-    values = ok[["run", "seed"]].assign(value=METRICS["final_mse"].values(ok)).dropna()
-    table = values.pivot_table(index="run", columns="seed", values="value", sort=True)
+    values = ok[["run", "backend", "seed"]].assign(value=METRICS["final_mse"].values(ok)).dropna()
+    table = values.pivot_table(index=["backend", "run"], columns="seed", values="value", sort=True)
+    shared = _common_seeds(table)
+    errors = {}
+    for backend in dict.fromkeys(trials["backend"]):
+        mine = table[table.index.get_level_values("backend") == backend].droplevel("backend")
+        seeds = shared
+        if 2 * len(mine[seeds].dropna()) <= len(mine):
+            seeds = _common_seeds(mine)
+        chosen = mine[seeds].dropna()
+        rows = zip(chosen.index, chosen.to_numpy(dtype=float), strict=True)
+        of_run = {int(run): stats.mean(row) for run, row in rows} if seeds else {}
+        errors[backend] = _Errors(_seed_ranges(seeds), of_run)
+    return shared, errors
+
+
+def _common_seeds(table: pd.DataFrame) -> list[int]:
+    """Return the seeds (columns) that nearly all rows have, in order."""
     counts = table.notna().sum().sort_index()
     have = np.ones(len(table), dtype=bool)
     common: list[int] = []
-    for seed in counts.sort_values(ascending=False, kind="stable").index:
+    for seed in counts[counts > 0].sort_values(ascending=False, kind="stable").index:
         with_it = have & table[seed].notna().to_numpy()
         if not common or with_it.sum() >= _MOST * counts.max():
             common.append(seed)
             have = with_it
-    chosen = table.loc[have, common]
-    return {
-        int(run): stats.mean(row)
-        for run, row in zip(chosen.index, chosen.to_numpy(dtype=float), strict=True)
-    }
+    return sorted(common)
+
+
+def _seed_ranges(seeds: Sequence[int]) -> str:
+    """Return seeds in order as text: `0-2,5`."""
+    text = ""
+    for at, seed in enumerate(seeds):
+        if at and seed == seeds[at - 1] + 1:
+            if seed + 1 not in seeds[at + 1 : at + 2]:
+                text += f"-{seed}"
+        else:
+            text += f"{',' * bool(at)}{seed}"
+    return text
 
 
 def _by_run(

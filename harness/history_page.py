@@ -29,7 +29,7 @@ _MUTED = "#808080"
 _TITLES: Mapping[Measure, str] = {
     "ratio": "Training time relative to {}",
     "epoch_s": "Training time of an epoch in seconds",
-    "final_mse": "Mean squared error after training",
+    "final_mse": "Mean squared error after training, over seeds {}",
 }
 
 
@@ -117,7 +117,7 @@ def _steps_table(history: History) -> Iterator[Block]:
 def _for_people(rows: pd.DataFrame) -> pd.DataFrame:
     shown = ["run", "started_utc", "backend", "device", "task", "node_kind", "commit"]
     shown += ["seeds", "trials", "epoch_s", "ratio", "ratio_low", "ratio_high"]
-    shown += ["final_mse", "final_mse_low", "final_mse_high"]
+    shown += ["final_mse", "final_mse_low", "final_mse_high", "mse_seeds"]
     shown = [
         name for name in shown if name not in ("task", "node_kind") or rows[name].nunique() > 1
     ]
@@ -131,8 +131,8 @@ def _figures(history: History, group: Group, number: int) -> Iterator[Block]:
     for measure in _TITLES:
         there = [series for series in _of(history, group) if series.measure == measure]
         order = sorted({series.backend for series in _of(history, group)})
-        for part, together in enumerate(_on_one_scale(there)):
-            title = _TITLES[measure].format(reference)
+        for part, together in enumerate(_comparable(there)):
+            title = _TITLES[measure].format(together[0].seeds or reference)
             if len(together) < len(there) or len(order) == 1:
                 title += f": {', '.join(series.backend for series in together)}"
             yield Figure(
@@ -142,6 +142,12 @@ def _figures(history: History, group: Group, number: int) -> Iterator[Block]:
                 words="; ".join(map(_said, together)) + ".",
                 table=pd.concat(map(_segments, together), ignore_index=True),
             )
+
+
+def _comparable(series: Sequence[Series]) -> Iterator[list[Series]]:
+    """Part the series so that those together are over the same seeds, and not too far apart."""
+    for seeds in dict.fromkeys(one.seeds for one in series):
+        yield from _on_one_scale([one for one in series if one.seeds == seeds])
 
 
 def _on_one_scale(series: Sequence[Series]) -> list[list[Series]]:

@@ -18,9 +18,12 @@ from click.testing import CliRunner
 import harness.archive
 from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
-from harness.history import HISTORY, STEPS, History
+from harness.history import HISTORY, STEPS, History, _seed_ranges
 from harness.history_page import build
+from harness.lease import Timing
+from harness.location import open_folder
 from harness.metrics import METRICS
+from harness.storage import Folder
 from harness.summary import pair
 from tests.browser import Seen, chromium
 from tests.conftest import Cli
@@ -254,6 +257,73 @@ def test_errors_are_of_the_seeds_that_nearly_all_runs_have(real: Run, tmp_path: 
     assert pd.isna(left_out["run03", "reference"])
 
 
+def without(results: Path, run: str, *patterns: str) -> None:
+    """Remove records of a run; it has no stored table."""
+    for pattern in patterns:
+        for path in (results / run / "records").glob(pattern):
+            path.unlink()
+
+
+def test_the_backends_of_a_group_are_compared_over_the_same_seeds(
+    real: Run, tmp_path: Path
+) -> None:
+    for number in range(3):
+        copy(real, tmp_path, f"run{number}", number, tables=False)
+    without(tmp_path, "run0", "seed0-*", "seed2-*", "*-reference-*")
+    without(tmp_path, "run1", "seed2-*")
+    history = History(tmp_path)
+    assert list(history.mse_seeds.values()) == ["1"]
+    # Of any other seeds the two, which compute the same, would seem to differ.
+    assert history.table["mse_seeds"].tolist() == ["1"] * 5
+    assert history.table["final_mse"].to_numpy() == pytest.approx(history.table["final_mse"][0])
+    newest = history.newest()
+    assert newest["mse_seeds"].tolist() == ["1", "1"]
+    assert newest["MSE [95 %]"].nunique() == 1
+    assert "MSE over seeds 1" in history.render("markdown")
+
+
+def test_errors_over_other_seeds_say_so_and_have_a_chart_of_their_own(
+    real: Run, tmp_path: Path
+) -> None:
+    for number in range(20):
+        copy(real, tmp_path, f"run{number:02}", number, leave_out=TWIN if number < 18 else "")
+    for run in ("run18", "run19"):
+        (tmp_path / run / "trials.parquet").unlink()
+        without(tmp_path, run, "seed1-tests*")
+    history = History(tmp_path)
+    assert list(history.mse_seeds.values()) == ["0-2"]
+    seeds = history.table.groupby("backend")["mse_seeds"].unique()
+    assert seeds["reference"].tolist() == ["0-2"]
+    assert seeds[TWIN].tolist() == ["0,2"]
+    errors = real.trials.set_index(["backend", "seed"])["final_mse"]
+    mine = np.sqrt(errors[TWIN, 0] * errors[TWIN, 2])
+    assert history.latest.set_index("backend").loc[TWIN, "final_mse"] == pytest.approx(mine)
+    told = history.newest().set_index("backend")["MSE [95 %]"]
+    assert told[TWIN].endswith("] (only seeds 0,2)")
+    assert "seeds" not in told["reference"]
+    page = build(history)
+    assert [figure.title for figure in page.figures if "error" in figure.title] == [
+        "Mean squared error after training, over seeds 0-2: reference",
+        f"Mean squared error after training, over seeds 0,2: {TWIN}",
+    ]
+    assert "(only seeds 0,2)" in page.html()
+    assert list(History(tmp_path, backends=[TWIN]).mse_seeds.values()) == ["0-2"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([], ""),
+        ([4], "4"),
+        ([0, 1, 2], "0-2"),
+        ([0, 2, 5], "0,2,5"),
+        ([0, 1, 3, 7, 8], "0-1,3,7-8"),
+    ],
+)
+def test_seeds_as_text(seeds: list[int], text: str) -> None:
+    assert _seed_ranges(seeds) == text
+
+
 def test_the_reference_is_that_in_most_runs_or_as_told(real: Run, tmp_path: Path) -> None:
     for number in range(4):
         copy(real, tmp_path, f"run{number}", number, leave_out="reference" if number else "")
@@ -382,12 +452,45 @@ def test_results_may_be_at_a_url(place: str, real: Run, request: pytest.FixtureR
     assert history.table.loc[history.table["backend"] == TWIN, "ratio"].notna().all()
 
 
+def test_a_store_that_stops_answering_is_waited_for_once(
+    real: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = S3Server(tmp_path).start().make_bucket()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    url, read = f"s3://{BUCKET}/stopped", harness.archive._read_run
+    for number in range(8):
+        copy(real, url, f"run{number}", number)
+    asked = []
+
+    def read_run(folder: Folder, name: str) -> Any:
+        asked.append(name)
+        if name == "run3":
+            server.suspend()
+        return read(folder, name)
+
+    monkeypatch.setattr(harness.archive, "_read_run", read_run)
+    monkeypatch.setattr(harness.archive, "_CONNECTIONS", 1)
+    folder = open_folder(url)
+    monkeypatch.setattr(folder, "_timing", Timing(answer_s=2.0))
+    monkeypatch.setattr(harness.archive, "open_folder", lambda _: folder)
+    try:
+        history = History(url)
+    finally:
+        server.kill()
+    assert history.runs == 3
+    left_out, stopped = history.warnings
+    assert left_out.startswith(f"`{url}/run3` is left out: ")
+    assert stopped == f"`{url}` stopped answering: 4 more runs were not read."
+    assert "run7" not in asked
+
+
 def test_a_page_of_many_runs_is_small(planted: Path) -> None:
     page = build(History(planted))
     assert [figure.title for figure in page.figures] == [
         "Training time relative to reference",
         "Training time of an epoch in seconds",
-        "Mean squared error after training",
+        "Mean squared error after training, over seeds 0-2",
     ]
     segments = page.figures[0].table
     assert segments["runs"].tolist() == [SLOWER_AT, RUNS - SLOWER_AT]
