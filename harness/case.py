@@ -50,11 +50,19 @@ class Case:
     task: Task
     seeds: tuple[int, ...]
     epochs_K: Array
-    seconds_SK: Array
-    """Steady training until then."""
+    seconds_SK: Array | None
+    """Steady training until then, of all seeds that were trained at once; None if times are not
+    comparable: of unlike nodes, or with other trials beside them."""
     loss_SK: Array
     mse_SK: Array
     step_mse_ST: Array
+    not_ok: int = 0
+    """How many other trials there were, which did not end ok."""
+
+    @property
+    def asked(self) -> int:
+        """How many seeds there were to be."""
+        return len(self.seeds) + self.not_ok
 
     @cached_property
     def exact(self) -> Yardsticks:

@@ -109,7 +109,8 @@ def cases(
 ) -> Iterator[tuple[Point, str, Case]]:
     """Yield each backend at each point of which a trial ended ok."""
     keys = [*swept, *ARM]
-    ok = trials.loc[trials["status"] == "ok", [*keys, "trial", "seed"]]
+    ok = trials[trials["status"] == "ok"]
+    asked = trials.groupby(keys, sort=False).size().to_dict()
     tables = [
         dict(iter(table.merge(ok[["trial", "seed"]]).groupby(keys, sort=False)))
         for table in (curves, steps)
@@ -120,20 +121,24 @@ def cases(
             continue
         *values, backend, device = key
         point = next(p for p in points if list(p.values.values()) == list(values))
-        case = _case(point, there, *(table[key] for table in tables))
+        not_ok = int(asked[key]) - len(there)
+        case = _case(point, there, tables[0][key], tables[1][key], not_ok)
         if case is not None:
             yield point, f"{backend} on {device}", case
 
 
 def _case(
-    point: Point, trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame
+    point: Point, trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame, not_ok: int
 ) -> Case | None:
     """Lay the rows of some trials side by side; None if there are not as many of each."""
     curves = curves.sort_values(["seed", "epoch"], kind="stable")
     steps = steps.sort_values(["seed", "t"], kind="stable")
-    seeds = trials["seed"].sort_values()
-    if len(curves) % len(seeds) or len(steps) != len(seeds) * point.task.n_steps:
+    trials = trials.sort_values("seed", kind="stable")
+    seeds = trials["seed"]
+    even = curves.groupby("seed").size().nunique() == 1
+    if not even or len(steps) != len(seeds) * point.task.n_steps:
         return None
+    alike = trials["node_kind"].nunique() == 1 and not trials["contended"].any()
     square = {
         name: curves[name].to_numpy(dtype=float).reshape(len(seeds), -1)
         for name in ("epoch", "train_s", "train_loss", "eval_mse")
@@ -142,10 +147,11 @@ def _case(
         task=point.task,
         seeds=tuple(int(seed) for seed in seeds),
         epochs_K=square["epoch"][0],
-        seconds_SK=square["train_s"],
+        seconds_SK=square["train_s"] * trials["at_once"].to_numpy()[:, None] if alike else None,
         loss_SK=square["train_loss"],
         mse_SK=square["eval_mse"],
         step_mse_ST=steps["mse"].to_numpy(dtype=float).reshape(len(seeds), -1),
+        not_ok=not_ok,
     )
 
 
@@ -172,10 +178,13 @@ def _uncertified(certificates: list[Certificate]) -> Iterator[_Told]:
         )
 
 
+_WHOLE = "Read the whole error: python -m harness show RUN --table trials --format json"
+_MISSING = "Run what is missing: python -m harness run --resume RUN"
+_LONGER = "Give them longer in a new run, by --timeout: --resume does not repeat what was ended."
 _ENDS = {
-    "failed": ("fault", "Trials failed.", "Read the whole error in the record of the trial"),
-    "timeout": ("fault", "Trials took too long and were ended.", "Give them longer: --timeout"),
-    "lost": ("warning", "Trials were lost with their node.", "Run what is missing"),
+    "failed": ("fault", "Trials failed.", _WHOLE),
+    "timeout": ("fault", "Trials took too long and were ended.", _LONGER),
+    "lost": ("warning", "Trials were lost with their node.", _MISSING),
 }
 
 
@@ -196,9 +205,7 @@ def _not_ended(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Told]:
                 headline,
                 f"{len(group)} of {backend} on {device}, first `{group['trial'].iloc[0]}`: "
                 f"{_sentence(first)}{others}",
-                f"{remedy}; then python -m harness run --resume RUN"
-                if status != "failed"
-                else f"{remedy}: python -m harness show RUN --table trials --format json",
+                remedy,
                 f"{len(group)} of them",
                 weight=float(len(group)),
             ),

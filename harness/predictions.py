@@ -358,7 +358,7 @@ def _lag(view: _View) -> Iterator[Finding]:
     c = view.terms["before"]
     has = f"Your predictions contain {c} times x_(t-1)^2 (95 % interval, {view.size}); the target"
     has += f" has {w:+g}. {view.errors}"
-    if (c.high - c.low) / 2 > max(abs(w) / 2, 0.02):
+    if (c.high - c.low) / 2 > (abs(w) / 2 or 0.02):
         yield _finding(
             "unsure",
             "warning",

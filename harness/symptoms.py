@@ -76,8 +76,8 @@ def _wrong_sign(case: Case) -> Symptom:
     else:
         parts.append(
             f"The figures do not show it clearly yet: the training is not far enough (loss "
-            f"{_show(loss)}, error {_show(mse)}). However long it goes on, the error will stay at "
-            f"about {_show(mean)}, the wrong-sign yardstick."
+            f"{_show(loss)}, error {_show(mse)}). However long it goes on, the error cannot come "
+            f"far below {_show(mean)}, the wrong-sign yardstick."
         )
     if sits:
         parts.append(
@@ -190,6 +190,7 @@ def _not_converged(case: Case) -> Symptom | None:
         )
     known = case.typical and not told.beyond
     longer = told.next_try(case.task.curve_points) if known else 4 * case.task.epochs
+    longer = case.task.nearest_epochs(longer)
     return Symptom(
         "not-converged",
         "warning",
@@ -205,6 +206,7 @@ def _creeping(case: Case) -> Symptom | None:
     """Say that an error falls steadily, but too slowly, or since too recently, for a forecast."""
     if not _most(case.falling_S) or case.final_S[case.falling_S].mean() < case.target:
         return None
+    longer = case.task.nearest_epochs(4 * case.task.epochs)
     return Symptom(
         "not-converged",
         "warning",
@@ -213,7 +215,7 @@ def _creeping(case: Case) -> Symptom | None:
         f"{_show(_half(case, case.falling_S))} at epoch {_half_epoch(case)} to "
         f"{_show(case.mse_SK[case.falling_S, -1].mean())} at the end. For how long that will go "
         "on cannot be told.",
-        f"Train four times as long and look again: --set epochs={4 * case.task.epochs}",
+        f"Train four times as long and look again: --set epochs={longer}",
         f"error {_show(case.final_S[case.falling_S].mean())}",
     )
 
@@ -338,7 +340,8 @@ def _spearman(values: Array, independent: float) -> tuple[float, float]:
 
 
 def _learned(case: Case) -> Symptom | None:
-    if not _most(case.learned_S):
+    # Those that did not end ok have learned nothing: survivors alone are not most.
+    if case.learned_S.sum() * 2 <= case.asked:
         return None
     if case.has_lag:
         level = float(case.exact.memoryless.mean())
@@ -356,16 +359,19 @@ def _learned(case: Case) -> Symptom | None:
     if not got_S.any():
         return None
     first_S = below_SK.argmax(axis=1)[got_S]
-    epochs, seconds = case.epochs_K[first_S], case.seconds_SK[got_S, first_S]
+    epochs, time = case.epochs_K[first_S], ""
+    if case.seconds_SK is not None:
+        time = f"{np.median(case.seconds_SK[got_S, first_S]):.3g} s"
+    count = f"{int(got_S.sum())} of {case.asked}"
     return Symptom(
         "learned",
         "good",
         headline,
-        f"In {_of(got_S)} seeds the error fell below {what}: at epoch "
-        f"{np.median(epochs):.0f}{_spread(epochs)}, after {np.median(seconds):.3g} s of training"
+        f"In {count} seeds the error fell below {what}: at epoch "
+        f"{np.median(epochs):.0f}{_spread(epochs)}{f', after {time} of training' if time else ''}"
         f"{' (medians)' if got_S.sum() > 1 else ''}; at the end it is "
         f"{_range(case.final_S[got_S])}.",
-        brief=f"{_of(got_S)} seeds, epoch {np.median(epochs):.0f}, {np.median(seconds):.3g} s",
+        brief=f"{count} seeds, epoch {np.median(epochs):.0f}" + f", {time}" * bool(time),
     )
 
 

@@ -57,13 +57,15 @@ class Task(Validated):
     def refuse_uncuttable(self, seeds: int) -> None:
         """Raise `InvalidInput` if a call that trains so many seeds could hold but few epochs."""
         if not self._cuts_well(self.epochs, seeds):
+            nearest = self.nearest_epochs(self.epochs, seeds)
             raise InvalidInput(
                 f"`epochs` = {self.epochs}: cannot be cut into equal chunks for {seeds} seeds at "
-                f"once; the nearest that can is {self._nearest(seeds)} (or train fewer at once)."
+                f"once; the nearest that can is {nearest} (or train fewer at once)."
             )
 
-    def _nearest(self, seeds: int = 1) -> int:
-        near = (e for d in range(self.epochs) for e in (self.epochs + d, self.epochs - d))
+    def nearest_epochs(self, epochs: int, seeds: int = 1) -> int:
+        """Return the number of epochs nearest to one that can be cut into equal chunks."""
+        near = (e for d in range(epochs) for e in (epochs + d, epochs - d))
         return next(e for e in near if e >= 1 and self._cuts_well(e, seeds))
 
     def _most_chunk_epochs(self, seeds: int = 1) -> int:
@@ -97,7 +99,7 @@ class Task(Validated):
             raise InvalidInput(
                 f"`epochs` = {self.epochs}: cannot be cut into equal chunks for "
                 f"{self.curve_points} points of the curve; the nearest that can is "
-                f"{self._nearest()} (or change `curve_points`)."
+                f"{self.nearest_epochs(self.epochs)} (or change `curve_points`)."
             )
         return self
 

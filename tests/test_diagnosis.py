@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import harness
 from harness import Run, Task, registry, trial
 from harness.case import Case
-from harness.diagnosis import Finding, cases
+from harness.diagnosis import Finding, cases, diagnose
 from harness.extrapolation import POWER, forecast
 from harness.jobs import Certificate, Check, TrialJob
 from harness.plan import Arm, Plan
@@ -311,6 +311,32 @@ def test_backends_that_agree_are_one(tmp_path: Path) -> None:
     for finding in found:
         assert sorted(finding.subjects) == ["floor on cpu", "reference on cpu"]
         assert "Likewise" in finding.evidence
+
+
+def test_survivors_alone_have_not_learned(tmp_path: Path) -> None:
+    learned = run(tmp_path, Task(lag_weight=1, **SHORT), seeds=(0, 1, 2))
+    for count, expected in ((1, ["learned"]), (2, [])):
+        trials = learned.trials.assign(status=["ok"] * (3 - count) + ["lost"] * count)
+        points = learned.manifest.plan.points
+        found = diagnose(trials, learned.curves, learned.steps, points)
+        good = [finding for finding in found if finding.severity == "good"]
+        assert rules(good) == expected
+        assert all("In 2 of 3 seeds" in finding.evidence for finding in good)
+
+
+def test_a_time_is_said_only_of_what_can_be_timed(tmp_path: Path) -> None:
+    learned = run(tmp_path, Task(lag_weight=1, **SHORT), seeds=(0, 1))
+    points, trials = learned.manifest.plan.points, learned.trials
+
+    def seconds(**columns: Any) -> str:
+        found = diagnose(trials.assign(**columns), learned.curves, learned.steps, points)
+        _, _, time = one(found, "learned").evidence.partition(", after ")
+        return time.partition(" s of training")[0]
+
+    assert float(seconds()) > 0
+    assert float(seconds(at_once=2)) == pytest.approx(2 * float(seconds()), rel=0.01)
+    assert seconds(contended=True) == ""
+    assert seconds(node_kind=["old", "new"]) == ""
 
 
 def test_a_failed_trial(tmp_path: Path) -> None:
