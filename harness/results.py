@@ -104,12 +104,20 @@ class Run:
 
     def summary(self) -> pd.DataFrame:
         """Return a row per backend and device; see `harness.summary.summarise`."""
+        return self._summary.copy()
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
         from harness.summary import summarise
 
         return summarise(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
     def comparisons(self) -> pd.DataFrame:
         """Return every backend against the fastest; see `harness.summary.compare_arms`."""
+        return self._comparisons.copy()
+
+    @cached_property
+    def _comparisons(self) -> pd.DataFrame:
         from harness.summary import compare_arms
 
         return compare_arms(self.trials, self.manifest.plan.pilot or 0, self.swept)
