@@ -1,7 +1,7 @@
 """Make the pictures of the README from real runs: `python docs/pictures.py`, then look at them.
 
-It measures the posted question (10,000 epochs) and the default job, which takes some minutes, and
-needs Chromium for the picture of a page. Nothing is drawn by hand.
+It measures the posted question (10,000 epochs), which takes some minutes, and takes the default job
+from `results/example`. The picture of a page needs Chromium. Nothing is drawn by hand.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
+EXAMPLES = Path(__file__).parent.parent / "results"
 POSTED = ("--preset", "posted", "--set", "epochs=10000", "--run-id", "posted")
-DEFAULT = ("--backends", "torch,jax", "--run-id", "torch-and-jax")
 
 
 def main() -> None:
@@ -25,13 +25,18 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
-        for arguments in ((*POSTED, "--backends", "torch,jax"), DEFAULT):
-            command = [sys.executable, "-m", "harness", "run", "--results", folder, *arguments]
-            subprocess.run(command, check=True, env=os.environ | {"HARNESS_REPORT": "1"})
+        harness("run", *POSTED, "--results", results)
+        harness("report", "example", "--results", EXAMPLES, "--to", results / "example")
         first_screen(results / "posted" / "report.html", IMAGES / "posted-report.png")
-        for run, plot in (("posted", "steps"), ("torch-and-jax", "convergence-seconds")):
+        for run, plot in (("posted", "steps"), ("example", "convergence-seconds")):
             source = results / run / "plots" / f"{plot}.svg"
             shutil.copy(source, IMAGES / f"{run}-{plot}.svg")
+
+
+def harness(*arguments: object) -> None:
+    """Run the harness as a user does."""
+    command = [sys.executable, "-m", "harness", *map(str, arguments)]
+    subprocess.run(command, check=True, env=os.environ | {"HARNESS_REPORT": "1"})
 
 
 def first_screen(page: Path, picture: Path) -> None:

@@ -8,7 +8,6 @@ is drawn when it comes into view, in the colours of the reader's light or dark m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal, TypeAlias
@@ -16,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from harness import vega
 from harness.charts import DARK, LIGHT, PRINT_WIDTH, Chart
 from harness.render import cells
 
@@ -130,7 +130,7 @@ class Page:
         return (
             _environment()
             .get_template("page.html")
-            .render(page=self, charts=charts, vega=prepare().result() if specs else "")
+            .render(page=self, charts=charts, vega=vega.bundle() if specs else "")
         )
 
 
@@ -147,21 +147,3 @@ def _environment() -> Environment:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters["kind"] = lambda block: type(block).__name__
     return environment
-
-
-@cache
-def prepare() -> Future[str]:
-    """Begin to make what every page with charts holds, which takes a second; other work goes on."""
-    with_one = ThreadPoolExecutor(max_workers=1)
-    try:
-        return with_one.submit(_bundle)
-    finally:
-        with_one.shutdown(wait=False)
-
-
-def _bundle() -> str:
-    import vl_convert
-
-    # In a page, `</script` would end the script, also inside a string of JavaScript.
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script")

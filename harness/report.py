@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import figures, page
+from harness import figures, page, vega
 from harness.errors import StoreError
 from harness.figures import MOST_POINTS
 from harness.page import Command, Figure, Items, Note, Page, Section, Table, Text
@@ -26,6 +26,8 @@ NAME = "report.html"
 PLOTS = "plots"
 _PPI = 150
 """Of the PNG files: 1,200 pixels for the width of a column of print."""
+_FEW = 10
+"""Disturbed trials that are shown without being asked for."""
 _MOST_TRIALS = 200
 """Rows of a table of trials; all of them are in `trials.csv`."""
 
@@ -54,7 +56,7 @@ def _make(folder: Path) -> None:
 
 def files(run: Run, with_plots: bool = True) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the content of each file of the report, the page first."""
-    page.prepare()
+    vega.prepare()
     built = build(run)
     yield NAME, built.html().encode()
     if with_plots:
@@ -206,7 +208,7 @@ def _noise(trials: pd.DataFrame) -> Iterator[Section]:
         )
         columns = ["backend", "device", "seed", "node", "noise", "lost_share", "train_s"]
         blocks.append(Table("Disturbed trials", noisy[columns].head(_MOST_TRIALS)))
-    yield Section("Noise", blocks)
+    yield Section("Noise", blocks, folded=len(noisy) > _FEW)
 
 
 def _failures(run: Run) -> Iterator[Section]:

@@ -30,7 +30,7 @@ LAYERS = [
     {"turns", "selection"},
     {"worker", "launch", "store"},
     {"tables", "summary", "dispatch.inline", "dispatch.placement", "duel", "checkout"},
-    {"scaling", "render", "aggregate", "diagnosis", "changepoints"},
+    {"scaling", "render", "aggregate", "vega", "diagnosis", "changepoints"},
     {"charts", "predictions"},
     {"page"},
     {"figures"},

@@ -58,9 +58,9 @@ def history(
         from harness.history import History
 
         if html is not None:
-            from harness import page
+            from harness import vega
 
-            page.prepare()
+            vega.prepare()
         told = History(results, split(backends), relative_to)
         for warning in told.warnings[:_MOST_WARNINGS]:
             click.echo(f"warning: {warning}", err=True)

@@ -1,0 +1,38 @@
+"""Vega's JavaScript, which vl-convert carries: what draws the charts in a page."""
+
+from __future__ import annotations
+
+import atexit
+import subprocess
+import sys
+from functools import cache
+
+_MAKE = (
+    "import sys, vl_convert;"
+    "sys.stdout.write(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
+)
+
+
+@cache
+def prepare() -> subprocess.Popen[bytes]:
+    """Begin to make it, in a process of its own: it takes a second, and would hold up this one."""
+    maker = subprocess.Popen([sys.executable, "-c", _MAKE], stdout=subprocess.PIPE)
+    atexit.register(_end, maker)
+    return maker
+
+
+def _end(maker: subprocess.Popen[bytes]) -> None:
+    """End it, if there was no chart that needed it."""
+    if maker.returncode is None:
+        maker.kill()
+        maker.communicate()
+
+
+@cache
+def bundle() -> str:
+    """Return it, fit to be inside a page."""
+    made, _ = prepare().communicate()
+    if not made:
+        raise RuntimeError("vl-convert could not make Vega's JavaScript; its error is above")
+    # In a page, `</script` would end the script, also inside a string of JavaScript.
+    return made.decode().replace("</script", "<\\/script")
