@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests import docs
 from tests.conftest import ROOT
@@ -30,6 +31,7 @@ TO_RUN = [
     if not excused(command)
     and (command not in RUN_HERE or (command.harness or ("",))[0] == "report")
 ]
+NODES = "python -m benchmarks.nodes*"
 PYTHON = [
     block for path in docs.DOCUMENTS for block in docs.blocks(path) if block.language == "python"
 ]
@@ -158,7 +160,17 @@ def clone(scratch: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", TO_RUN, ids=name)
+def marked(command: Command) -> ParameterSet:
+    """Mark what is known not to run."""
+    known = pytest.mark.xfail(
+        strict=True,
+        reason="a node whose processes are suspended is given up by Ray after a minute, and its "
+        "block does not begin elsewhere in the three minutes after that",
+    )
+    return pytest.param(command, marks=[known] if command.matches(NODES) else [], id=name(command))
+
+
+@pytest.mark.parametrize("command", [marked(command) for command in TO_RUN])
 def test_it_runs(command: Command, place: Place) -> None:
     words = docs.smaller(tuple(place.here(word) for word in command.words))
     place.provide(words)
