@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from tests.conftest import ROOT
 BIN = Path(sys.executable).parent
 # What bash would do at a TAB: the words as it breaks them, the last one being typed.
 IN_BASH = """
-eval "$(_HARNESS_COMPLETE=bash_source harness)"
+eval "$SCRIPT"
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=(leftover)
 _harness_completion harness "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
 printf '%s\\n' "${COMPREPLY[@]}"
@@ -46,21 +47,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bash(script: str, *words: str, folder: Path = ROOT) -> list[str]:
+@cache
+def source(shell: str) -> str:
+    """Return the script that a shell is given."""
     done = subprocess.run(
-        ["bash", "--norc", "-c", script, "bash", *words],
+        [BIN / "harness"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"_HARNESS_COMPLETE": f"{shell}_source"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def offered(folder: Path, *words: str) -> list[str]:
+    done = subprocess.run(
+        ["bash", "--norc", "-c", IN_BASH, "bash", "harness", *words],
         cwd=folder,
         capture_output=True,
         text=True,
-        env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+        env=os.environ
+        | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "SCRIPT": source("bash")},
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return [line for line in done.stdout.splitlines() if line]
-
-
-def offered(folder: Path, *words: str) -> list[str]:
-    return bash(IN_BASH, "harness", *words, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -170,18 +181,12 @@ def test_a_tab_loads_nothing_slow(folder: Path) -> None:
     [("bash", "complete -o nosort"), ("zsh", "compdef"), ("fish", "complete --no-files")],
 )
 def test_each_shell_gets_its_script(shell: str, word: str) -> None:
-    done = subprocess.run(
-        [BIN / "harness"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"_HARNESS_COMPLETE": f"{shell}_source"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert word in done.stdout
-    assert "%(" not in done.stdout
+    script = source(shell)
+    assert word in script
+    assert "%(" not in script
     if interpreter := shutil.which(shell):
         options = {"bash": ["-n"], "zsh": ["-f", "-n"], "fish": ["--no-execute"]}[shell]
-        check = subprocess.run([interpreter, *options], input=done.stdout, text=True)
+        check = subprocess.run([interpreter, *options], input=script, text=True)
         assert check.returncode == 0
 
 
