@@ -92,6 +92,7 @@ def curves(
     """
     title = {"epoch": "epoch", "train_s": "training time of a seed in seconds, median"}[against]
     x = alt.X(against, type="quantitative", title=title).scale(zero=True, nice=False)
+    x = x.axis(tickCount=5)
     y = _log_scale("eval_mse", "mean squared error, held-out paths")
     tooltip = [
         alt.Tooltip("series:N", title="series"),
@@ -262,7 +263,7 @@ def _with_yardsticks(
     names = alt.Chart(_rows([row for row in levels if row[x] == last]))
     told = ["yardstick:N", alt.Tooltip("level:Q", title="MSE", format=".3g")]
     drawn = lines.encode(x=f"{x}:Q", y="level:Q", detail="yardstick:N", tooltip=told)
-    text = names.mark_text(align="right", dy=-7)
+    text = names.mark_text(align="right", dy=-13)
     return _layered(
         _HEIGHT, drawn, text.encode(x=f"{x}:Q", y="level:Q", text="yardstick:N"), *series
     )

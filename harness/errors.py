@@ -56,5 +56,7 @@ class StoreError(HarnessError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `", did you mean `x`?"` for the nearest known name, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    known = list(known)
+    begun = [one for one in known if name and one.startswith(name)]
+    nearest = begun[-1:] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean `{nearest[0]}`?" if nearest else ""

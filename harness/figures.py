@@ -46,7 +46,7 @@ def convergence(
         f"convergence-{stem}{_slug(point)}",
         title + _where(point),
         charts.curves(table, means, order, against),
-        f"Error at the first and the last evaluation: {said}. Dashed: {levels}. "
+        f"Error (geometric mean) at the first and the last evaluation: {said}. Dashed: {levels}. "
         + aggregate.seeds_words(trials),
         table,
     )
@@ -72,7 +72,8 @@ def steps(table: pd.DataFrame, trials: pd.DataFrame, point: Point) -> Figure:
         f"steps{_slug(point)}",
         "Error at each time step" + _where(point),
         charts.steps(per_step, exact, order),
-        f"{said}. Dashed, at the last step: {levels}. " + aggregate.seeds_words(trials),
+        f"Geometric means: {said}. Dashed, at the last step: {levels}. "
+        + aggregate.seeds_words(trials),
         wide.assign(**exact),
     )
 

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from harness.diagnosis import Finding
-from harness.errors import InvalidInput, did_you_mean
+from harness.errors import InvalidInput
 from harness.protocol import Array
 from harness.symptoms import signed
 from harness.task import Task
@@ -114,29 +114,41 @@ def _parse(file: Path) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"`{file}` is no text in UTF-8; save it as CSV in UTF-8.") from error
     except pd.errors.EmptyDataError as error:
-        raise InvalidInput(f"`{file}` is empty; {_WANTED}") from error
+        raise InvalidInput(f"`{file}` is empty; it needs {_WANTED}.") from error
     except (pd.errors.ParserError, ValueError) as error:
         why = " ".join(str(error).split())
         raise InvalidInput(f"`{file}` cannot be read as CSV: {why}.") from error
 
 
-_WANTED = f"it needs a row of names ({', '.join(COLUMNS)}) and a row for each path and time step."
+_WANTED = f"a row of names ({', '.join(COLUMNS)}) and a row for each path and time step"
 
 
 def _columns(file: Path, table: pd.DataFrame) -> pd.DataFrame:
-    table = table.rename(columns=lambda name: str(name).strip())
+    # Names in capitals are as good.
+    table = table.rename(columns=lambda name: str(name).strip().lower())
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
-        others = [str(name) for name in table.columns if name not in COLUMNS]
-        problems = [f"there is no column `{n}`{did_you_mean(n, others)}" for n in missing]
-        there = ", ".join(map(str, table.columns[:8]))
-        raise InvalidInput(*(f"`{file}`: {p}; there is {there}. It is {_WANTED}" for p in problems))
+        there = ", ".join(f"`{name}`" for name in table.columns[:8])
+        why = f"there is no column {' and no '.join(f'`{name}`' for name in missing)}"
+        if any(";" in name or "\t" in name for name in table.columns):
+            why = "columns are to be separated by commas"
+        elif all(_is_number(name) for name in table.columns):
+            why = "there is no row of names"
+        raise InvalidInput(f"`{file}`: {why}. It begins with {there}; it needs {_WANTED}.")
     if table.columns.duplicated().any():
         twice = table.columns[table.columns.duplicated()][0]
         raise InvalidInput(f"`{file}`: there are two columns `{twice}`.")
     if table.empty:
-        raise InvalidInput(f"`{file}` has no rows; {_WANTED}")
+        raise InvalidInput(f"`{file}` has no rows; it needs {_WANTED}.")
     return table[list(COLUMNS)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(file: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -386,7 +398,7 @@ def _lag(view: _View) -> Iterator[Finding]:
             f"Compute the target of the loss with {signed(w)}*x_(t-1)^2, as the evaluation does; "
             "if the other sign is meant, fix the evaluation.",
         )
-    elif c.near(0, _NEAR * abs(w)):
+    elif c.near(0, _NEAR * abs(w)) and (c.low <= 0 <= c.high or abs(c.value) < abs(w) / 20):
         yield _finding(
             "memoryless",
             "fault",

@@ -20,6 +20,7 @@ from harness.render import node_legend, stated, summary_tables
 from harness.results import Run
 from harness.storage import reason, write_whole
 from harness.summary import points
+from harness.symptoms import signed
 from harness.task import Task
 
 NAME = "report.html"
@@ -97,11 +98,11 @@ def build(run: Run) -> Page:
 
 
 def _formula(task: Task) -> str:
-    sign = "+" if task.train_sign > 0 else "-"
+    trained, scored = signed(task.train_sign * task.lag_weight), signed(task.lag_weight)
     return (
-        f"A {task.cell} network with {task.hidden} units reads a random path x (AR(1), rho = "
-        f"{task.rho:g}) step by step and learns x_t² {sign} {task.lag_weight:g}·x_(t-1)²; it is "
-        f"scored against x_t² + {task.lag_weight:g}·x_(t-1)²."
+        f"A network ({task.cell}, {task.hidden} units) reads a random path x (AR(1), rho = "
+        f"{task.rho:g}) step by step and learns x_t^2 {trained}*x_(t-1)^2; it is scored "
+        f"against x_t^2 {scored}*x_(t-1)^2."
     )
 
 

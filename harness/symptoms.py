@@ -17,6 +17,7 @@ from scipy.special import stdtr
 from harness.case import FOURTH_MOMENT, LEARNED_R2, SURE, Case, Which
 from harness.extrapolation import Forecast, forecast
 from harness.protocol import Array
+from harness.task import Task
 
 Severity: TypeAlias = Literal["fault", "warning", "good"]
 
@@ -99,12 +100,20 @@ def _wrong_sign(case: Case) -> Symptom:
         "The training target and the evaluation target differ in the sign of the lag term, so the "
         "network learns something else than it is scored on.",
         " ".join(parts),
-        "Fix the loss: python -m harness run --preset corrected (or --set train_sign=1). In a "
-        f"program of your own, compute the target of the loss with {signed(task.lag_weight)}"
-        "*x_(t-1)^2, as the evaluation does; if the other sign is meant, fix the evaluation.",
+        f"Fix the loss: python -m harness run --preset corrected{_settings(task)} (the same task "
+        "with train_sign = 1). In a program of your own, compute the target of the loss with "
+        f"{signed(task.lag_weight)}*x_(t-1)^2, as the evaluation does; if the other sign is meant, "
+        "fix the evaluation.",
         f"loss {_show(loss)}, error {_show(mse)}",
         weight=sits + shows,
     )
+
+
+def _settings(task: Task) -> str:
+    """Return the options that make this task out of the default one, but for the sign."""
+    default = Task().model_dump() | {"train_sign": task.train_sign}
+    changed = {name: v for name, v in task.model_dump().items() if v != default[name]}
+    return "".join(f" --set {name}={value}" for name, value in changed.items())
 
 
 def _memoryless(case: Case) -> Symptom | None:

@@ -104,7 +104,7 @@ def test_the_program_that_was_posted(tmp_path: Path) -> None:
     assert "near zero at t = 1" in finding.evidence
     assert "training loss has fallen to 0.00" in finding.evidence
     assert "--preset corrected" in finding.remedy
-    assert "--set train_sign=1" in finding.remedy
+    assert "run --preset corrected --set epochs=10000 (the same task" in finding.remedy
     assert "+ 0.1*x_(t-1)^2" in finding.remedy
 
 

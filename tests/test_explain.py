@@ -262,8 +262,16 @@ HEAD = "path,t,x,prediction\n"
     [
         ("", "is empty; it needs a row of names (path, t, x, prediction)"),
         (HEAD, "has no rows"),
-        ("path,t,x,predictions\n0,1,1,1\n", "no column `prediction`, did you mean `predictions`?"),
-        ("a b c\n1 2 3\n", "there is no column `path`; there is a b c"),
+        (
+            "path,t,x,predictions\n0,1,1,1\n",
+            "there is no column `prediction`. It begins with `path`, `t`, `x`, `predictions`",
+        ),
+        (
+            "a b c\n1 2 3\n",
+            "there is no column `path` and no `t` and no `x` and no `prediction`. It begins with",
+        ),
+        ("Path;T;X;Prediction\n0;1;1;1\n", "columns are to be separated by commas. It begins"),
+        ("0,1,1,1\n0,2,1,1\n", "there is no row of names. It begins with `0`, `1`"),
         (HEAD + "0,1,1,1\n0,2,nan,1\n", "line 3: `x` is nothing, and must be a finite number"),
         (HEAD + "0,1,1,inf\n", "line 2: `prediction` is `inf`"),
         (HEAD + "0,1,1,\n", "line 2: `prediction` is nothing"),

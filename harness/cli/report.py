@@ -10,6 +10,7 @@ import click
 from harness.cli import completion
 from harness.cli.options import RESULTS
 from harness.cli.output import errors
+from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -44,6 +45,8 @@ def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) 
     from harness.results import Run
 
     with errors():
+        if to is not None and to.suffix == ".html":
+            raise InvalidInput(f"`--to {to}`: name a folder; the page in it is report.html.")
         run = Run(run_id, results)
         where = write_report(run, to, plots)
     for problem in run.problems:
