@@ -18,7 +18,7 @@ from harness.page import Command, Figure, Items, Note, Page, Section, Table, Tex
 from harness.progress import describe_certificate
 from harness.render import node_legend, stated, summary_tables
 from harness.results import Run
-from harness.storage import reason, write_whole
+from harness.storage import LocalFolder, reason
 from harness.summary import points
 from harness.symptoms import signed
 from harness.task import Task
@@ -38,19 +38,18 @@ def write(run: Run, to: Path | None = None, with_plots: bool = True) -> str:
 
     Raises `StoreError` if it cannot be written.
     """
-    if to is not None:
-        _make(to)
     for name, content in files(run, with_plots):
         if to is None:
             run.folder.write(name, content)
         else:
-            write_whole(to / name, content)
+            _write(to, name, content)
     return f"{run.location if to is None else to}/{NAME}"
 
 
-def _make(folder: Path) -> None:
+def _write(folder: Path, name: str, content: bytes) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        LocalFolder(folder).write(name, content)
     except OSError as error:
         raise StoreError(f"`{folder}` cannot be written: {reason(error)}") from error
 

@@ -182,7 +182,8 @@ class LocalFolder:
         path = self._path / name
         part = path.with_name(f".{path.name}{mark}.part")
         try:
-            path.parent.mkdir(exist_ok=True)
+            if path.parent != self._path:
+                path.parent.mkdir(exist_ok=True)
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
