@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -334,6 +336,6 @@ def test_as_a_program(cli: Callable[..., Any], tmp_path: Path) -> None:
 def test_the_snippet_of_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = [b for b in docs.blocks(ROOT / "docs" / "diagnosis.md") if b.language == "python"]
     monkeypatch.chdir(tmp_path)
-    exec(compile(block.text, block.source, "exec"), {})
+    subprocess.run([sys.executable, "-c", block.text], check=True)
     done = invoke("--predictions", "predictions.csv", "--format", "json")
     assert [finding["rule"] for finding in json.loads(done.stdout)] == ["wrong-sign"]

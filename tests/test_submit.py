@@ -424,7 +424,8 @@ def test_what_is_no_record_of_the_run_is_left_out(
 def test_a_plan_whose_trials_are_paths_is_refused(tmp_path: Path) -> None:
     text = (ROOT / "results" / "example" / "manifest.json").read_text()
     evil = json.loads(text)
-    evil["plan"]["arms"][0]["backend"] = "/../../x"
+    # Slashes are taken out of a trial's name; what else no file should be called is refused.
+    evil["plan"]["arms"][0]["backend"] = "/../../x y"
     write(tmp_path, **{"manifest.json": json.dumps(evil)})
     with pytest.raises(StoreError, match="that is no name"):
         homecoming.read("\n".join(bundle.bundle(tmp_path)), "example")
