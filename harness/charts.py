@@ -174,7 +174,9 @@ def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
     interval = base.mark_rule(strokeWidth=2, color=_MUTED).encode(x="low:Q", x2="high:Q")
     filled = base.transform_filter("datum.shown").mark_point(size=70, filled=True)
     hollow = base.transform_filter("!datum.shown").mark_point(size=70)
-    points = filled.encode(x=x), hollow.encode(x=x)
+    # A layer without rows has no extent, of which Vega warns.
+    points = [filled.encode(x=x)] * bool(comparisons["shown"].any())
+    points += [hollow.encode(x=x)] * bool((~comparisons["shown"]).any())
     names = _row_names(base, "label")
     return _layered(_TALL_ROW * len(comparisons), one, interval, *points, names)
 
