@@ -74,7 +74,7 @@ def seeds_words(trials: pd.DataFrame) -> str:
     told = f"Over {seeds} seed{'s' * (seeds > 1)}" + f"; the band: {band}" * (seeds > 1)
     if seeds == asked:
         return f"{told}."
-    return f"{told}. {asked - seeds} of {asked} seeds are left out: not every backend ended ok."
+    return f"{told}. {asked - seeds} of {asked} seeds are left out: not every backend has a result."
 
 
 def convergence(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

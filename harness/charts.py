@@ -27,7 +27,7 @@ YARDSTICKS = {
 
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
-_MUTED = "#808080"
+MUTED = "#808080"
 """Of what is no series; has a contrast of 3:1 and more on both backgrounds."""
 _HEIGHT = 300
 PRINT_WIDTH = 560
@@ -142,7 +142,7 @@ def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
     rank = {name: number for number, name in enumerate(phases)}
     parts = parts.assign(rank=parts["phase"].map(rank))
     base = alt.Chart(parts).encode(y=alt.Y("series:N", sort=list(order)).axis(None))
-    bars = base.mark_bar(stroke=_MUTED, strokeWidth=0.5, size=_ROW / 2).encode(
+    bars = base.mark_bar(stroke=MUTED, strokeWidth=0.5, size=_ROW / 2).encode(
         x=alt.X("seconds:Q", title="seconds of a trial, that of median length", stack="zero"),
         color=alt.Color("phase:O", sort=phases, title=None).legend(orient="bottom", columns=3),
         order="rank:Q",
@@ -168,10 +168,8 @@ def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
         ],
     )
     x = alt.X("value:Q", title="ratio, with its 95 % interval (log scale)").scale(type="log")
-    one = (
-        alt.Chart(_rows([{"one": 1}])).mark_rule(color=_MUTED, strokeDash=[4, 3]).encode(x="one:Q")
-    )
-    interval = base.mark_rule(strokeWidth=2, color=_MUTED).encode(x="low:Q", x2="high:Q")
+    one = alt.Chart(_rows([{"one": 1}])).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(x="one:Q")
+    interval = base.mark_rule(strokeWidth=2, color=MUTED).encode(x="low:Q", x2="high:Q")
     filled = base.transform_filter("datum.shown").mark_point(size=70, filled=True)
     hollow = base.transform_filter("!datum.shown").mark_point(size=70)
     # A layer without rows has no extent, of which Vega warns.
@@ -261,7 +259,7 @@ def _with_yardsticks(
 ) -> alt.LayerChart:
     """Add lines that are no series, each with its name above its right end."""
     last = max(row[x] for row in levels)
-    lines = alt.Chart(_rows(levels)).mark_line(color=_MUTED, strokeDash=[3, 3], strokeWidth=1.5)
+    lines = alt.Chart(_rows(levels)).mark_line(color=MUTED, strokeDash=[3, 3], strokeWidth=1.5)
     names = alt.Chart(_rows([row for row in levels if row[x] == last]))
     told = ["yardstick:N", alt.Tooltip("level:Q", title="MSE", format=".3g")]
     drawn = lines.encode(x=f"{x}:Q", y="level:Q", detail="yardstick:N", tooltip=told)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.changepoints import levels
+from harness.charts import MUTED
 from harness.history import Group, History, Measure, Series, short
 from harness.page import Block, Figure, Items, Page, Section, Table, Text
 
@@ -25,7 +26,6 @@ _MOST_GROUPS = 20
 _ONE_SCALE = 3.0
 """Series that differ by more than this factor have charts of their own: steps are small."""
 _HEIGHT = 280
-_MUTED = "#808080"
 _TITLES: Mapping[Measure, str] = {
     "ratio": "Training time relative to {}",
     "epoch_s": "Training time of an epoch in seconds",
@@ -240,7 +240,7 @@ def _chart(series: Sequence[Series], measure: Measure, order: Sequence[str]) -> 
         steps = alt.Chart(alt.InlineData(values=marks)).encode(x=x)
         tooltip = [alt.Tooltip("w:N", title="step")]
         layers.append(
-            steps.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=_MUTED, clip=True).encode(
+            steps.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=MUTED, clip=True).encode(
                 tooltip=tooltip
             )
         )

@@ -196,7 +196,7 @@ def test_a_backend_that_lost_its_worst_seed_looks_no_better(run: Run, tmp_path: 
     assert (figure.table["seeds"] == 1).all()
     same = figure.table.pivot(index="epoch", columns="series", values="eval_mse")
     assert np.allclose(same["reference"], same["tests.faulty:AnyDevice"])
-    assert "1 of 2 seeds are left out: not every backend ended ok." in figure.words
+    assert "1 of 2 seeds are left out: not every backend has a result." in figure.words
 
 
 def test_contended_times_are_not_drawn(results: Path) -> None:
