@@ -15,9 +15,9 @@ import numba
 import numpy as np
 
 from backends import floor_kernels
+from harness.backend.model import Model
+from harness.backend.protocol import Array, Params
 from harness.errors import Unavailable
-from harness.model import Model
-from harness.protocol import Array, Params
 
 
 @dataclass

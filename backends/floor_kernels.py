@@ -29,8 +29,8 @@ import numpy as np
 from numba import get_thread_id, prange
 
 from backends.floor_lanes import Vectors, vectors
-from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD
-from harness.protocol import Array
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD
+from harness.backend.protocol import Array
 
 REGISTER = 32
 """Bytes of a vector register (AVX2); others are put together from these by LLVM, or split."""

@@ -14,9 +14,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD, Model
+from harness.backend.protocol import Array, Params
 from harness.errors import Unavailable
-from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD, Model
-from harness.protocol import Array, Params
 
 # A cell of Flax has a Dense layer `i` + gate on its input and one `h` + gate on its past.
 _GATES = {"rnn": [""], "gru": ["r", "z", "n"], "lstm": ["i", "f", "g", "o"]}

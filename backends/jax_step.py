@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from backends.jax_backend import CPU_OPTIONS, JaxBackend, State
-from harness.model import Model
-from harness.protocol import Array
+from harness.backend.model import Model
+from harness.backend.protocol import Array
 
 
 class JaxStepBackend(JaxBackend):

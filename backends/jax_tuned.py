@@ -33,8 +33,8 @@ import numpy as np
 from jax import lax
 
 from backends.jax_backend import CPU_OPTIONS, configure, peak_gpu_mb
-from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
-from harness.protocol import Array, Params
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
+from harness.backend.protocol import Array, Params
 
 GROUP = 8  # As many seeds at once as leave what a time loop touches in the cache.
 COLUMNS = 40  # Products of wider matrices are left to XLA's library.

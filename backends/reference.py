@@ -13,9 +13,9 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
+from harness.backend.protocol import Array, Params
 from harness.errors import Unavailable
-from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
-from harness.protocol import Array, Params
 
 Carry: TypeAlias = tuple[Array, ...]
 """What a layer hands on from step to step: h, and c of an lstm, each [B, H]."""
@@ -176,7 +176,7 @@ class _Layer:
 
 
 class _Cell(Protocol):
-    """A step of a recurrent layer, and the same backwards. The formulas are in `harness.model`."""
+    """A step of a recurrent layer, forwards and backwards; formulas: `harness.backend.model`."""
 
     def step(self, from_input: Array, from_past: Array, carry: Carry, /) -> tuple[Carry, Tape]:
         """Return the carry after a step, given W_xh x + b_h and W_hh h (+ b_hn), [B, G * H]."""

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD, Model
+from harness.backend.protocol import Array, Params
 from harness.errors import Unavailable
-from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD, Model
-from harness.protocol import Array, Params
 
 _RNNS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 

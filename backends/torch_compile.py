@@ -16,9 +16,9 @@ from torch._inductor import config as inductor
 from torch.nn import functional as F
 
 from backends.torch_backend import State, TorchBackend
+from harness.backend.model import Model
+from harness.backend.protocol import Array
 from harness.errors import Unavailable
-from harness.model import Model
-from harness.protocol import Array
 
 
 class TorchCompileBackend(TorchBackend):

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from backends.torch_backend import peak_gpu_mb, torch_device
-from harness.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
-from harness.protocol import Array, Params
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
+from harness.backend.protocol import Array, Params
 
 GROUP = 16  # As many seeds at once as leave what a time loop touches in the cache.
 

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness import data
+from harness.backend.protocol import Array
 from harness.case import Case
 from harness.extrapolation import forecast
-from harness.protocol import Array
 from harness.symptoms import symptoms
 from harness.task import Task
 

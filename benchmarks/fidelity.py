@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from harness import machine, stats
+from harness.backend.protocol import Array
 from harness.jobs import TrialJob
 from harness.launch import Place, execute
-from harness.protocol import Array
 from harness.record import Record
 from harness.task import Task
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from harness.backend.protocol import Array
 from harness.changepoints import FALSE_ALARMS, find_steps
 from harness.clock import now
-from harness.protocol import Array
 from tests.conftest import ROOT, command
 from tests.histories import TWIN, copy, real_run
 

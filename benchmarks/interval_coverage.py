@@ -22,8 +22,8 @@ from scipy.special import stdtrit
 from scipy.stats import binomtest
 
 from harness import stats
+from harness.backend.protocol import Array
 from harness.precision import PILOT
-from harness.protocol import Array
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
 

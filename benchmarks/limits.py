@@ -24,8 +24,8 @@ import numpy as np
 
 import harness
 from harness import data, machine
+from harness.backend.protocol import Array
 from harness.clock import now
-from harness.protocol import Array
 
 FLAGS = ("-O3", "-march=native", "-ffast-math")
 SOURCE = Path(__file__).with_name("plain_c.c")

@@ -11,7 +11,7 @@
 
 enum { T = STEPS, B = BATCH, H = HIDDEN, D = 20 };
 
-/* A row of b_h, W_xh and the like is [H]; weights are [out][in], as in harness/model.py. */
+/* A row of b_h, W_xh and the like is [H]; weights are [out][in], as in harness/backend/model.py. */
 typedef struct {
     float h0[H], W_xh[H], W_hh[H][H], b_h[H], W_1[D][H], b_1[D], W_2[D], b_2;
 } Params;

@@ -19,7 +19,8 @@ from overhead import synthetic_run
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import harness
-from harness import data, machine, registry
+from harness import data, machine
+from harness.backend import registry
 from harness.render import render_summary
 from harness.results import Run
 from harness.store import RunWriter

@@ -29,8 +29,8 @@ import torch
 from speed import CORE, TURN_S, ratio
 
 from harness import Task, data, machine
+from harness.backend.protocol import Array
 from harness.clock import now, timestamp
-from harness.protocol import Array
 from harness.render import render
 
 BACKENDS = Path(__file__).parent.parent / "backends"

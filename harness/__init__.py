@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api import load, resume, run
+    from harness.backend.model import Model
+    from harness.backend.protocol import Backend, BackendFactory, TrainsManySeeds
     from harness.errors import (
         ContractViolation,
         HarnessError,
@@ -23,24 +25,22 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownName,
     )
-    from harness.model import Model
-    from harness.protocol import Backend, BackendFactory, TrainsManySeeds
     from harness.results import Run
     from harness.task import PRESETS, Task
     from harness.yardstick import Yardsticks, yardsticks
 
 _HOME = {
-    "Backend": "protocol",
-    "BackendFactory": "protocol",
+    "Backend": "backend.protocol",
+    "BackendFactory": "backend.protocol",
     "ContractViolation": "errors",
     "HarnessError": "errors",
     "InvalidInput": "errors",
-    "Model": "model",
+    "Model": "backend.model",
     "PRESETS": "task",
     "Run": "results",
     "StoreError": "errors",
     "Task": "task",
-    "TrainsManySeeds": "protocol",
+    "TrainsManySeeds": "backend.protocol",
     "Unavailable": "errors",
     "UnknownName": "errors",
     "Yardsticks": "yardstick",

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from harness.protocol import Array
+from harness.backend.protocol import Array
 from harness.task import Task
 from harness.yardstick import Yardsticks, yardsticks
 

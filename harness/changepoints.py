@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from harness import stats
-from harness.protocol import Array
+from harness.backend.protocol import Array
 from harness.stats import Estimate
 
 FALSE_ALARMS = 0.05

@@ -14,7 +14,7 @@ import altair as alt
 import pandas as pd
 
 from harness.aggregate import PHASES, REST
-from harness.protocol import Array
+from harness.backend.protocol import Array
 
 Chart: TypeAlias = alt.Chart | alt.LayerChart
 

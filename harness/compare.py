@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
+from harness.backend.protocol import Array
 from harness.errors import InvalidInput, UnknownName
 from harness.fingerprint import differences, fingerprint
 from harness.metrics import METRICS, Metric
-from harness.protocol import Array
 from harness.record import Record
 from harness.results import Run
 from harness.stats import Estimate

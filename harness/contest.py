@@ -13,10 +13,10 @@ from math import expm1, isnan, log1p
 
 import numpy as np
 
+from harness.backend.protocol import Array
 from harness.duel import Duel
 from harness.gate_settings import GateSettings
 from harness.plan import Arm
-from harness.protocol import Array
 from harness.stats import CONFIDENCE, Estimate, difference, holm, mean
 from harness.verdict import Finding, Outcome, decide, finding
 

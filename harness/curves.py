@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.protocol import Array
+from harness.backend.protocol import Array
 from harness.record import Point, Share
 
 

@@ -16,8 +16,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.model import GATES, Model
-from harness.protocol import Array, Params
+from harness.backend.model import GATES, Model
+from harness.backend.protocol import Array, Params
 from harness.task import Task
 
 # They are in the processor's caches all at once, and take no memory to speak of.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.protocol import Array
+from harness.backend.protocol import Array
 
 POWER = -1.5
 """The typical power; found from trainings of tanh networks by Adam, and good for those only."""

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from harness import aggregate, charts
+from harness.backend.protocol import Array
 from harness.metrics import METRICS
 from harness.page import Figure
 from harness.plan import Point
-from harness.protocol import Array
 from harness.summary import points
 from harness.task import Task
 from harness.yardstick import yardsticks

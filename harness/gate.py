@@ -15,7 +15,8 @@ from statistics import median
 
 import numpy as np
 
-from harness import machine, registry
+from harness import machine
+from harness.backend import registry
 from harness.baseline import Baseline, BaselineArm
 from harness.checkout import Checkout, checkout, describe_working_tree
 from harness.clock import timestamp

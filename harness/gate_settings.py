@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from harness import registry
+from harness.backend import registry
 from harness.errors import InvalidInput
 from harness.quantities import fraction, seconds
 from harness.selection import Selection, installed

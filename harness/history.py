@@ -28,10 +28,10 @@ import pandas as pd
 
 from harness import stats
 from harness.archive import Archive, Environment, RunInfo, read_archive
+from harness.backend.protocol import Array
 from harness.changepoints import FEWEST, Step, find_steps
 from harness.errors import UnknownName
 from harness.metrics import METRICS
-from harness.protocol import Array
 from harness.render import render
 from harness.summary import FLOOR, of_arm, pair
 from harness.tables import IntArray

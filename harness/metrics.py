@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from harness.protocol import Array
+from harness.backend.protocol import Array
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,12 +19,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from harness import contract, registry
+from harness.backend import contract, registry
+from harness.backend.model import Model
+from harness.backend.protocol import Array, BackendFactory, Params, TrainsManySeeds
+from harness.backend.single_seed import Alone, many_seeds
 from harness.errors import Unavailable
 from harness.jobs import Check
-from harness.many import Alone, many_seeds
-from harness.model import Model
-from harness.protocol import Array, BackendFactory, Params, TrainsManySeeds
 from harness.task import Task
 
 DType: TypeAlias = Literal["float32", "float64"]

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtrit
 
+from harness.backend.protocol import Array
 from harness.diagnosis import Finding
 from harness.errors import InvalidInput
-from harness.protocol import Array
 from harness.symptoms import signed
 from harness.task import Task
 from harness.yardstick import yardsticks

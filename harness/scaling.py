@@ -16,8 +16,8 @@ import pandas as pd
 from scipy.special import fdtrc
 
 from harness import stats
+from harness.backend.protocol import Array
 from harness.metrics import METRICS
-from harness.protocol import Array
 from harness.stats import Estimate
 from harness.summary import ARM, KIND, SIGNIFICANT, pair, points
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from harness import registry
+from harness.backend import registry
 from harness.errors import InvalidInput
 from harness.plan import Arm, Device
 from harness.validation import Validated

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from harness.protocol import Array
+from harness.backend.protocol import Array
 
 CONFIDENCE = 0.95
 

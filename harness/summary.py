@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
+from harness.backend.protocol import Array
 from harness.metrics import METRICS, Metric, show_ratio
-from harness.protocol import Array
 from harness.stats import Estimate
 
 ArmKey: TypeAlias = tuple[str, str]

@@ -14,9 +14,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy.special import stdtr
 
+from harness.backend.protocol import Array
 from harness.case import FOURTH_MOMENT, LEARNED_R2, SURE, Case, Which
 from harness.extrapolation import Forecast, forecast
-from harness.protocol import Array
 from harness.task import Task
 
 Severity: TypeAlias = Literal["fault", "warning", "good"]

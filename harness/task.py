@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from harness.backend.model import Activation, Cell, Model
 from harness.errors import InvalidInput, UnknownName
-from harness.model import Activation, Cell, Model
 from harness.validation import Validated
 
 # The most input values a chunk may hold (16 MiB of float32): the length of a training does not

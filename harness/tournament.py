@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from harness import machine
+from harness.backend.protocol import Array
 from harness.clock import now
 from harness.contest import Contest
 from harness.duel import Duel, Side, SideFailed, fight, train_alone
@@ -22,7 +23,6 @@ from harness.gate_settings import GateSettings
 from harness.jobs import TurnsJob
 from harness.launch import Tree
 from harness.plan import Arm
-from harness.protocol import Array
 from harness.task import Task
 from harness.verdict import Finding, Verdict
 from harness.yardstick import yardsticks

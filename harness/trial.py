@@ -3,7 +3,7 @@
 Only calls into the backend are on the clock. The first call trains a throw-away chunk: it pays for
 compilation and memory, after which the training starts anew from the initial parameters. All
 chunks are of one size, so nothing recompiles inside the clock. Shape suffixes as in
-`harness.model`; R is the number of seeds that are trained at once, mostly 1.
+`harness.backend.model`; R is the number of seeds that are trained at once, mostly 1.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness import contract, data, energy, machine, registry
+from harness import data, energy, machine
+from harness.backend import contract, registry
+from harness.backend.protocol import Array, BackendFactory, ReportsGpuMemory
+from harness.backend.single_seed import Alone, many_seeds
 from harness.clock import Clock, Stopwatch, cpu_time, now
 from harness.curves import Curves
 from harness.jobs import TrialJob, TurnsJob
-from harness.many import Alone, many_seeds
-from harness.protocol import Array, BackendFactory, ReportsGpuMemory
 from harness.record import Chunk
 
 Emit: TypeAlias = Callable[[str, Any], None]

@@ -81,7 +81,8 @@ def _run(request: dict[str, Any], stream: Any) -> None:
 
             turns.serve(TurnsJob.model_validate(request), sys.stdin, emit)
         else:
-            from harness import parity, registry
+            from harness import parity
+            from harness.backend import registry
 
             job = ParityJob.model_validate(request)
             emit("phase", "importing")
@@ -104,7 +105,7 @@ def _run(request: dict[str, Any], stream: Any) -> None:
 @cache
 def _load(backend: str) -> Any:
     """Import a backend; where it is, is looked up once for all trials of this process."""
-    from harness import registry
+    from harness.backend import registry
 
     return registry.load(backend)
 
@@ -113,7 +114,8 @@ def _load(backend: str) -> Any:
 def _environment(backend: str, device: str) -> dict[str, str]:
     """Return under what circumstances this process measures; trials that share it share them."""
     import harness
-    from harness import machine, registry
+    from harness import machine
+    from harness.backend import registry
     from harness.errors import InvalidInput
     from harness.source import describe_source
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.protocol import Array
+from harness.backend.protocol import Array
 from harness.task import Task
 
 

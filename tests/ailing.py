@@ -10,7 +10,7 @@ import numpy as np
 
 from backends import floor_kernels
 from backends.floor import FloorBackend, State
-from harness.protocol import Array, Params
+from harness.backend.protocol import Array, Params
 from tests.faulty import LATE
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from backends.reference import ReferenceBackend, State
-from harness.model import Model
-from harness.protocol import Array, Params
+from harness.backend.model import Model
+from harness.backend.protocol import Array, Params
 
 # More than parity ever trains.
 LATE = 60

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from backends.reference import ReferenceBackend, State
+from harness.backend.model import Model
+from harness.backend.protocol import Array, Params
 from harness.errors import Unavailable
-from harness.model import Model
-from harness.protocol import Array, Params
 
 
 class Looped(ReferenceBackend):

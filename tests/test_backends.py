@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import Task, parity, registry
+from harness import Task, parity
+from harness.backend import registry
+from harness.backend.protocol import Array, Backend
 from harness.data import initial_params, training_chunk
-from harness.protocol import Array, Backend
 
 NAMES = [
     "jax",

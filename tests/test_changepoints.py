@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from harness.backend.protocol import Array
 from harness.changepoints import FALSE_ALARMS, FEWEST, LEAST, find_steps, levels
-from harness.protocol import Array
 
 NOISE: dict[str, Callable[[np.random.Generator, int], Array]] = {
     "normal": lambda rng, n: rng.standard_normal(n),

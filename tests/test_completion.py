@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
+from harness.backend.registry import installed
 from harness.cli import cli
-from harness.registry import installed
 from harness.store import Manifest, RunWriter
 from tests.conftest import ROOT
 

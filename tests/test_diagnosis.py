@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from harness import Run, Task, registry, trial
+from harness import Run, Task, trial
+from harness.backend import registry
 from harness.case import Case
 from harness.diagnosis import Finding, cases, diagnose
 from harness.extrapolation import POWER, forecast

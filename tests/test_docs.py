@@ -18,7 +18,8 @@ import yaml
 from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
-from harness import Task, parity, registry
+from harness import Task, parity
+from harness.backend import registry
 from harness.cli import cli
 from tests import docs
 from tests.conftest import ROOT

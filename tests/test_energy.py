@@ -13,13 +13,13 @@ import pytest
 
 import harness
 from harness import Task
+from harness.backend.testing import FakeBackend, ManualClock
 from harness.energy import Rapl, meter
 from harness.jobs import TrialJob
 from harness.record import Chunk
 from harness.render import render_summary
 from harness.summary import summarise
 from harness.tables import chunks_table, trials_table
-from harness.testing import FakeBackend, ManualClock
 from harness.trial import Training
 from tests.conftest import ROOT
 from tests.test_tables import arm

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import harness
 from harness import InvalidInput, Task
+from harness.backend.protocol import Array
 from harness.cli import cli
 from harness.predictions import Predictions, coefficients, explain, read
-from harness.protocol import Array
 from tests import docs
 from tests.conftest import ROOT, TINY
 from tests.test_diagnosis import run

@@ -16,9 +16,9 @@ import pytest
 from backends.floor import FloorBackend
 from backends.reference import ReferenceBackend
 from harness import parity
+from harness.backend.model import Model
+from harness.backend.protocol import Array, TrainsManySeeds
 from harness.errors import Unavailable
-from harness.model import Model
-from harness.protocol import Array, TrainsManySeeds
 from harness.task import Task
 
 SEEDS, EPOCHS = 3, 4

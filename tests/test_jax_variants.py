@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Task, parity, registry
+from harness import Task, parity
+from harness.backend import registry
+from harness.backend.protocol import Array, TrainsManySeeds
 from harness.data import initial_params, training_chunk
 from harness.errors import Unavailable
-from harness.protocol import Array, TrainsManySeeds
 
 JAX = "jax"
 STEP = "jax-step"

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import harness
-from harness import ContractViolation, InvalidInput, Task, parity, registry, store
+from harness import ContractViolation, InvalidInput, Task, parity, store
+from harness.backend import registry
+from harness.backend.model import Model
+from harness.backend.single_seed import many_seeds
+from harness.backend.testing import FakeBackend, ManualClock
 from harness.compare import compare_runs
 from harness.data import evaluation_paths, initial_params
 from harness.jobs import TrialJob
-from harness.many import many_seeds
-from harness.model import Model
-from harness.testing import FakeBackend, ManualClock
 from harness.trial import Training
 from harness.trial import run as run_trial
 from tests.conftest import Cli

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from backends.reference import ReferenceBackend
 from harness import Model
-from harness.model import Cell
-from harness.protocol import Array
+from harness.backend.model import Cell
+from harness.backend.protocol import Array
 
 
 def draw(

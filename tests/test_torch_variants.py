@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Task, parity, registry
+from harness import Task, parity
+from harness.backend import registry
 from harness.data import initial_params, training_chunks
 from harness.errors import Unavailable
 

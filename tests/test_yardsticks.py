@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
-from harness.protocol import Array
+from harness.backend.protocol import Array
 
 PATHS, STEPS = 400_000, 4
 TASKS = [Task(rho=r, lag_weight=w, n_steps=STEPS) for r, w in [(0.1, 0.1), (0.8, 1.0), (-0.5, -2)]]

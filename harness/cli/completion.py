@@ -32,7 +32,7 @@ _UNFINISHED = "="
 
 def backends(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Offer the installed backends, one after each comma."""
-    from harness import registry
+    from harness.backend import registry
 
     return _list_of(registry.installed(), incomplete)
 

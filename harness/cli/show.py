@@ -56,7 +56,7 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
 @RESULTS
 def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
-    from harness import registry
+    from harness.backend import registry
     from harness.store import run_folders
     from harness.task import PRESETS, Task
 

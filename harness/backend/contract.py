@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.backend.model import Model
+from harness.backend.protocol import Array, Params
 from harness.errors import ContractViolation
-from harness.model import Model
-from harness.protocol import Array, Params
 
 
 def train_result(result: Any, shape: tuple[int, ...]) -> tuple[Any, Array]:

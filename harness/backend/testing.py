@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.model import Model
-from harness.protocol import Array, Params
+from harness.backend.model import Model
+from harness.backend.protocol import Array, Params
 
 
 @dataclass

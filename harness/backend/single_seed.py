@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import contract
+from harness.backend import contract
+from harness.backend.protocol import Array, Backend, Params, TrainsManySeeds
 from harness.errors import ContractViolation
-from harness.protocol import Array, Backend, Params, TrainsManySeeds
 
 
 def many_seeds(backend: Backend[Any]) -> TrainsManySeeds[Any]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
+from harness.backend.protocol import BackendFactory
 from harness.errors import InvalidInput, Unavailable, UnknownName, did_you_mean
-from harness.protocol import BackendFactory
 
 GROUP = "harness.backends"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.model import Model
+    from harness.backend.model import Model
 
 Array: TypeAlias = "NDArray[np.floating[Any]]"
 Params: TypeAlias = "Mapping[str, Array]"
