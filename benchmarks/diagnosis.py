@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness import data
 from harness.backend.protocol import Array
 from harness.case import Case
 from harness.extrapolation import forecast
 from harness.symptoms import symptoms
-from harness.task import Task
+from harness.task import data
+from harness.task.task import Task
 
 POINTS = 20
 LENGTHS = (500, 1000, 2000, 5000, 10_000, 20_000)

@@ -20,7 +20,7 @@ from harness.backend.protocol import Array
 from harness.jobs import TrialJob
 from harness.launch import Place, execute
 from harness.record import Record
-from harness.task import Task
+from harness.task.task import Task
 
 HERE = Path(__file__).parent
 

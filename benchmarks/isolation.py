@@ -19,7 +19,7 @@ from harness import stats
 from harness.jobs import TrialJob
 from harness.launch import Place, execute
 from harness.record import Isolation, Record
-from harness.task import Task
+from harness.task.task import Task
 
 BACKENDS = ("torch", "jax", "reference")
 TIMES = ("train_s", "first_call_s", "import_s", "setup_s", "eval_s", "wall_s")

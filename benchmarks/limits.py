@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 import harness
-from harness import data, machine
+from harness import machine
 from harness.backend.protocol import Array
 from harness.clock import now
+from harness.task import data
 
 FLAGS = ("-O3", "-march=native", "-ffast-math")
 SOURCE = Path(__file__).with_name("plain_c.c")

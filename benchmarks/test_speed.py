@@ -19,12 +19,13 @@ from overhead import synthetic_run
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import harness
-from harness import data, machine
+from harness import machine
 from harness.backend import registry
 from harness.render import render_summary
 from harness.results import Run
 from harness.store import RunWriter
 from harness.tables import curves_table, steps_table, trials_table
+from harness.task import data
 
 # As in a trial; OpenMP, the BLAS libraries and XLA read this once, when a framework is imported.
 os.environ |= dict.fromkeys(machine.THREAD_VARIABLES, "1")

@@ -28,10 +28,11 @@ import pandas as pd
 import torch
 from speed import CORE, TURN_S, ratio
 
-from harness import Task, data, machine
+from harness import Task, machine
 from harness.backend.protocol import Array
 from harness.clock import now, timestamp
 from harness.render import render
+from harness.task import data
 
 BACKENDS = Path(__file__).parent.parent / "backends"
 TASK, EPOCHS = Task(), 20

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         UnknownName,
     )
     from harness.results import Run
-    from harness.task import PRESETS, Task
-    from harness.yardstick import Yardsticks, yardsticks
+    from harness.task.task import PRESETS, Task
+    from harness.task.yardsticks import Yardsticks, yardsticks
 
 _HOME = {
     "Backend": "backend.protocol",
@@ -36,18 +36,18 @@ _HOME = {
     "HarnessError": "errors",
     "InvalidInput": "errors",
     "Model": "backend.model",
-    "PRESETS": "task",
+    "PRESETS": "task.task",
     "Run": "results",
     "StoreError": "errors",
-    "Task": "task",
+    "Task": "task.task",
     "TrainsManySeeds": "backend.protocol",
     "Unavailable": "errors",
     "UnknownName": "errors",
-    "Yardsticks": "yardstick",
+    "Yardsticks": "task.yardsticks",
     "load": "api",
     "resume": "api",
     "run": "api",
-    "yardsticks": "yardstick",
+    "yardsticks": "task.yardsticks",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 from harness import experiment
 from harness.experiment import Reporter, Settings, Site
 from harness.results import Run
-from harness.task import Task
+from harness.task.task import Task
 
 
 def run(

@@ -26,7 +26,7 @@ from harness.record import Record
 from harness.results import Run
 from harness.storage import Folder, reason
 from harness.store import Manifest, RunFolder
-from harness.task import Task
+from harness.task.task import Task
 
 Environment: TypeAlias = Mapping[str, str]
 _Source: TypeAlias = tuple[int, str, str, str]

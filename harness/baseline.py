@@ -22,7 +22,7 @@ from harness.errors import InvalidInput
 from harness.plan import Device
 from harness.storage import write_whole
 from harness.store import brief, refuse_newer
-from harness.task import Task
+from harness.task.task import Task
 
 SchemaVersion: TypeAlias = Literal[1]
 SCHEMA_VERSION: SchemaVersion = 1

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backend.protocol import Array
-from harness.task import Task
-from harness.yardstick import Yardsticks, yardsticks
+from harness.task.task import Task
+from harness.task.yardsticks import Yardsticks, yardsticks
 
 Which: TypeAlias = npt.NDArray[np.bool_]
 """Of the seeds, those of which something holds [S]."""

@@ -23,7 +23,7 @@ YARDSTICKS = {
     "memoryless": "best without memory",
     "wrong_sign": "wrong sign, learned perfectly",
 }
-"""What a reader is told that they are; the formulas are in `harness.yardstick`."""
+"""What a reader is told that they are; the formulas are in `harness.task.yardsticks`."""
 
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]

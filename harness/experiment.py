@@ -21,7 +21,7 @@ from harness.record import Isolation, Record
 from harness.results import TABLES, Run
 from harness.selection import DEVICES, Selection, distinct
 from harness.store import Manifest, RunWriter
-from harness.task import PRESETS, Task
+from harness.task.task import PRESETS, Task
 
 # What the user calls some fields of the plan.
 _ASKED_AS = {"at_once": "vectorize"}

@@ -15,8 +15,8 @@ from harness.metrics import METRICS
 from harness.page import Figure
 from harness.plan import Point
 from harness.summary import points
-from harness.task import Task
-from harness.yardstick import yardsticks
+from harness.task.task import Task
+from harness.task.yardsticks import yardsticks
 
 Against: TypeAlias = Literal["epoch", "train_s"]
 _TITLES: dict[Against, tuple[str, str]] = {

@@ -25,7 +25,7 @@ from harness.errors import InvalidInput, Unavailable
 from harness.fingerprint import differences, fingerprint
 from harness.gate_settings import GateSettings
 from harness.plan import Arm
-from harness.task import Task
+from harness.task.task import Task
 from harness.tournament import Say, Tournament
 from harness.verdict import Verdict
 

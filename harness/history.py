@@ -35,7 +35,7 @@ from harness.metrics import METRICS
 from harness.render import render
 from harness.summary import FLOOR, of_arm, pair
 from harness.tables import IntArray
-from harness.task import PRESETS, Task
+from harness.task.task import PRESETS, Task
 
 Measure: TypeAlias = Literal["ratio", "epoch_s", "final_mse"]
 

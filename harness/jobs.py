@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from harness.record import Isolation, Point, Record
-from harness.task import Task
+from harness.task.task import Task
 
 
 class _Job(BaseModel):

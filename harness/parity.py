@@ -25,7 +25,7 @@ from harness.backend.protocol import Array, BackendFactory, Params, TrainsManySe
 from harness.backend.single_seed import Alone, many_seeds
 from harness.errors import Unavailable
 from harness.jobs import Check
-from harness.task import Task
+from harness.task.task import Task
 
 DType: TypeAlias = Literal["float32", "float64"]
 

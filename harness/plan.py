@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.errors import InvalidInput, UnknownName
 from harness.jobs import ParityJob, TrialJob
 from harness.record import Isolation
-from harness.task import Task
+from harness.task.task import Task
 
 Device: TypeAlias = Literal["cpu", "gpu"]
 Value: TypeAlias = int | float | str

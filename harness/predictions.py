@@ -22,8 +22,8 @@ from harness.backend.protocol import Array
 from harness.diagnosis import Finding
 from harness.errors import InvalidInput
 from harness.symptoms import signed
-from harness.task import Task
-from harness.yardstick import yardsticks
+from harness.task.task import Task
+from harness.task.yardsticks import yardsticks
 
 COLUMNS = ("path", "t", "x", "prediction")
 _CLUSTERS = 20

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
-from harness.task import Task
+from harness.task.task import Task
 
 # 2 added `chunks` and `attempt`, 3 the status `lost` and `isolation`, 4 seeds that are trained at
 # once and sweeps; what they hold can be read.

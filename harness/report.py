@@ -21,7 +21,7 @@ from harness.results import Run
 from harness.storage import LocalFolder, reason
 from harness.summary import points
 from harness.symptoms import signed
-from harness.task import Task
+from harness.task.task import Task
 
 NAME = "report.html"
 PLOTS = "plots"

@@ -20,8 +20,8 @@ import pandas as pd
 from harness.fingerprint import fingerprint, name_kinds
 from harness.noise import lost_share, noise
 from harness.record import Chunk, Point, Record
-from harness.task import Task
-from harness.yardstick import Yardsticks, yardsticks
+from harness.task.task import Task
+from harness.task.yardsticks import Yardsticks, yardsticks
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 

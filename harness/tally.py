@@ -20,7 +20,7 @@ from harness.jobs import (
     TrialJob,
 )
 from harness.record import Point, Record
-from harness.task import Task
+from harness.task.task import Task
 
 Key: TypeAlias = tuple[Task, str, str]
 """Task, backend and device: trials that have these in common should take equally long."""

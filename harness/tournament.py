@@ -23,9 +23,9 @@ from harness.gate_settings import GateSettings
 from harness.jobs import TurnsJob
 from harness.launch import Tree
 from harness.plan import Arm
-from harness.task import Task
+from harness.task.task import Task
+from harness.task.yardsticks import yardsticks
 from harness.verdict import Finding, Verdict
-from harness.yardstick import yardsticks
 
 Say: TypeAlias = Callable[[str], None]
 """Told how far it is."""

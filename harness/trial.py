@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness import data, energy, machine
+from harness import energy, machine
 from harness.backend import contract, registry
 from harness.backend.protocol import Array, BackendFactory, ReportsGpuMemory
 from harness.backend.single_seed import Alone, many_seeds
@@ -23,6 +23,7 @@ from harness.clock import Clock, Stopwatch, cpu_time, now
 from harness.curves import Curves
 from harness.jobs import TrialJob, TurnsJob
 from harness.record import Chunk
+from harness.task import data
 
 Emit: TypeAlias = Callable[[str, Any], None]
 """Takes a kind of message and its value."""

@@ -8,7 +8,7 @@ import pytest
 from harness import Task, parity
 from harness.backend import registry
 from harness.backend.protocol import Array, Backend
-from harness.data import initial_params, training_chunk
+from harness.task.data import initial_params, training_chunk
 
 NAMES = [
     "jax",

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Model, Task
-from harness.data import evaluation_paths, initial_params, training_chunk
+from harness.task.data import evaluation_paths, initial_params, training_chunk
 
 TASK = Task(n_steps=6, batch_size=3, eval_paths=5)
 

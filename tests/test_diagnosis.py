@@ -267,7 +267,7 @@ def test_what_was_learned_is_lost(tmp_path: Path) -> None:
 
 
 def _is_ill(seed: int) -> bool:
-    return bool(harness.data.initial_params(Task().model, seed)["W_1"][0, 0] < -0.3)
+    return bool(harness.task.data.initial_params(Task().model, seed)["W_1"][0, 0] < -0.3)
 
 
 @pytest.mark.parametrize("name", ["FreezesSome", "ForgetsSome"])

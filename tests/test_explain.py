@@ -216,7 +216,7 @@ def test_the_sign_is_never_taken_for_the_other(weight: float, sign: int, seed: i
 def test_a_trained_network(tmp_path: Path) -> None:
     """Of the preset `posted`: what is found is the wrong sign, with its coefficient."""
     from backends.floor import FloorBackend
-    from harness import data
+    from harness.task import data
 
     task = Task.preset("posted", n_steps=30, epochs=6000)
     backend = FloorBackend(task.model, "cpu")

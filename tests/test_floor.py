@@ -19,7 +19,7 @@ from harness import parity
 from harness.backend.model import Model
 from harness.backend.protocol import Array, TrainsManySeeds
 from harness.errors import Unavailable
-from harness.task import Task
+from harness.task.task import Task
 
 SEEDS, EPOCHS = 3, 4
 

@@ -309,16 +309,16 @@ def vendored(project: Project) -> Project:
 
 def test_a_change_of_the_harness_itself_is_found(vendored: Project) -> None:
     """A default that teaches more slowly: parity has a rate of its own, so only training shows."""
-    vendored.plant("Field(1e-3, gt=0", "Field(3e-2, gt=0", "harness/task.py")
+    vendored.plant("Field(1e-3, gt=0", "Field(3e-2, gt=0", "harness/task/task.py")
     vendored.commit("learns fast")
-    vendored.plant("Field(3e-2, gt=0", "Field(1e-5, gt=0", "harness/task.py")
+    vendored.plant("Field(3e-2, gt=0", "Field(1e-5, gt=0", "harness/task/task.py")
     code, found = vendored.verdict("--against", "HEAD", *LENIENT)
     assert code == 1
     assert found["final_mse"]["outcome"] == "regression"
 
 
 def test_a_task_with_less_to_do_by_default_is_no_speed_up(vendored: Project) -> None:
-    vendored.plant("Field(32, ge=1", "Field(16, ge=1", "harness/task.py")
+    vendored.plant("Field(32, ge=1", "Field(16, ge=1", "harness/task/task.py")
     size = [*TINY]
     del size[size.index("batch_size=4") - 1 : size.index("batch_size=4") + 1]
     done = vendored.gate("--against", "HEAD", *size)

@@ -10,8 +10,8 @@ import pytest
 from harness import Task, parity
 from harness.backend import registry
 from harness.backend.protocol import Array, TrainsManySeeds
-from harness.data import initial_params, training_chunk
 from harness.errors import Unavailable
+from harness.task.data import initial_params, training_chunk
 
 JAX = "jax"
 STEP = "jax-step"

@@ -14,8 +14,8 @@ from harness.backend.model import Model
 from harness.backend.single_seed import many_seeds
 from harness.backend.testing import FakeBackend, ManualClock
 from harness.compare import compare_runs
-from harness.data import evaluation_paths, initial_params
 from harness.jobs import TrialJob
+from harness.task.data import evaluation_paths, initial_params
 from harness.trial import Training
 from harness.trial import run as run_trial
 from tests.conftest import Cli

@@ -9,8 +9,8 @@ import pytest
 
 from harness import Task, parity
 from harness.backend import registry
-from harness.data import initial_params, training_chunks
 from harness.errors import Unavailable
+from harness.task.data import initial_params, training_chunks
 
 SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
 

@@ -44,7 +44,7 @@ def devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> Item
 
 def presets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Offer the presets."""
-    from harness.task import PRESETS
+    from harness.task.task import PRESETS
 
     return _beginning(PRESETS, incomplete)
 
@@ -102,7 +102,7 @@ def _list_of(names: Iterable[str], incomplete: str) -> Items:
 
 
 def _fields(incomplete: str) -> Items:
-    from harness.task import Task
+    from harness.task.task import Task
 
     return [
         CompletionItem(name + _UNFINISHED, help=field.description)
@@ -113,7 +113,7 @@ def _fields(incomplete: str) -> Items:
 
 def _values(field: str) -> list[str]:
     """Return the values of a field that has a choice of them (a `Literal`)."""
-    from harness.task import Task
+    from harness.task.task import Task
 
     info = Task.model_fields.get(field)
     return [] if info is None else [str(value) for value in get_args(info.annotation)]

@@ -17,7 +17,7 @@ from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
     from harness.gate_settings import GateSettings
-    from harness.task import Task
+    from harness.task.task import Task
     from harness.verdict import Verdict
 
 _FILE = click.Path(path_type=Path)
@@ -195,7 +195,7 @@ def _settings(options: Mapping[str, Any]) -> GateSettings:
 
 def _verdict(request: _Request, options: Mapping[str, Any]) -> Verdict | None:
     """Measure and judge; None where there is nothing to judge."""
-    from harness.task import Task
+    from harness.task.task import Task
 
     verdict: Verdict | None = None
     task, settings = request.task, request.settings

@@ -14,7 +14,7 @@ from harness.quantities import fraction, seconds
 
 if TYPE_CHECKING:
     from harness.experiment import Settings, Site
-    from harness.task import Task
+    from harness.task.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -130,7 +130,7 @@ FORMAT = click.option(
 
 def build_task(options: Mapping[str, Any]) -> Task:
     """Build the task from `--preset`, then `--config`, then `--set`."""
-    from harness.task import Task
+    from harness.task.task import Task
 
     fields: dict[str, Any] = {}
     if options["config"] is not None:

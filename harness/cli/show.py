@@ -58,7 +58,7 @@ def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
     from harness.backend import registry
     from harness.store import run_folders
-    from harness.task import PRESETS, Task
+    from harness.task.task import PRESETS, Task
 
     click.echo("Backends")
     for name, point in registry.installed().items():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.backend.model import GATES, Model
 from harness.backend.protocol import Array, Params
-from harness.task import Task
+from harness.task.task import Task
 
 # They are in the processor's caches all at once, and take no memory to speak of.
 _EPOCHS_IN_FLOAT64 = 8

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.task import Task
+from harness.task.task import Task
 
 
 @dataclass(frozen=True)
