@@ -23,7 +23,7 @@ import numpy as np
 
 from harness.backend.protocol import Array
 from harness.case import Case
-from harness.extrapolation import forecast
+from harness.stats.forecast import forecast
 from harness.symptoms import symptoms
 from harness.task import data
 from harness.task.task import Task

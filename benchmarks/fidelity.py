@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import machine, stats
+from harness import machine
 from harness.backend.protocol import Array
 from harness.jobs import TrialJob
 from harness.launch import Place, execute
 from harness.record import Record
+from harness.stats import estimates
 from harness.task.task import Task
 
 HERE = Path(__file__).parent
@@ -71,7 +72,7 @@ def main() -> None:
             harness = harness_chunks(backend, number)
             pairs.append((harness, bare_chunks(backend) if bare is None else bare))
         medians = np.array([[np.median(h), np.median(b)] for h, b in pairs])
-        estimate = stats.mean(np.log(medians[:, 0] / medians[:, 1]))
+        estimate = estimates.mean(np.log(medians[:, 0] / medians[:, 1]))
         ratio, low, high = np.exp([estimate.value, *estimate.interval()])
         ours, theirs = np.median(medians, axis=0) * 1000 / 50
         best = min(h.min() for h, _ in pairs) / min(b.min() for _, b in pairs)

@@ -22,8 +22,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from harness.backend.protocol import Array
-from harness.changepoints import FALSE_ALARMS, find_steps
 from harness.clock import now
+from harness.stats.changepoints import FALSE_ALARMS, find_steps
 from tests.conftest import ROOT, command
 from tests.histories import TWIN, copy, real_run
 

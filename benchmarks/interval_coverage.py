@@ -21,9 +21,9 @@ import numpy as np
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from harness import stats
 from harness.backend.protocol import Array
 from harness.precision import PILOT
+from harness.stats import estimates
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
@@ -42,7 +42,7 @@ NOISE: dict[str, Noise] = {
 def fixed(experiments: int, noise: Noise, size: int) -> float:
     """Return the coverage with samples of one size."""
     samples = noise(np.random.default_rng(1), (experiments, size))
-    return float(np.mean([_holds(stats.mean(sample)) for sample in samples]))
+    return float(np.mean([_holds(estimates.mean(sample)) for sample in samples]))
 
 
 def two_stage(experiments: int, noise: Noise, spread: float) -> tuple[float, float]:
@@ -51,9 +51,9 @@ def two_stage(experiments: int, noise: Noise, spread: float) -> tuple[float, flo
     pilots = spread * noise(rng, (experiments, PILOT))
     hits, sizes = 0, []
     for pilot in pilots:
-        size = stats.stein_size(pilot, 1.0)
+        size = estimates.stein_size(pilot, 1.0)
         sample = np.append(pilot, spread * noise(rng, (size - PILOT,)))
-        hits += _holds(stats.mean(sample, PILOT))
+        hits += _holds(estimates.mean(sample, PILOT))
         sizes.append(size)
     return hits / experiments, float(np.mean(sizes))
 
@@ -84,9 +84,9 @@ def familywise(experiments: int, noise: Noise, arms: int) -> Array:
     wrong = np.zeros(3)
     for times in noise(np.random.default_rng(4), (experiments, arms, PILOT)):
         fastest = int(np.median(times, axis=1).argmin())
-        p = np.array([stats.mean(times[i] - times[j]).p_different() for i, j in both])
+        p = np.array([estimates.mean(times[i] - times[j]).p_different() for i, j in both])
         shown = np.array([fastest in pair for pair in both])
-        corrected = stats.holm(p[shown].tolist()), np.array(stats.holm(p.tolist()))[shown]
+        corrected = estimates.holm(p[shown].tolist()), np.array(estimates.holm(p.tolist()))[shown]
         wrong += [min(p_values) < 0.05 for p_values in (p[shown], *corrected)]
     return wrong / experiments
 
@@ -94,10 +94,10 @@ def familywise(experiments: int, noise: Noise, arms: int) -> Array:
 def equivalence(experiments: int, noise: Noise) -> float:
     """Return how often "the same" is said of a truth that lies exactly on the margin."""
     samples = 0.5 + noise(np.random.default_rng(5), (experiments, PILOT)) * 0.2
-    return float(np.mean([stats.mean(sample).p_within(0.5) < 0.05 for sample in samples]))
+    return float(np.mean([estimates.mean(sample).p_within(0.5) < 0.05 for sample in samples]))
 
 
-def _holds(estimate: stats.Estimate) -> bool:
+def _holds(estimate: estimates.Estimate) -> bool:
     low, high = estimate.interval()
     return low <= 0 <= high
 

@@ -15,10 +15,10 @@ from contextlib import closing
 
 import numpy as np
 
-from harness import stats
 from harness.jobs import TrialJob
 from harness.launch import Place, execute
 from harness.record import Isolation, Record
+from harness.stats import estimates
 from harness.task.task import Task
 
 BACKENDS = ("torch", "jax", "reference")
@@ -85,7 +85,7 @@ def main() -> None:
         same = sum(numbers(alone) == numbers(shared) for alone, shared in pairs)
         for name in TIMES:
             both = np.array([[seconds(record, name) for record in pair] for pair in pairs])
-            estimate = stats.mean(np.log(both[:, 1] / both[:, 0]))
+            estimate = estimates.mean(np.log(both[:, 1] / both[:, 0]))
             ratio, low, high = np.exp([estimate.value, *estimate.interval()])
             alone, shared = 1000 * np.median(both, axis=0)
             print(

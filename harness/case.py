@@ -169,7 +169,7 @@ class Case:
 
     @property
     def typical(self) -> bool:
-        """Whether it is a training of the kind that `harness.extrapolation` was measured with."""
+        """Whether it is a training of the kind that `harness.stats.forecast` was measured with."""
         task = self.task
         return (task.cell, task.activation, task.optimiser) == ("rnn", "tanh", "adam")
 

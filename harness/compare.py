@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness import stats
 from harness.backend.protocol import Array
 from harness.errors import InvalidInput, UnknownName
 from harness.fingerprint import differences, fingerprint
 from harness.metrics import METRICS, Metric
 from harness.record import Record
 from harness.results import Run
-from harness.stats import Estimate
+from harness.stats import estimates
+from harness.stats.estimates import Estimate
 from harness.summary import SIGNIFICANT, ArmKey, of_arm, pair
 
 DEFAULT = ("train_s", "final_mse", "lag_skill")
@@ -282,7 +282,7 @@ def _change(
     if metric.kind != "time":
         reference = None
     a, b = (_sample(run, metric, arm, reference) for run in (before, after))
-    estimate = stats.difference(a.values, b.values, (a.pilot, b.pilot))
+    estimate = estimates.difference(a.values, b.values, (a.pilot, b.pilot))
     return _Change(metric, arm, reference, a, b, estimate, identical=False)
 
 
@@ -314,10 +314,10 @@ def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) ->
     both = there.merge(here, on="seed", suffixes=("_a", "_b"))
     all_shared = 0 < len(both) == len(there) == len(here)
     identical = all_shared and bool((both["raw_a"] == both["raw_b"]).all())
-    estimate = stats.difference(a.values, b.values)
+    estimate = estimates.difference(a.values, b.values)
     if len(both) > 1:
         a, b = (_Sample(both[name].to_numpy(dtype=float), 0) for name in ("value_a", "value_b"))
-        estimate = stats.mean(b.values - a.values)
+        estimate = estimates.mean(b.values - a.values)
     return _Change(metric, arm, None, a, b, estimate, identical)
 
 
@@ -334,7 +334,7 @@ def _table(found: Sequence[_Change], margins: Margins) -> pd.DataFrame:
         | {"p": p, "p_holm": p_holm, "p_same": p_same, "p_same_holm": p_same_holm}
         | {"verdict": _verdict(change, p_holm, p_same_holm, margins.of(change.metric))}
         for change, p, p_holm, p_same, p_same_holm in zip(
-            found, different, stats.holm(different), same, stats.holm(same), strict=True
+            found, different, estimates.holm(different), same, estimates.holm(same), strict=True
         )
     ]
     return pd.DataFrame(rows, columns=list(CHANGES)).astype(CHANGES)
@@ -349,8 +349,8 @@ def _row(change: _Change) -> dict[str, Any]:
         "device": change.arm[1],
         "across": change.reference[0] if change.reference else None,
         "kind": "ratio" if metric.ratio else "difference",
-        "a": metric.natural(stats.mean(change.a.values).value),
-        "b": metric.natural(stats.mean(change.b.values).value),
+        "a": metric.natural(estimates.mean(change.a.values).value),
+        "b": metric.natural(estimates.mean(change.b.values).value),
         "value": metric.natural(estimate.value),
         "low": metric.natural(low),
         "high": metric.natural(high),

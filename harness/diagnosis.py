@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness import stats
 from harness.case import Case
 from harness.jobs import Certificate
 from harness.metrics import METRICS
 from harness.plan import Point
-from harness.stats import Estimate
+from harness.stats import estimates
+from harness.stats.estimates import Estimate
 from harness.summary import ARM, ArmKey, pair
 from harness.summary import points as points_of
 from harness.symptoms import Severity, Symptom, symptoms
@@ -273,7 +273,7 @@ def _disagreements(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Told
         for better, worse in combinations(ranked, 2):
             estimate = _ratio(there, worse, better)
             pairs.append((_at(swept, values.values()), worse, better, estimate, ranked[0]))
-    corrected = stats.holm([estimate.p_different() for *_, estimate, _ in pairs])
+    corrected = estimates.holm([estimate.p_different() for *_, estimate, _ in pairs])
     for (at, worse, better, estimate, best), p in zip(pairs, corrected, strict=True):
         if better == best and p < _DIFFER_P and estimate.value > np.log(_DIFFER_BY):
             yield _disagreement(at, (worse, better), estimate, p)

@@ -25,7 +25,7 @@ from harness.clock import now, resolution
 from harness.fingerprint import public_version
 from harness.location import open_folder
 from harness.noise import STEAL_LIMIT
-from harness.stats import mean
+from harness.stats.estimates import mean
 from harness.storage import Folder, reason
 
 if TYPE_CHECKING:

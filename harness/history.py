@@ -26,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness import stats
 from harness.archive import Archive, Environment, RunInfo, read_archive
 from harness.backend.protocol import Array
-from harness.changepoints import FEWEST, Step, find_steps
 from harness.errors import UnknownName
 from harness.metrics import METRICS
 from harness.render import render
+from harness.stats import estimates
+from harness.stats.changepoints import FEWEST, Step, find_steps
 from harness.summary import FLOOR, of_arm, pair
 from harness.tables import IntArray
 from harness.task.task import PRESETS, Task
@@ -148,7 +148,7 @@ class _Errors(NamedTuple):
     """The logarithms of the errors of a backend, by number of the run."""
 
     seeds: str
-    of_run: Mapping[int, stats.Estimate]
+    of_run: Mapping[int, estimates.Estimate]
 
 
 class History:
@@ -534,7 +534,7 @@ def _rows(
     mine = of_arm(trials, arm)
     timed = trials[_in_whole_block(trials, group.at_once)]
     times = _epoch_times(timed, arm)
-    ratios: dict[int, stats.Estimate] = {}
+    ratios: dict[int, estimates.Estimate] = {}
     if reference not in (None, backend):
         ratios = _ratios(timed, arm, (str(reference), group.device), archive.runs)
     rows = []
@@ -580,7 +580,7 @@ def _counts(trials: pd.DataFrame) -> Iterator[tuple[int, dict[str, Any]]]:
     yield from zip(counts.index, counts.to_dict("records"), strict=True)
 
 
-def _natural(name: str, estimate: stats.Estimate | None) -> dict[str, float]:
+def _natural(name: str, estimate: estimates.Estimate | None) -> dict[str, float]:
     if estimate is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
     low, high = estimate.interval()
@@ -598,7 +598,7 @@ def _in_whole_block(trials: pd.DataFrame, at_once: int) -> npt.NDArray[np.bool]:
     return (trials.groupby("block")["seed"].transform("nunique") == at_once).to_numpy()
 
 
-def _epoch_times(trials: pd.DataFrame, arm: tuple[str, str]) -> dict[int, stats.Estimate]:
+def _epoch_times(trials: pd.DataFrame, arm: tuple[str, str]) -> dict[int, estimates.Estimate]:
     """Estimate the logarithm of the training time of an epoch, in each run."""
     mine = of_arm(trials, arm)
     mine = mine[(mine["status"] == "ok") & ~mine["contended"]]
@@ -611,7 +611,7 @@ def _epoch_times(trials: pd.DataFrame, arm: tuple[str, str]) -> dict[int, stats.
 
 def _ratios(
     trials: pd.DataFrame, arm: tuple[str, str], reference: tuple[str, str], runs: Sequence[RunInfo]
-) -> dict[int, stats.Estimate]:
+) -> dict[int, estimates.Estimate]:
     """Estimate the logarithm of the ratio of training times, in each run."""
     both = pair(trials, arm, reference, METRICS["train_s"])
     blocks = trials.drop_duplicates("block").set_index("block")[["run", "block_in_run"]]
@@ -638,7 +638,7 @@ def _errors(trials: pd.DataFrame) -> tuple[list[int], dict[str, _Errors]]:
             seeds = _common_seeds(mine)
         chosen = mine[seeds].dropna()
         rows = zip(chosen.index, chosen.to_numpy(dtype=float), strict=True)
-        of_run = {int(run): stats.mean(row) for run, row in rows} if seeds else {}
+        of_run = {int(run): estimates.mean(row) for run, row in rows} if seeds else {}
         errors[backend] = _Errors(_seed_ranges(seeds), of_run)
     return shared, errors
 
@@ -670,7 +670,7 @@ def _seed_ranges(seeds: Sequence[int]) -> str:
 
 def _by_run(
     numbers: IntArray, values: Array, of_pilot: npt.NDArray[np.bool] | None = None
-) -> dict[int, stats.Estimate]:
+) -> dict[int, estimates.Estimate]:
     """Estimate the mean of the values of each run; the numbers of the runs are in order."""
     found, starts = np.unique(numbers, return_index=True)
     parts = np.split(values, starts[1:])
@@ -678,6 +678,6 @@ def _by_run(
     if of_pilot is not None:
         pilots = (int(part.sum()) for part in np.split(of_pilot, starts[1:]))
     return {
-        int(run): stats.mean(part, pilot)
+        int(run): estimates.mean(part, pilot)
         for run, part, pilot in zip(found, parts, pilots, strict=False)
     }

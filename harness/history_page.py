@@ -14,10 +14,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from harness.changepoints import levels
 from harness.charts import MUTED
 from harness.history import Group, History, Measure, Series, short
 from harness.page import Block, Figure, Items, Page, Section, Table, Text
+from harness.stats.changepoints import levels
 
 _NEWEST = 50
 """Rows of the table of runs; all are in `history --format csv`."""

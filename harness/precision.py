@@ -38,7 +38,7 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
     fastest have no say: nothing is known of their scatter. Each kind of node is judged by itself.
     """
     from harness.metrics import METRICS
-    from harness.stats import stein_size
+    from harness.stats.estimates import stein_size
     from harness.summary import KIND, by_speed, pair
 
     assert plan.precision is not None

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from harness import stats
 from harness.clock import Stopwatch
 from harness.errors import InvalidInput
 from harness.gate_settings import GateSettings
-from harness.stats import Estimate
+from harness.stats import estimates
+from harness.stats.estimates import Estimate
 from harness.store import brief
 from harness.verdict import Finding, Outcome, Verdict, decide, finding
 
@@ -212,13 +212,13 @@ def _change(name: str, samples: _Samples, process_noise: float) -> Estimate:
     pairs = [(old[name], new[name]) for old, new in samples]
     if len(pairs) > 1:
         medians = np.array([[old.median, new.median] for old, new in pairs])
-        return stats.mean(np.diff(np.log(medians))[:, 0])
+        return estimates.mean(np.diff(np.log(medians))[:, 0])
     old, new = pairs[0]
     raw = bool(old.data and new.data)
-    within = stats.welch(_level(old, raw), _level(new, raw))
+    within = estimates.welch(_level(old, raw), _level(new, raw))
     # Two processes, each off by its own luck; that spread counts as known.
     between = Estimate(0.0, math.sqrt(2) * process_noise, math.inf, n=1)
-    return stats.welch(between, within)
+    return estimates.welch(between, within)
 
 
 def _level(times: Stats, raw: bool) -> Estimate:
@@ -230,14 +230,14 @@ def _level(times: Stats, raw: bool) -> Estimate:
     """
     if raw and times.data:
         batches = np.array_split(np.array(times.data), min(_BATCHES, len(times.data)))
-        return stats.mean(np.array([math.log(np.median(batch)) for batch in batches]))
+        return estimates.mean(np.array([math.log(np.median(batch)) for batch in batches]))
     n = times.rounds
     error = _MEDIAN_ERROR * min(times.spread, 1e6) / math.sqrt(n)
     return Estimate(math.log(times.median), error, n - 1, n)
 
 
 def _findings(changes: Mapping[str, Estimate], settings: GateSettings) -> tuple[Finding, ...]:
-    corrected = stats.holm([change.p_above() for change in changes.values()])
+    corrected = estimates.holm([change.p_above() for change in changes.values()])
     findings = []
     for (name, change), p in zip(changes.items(), corrected, strict=True):
         tolerance = settings.max_slowdown

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import fdtrc
 
-from harness import stats
 from harness.backend.protocol import Array
 from harness.metrics import METRICS
-from harness.stats import Estimate
+from harness.stats import estimates
+from harness.stats.estimates import Estimate
 from harness.summary import ARM, KIND, SIGNIFICANT, pair, points
 
 TIME = METRICS["train_s"]
@@ -75,7 +75,7 @@ def growth(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
             sized = mine[mine[field] > 0]
             if sized[field].nunique() > 1:
                 fits.append(_Fit.of(sized, field, swept, [*map(str, arm), str(kind)]))
-    corrected = stats.holm([fit.p_bent for fit in fits])
+    corrected = estimates.holm([fit.p_bent for fit in fits])
     rows = [
         fit.row(p_holm, _place(timed, *fit.arm[1:]))
         for fit, p_holm in zip(fits, corrected, strict=True)
@@ -316,7 +316,7 @@ def _compared(trials: pd.DataFrame, swept: Sequence[str]) -> list[_Ratio]:
                 estimate = pair(here, (one, device), (other, device), TIME).estimate(0)
                 if estimate.n:
                     ratios.append(_Ratio(one, other, device, kind, point, estimate))
-    corrected = stats.holm([ratio.estimate.p_different() for ratio in ratios])
+    corrected = estimates.holm([ratio.estimate.p_different() for ratio in ratios])
     return [ratio._replace(p_holm=p) for ratio, p in zip(ratios, corrected, strict=True)]
 
 

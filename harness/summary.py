@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from harness import stats
 from harness.backend.protocol import Array
 from harness.metrics import METRICS, Metric, show_ratio
-from harness.stats import Estimate
+from harness.stats import estimates
+from harness.stats.estimates import Estimate
 
 ArmKey: TypeAlias = tuple[str, str]
 """A backend and a device."""
@@ -159,7 +159,7 @@ def of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
 def _interval(name: str, trials: pd.DataFrame) -> dict[str, float]:
     metric = METRICS[name]
     values = metric.values(trials)
-    estimate = stats.mean(values[~np.isnan(values)])
+    estimate = estimates.mean(values[~np.isnan(values)])
     low, high = map(metric.natural, estimate.interval())
     centre = {f"{name}_geo": metric.natural(estimate.value)} if metric.ratio else {}
     return centre | {f"{name}_low": low, f"{name}_high": high}
@@ -193,7 +193,7 @@ class Pairs(NamedTuple):
 
     def estimate(self, pilot_blocks: int) -> Estimate:
         """Estimate the mean difference; a failed trial of the pilot makes the pilot smaller."""
-        return stats.mean(self.differences, self.pilot(pilot_blocks))
+        return estimates.mean(self.differences, self.pilot(pilot_blocks))
 
 
 def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> Pairs:
@@ -254,7 +254,9 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()
         p_values = [comparison.estimate.p_different() for *_, comparison in found]
         rows += [
             point | _comparison(comparison, p_holm, _at(point) + where)
-            for (point, where, comparison), p_holm in zip(found, stats.holm(p_values), strict=True)
+            for (point, where, comparison), p_holm in zip(
+                found, estimates.holm(p_values), strict=True
+            )
             # Without a lag term, nobody has a skill or gets there.
             if comparison.stated and (comparison.estimate.n or name == "train_s")
         ]

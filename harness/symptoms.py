@@ -16,7 +16,7 @@ from scipy.special import stdtr
 
 from harness.backend.protocol import Array
 from harness.case import FOURTH_MOMENT, LEARNED_R2, SURE, Case, Which
-from harness.extrapolation import Forecast, forecast
+from harness.stats.forecast import Forecast, forecast
 from harness.task.task import Task
 
 Severity: TypeAlias = Literal["fault", "warning", "good"]

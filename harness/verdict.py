@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.stats import CONFIDENCE, Estimate
+from harness.stats.estimates import CONFIDENCE, Estimate
 
 Outcome: TypeAlias = Literal["pass", "regression", "inconclusive"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from harness.backend.protocol import Array
-from harness.changepoints import FALSE_ALARMS, FEWEST, LEAST, find_steps, levels
+from harness.stats.changepoints import FALSE_ALARMS, FEWEST, LEAST, find_steps, levels
 
 NOISE: dict[str, Callable[[np.random.Generator, int], Array]] = {
     "normal": lambda rng, n: rng.standard_normal(n),

@@ -18,10 +18,10 @@ from harness import Run, Task, trial
 from harness.backend import registry
 from harness.case import Case
 from harness.diagnosis import Finding, cases, diagnose
-from harness.extrapolation import POWER, forecast
 from harness.jobs import Certificate, Check, TrialJob
 from harness.plan import Arm, Plan
 from harness.record import Record
+from harness.stats.forecast import POWER, forecast
 from harness.store import Manifest, RunWriter
 from harness.symptoms import symptoms
 

@@ -14,7 +14,7 @@ from harness.experiment import Settings
 from harness.plan import Arm, Plan
 from harness.precision import PILOT, blocks_needed, conclusion, duration, extend
 from harness.record import Point, Record
-from harness.stats import stein_size
+from harness.stats.estimates import stein_size
 from harness.store import Manifest, RunWriter
 from tests.conftest import TINY, Cli
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 
-from harness import stats
+from harness.stats import estimates
 
 samples = arrays(np.float64, st.integers(3, 30), elements=st.floats(-5, 5)).filter(
     lambda sample: sample.std() > 1e-3
@@ -20,7 +20,7 @@ samples = arrays(np.float64, st.integers(3, 30), elements=st.floats(-5, 5)).filt
 
 @given(samples)
 def test_the_mean_agrees_with_scipy(sample: np.ndarray) -> None:
-    estimate, theirs = stats.mean(sample), scipy_stats.ttest_1samp(sample, 0)
+    estimate, theirs = estimates.mean(sample), scipy_stats.ttest_1samp(sample, 0)
     assert estimate.p_different() == pytest.approx(theirs.pvalue, abs=1e-12)
     assert estimate.interval() == pytest.approx(theirs.confidence_interval())
     assert estimate.p_above() == pytest.approx(
@@ -30,7 +30,7 @@ def test_the_mean_agrees_with_scipy(sample: np.ndarray) -> None:
 
 @given(samples, samples)
 def test_a_difference_agrees_with_welchs_test(before: np.ndarray, after: np.ndarray) -> None:
-    estimate = stats.difference(before, after)
+    estimate = estimates.difference(before, after)
     theirs = scipy_stats.ttest_ind(after, before, equal_var=False)
     assert estimate.p_different() == pytest.approx(theirs.pvalue, abs=1e-12)
     assert estimate.interval() == pytest.approx(theirs.confidence_interval())
@@ -40,8 +40,8 @@ def test_a_difference_agrees_with_welchs_test(before: np.ndarray, after: np.ndar
 def test_a_known_variance_is_added_and_takes_no_degrees_of_freedom(
     sample: np.ndarray, known: float
 ) -> None:
-    plain = stats.mean(sample)
-    wider = stats.welch(stats.Estimate(0, known, float("inf"), 1), plain)
+    plain = estimates.mean(sample)
+    wider = estimates.welch(estimates.Estimate(0, known, float("inf"), 1), plain)
     assert wider.value == plain.value
     assert wider.standard_error == pytest.approx(np.hypot(plain.standard_error, known))
     assert wider.df >= plain.df * (1 - 1e-9)
@@ -52,29 +52,29 @@ def test_a_known_variance_is_added_and_takes_no_degrees_of_freedom(
 def test_equivalence_is_two_one_sided_tests(sample: np.ndarray, margin: float) -> None:
     above = scipy_stats.ttest_1samp(sample, -margin, alternative="greater").pvalue
     below = scipy_stats.ttest_1samp(sample, margin, alternative="less").pvalue
-    assert stats.mean(sample).p_within(margin) == pytest.approx(max(above, below), abs=1e-12)
+    assert estimates.mean(sample).p_within(margin) == pytest.approx(max(above, below), abs=1e-12)
     # The same as an interval of twice the error inside the margin.
-    low, high = stats.mean(sample).interval(0.90)
-    assert (stats.mean(sample).p_within(margin) < 0.05) == (-margin < low and high < margin)
+    low, high = estimates.mean(sample).interval(0.90)
+    assert (estimates.mean(sample).p_within(margin) < 0.05) == (-margin < low and high < margin)
 
 
 def test_a_failed_test_for_a_difference_is_no_equivalence() -> None:
-    noisy = stats.mean(np.array([-0.3, 0.25, 0.1, -0.1]))
+    noisy = estimates.mean(np.array([-0.3, 0.25, 0.1, -0.1]))
     assert noisy.p_different() > 0.5
     assert noisy.p_within(0.02) > 0.3
 
 
 def test_holm_as_in_the_textbook() -> None:
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([0.2, float("nan"), 0.3]) == pytest.approx(
+    assert estimates.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert estimates.holm([0.2, float("nan"), 0.3]) == pytest.approx(
         [0.4, float("nan"), 0.4], nan_ok=True
     )
-    assert stats.holm([]) == []
+    assert estimates.holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_corrects_upwards_and_keeps_the_order(p: list[float]) -> None:
-    corrected = stats.holm(p)
+    corrected = estimates.holm(p)
     assert all(c >= raw for c, raw in zip(corrected, p, strict=True))
     order = np.argsort(p, kind="stable")
     assert (np.diff(np.array(corrected)[order]) >= 0).all()
@@ -82,17 +82,17 @@ def test_holm_corrects_upwards_and_keeps_the_order(p: list[float]) -> None:
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_too_few_values_show_nothing(size: int) -> None:
-    estimate = stats.mean(np.full(size, 0.5))
+    estimate = estimates.mean(np.full(size, 0.5))
     assert np.isnan(estimate.interval()).all()
     assert np.isnan(estimate.p_different())
-    assert np.isnan(stats.difference(np.full(size, 0.5), np.ones(3)).p_different())
+    assert np.isnan(estimates.difference(np.full(size, 0.5), np.ones(3)).p_different())
 
 
 def test_equal_values_are_sure() -> None:
-    same = stats.mean(np.zeros(3))
+    same = estimates.mean(np.zeros(3))
     assert (same.p_different(), same.p_within(0.01)) == (1.0, 0.0)
-    assert stats.mean(np.full(3, 0.5)).p_above() == 0.0
-    assert stats.difference(np.zeros(3), np.ones(4)).p_above() == 0.0
+    assert estimates.mean(np.full(3, 0.5)).p_above() == 0.0
+    assert estimates.difference(np.zeros(3), np.ones(4)).p_above() == 0.0
 
 
 def coverage(repeats: int, pilot: int, spread: float, stop_honestly: bool) -> float:
@@ -101,9 +101,9 @@ def coverage(repeats: int, pilot: int, spread: float, stop_honestly: bool) -> fl
     hits = 0
     for _ in range(repeats):
         sample = rng.normal(0, spread, pilot)
-        size = stats.stein_size(sample, 0.02)
+        size = estimates.stein_size(sample, 0.02)
         sample = np.append(sample, rng.normal(0, spread, size - pilot))
-        low, high = stats.mean(sample, pilot if stop_honestly else 0).interval()
+        low, high = estimates.mean(sample, pilot if stop_honestly else 0).interval()
         hits += low <= 0 <= high
     return hits / repeats
 
@@ -117,9 +117,9 @@ def test_the_interval_is_as_narrow_as_asked() -> None:
     rng = np.random.default_rng(1)
     for _ in range(50):
         pilot = rng.normal(0, 0.05, 8)
-        size = stats.stein_size(pilot, 0.02)
+        size = estimates.stein_size(pilot, 0.02)
         sample = np.append(pilot, rng.normal(0, 0.05, size - 8))
-        assert stats.mean(sample, 8).half_width() <= 0.02 * (1 + 1e-9)
+        assert estimates.mean(sample, 8).half_width() <= 0.02 * (1 + 1e-9)
 
 
 def test_of_several_comparisons_some_is_wrong_as_rarely_as_holm_says() -> None:
@@ -128,11 +128,11 @@ def test_of_several_comparisons_some_is_wrong_as_rarely_as_holm_says() -> None:
     wrong = np.zeros(2)
     for times in np.random.default_rng(4).standard_normal((1500, 6, 8)):
         fastest = np.median(times, axis=1).argmin()
-        p = [stats.mean(times[i] - times[j]).p_different() for i, j in both]
+        p = [estimates.mean(times[i] - times[j]).p_different() for i, j in both]
         shown = [pair for pair, arms in enumerate(both) if fastest in arms]
-        corrected = stats.holm(p)
+        corrected = estimates.holm(p)
         wrong += (
-            min(stats.holm([p[pair] for pair in shown])) < 0.05,
+            min(estimates.holm([p[pair] for pair in shown])) < 0.05,
             min(corrected[pair] for pair in shown) < 0.05,
         )
     of_shown, of_all = wrong / 1500
@@ -142,14 +142,14 @@ def test_of_several_comparisons_some_is_wrong_as_rarely_as_holm_says() -> None:
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     samples = np.random.default_rng(0).standard_normal((4000, 3))
-    hits = [low <= 0 <= high for low, high in (stats.mean(s).interval() for s in samples)]
+    hits = [low <= 0 <= high for low, high in (estimates.mean(s).interval() for s in samples)]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.012)
 
 
 def test_a_difference_of_samples_that_a_pilot_chose_rests_on_the_pilots() -> None:
     rng = np.random.default_rng(3)
     before, after = rng.normal(0, 1, 12), rng.normal(0, 1, 9)
-    estimate = stats.difference(before, after, pilots=(4, 5))
+    estimate = estimates.difference(before, after, pilots=(4, 5))
     errors = before[:4].std(ddof=1) / np.sqrt(12), after[:5].std(ddof=1) / np.sqrt(9)
     assert estimate.standard_error == pytest.approx(np.hypot(*errors))
     assert estimate.value == pytest.approx(after.mean() - before.mean())

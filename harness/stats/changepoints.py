@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import stats
 from harness.backend.protocol import Array
-from harness.stats import Estimate
+from harness.stats import estimates
+from harness.stats.estimates import Estimate
 
 FALSE_ALARMS = 0.05
 FEWEST = 8
@@ -54,7 +54,7 @@ _BATCH = 250_000
 """Values that are put in order at a time: few enough for the cache."""
 _SEED = 20_151_021
 # P(likelihood ratio of the true position <= x) is about (1 - exp(-x / 2))^2 (Siegmund).
-_LIKELY = float(-2 * np.log(1 - np.sqrt(stats.CONFIDENCE)))
+_LIKELY = float(-2 * np.log(1 - np.sqrt(estimates.CONFIDENCE)))
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _likely(values: Array, start: int, at: int, stop: int) -> tuple[int, int]:
 
 def _change(values: Array, start: int, at: int, stop: int) -> Estimate:
     pulled = _pulled_in(values[start:stop], [at - start])
-    return stats.difference(pulled[: at - start], pulled[at - start :])
+    return estimates.difference(pulled[: at - start], pulled[at - start :])
 
 
 def _pulled_in(values: Array, cuts: list[int]) -> Array:
