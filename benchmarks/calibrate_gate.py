@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from harness import machine
-from harness.clock import now
 from harness.contest import Contest
 from harness.duel import Duel, Outcome
 from harness.gate_settings import GateSettings
+from harness.measure import machine
+from harness.measure.clock import now
 from harness.plan import Arm
 
 GATES = {

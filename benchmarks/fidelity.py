@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import machine
 from harness.backend.protocol import Array
 from harness.jobs import TrialJob
-from harness.launch import Place, execute
+from harness.measure import machine
+from harness.measure.launch import Place, execute
 from harness.record import Record
 from harness.stats import estimates
 from harness.task.task import Task

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from harness.backend.protocol import Array
-from harness.clock import now
+from harness.measure.clock import now
 from harness.stats.changepoints import FALSE_ALARMS, find_steps
 from tests.conftest import ROOT, command
 from tests.histories import TWIN, copy, real_run

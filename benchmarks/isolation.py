@@ -16,7 +16,7 @@ from contextlib import closing
 import numpy as np
 
 from harness.jobs import TrialJob
-from harness.launch import Place, execute
+from harness.measure.launch import Place, execute
 from harness.record import Isolation, Record
 from harness.stats import estimates
 from harness.task.task import Task

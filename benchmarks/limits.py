@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 import harness
-from harness import machine
 from harness.backend.protocol import Array
-from harness.clock import now
+from harness.measure import machine
+from harness.measure.clock import now
 from harness.task import data
 
 FLAGS = ("-O3", "-march=native", "-ffast-math")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import Run, Task
-from harness.clock import now
+from harness.measure.clock import now
 from harness.plan import Arm, Plan
 from harness.record import Chunk, Point, Record
 from harness.store import Manifest, RunWriter

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.clock import now
+from harness.measure.clock import now
 from tests.browser import Seen, chromium
 from tests.runs import cloned
 

@@ -30,8 +30,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import Run, machine
-from harness.clock import now
+from harness import Run
+from harness.measure import machine
+from harness.measure.clock import now
 from tests.clusters import LocalCluster, local_cluster
 
 NODES = 3

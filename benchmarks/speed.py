@@ -32,10 +32,11 @@ from limits import plain_c
 from scipy.stats import binom
 
 import harness
-from harness import Task, machine
-from harness.clock import now, timestamp
+from harness import Task
 from harness.jobs import TurnsJob
-from harness.launch import Worker
+from harness.measure import machine
+from harness.measure.clock import now, timestamp
+from harness.measure.launch import Worker
 from harness.render import render
 
 TURN_S = 0.3

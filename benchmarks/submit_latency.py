@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.clock import now
+from harness.measure.clock import now
 from tests.head import Head
 
 STAGES = (

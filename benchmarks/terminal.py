@@ -20,9 +20,9 @@ from pathlib import Path
 from rich.console import Console
 
 import harness
-from harness.clock import cpu_time, now
 from harness.dashboard import reporter
 from harness.jobs import Event, Planned
+from harness.measure.clock import cpu_time, now
 from harness.progress import Lines
 from harness.record import Record
 from tests.conftest import ROOT

@@ -19,8 +19,8 @@ from overhead import synthetic_run
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import harness
-from harness import machine
 from harness.backend import registry
+from harness.measure import machine
 from harness.render import render_summary
 from harness.results import Run
 from harness.store import RunWriter

@@ -28,9 +28,10 @@ import pandas as pd
 import torch
 from speed import CORE, TURN_S, ratio
 
-from harness import Task, machine
+from harness import Task
 from harness.backend.protocol import Array
-from harness.clock import now, timestamp
+from harness.measure import machine
+from harness.measure.clock import now, timestamp
 from harness.render import render
 from harness.task import data
 

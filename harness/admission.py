@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.fingerprint import public_version
 from harness.jobs import Certificate, ParityJob, Refused
+from harness.measure.fingerprint import public_version
 
 Outcome = Certificate | Refused
 

@@ -20,8 +20,8 @@ import pandas as pd
 
 from harness import tables
 from harness.errors import HarnessError, InvalidInput
-from harness.fingerprint import fingerprint, name_kinds
 from harness.location import open_folder
+from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.record import Record
 from harness.results import Run
 from harness.storage import Folder, reason

@@ -66,7 +66,7 @@ class Baseline(BaseModel):
     yardstick_version: dict[str, str]
     """What its times depend on beside the machine: its code and the packages it uses."""
     fingerprint: dict[str, str]
-    """The machine; see `harness.fingerprint`."""
+    """The machine; see `harness.measure.fingerprint`."""
     arms: tuple[BaselineArm, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import InvalidInput, UnknownName
-from harness.launch import Tree
-from harness.machine import installed
-from harness.source import git_environment
+from harness.measure.git import git_environment
+from harness.measure.launch import Tree
+from harness.measure.machine import installed
 
 
 @dataclass(frozen=True)

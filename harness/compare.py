@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.backend.protocol import Array
 from harness.errors import InvalidInput, UnknownName
-from harness.fingerprint import differences, fingerprint
+from harness.measure.fingerprint import differences, fingerprint
 from harness.metrics import METRICS, Metric
 from harness.record import Record
 from harness.results import Run

@@ -19,8 +19,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from harness.clock import Clock, now
 from harness.jobs import Event, Job, Progress
+from harness.measure.clock import Clock, now
 from harness.progress import Lines, Quiet
 from harness.tally import Running, Tally, duration
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness import machine
 from harness.backend.protocol import Array
-from harness.clock import now, resolution
-from harness.fingerprint import public_version
 from harness.location import open_folder
+from harness.measure import machine
+from harness.measure.clock import now, resolution
+from harness.measure.fingerprint import public_version
 from harness.noise import STEAL_LIMIT
 from harness.stats.estimates import mean
 from harness.storage import Folder, reason

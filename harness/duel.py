@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 
 from scipy.stats import trim_mean
 
-from harness import machine
 from harness.errors import HarnessError
 from harness.jobs import TurnsJob
-from harness.launch import Tree, Worker
+from harness.measure import machine
+from harness.measure.launch import Tree, Worker
 
 # Long against what a call costs, short against what disturbs it.
 TURN_S = 0.003

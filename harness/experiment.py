@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness import machine, precision
+from harness import precision
 from harness.admission import Admission
-from harness.clock import now, timestamp
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.jobs import Certificate, Event, Planned, Refused, TrialJob
+from harness.measure import machine
+from harness.measure.clock import now, timestamp
 from harness.plan import Arm, Device, Plan, Value, grid, seeds_at_once, swept_values
 from harness.record import Isolation, Record
 from harness.results import TABLES, Run

@@ -15,15 +15,15 @@ from statistics import median
 
 import numpy as np
 
-from harness import machine
 from harness.backend import registry
 from harness.baseline import Baseline, BaselineArm
 from harness.checkout import Checkout, checkout, describe_working_tree
-from harness.clock import timestamp
 from harness.duel import Duel, Outcome, Side
 from harness.errors import InvalidInput, Unavailable
-from harness.fingerprint import differences, fingerprint
 from harness.gate_settings import GateSettings
+from harness.measure import machine
+from harness.measure.clock import timestamp
+from harness.measure.fingerprint import differences, fingerprint
 from harness.plan import Arm
 from harness.task.task import Task
 from harness.tournament import Say, Tournament
@@ -162,8 +162,9 @@ def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> 
 
 def _check_takes_turns(versions: Checkout) -> None:
     """Refuse a reference whose own harness is too old to train in turns."""
-    package = versions.reference_root / "harness"
-    if (package / "worker.py").is_file() and not (package / "turns.py").is_file():
+    worker = versions.reference_root / "harness" / "worker.py"
+    # The kind of job; where the module is that serves it may change between versions.
+    if worker.is_file() and '"turns"' not in worker.read_text():
         raise InvalidInput(
             f"{versions.reference_name} is from before the gate: its harness cannot train in turns."
         )

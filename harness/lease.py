@@ -15,8 +15,8 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 
-from harness.clock import now
 from harness.errors import StoreError
+from harness.measure.clock import now
 from harness.storage import Folder, Note, being_written
 
 LOCK = ".lock"

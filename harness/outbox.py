@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.clock import now
 from harness.errors import StoreError
+from harness.measure.clock import now
 from harness.storage import Folder, Hold, LocalFolder, Note, reason
 
 MANIFEST, RECORDS = "manifest.json", "records"

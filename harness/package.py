@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import InvalidInput
-from harness.source import git_environment
+from harness.measure.git import git_environment
 
 LIMIT_MB = 100
 """What Ray's job server takes in a request (`DASHBOARD_CLIENT_MAX_SIZE`), in MiB."""

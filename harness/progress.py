@@ -7,8 +7,8 @@ from typing import Self
 from rich.console import Console
 
 from harness import jobs
-from harness.clock import Clock, now
 from harness.jobs import Certificate, Event, Notice
+from harness.measure.clock import Clock, now
 from harness.noise import noise
 from harness.record import Record
 from harness.tally import Tally, duration

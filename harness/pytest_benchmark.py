@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from harness.clock import Stopwatch
 from harness.errors import InvalidInput
 from harness.gate_settings import GateSettings
+from harness.measure.clock import Stopwatch
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.store import brief

@@ -77,7 +77,7 @@ class Chunk:
     mhz: float | None = None
     """Frequency of the process's cores at the end of the call, where the system gives it."""
     energy_j: float | None = None
-    """Energy of the processor packages or of the GPU, if counted: see `harness.energy`."""
+    """Energy of the processor packages or of the GPU, if counted: see `harness.measure.energy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from harness import bundle
 from harness.access import ADVICE, show_token
-from harness.clock import now
 from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName
+from harness.measure.clock import now
 
 DEFAULT_RESULTS = "$HOME/harness-results"
 """On the head, for all jobs, so that a later one can resume a run; its shell knows its home."""

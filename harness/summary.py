@@ -101,7 +101,7 @@ def summarise(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -
     """Return a row per backend and device on each kind of node, the fastest first.
 
     Of a sweep over the fields `swept`, there are such rows for each of its points.
-    Nothing is averaged over nodes of unlike kinds (see `harness.fingerprint`).
+    Nothing is averaged over nodes of unlike kinds (see `harness.measure.fingerprint`).
     Only trials with status "ok" count; `seeds` says how many those are, of how many `trials`.
     `final_mse`, `r2` and `lag_skill` are means over seeds with their standard deviation `_sd`;
     `final_mse_geo` is the geometric mean. `final_mse_low` to `final_mse_high` is the 95 % interval

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.fingerprint import fingerprint, name_kinds
+from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.noise import lost_share, noise
 from harness.record import Chunk, Point, Record
 from harness.task.task import Task

@@ -13,15 +13,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from harness import machine
 from harness.backend.protocol import Array
-from harness.clock import now
 from harness.contest import Contest
 from harness.duel import Duel, Side, SideFailed, fight, train_alone
 from harness.experiment import Settings, Site, certify
 from harness.gate_settings import GateSettings
 from harness.jobs import TurnsJob
-from harness.launch import Tree
+from harness.measure import machine
+from harness.measure.clock import now
+from harness.measure.launch import Tree
 from harness.plan import Arm
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks

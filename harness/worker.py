@@ -1,6 +1,6 @@
-"""The process of a job: `python -m harness.worker EVENTS REQUEST`, started by `harness.launch`.
+"""The process of a job, started by `harness.measure.launch`.
 
-EVENTS is a file descriptor that takes one JSON line `[kind, value]` per event; REQUEST is JSON:
+`python -m harness.worker EVENTS REQUEST`: EVENTS is a file descriptor that takes one JSON line `[kind, value]` per event; REQUEST is JSON:
 the job and the cores to run on. Standard input is a lifeline: when it closes, whoever wanted the
 result is gone, and so is this process. A job that takes turns is given them there, and a process
 that trials of a backend share is given the others, a job in JSON on each line.
@@ -52,7 +52,7 @@ def _serve(job: dict[str, Any], before: int, stream: Any) -> None:
     """Run one more trial, as like the first as can be."""
     import gc
 
-    from harness import machine
+    from harness.measure import machine
 
     gc.collect()  # What is left of the trial before is not to be cleared up on the clock.
     machine.reset_peak_rss()
@@ -63,26 +63,26 @@ def _serve(job: dict[str, Any], before: int, stream: Any) -> None:
 def _run(request: dict[str, Any], stream: Any) -> None:
     from pydantic_core import to_jsonable_python
 
-    from harness import machine
     from harness.errors import InvalidInput, Unavailable
     from harness.jobs import ParityJob, TrialJob, TurnsJob
+    from harness.measure import machine
 
     def emit(kind: str, value: Any) -> None:
         stream.write(json.dumps([kind, to_jsonable_python(value)]) + "\n")
 
     try:
         if request["kind"] == "trial":
-            from harness import trial
+            from harness.measure import trial
 
             trial.run(TrialJob.model_validate(request), emit, _load)
             emit("fields", {"peak_rss_mb": machine.peak_rss_mb()})
         elif request["kind"] == "turns":
-            from harness import turns
+            from harness.measure import stepwise
 
-            turns.serve(TurnsJob.model_validate(request), sys.stdin, emit)
+            stepwise.serve(TurnsJob.model_validate(request), sys.stdin, emit)
         else:
-            from harness import parity
             from harness.backend import registry
+            from harness.measure import parity
 
             job = ParityJob.model_validate(request)
             emit("phase", "importing")
@@ -114,10 +114,10 @@ def _load(backend: str) -> Any:
 def _environment(backend: str, device: str) -> dict[str, str]:
     """Return under what circumstances this process measures; trials that share it share them."""
     import harness
-    from harness import machine
     from harness.backend import registry
     from harness.errors import InvalidInput
-    from harness.source import describe_source
+    from harness.measure import machine
+    from harness.measure.git import describe_source
 
     module = None
     with suppress(InvalidInput):  # Refused; it has been said.

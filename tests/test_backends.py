@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import Task, parity
+from harness import Task
 from harness.backend import registry
 from harness.backend.protocol import Array, Backend
+from harness.measure import parity
 from harness.task.data import initial_params, training_chunk
 
 NAMES = [
@@ -92,8 +93,8 @@ def test_training_and_predicting_leave_what_they_were_given_alone(name: str) -> 
 
 @pytest.mark.parametrize("name", ["jax", "torch"])
 def test_a_missing_gpu_is_one_clear_line(name: str) -> None:
-    from harness import machine
     from harness.errors import Unavailable
+    from harness.measure import machine
 
     if machine.has_gpu():
         pytest.skip("this machine has a GPU")

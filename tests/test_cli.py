@@ -84,7 +84,7 @@ def test_all_problems_are_reported_at_once(cli: Cli) -> None:
 
 
 def test_a_missing_gpu_is_refused(cli: Cli, tmp_path: Path) -> None:
-    from harness import machine
+    from harness.measure import machine
 
     if machine.has_gpu():
         pytest.skip("this machine has a GPU")

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from harness import Run, Task, trial
+from harness import Run, Task
 from harness.backend import registry
 from harness.case import Case
 from harness.diagnosis import Finding, cases, diagnose
 from harness.jobs import Certificate, Check, TrialJob
+from harness.measure import trial
 from harness.plan import Arm, Plan
 from harness.record import Record
 from harness.stats.forecast import POWER, forecast

@@ -18,9 +18,10 @@ import yaml
 from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
-from harness import Task, parity
+from harness import Task
 from harness.backend import registry
 from harness.cli import cli
+from harness.measure import parity
 from tests import docs
 from tests.conftest import ROOT
 from tests.docs import Command

@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from harness import doctor, machine
+from harness import doctor
+from harness.measure import machine
 from tests.conftest import Cli
 
 CHECKS = (

@@ -14,13 +14,13 @@ import pytest
 import harness
 from harness import Task
 from harness.backend.testing import FakeBackend, ManualClock
-from harness.energy import Rapl, meter
 from harness.jobs import TrialJob
+from harness.measure.energy import Rapl, meter
+from harness.measure.trial import Training
 from harness.record import Chunk
 from harness.render import render_summary
 from harness.summary import summarise
 from harness.tables import chunks_table, trials_table
-from harness.trial import Training
 from tests.conftest import ROOT
 from tests.test_tables import arm
 
@@ -212,7 +212,7 @@ def test_the_counter_is_read_around_each_timed_call(
             return super().train(state, x_ETB, y_ETB)
 
     domain(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
-    monkeypatch.setattr("harness.energy.meter", lambda device: meter(device, tmp_path))
+    monkeypatch.setattr("harness.measure.energy.meter", lambda device: meter(device, tmp_path))
     job = TrialJob(
         task=Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5),
         backend="fake",

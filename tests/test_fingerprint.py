@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 import harness
-from harness import Task, machine
-from harness.fingerprint import differences, fingerprint
-from harness.source import describe_source
+from harness import Task
+from harness.measure import machine
+from harness.measure.fingerprint import differences, fingerprint
+from harness.measure.git import describe_source
 
 TASK = Task(n_steps=5, batch_size=4, epochs=20, curve_points=10, eval_paths=20)
 NODE = {

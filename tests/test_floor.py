@@ -15,10 +15,10 @@ import pytest
 
 from backends.floor import FloorBackend
 from backends.reference import ReferenceBackend
-from harness import parity
 from harness.backend.model import Model
 from harness.backend.protocol import Array, TrainsManySeeds
 from harness.errors import Unavailable
+from harness.measure import parity
 from harness.task.task import Task
 
 SEEDS, EPOCHS = 3, 4

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Task, parity
+from harness import Task
 from harness.backend import registry
 from harness.backend.protocol import Array, TrainsManySeeds
 from harness.errors import Unavailable
+from harness.measure import parity
 from harness.task.data import initial_params, training_chunk
 
 JAX = "jax"

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 import harness
-from harness import ContractViolation, InvalidInput, Task, parity, store
+from harness import ContractViolation, InvalidInput, Task, store
 from harness.backend import registry
 from harness.backend.model import Model
 from harness.backend.single_seed import many_seeds
 from harness.backend.testing import FakeBackend, ManualClock
 from harness.compare import compare_runs
 from harness.jobs import TrialJob
+from harness.measure import parity
+from harness.measure.trial import Training
+from harness.measure.trial import run as run_trial
 from harness.task.data import evaluation_paths, initial_params
-from harness.trial import Training
-from harness.trial import run as run_trial
 from tests.conftest import Cli
 from tests.many import Looped, MixesSeeds, NoDouble
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 import harness
-from harness import Run, Task, machine
+from harness import Run, Task
+from harness.measure import machine
 from harness.noise import lost_share, noise, repeats
 from harness.record import Chunk, Record
 from harness.render import render_summary

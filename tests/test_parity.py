@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from backends.reference import ReferenceBackend
-from harness import BackendFactory, ContractViolation, Task, parity
+from harness import BackendFactory, ContractViolation, Task
 from harness.jobs import Check
+from harness.measure import parity
 from tests import faulty
 
 

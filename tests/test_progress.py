@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness import Run, Task
-from harness.clock import Clock
 from harness.dashboard import Dashboard, Look, Plot, frame, reporter
 from harness.jobs import Notice, Planned, Progress, Started, TrialJob
+from harness.measure.clock import Clock
 from harness.plan import Arm, Plan
 from harness.progress import Lines, Quiet
 from harness.record import Point, Record, Share, Status

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Task, parity
+from harness import Task
 from harness.backend import registry
 from harness.errors import Unavailable
+from harness.measure import parity
 from harness.task.data import initial_params, training_chunks
 
 SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}

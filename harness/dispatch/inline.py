@@ -7,10 +7,10 @@ import threading
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from harness import machine
 from harness.admission import Admission
 from harness.jobs import Event, Job, ParityJob, TrialJob
-from harness.launch import Place, execute
+from harness.measure import machine
+from harness.measure.launch import Place, execute
 
 
 class InlineDispatcher:

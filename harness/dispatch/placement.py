@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from harness.clock import now, timestamp
 from harness.jobs import Certificate, Event, Job, Progress, Refused, Started, TrialJob
-from harness.launch import Loss, another_follows
+from harness.measure.clock import now, timestamp
+from harness.measure.launch import Loss, another_follows
 from harness.record import Point, Record
 
 

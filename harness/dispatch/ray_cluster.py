@@ -35,15 +35,15 @@ from ray.runtime_env import RuntimeEnv
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness import machine
 from harness.access import ADVICE, has_token
 from harness.admission import Admission
-from harness.clock import now
 from harness.dispatch.inline import InlineDispatcher
 from harness.dispatch.placement import Batch, Board, Line, Need, Node
 from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName
 from harness.jobs import Certificate, Event, Job, Notice, ParityJob, Refused, TrialJob
-from harness.launch import Place, execute, lost
+from harness.measure import machine
+from harness.measure.clock import now
+from harness.measure.launch import Place, execute, lost
 
 # Events are a few kilobytes and are read at once; Ray's own default takes a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 2**20

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness import energy, machine
 from harness.backend import contract, registry
 from harness.backend.protocol import Array, BackendFactory, ReportsGpuMemory
 from harness.backend.single_seed import Alone, many_seeds
-from harness.clock import Clock, Stopwatch, cpu_time, now
-from harness.curves import Curves
 from harness.jobs import TrialJob, TurnsJob
+from harness.measure import energy, machine
+from harness.measure.clock import Clock, Stopwatch, cpu_time, now
+from harness.measure.curves import Curves
 from harness.record import Chunk
 from harness.task import data
 

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
-from harness import machine
-from harness.clock import now, timestamp
 from harness.jobs import (
     Certificate,
     Check,
@@ -34,6 +32,8 @@ from harness.jobs import (
     TrialJob,
     TurnsJob,
 )
+from harness.measure import machine
+from harness.measure.clock import now, timestamp
 from harness.noise import repeats
 from harness.record import Chunk, Point, Record, Share
 

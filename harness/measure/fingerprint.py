@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.machine import THREAD_VARIABLES
+from harness.measure.machine import THREAD_VARIABLES
 
 # In the order in which differences are told.
 _NODE = ("cpu", "cpu_quota", "governor", "os", "kernel", "python", "gpu", "gpu_driver")

@@ -1,0 +1,1 @@
+"""One block of trials on one node."""
