@@ -29,7 +29,7 @@ from harness.duel import Duel, Outcome
 from harness.gate_settings import GateSettings
 from harness.measure import machine
 from harness.measure.clock import now
-from harness.plan import Arm
+from harness.trial.plan import Arm
 
 GATES = {
     "identical": 40,

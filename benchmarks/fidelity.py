@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.jobs import TrialJob
 from harness.measure import machine
 from harness.measure.launch import Place, execute
-from harness.record import Record
 from harness.stats import estimates
 from harness.task.task import Task
+from harness.trial.jobs import TrialJob
+from harness.trial.record import Record
 
 HERE = Path(__file__).parent
 

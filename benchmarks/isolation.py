@@ -15,11 +15,11 @@ from contextlib import closing
 
 import numpy as np
 
-from harness.jobs import TrialJob
 from harness.measure.launch import Place, execute
-from harness.record import Isolation, Record
 from harness.stats import estimates
 from harness.task.task import Task
+from harness.trial.jobs import TrialJob
+from harness.trial.record import Isolation, Record
 
 BACKENDS = ("torch", "jax", "reference")
 TIMES = ("train_s", "first_call_s", "import_s", "setup_s", "eval_s", "wall_s")

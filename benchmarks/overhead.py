@@ -17,9 +17,9 @@ import numpy as np
 
 from harness import Run, Task
 from harness.measure.clock import now
-from harness.plan import Arm, Plan
-from harness.record import Chunk, Point, Record
 from harness.store import Manifest, RunWriter
+from harness.trial.plan import Arm, Plan
+from harness.trial.record import Chunk, Point, Record
 
 
 def synthetic_run(results: Path, trials: int, task: Task | None = None) -> None:

@@ -33,11 +33,11 @@ from scipy.stats import binom
 
 import harness
 from harness import Task
-from harness.jobs import TurnsJob
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
 from harness.measure.launch import Worker
 from harness.render import render
+from harness.trial.jobs import TurnsJob
 
 TURN_S = 0.3
 CORE = machine.usable_cores()[-1:]

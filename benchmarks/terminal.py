@@ -21,10 +21,10 @@ from rich.console import Console
 
 import harness
 from harness.dashboard import reporter
-from harness.jobs import Event, Planned
 from harness.measure.clock import cpu_time, now
 from harness.progress import Lines
-from harness.record import Record
+from harness.trial.jobs import Event, Planned
+from harness.trial.record import Record
 from tests.conftest import ROOT
 from tests.pseudo_terminal import Terminal
 

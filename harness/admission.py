@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.jobs import Certificate, ParityJob, Refused
 from harness.measure.fingerprint import public_version
+from harness.trial.jobs import Certificate, ParityJob, Refused
 
 Outcome = Certificate | Refused
 

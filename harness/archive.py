@@ -22,11 +22,11 @@ from harness import tables
 from harness.errors import HarnessError, InvalidInput
 from harness.location import open_folder
 from harness.measure.fingerprint import fingerprint, name_kinds
-from harness.record import Record
 from harness.results import Run
 from harness.storage import Folder, reason
 from harness.store import Manifest, RunFolder
 from harness.task.task import Task
+from harness.trial.record import Record
 
 Environment: TypeAlias = Mapping[str, str]
 _Source: TypeAlias = tuple[int, str, str, str]

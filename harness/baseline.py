@@ -19,10 +19,10 @@ from pydantic import (
 )
 
 from harness.errors import InvalidInput
-from harness.plan import Device
 from harness.storage import write_whole
 from harness.store import brief, refuse_newer
 from harness.task.task import Task
+from harness.trial.plan import Device
 
 SchemaVersion: TypeAlias = Literal[1]
 SCHEMA_VERSION: SchemaVersion = 1

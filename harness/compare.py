@@ -18,11 +18,11 @@ from harness.backend.protocol import Array
 from harness.errors import InvalidInput, UnknownName
 from harness.measure.fingerprint import differences, fingerprint
 from harness.metrics import METRICS, Metric
-from harness.record import Record
 from harness.results import Run
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.summary import SIGNIFICANT, ArmKey, of_arm, pair
+from harness.trial.record import Record
 
 DEFAULT = ("train_s", "final_mse", "lag_skill")
 CHANGES = {

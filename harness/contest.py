@@ -16,8 +16,8 @@ import numpy as np
 from harness.backend.protocol import Array
 from harness.duel import Duel
 from harness.gate_settings import GateSettings
-from harness.plan import Arm
 from harness.stats.estimates import CONFIDENCE, Estimate, difference, holm, mean
+from harness.trial.plan import Arm
 from harness.verdict import Finding, Outcome, decide, finding
 
 LOOKS = (4, 6, 9, 13, 19, 28)

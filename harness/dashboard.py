@@ -19,10 +19,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from harness.jobs import Event, Job, Progress
 from harness.measure.clock import Clock, now
 from harness.progress import Lines, Quiet
 from harness.tally import Running, Tally, duration
+from harness.trial.jobs import Event, Job, Progress
 
 _PERIOD_S = 0.5
 _PLOT_PERIOD_S = 1.0

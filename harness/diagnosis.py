@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 
 from harness.case import Case
-from harness.jobs import Certificate
 from harness.metrics import METRICS
-from harness.plan import Point
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.summary import ARM, ArmKey, pair
 from harness.summary import points as points_of
 from harness.symptoms import Severity, Symptom, symptoms
+from harness.trial.jobs import Certificate
+from harness.trial.plan import Point
 
 if TYPE_CHECKING:
     from harness.results import Run

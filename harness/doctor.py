@@ -24,9 +24,9 @@ from harness.location import open_folder
 from harness.measure import machine
 from harness.measure.clock import now, resolution
 from harness.measure.fingerprint import public_version
-from harness.noise import STEAL_LIMIT
 from harness.stats.estimates import mean
 from harness.storage import Folder, reason
+from harness.trial.noise import STEAL_LIMIT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,9 +20,9 @@ from typing import Any, NoReturn
 from scipy.stats import trim_mean
 
 from harness.errors import HarnessError
-from harness.jobs import TurnsJob
 from harness.measure import machine
 from harness.measure.launch import Tree, Worker
+from harness.trial.jobs import TurnsJob
 
 # Long against what a call costs, short against what disturbs it.
 TURN_S = 0.003

@@ -14,15 +14,15 @@ from harness import precision
 from harness.admission import Admission
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
-from harness.jobs import Certificate, Event, Planned, Refused, TrialJob
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
-from harness.plan import Arm, Device, Plan, Value, grid, seeds_at_once, swept_values
-from harness.record import Isolation, Record
 from harness.results import TABLES, Run
-from harness.selection import DEVICES, Selection, distinct
 from harness.store import Manifest, RunWriter
 from harness.task.task import PRESETS, Task
+from harness.trial.arms import DEVICES, Selection, distinct
+from harness.trial.jobs import Certificate, Event, Planned, Refused, TrialJob
+from harness.trial.plan import Arm, Device, Plan, Value, grid, seeds_at_once, swept_values
+from harness.trial.record import Isolation, Record
 
 # What the user calls some fields of the plan.
 _ASKED_AS = {"at_once": "vectorize"}
@@ -72,7 +72,7 @@ class Settings(Selection):
     timeout_s: float | None = Field(None, gt=0)
     """Kill a trial that takes longer than this many seconds."""
     retry_noisy: int = Field(0, ge=0)
-    """Measure a trial again that was disturbed, up to so many times; see `harness.noise`."""
+    """Measure a trial again that was disturbed, up to so many times; see `harness.trial.noise`."""
     sweep: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     """Task fields and the values that each takes: a grid, of which each point is a task."""
     vectorize: Annotated[int, Field(ge=2)] | Literal["all"] | None = None

@@ -13,10 +13,10 @@ from harness import aggregate, charts
 from harness.backend.protocol import Array
 from harness.metrics import METRICS
 from harness.page import Figure
-from harness.plan import Point
 from harness.summary import points
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
+from harness.trial.plan import Point
 
 Against: TypeAlias = Literal["epoch", "train_s"]
 _TITLES: dict[Against, tuple[str, str]] = {

@@ -24,9 +24,9 @@ from harness.gate_settings import GateSettings
 from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.fingerprint import differences, fingerprint
-from harness.plan import Arm
 from harness.task.task import Task
 from harness.tournament import Say, Tournament
+from harness.trial.plan import Arm
 from harness.verdict import Verdict
 
 _BASELINE_PAIRS = 12

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from harness.backend import registry
 from harness.errors import InvalidInput
 from harness.quantities import fraction, seconds
-from harness.selection import Selection, installed
+from harness.trial.arms import Selection, installed
 from harness.validation import Validated
 
 Fraction: TypeAlias = Annotated[float, BeforeValidator(lambda value: fraction(str(value)))]

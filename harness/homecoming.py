@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import InvalidInput, StoreError, UnknownName
 from harness.experiment import finish
-from harness.record import Record
 from harness.results import Run
 from harness.store import Manifest, RunWriter, brief, find_run
+from harness.trial.record import Record
 
 _MAX_BYTES = 2**29
 _TRIAL = re.compile(r"\w[\w.-]*")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.plan import Plan
+from harness.trial.plan import Plan
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,12 +6,12 @@ from typing import Self
 
 from rich.console import Console
 
-from harness import jobs
-from harness.jobs import Certificate, Event, Notice
 from harness.measure.clock import Clock, now
-from harness.noise import noise
-from harness.record import Record
 from harness.tally import Tally, duration
+from harness.trial import jobs
+from harness.trial.jobs import Certificate, Event, Notice
+from harness.trial.noise import noise
+from harness.trial.record import Record
 
 _LINES_PER_TRIAL = 4
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
-from harness.plan import Point
-from harness.record import Record
 from harness.store import Manifest, RunFolder, counting, find_run
+from harness.trial.plan import Point
+from harness.trial.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd

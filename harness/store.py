@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import HarnessError, InvalidInput, StoreError, UnknownName
-from harness.jobs import Certificate
 from harness.location import open_folder
 from harness.outbox import MANIFEST, RECORDS, Outbox, outbox_of
-from harness.plan import Plan
-from harness.record import SCHEMA_VERSION, Record, SchemaVersion
 from harness.storage import Files, Folder, Hold, Note, reason, silence
+from harness.trial.jobs import Certificate
+from harness.trial.plan import Plan
+from harness.trial.record import SCHEMA_VERSION, Record, SchemaVersion
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -110,9 +110,9 @@ def summarise(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -
     `time_ratio` is the training time over that of the fastest there, `time_ratio_low` to
     `time_ratio_high` its 95 % interval: see `compare_arms`, also for `pilot`. Missing is what
     needs two seeds where there is one, and ratios of contended times. `noisy` counts the trials
-    among `seeds` that were disturbed (see `harness.noise`). `floor_ratio`, `floor_ratio_low` and
-    `floor_ratio_high` are the same for the time over that of `FLOOR`, where that was measured, with
-    one thread each: the floor is that of a core.
+    among `seeds` that were disturbed (see `harness.trial.noise`). `floor_ratio`, `floor_ratio_low`
+    and `floor_ratio_high` are the same for the time over that of `FLOOR`, where that was measured,
+    with one thread each: the floor is that of a core.
     """
     return at_each_point(trials, swept, lambda there: _summarise(there, pilot))
 

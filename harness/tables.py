@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.measure.fingerprint import fingerprint, name_kinds
-from harness.noise import lost_share, noise
-from harness.record import Chunk, Point, Record
 from harness.task.task import Task
 from harness.task.yardsticks import Yardsticks, yardsticks
+from harness.trial.noise import lost_share, noise
+from harness.trial.record import Chunk, Point, Record
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import NamedTuple, TypeAlias
 
-from harness.jobs import (
+from harness.task.task import Task
+from harness.trial.jobs import (
     Certificate,
     Event,
     Job,
@@ -19,8 +20,7 @@ from harness.jobs import (
     Started,
     TrialJob,
 )
-from harness.record import Point, Record
-from harness.task.task import Task
+from harness.trial.record import Point, Record
 
 Key: TypeAlias = tuple[Task, str, str]
 """Task, backend and device: trials that have these in common should take equally long."""

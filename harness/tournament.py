@@ -18,13 +18,13 @@ from harness.contest import Contest
 from harness.duel import Duel, Side, SideFailed, fight, train_alone
 from harness.experiment import Settings, Site, certify
 from harness.gate_settings import GateSettings
-from harness.jobs import TurnsJob
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.measure.launch import Tree
-from harness.plan import Arm
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
+from harness.trial.jobs import TurnsJob
+from harness.trial.plan import Arm
 from harness.verdict import Finding, Verdict
 
 Say: TypeAlias = Callable[[str], None]

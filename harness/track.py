@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness import report
 from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.experiment import Reporter
-from harness.jobs import Event
-from harness.record import Record
 from harness.render import stated
 from harness.results import TABLES, Run
 from harness.summary import ARM, KIND
+from harness.trial.jobs import Event
+from harness.trial.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd

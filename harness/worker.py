@@ -1,9 +1,10 @@
 """The process of a job, started by `harness.measure.launch`.
 
-`python -m harness.worker EVENTS REQUEST`: EVENTS is a file descriptor that takes one JSON line `[kind, value]` per event; REQUEST is JSON:
-the job and the cores to run on. Standard input is a lifeline: when it closes, whoever wanted the
-result is gone, and so is this process. A job that takes turns is given them there, and a process
-that trials of a backend share is given the others, a job in JSON on each line.
+`python -m harness.worker EVENTS REQUEST`: EVENTS is a file descriptor that takes one JSON line
+`[kind, value]` per event; REQUEST is JSON: the job and the cores to run on. Standard input is a
+lifeline: when it closes, whoever wanted the result is gone, and so is this process. A job that
+takes turns is given them there, and a process that trials of a backend share is given the others, a
+job in JSON on each line.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def _run(request: dict[str, Any], stream: Any) -> None:
     from pydantic_core import to_jsonable_python
 
     from harness.errors import InvalidInput, Unavailable
-    from harness.jobs import ParityJob, TrialJob, TurnsJob
     from harness.measure import machine
+    from harness.trial.jobs import ParityJob, TrialJob, TurnsJob
 
     def emit(kind: str, value: Any) -> None:
         stream.write(json.dumps([kind, to_jsonable_python(value)]) + "\n")

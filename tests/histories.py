@@ -15,9 +15,9 @@ import numpy as np
 import harness
 from harness import Run
 from harness.location import open_folder
-from harness.record import Record
 from harness.storage import Folder
 from harness.store import RunFolder
+from harness.trial.record import Record
 
 START = datetime.fromisoformat("2026-01-01T02:00:00+00:00")
 TWIN = "tests.many:Looped"

@@ -13,9 +13,9 @@ import pytest
 
 from harness import InvalidInput, Run, Task
 from harness.compare import CHANGES, Margins, compare_runs
-from harness.plan import Arm, Plan
-from harness.record import SCHEMA_VERSION, Point
 from harness.store import Manifest, RunWriter
+from harness.trial.plan import Arm, Plan
+from harness.trial.record import SCHEMA_VERSION, Point
 from tests.conftest import Cli
 from tests.test_store import record
 

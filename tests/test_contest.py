@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.contest import LOOKS, Contest
 from harness.duel import Duel, Outcome
 from harness.gate_settings import GateSettings
-from harness.plan import Arm
+from harness.trial.plan import Arm
 from harness.verdict import Finding
 
 ARM = Arm(backend="torch", device="cpu")

@@ -18,13 +18,13 @@ from harness import Run, Task
 from harness.backend import registry
 from harness.case import Case
 from harness.diagnosis import Finding, cases, diagnose
-from harness.jobs import Certificate, Check, TrialJob
 from harness.measure import trial
-from harness.plan import Arm, Plan
-from harness.record import Record
 from harness.stats.forecast import POWER, forecast
 from harness.store import Manifest, RunWriter
 from harness.symptoms import symptoms
+from harness.trial.jobs import Certificate, Check, TrialJob
+from harness.trial.plan import Arm, Plan
+from harness.trial.record import Record
 
 # Shorter paths than those of the presets, so that long trainings take a second.
 SHORT: dict[str, Any] = {"n_steps": 30, "epochs": 10_000}

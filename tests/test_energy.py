@@ -14,13 +14,13 @@ import pytest
 import harness
 from harness import Task
 from harness.backend.testing import FakeBackend, ManualClock
-from harness.jobs import TrialJob
 from harness.measure.energy import Rapl, meter
 from harness.measure.trial import Training
-from harness.record import Chunk
 from harness.render import render_summary
 from harness.summary import summarise
 from harness.tables import chunks_table, trials_table
+from harness.trial.jobs import TrialJob
+from harness.trial.record import Chunk
 from tests.conftest import ROOT
 from tests.test_tables import arm
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import Run
-from harness.record import Record
+from harness.trial.record import Record
 from tests.clusters import LocalCluster, local_cluster
 from tests.conftest import TINY, Cli
 

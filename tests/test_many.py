@@ -14,11 +14,11 @@ from harness.backend.model import Model
 from harness.backend.single_seed import many_seeds
 from harness.backend.testing import FakeBackend, ManualClock
 from harness.compare import compare_runs
-from harness.jobs import TrialJob
 from harness.measure import parity
 from harness.measure.trial import Training
 from harness.measure.trial import run as run_trial
 from harness.task.data import evaluation_paths, initial_params
+from harness.trial.jobs import TrialJob
 from tests.conftest import Cli
 from tests.many import Looped, MixesSeeds, NoDouble
 

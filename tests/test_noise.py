@@ -15,12 +15,12 @@ import pytest
 import harness
 from harness import Run, Task
 from harness.measure import machine
-from harness.noise import lost_share, noise, repeats
-from harness.record import Chunk, Record
 from harness.render import render_summary
 from harness.store import RunWriter
 from harness.summary import summarise
 from harness.tables import CHUNKS, chunks_table, trials_table
+from harness.trial.noise import lost_share, noise, repeats
+from harness.trial.record import Chunk, Record
 from tests.conftest import TINY, Cli
 from tests.test_run import _inline, _processes, _start, _wait_for
 from tests.test_store import MANIFEST, record

@@ -6,8 +6,8 @@ import pytest
 
 from backends.reference import ReferenceBackend
 from harness import BackendFactory, ContractViolation, Task
-from harness.jobs import Check
 from harness.measure import parity
+from harness.trial.jobs import Check
 from tests import faulty
 
 

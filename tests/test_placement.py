@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from harness import Task
 from harness.admission import Admission
 from harness.dispatch.placement import Batch, Board, Node
-from harness.jobs import Certificate, Check, ParityJob, Refused, Started, TrialJob
-from harness.record import Record
 from harness.store import counting
+from harness.trial.jobs import Certificate, Check, ParityJob, Refused, Started, TrialJob
+from harness.trial.record import Record
 
 TASK = Task(n_steps=2)
 

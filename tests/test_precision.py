@@ -11,11 +11,11 @@ import pytest
 import harness
 from harness import InvalidInput, Run, Task
 from harness.experiment import Settings
-from harness.plan import Arm, Plan
 from harness.precision import PILOT, blocks_needed, conclusion, duration, extend
-from harness.record import Point, Record
 from harness.stats.estimates import stein_size
 from harness.store import Manifest, RunWriter
+from harness.trial.plan import Arm, Plan
+from harness.trial.record import Point, Record
 from tests.conftest import TINY, Cli
 
 TASK = Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from harness import Run, Task
 from harness.dashboard import Dashboard, Look, Plot, frame, reporter
-from harness.jobs import Notice, Planned, Progress, Started, TrialJob
 from harness.measure.clock import Clock
-from harness.plan import Arm, Plan
 from harness.progress import Lines, Quiet
-from harness.record import Point, Record, Share, Status
 from harness.tally import Tally, duration
+from harness.trial.jobs import Notice, Planned, Progress, Started, TrialJob
+from harness.trial.plan import Arm, Plan
+from harness.trial.record import Point, Record, Share, Status
 from tests.conftest import TINY, Cli, command
 from tests.pseudo_terminal import Terminal
 

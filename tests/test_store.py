@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness import InvalidInput, Run, StoreError, Task
-from harness.plan import Arm, Plan
-from harness.record import Point, Record
 from harness.store import Manifest, RunWriter, find_run, run_folders
+from harness.trial.plan import Arm, Plan
+from harness.trial.record import Point, Record
 
 TASK = Task(n_steps=2)
 PLAN = Plan(run="r", task=TASK, arms=(Arm(backend="a:B", device="cpu"),), seeds=(0, 1))

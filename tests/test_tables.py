@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
-from harness.record import Point, Record
 from harness.render import FORMATS, render, render_comparisons, render_summary
 from harness.summary import (
     COMPARISONS,
@@ -20,6 +19,7 @@ from harness.summary import (
     summarise,
 )
 from harness.tables import CURVES, STEPS, TRIALS, curves_table, steps_table, trials_table
+from harness.trial.record import Point, Record
 from tests.test_store import record
 
 TASK = Task(n_steps=2)

@@ -28,8 +28,8 @@ from harness import track
 from harness.errors import InvalidInput, StoreError, Unavailable
 from harness.experiment import Settings, Silence, Site
 from harness.experiment import run as measure
-from harness.jobs import Event
-from harness.record import Record
+from harness.trial.jobs import Event
+from harness.trial.record import Record
 from tests.conftest import ROOT, TINY, command
 
 SMALL = harness.Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)

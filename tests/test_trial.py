@@ -6,9 +6,9 @@ from typing import Any
 
 from harness import Task
 from harness.backend.testing import FakeBackend, ManualClock
-from harness.jobs import TrialJob
 from harness.measure.trial import run
-from harness.record import Chunk, Point
+from harness.trial.jobs import TrialJob
+from harness.trial.record import Chunk, Point
 
 TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
 

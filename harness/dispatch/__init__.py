@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from harness.access import show_token
 from harness.admission import Admission
 from harness.errors import UnknownName
-from harness.jobs import Event, ParityJob, TrialJob
+from harness.trial.jobs import Event, ParityJob, TrialJob
 
 if TYPE_CHECKING:
     from harness.dispatch.ray_cluster import RayDispatcher

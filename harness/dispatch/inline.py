@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness.admission import Admission
-from harness.jobs import Event, Job, ParityJob, TrialJob
 from harness.measure import machine
 from harness.measure.launch import Place, execute
+from harness.trial.jobs import Event, Job, ParityJob, TrialJob
 
 
 class InlineDispatcher:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from harness.jobs import Certificate, Event, Job, Progress, Refused, Started, TrialJob
 from harness.measure.clock import now, timestamp
 from harness.measure.launch import Loss, another_follows
-from harness.record import Point, Record
+from harness.trial.jobs import Certificate, Event, Job, Progress, Refused, Started, TrialJob
+from harness.trial.record import Point, Record
 
 
 class Node(NamedTuple):

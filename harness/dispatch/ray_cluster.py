@@ -40,10 +40,10 @@ from harness.admission import Admission
 from harness.dispatch.inline import InlineDispatcher
 from harness.dispatch.placement import Batch, Board, Line, Need, Node
 from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName
-from harness.jobs import Certificate, Event, Job, Notice, ParityJob, Refused, TrialJob
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.measure.launch import Place, execute, lost
+from harness.trial.jobs import Certificate, Event, Job, Notice, ParityJob, Refused, TrialJob
 
 # Events are a few kilobytes and are read at once; Ray's own default takes a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 2**20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.record import Point, Share
+from harness.trial.record import Point, Share
 
 
 class Curves:

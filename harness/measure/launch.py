@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
-from harness.jobs import (
+from harness.measure import machine
+from harness.measure.clock import now, timestamp
+from harness.trial.jobs import (
     Certificate,
     Check,
     Event,
@@ -32,10 +34,8 @@ from harness.jobs import (
     TrialJob,
     TurnsJob,
 )
-from harness.measure import machine
-from harness.measure.clock import now, timestamp
-from harness.noise import repeats
-from harness.record import Chunk, Point, Record, Share
+from harness.trial.noise import repeats
+from harness.trial.record import Chunk, Point, Record, Share
 
 _POLL_S = 0.5
 _TAIL_BYTES = 4000

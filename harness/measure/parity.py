@@ -24,8 +24,8 @@ from harness.backend.model import Model
 from harness.backend.protocol import Array, BackendFactory, Params, TrainsManySeeds
 from harness.backend.single_seed import Alone, many_seeds
 from harness.errors import Unavailable
-from harness.jobs import Check
 from harness.task.task import Task
+from harness.trial.jobs import Check
 
 DType: TypeAlias = Literal["float32", "float64"]
 

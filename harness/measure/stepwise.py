@@ -15,10 +15,10 @@ from __future__ import annotations
 import sys
 from typing import IO
 
-from harness.jobs import TurnsJob
 from harness.measure import machine
 from harness.measure.machine import installed
 from harness.measure.trial import Emit, Training
+from harness.trial.jobs import TurnsJob
 
 
 def serve(job: TurnsJob, commands: IO[str], emit: Emit) -> None:

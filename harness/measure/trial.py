@@ -18,12 +18,12 @@ import numpy as np
 from harness.backend import contract, registry
 from harness.backend.protocol import Array, BackendFactory, ReportsGpuMemory
 from harness.backend.single_seed import Alone, many_seeds
-from harness.jobs import TrialJob, TurnsJob
 from harness.measure import energy, machine
 from harness.measure.clock import Clock, Stopwatch, cpu_time, now
 from harness.measure.curves import Curves
-from harness.record import Chunk
 from harness.task import data
+from harness.trial.jobs import TrialJob, TurnsJob
+from harness.trial.record import Chunk
 
 Emit: TypeAlias = Callable[[str, Any], None]
 """Takes a kind of message and its value."""

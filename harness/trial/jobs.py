@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.record import Isolation, Point, Record
 from harness.task.task import Task
+from harness.trial.record import Isolation, Point, Record
 
 
 class _Job(BaseModel):

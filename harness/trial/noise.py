@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from harness.record import Chunk, Record
+from harness.trial.record import Chunk, Record
 
 # A training keeps its core busy: undisturbed it lacks less than 0.5 % of it, for the work of
 # the kernel. A busy process on the same core takes half, one that wakes now and then some per cent.

@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from harness.backend import registry
 from harness.errors import InvalidInput
-from harness.plan import Arm, Device
+from harness.trial.plan import Arm, Device
 from harness.validation import Validated
 
 DEVICES: tuple[Device, ...] = ("cpu", "gpu")

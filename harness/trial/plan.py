@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import InvalidInput, UnknownName
-from harness.jobs import ParityJob, TrialJob
-from harness.record import Isolation
 from harness.task.task import Task
+from harness.trial.jobs import ParityJob, TrialJob
+from harness.trial.record import Isolation
 
 Device: TypeAlias = Literal["cpu", "gpu"]
 Value: TypeAlias = int | float | str

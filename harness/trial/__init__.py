@@ -1,0 +1,1 @@
+"""What is planned, what is sent to a process, and what comes back."""
