@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness import precision
-from harness.admission import Admission
 from harness.dispatch import NAMES, Dispatcher, dispatcher
+from harness.dispatch.admission import Admission
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.measure import machine
 from harness.measure.clock import now, timestamp

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from harness import bundle
-from harness.access import ADVICE, show_token
+from harness.dispatch.token import ADVICE, show_token
 from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName
 from harness.measure.clock import now
 

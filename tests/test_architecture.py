@@ -25,7 +25,7 @@ LAYERS = [
         "quantities",
         "measure.git",
         "bundle",
-        "access",
+        "dispatch.token",
     },
     {
         "backend.testing",
@@ -50,10 +50,10 @@ LAYERS = [
     {"verdict", "trial.noise", "case"},
     {"doctor", "symptoms"},
     {"trial.jobs", "measure.curves"},
-    {"measure.parity", "measure.trial", "trial.plan", "admission"},
+    {"measure.parity", "measure.trial", "trial.plan", "dispatch.admission"},
     {"measure.stepwise", "trial.arms"},
     {"worker", "measure.launch", "store"},
-    {"tables", "summary", "dispatch.inline", "dispatch.placement", "duel", "checkout"},
+    {"tables", "summary", "dispatch.local", "dispatch.placement", "duel", "checkout"},
     {"scaling", "render", "aggregate", "vega", "diagnosis", "stats.changepoints"},
     {"charts", "predictions"},
     {"page"},
@@ -155,7 +155,7 @@ def test_a_backend_knows_nothing_of_tasks_ray_or_clocks(path: Path) -> None:
         ("import harness.store", "numpy ray torch jax pandas fsspec s3fs"),
         ("import harness; harness.Task()", "numpy ray torch jax pandas"),
         ("import harness.worker", "numpy pydantic torch jax ray"),
-        ("import harness.dispatch.inline, harness.experiment", "ray torch jax pandas"),
+        ("import harness.dispatch.local, harness.experiment", "ray torch jax pandas"),
     ],
 )
 def test_imports_cost_no_more_than_they_must(code: str, absent: str) -> None:

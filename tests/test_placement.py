@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Task
-from harness.admission import Admission
+from harness.dispatch.admission import Admission
 from harness.dispatch.placement import Batch, Board, Node
 from harness.store import counting
 from harness.trial.jobs import Certificate, Check, ParityJob, Refused, Started, TrialJob

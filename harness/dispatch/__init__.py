@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.access import show_token
-from harness.admission import Admission
+from harness.dispatch.admission import Admission
+from harness.dispatch.token import show_token
 from harness.errors import UnknownName
 from harness.trial.jobs import Event, ParityJob, TrialJob
 
@@ -45,7 +45,7 @@ def dispatcher(
 ) -> Dispatcher:
     """Return the dispatcher `name`; the others are for Ray: see `RayDispatcher`."""
     if name == "inline":
-        from harness.dispatch.inline import InlineDispatcher
+        from harness.dispatch.local import InlineDispatcher
 
         return InlineDispatcher()
     if name == "ray":

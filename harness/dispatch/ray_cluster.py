@@ -35,10 +35,10 @@ from ray.runtime_env import RuntimeEnv
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.access import ADVICE, has_token
-from harness.admission import Admission
-from harness.dispatch.inline import InlineDispatcher
+from harness.dispatch.admission import Admission
+from harness.dispatch.local import InlineDispatcher
 from harness.dispatch.placement import Batch, Board, Line, Need, Node
+from harness.dispatch.token import ADVICE, has_token
 from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName
 from harness.measure import machine
 from harness.measure.clock import now

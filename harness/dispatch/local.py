@@ -7,7 +7,7 @@ import threading
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from harness.admission import Admission
+from harness.dispatch.admission import Admission
 from harness.measure import machine
 from harness.measure.launch import Place, execute
 from harness.trial.jobs import Event, Job, ParityJob, TrialJob
