@@ -17,7 +17,7 @@ import numpy as np
 
 from harness import Run, Task
 from harness.measure.clock import now
-from harness.store import Manifest, RunWriter
+from harness.store.run_folder import Manifest, RunWriter
 from harness.trial.plan import Arm, Plan
 from harness.trial.record import Chunk, Point, Record
 

@@ -23,7 +23,7 @@ from harness.backend import registry
 from harness.measure import machine
 from harness.render import render_summary
 from harness.results import Run
-from harness.store import RunWriter
+from harness.store.run_folder import RunWriter
 from harness.tables import curves_table, steps_table, trials_table
 from harness.task import data
 

@@ -20,11 +20,11 @@ import pandas as pd
 
 from harness import tables
 from harness.errors import HarnessError, InvalidInput
-from harness.location import open_folder
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.results import Run
-from harness.storage import Folder, reason
-from harness.store import Manifest, RunFolder
+from harness.store.files import Folder, reason
+from harness.store.results_folder import open_folder
+from harness.store.run_folder import Manifest, RunFolder
 from harness.task.task import Task
 from harness.trial.record import Record
 

@@ -19,8 +19,8 @@ from pydantic import (
 )
 
 from harness.errors import InvalidInput
-from harness.storage import write_whole
-from harness.store import brief, refuse_newer
+from harness.store.files import write_whole
+from harness.store.run_folder import brief, refuse_newer
 from harness.task.task import Task
 from harness.trial.plan import Device
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.location import open_folder
 from harness.measure import machine
 from harness.measure.clock import now, resolution
 from harness.measure.fingerprint import public_version
 from harness.stats.estimates import mean
-from harness.storage import Folder, reason
+from harness.store.files import Folder, reason
+from harness.store.results_folder import open_folder
 from harness.trial.noise import STEAL_LIMIT
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, U
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
 from harness.results import TABLES, Run
-from harness.store import Manifest, RunWriter
+from harness.store.run_folder import Manifest, RunWriter
 from harness.task.task import PRESETS, Task
 from harness.trial.arms import DEVICES, Selection, distinct
 from harness.trial.jobs import Certificate, Event, Planned, Refused, TrialJob

@@ -21,7 +21,7 @@ import pandas as pd
 
 from harness.errors import InvalidInput
 from harness.render import render
-from harness.storage import write_whole
+from harness.store.files import write_whole
 from harness.verdict import Finding, Outcome, Verdict, worst
 
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "regression": 1, "inconclusive": 3}

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.errors import InvalidInput, StoreError, UnknownName
 from harness.experiment import finish
 from harness.results import Run
-from harness.store import Manifest, RunWriter, brief, find_run
+from harness.store.run_folder import Manifest, RunWriter, brief, find_run
 from harness.trial.record import Record
 
 _MAX_BYTES = 2**29

@@ -21,7 +21,7 @@ from harness.gate_settings import GateSettings
 from harness.measure.clock import Stopwatch
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.store import brief
+from harness.store.run_folder import brief
 from harness.verdict import Finding, Outcome, Verdict, decide, finding
 
 _BATCHES = 10

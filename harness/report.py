@@ -18,7 +18,7 @@ from harness.page import Command, Figure, Items, Note, Page, Section, Table, Tex
 from harness.progress import describe_certificate
 from harness.render import node_legend, stated, summary_tables
 from harness.results import Run
-from harness.storage import LocalFolder, reason
+from harness.store.files import LocalFolder, reason
 from harness.summary import points
 from harness.symptoms import signed
 from harness.task.task import Task

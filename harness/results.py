@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
-from harness.store import Manifest, RunFolder, counting, find_run
+from harness.store.run_folder import Manifest, RunFolder, counting, find_run
 from harness.trial.plan import Point
 from harness.trial.record import Record
 

@@ -14,9 +14,9 @@ import numpy as np
 
 import harness
 from harness import Run
-from harness.location import open_folder
-from harness.storage import Folder
-from harness.store import RunFolder
+from harness.store.files import Folder
+from harness.store.results_folder import open_folder
+from harness.store.run_folder import RunFolder
 from harness.trial.record import Record
 
 START = datetime.fromisoformat("2026-01-01T02:00:00+00:00")

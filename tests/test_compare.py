@@ -13,7 +13,7 @@ import pytest
 
 from harness import InvalidInput, Run, Task
 from harness.compare import CHANGES, Margins, compare_runs
-from harness.store import Manifest, RunWriter
+from harness.store.run_folder import Manifest, RunWriter
 from harness.trial.plan import Arm, Plan
 from harness.trial.record import SCHEMA_VERSION, Point
 from tests.conftest import Cli

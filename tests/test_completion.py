@@ -14,7 +14,7 @@ import pytest
 
 from harness.backend.registry import installed
 from harness.cli import cli
-from harness.store import Manifest, RunWriter
+from harness.store.run_folder import Manifest, RunWriter
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent

@@ -20,7 +20,7 @@ from harness.case import Case
 from harness.diagnosis import Finding, cases, diagnose
 from harness.measure import trial
 from harness.stats.forecast import POWER, forecast
-from harness.store import Manifest, RunWriter
+from harness.store.run_folder import Manifest, RunWriter
 from harness.symptoms import symptoms
 from harness.trial.jobs import Certificate, Check, TrialJob
 from harness.trial.plan import Arm, Plan

@@ -16,7 +16,7 @@ import harness
 from harness import Run, Task
 from harness.measure import machine
 from harness.render import render_summary
-from harness.store import RunWriter
+from harness.store.run_folder import RunWriter
 from harness.summary import summarise
 from harness.tables import CHUNKS, chunks_table, trials_table
 from harness.trial.noise import lost_share, noise, repeats

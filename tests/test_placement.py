@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness import Task
 from harness.dispatch.admission import Admission
 from harness.dispatch.placement import Batch, Board, Node
-from harness.store import counting
+from harness.store.run_folder import counting
 from harness.trial.jobs import Certificate, Check, ParityJob, Refused, Started, TrialJob
 from harness.trial.record import Record
 

@@ -13,7 +13,7 @@ from harness import InvalidInput, Run, Task
 from harness.experiment import Settings
 from harness.precision import PILOT, blocks_needed, conclusion, duration, extend
 from harness.stats.estimates import stein_size
-from harness.store import Manifest, RunWriter
+from harness.store.run_folder import Manifest, RunWriter
 from harness.trial.plan import Arm, Plan
 from harness.trial.record import Point, Record
 from tests.conftest import TINY, Cli

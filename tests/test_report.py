@@ -15,7 +15,7 @@ import pytest
 
 import harness
 from harness import InvalidInput, Run, aggregate, charts, figures, page, report
-from harness.store import RunWriter
+from harness.store.run_folder import RunWriter
 from tests.conftest import TINY, Cli
 from tests.runs import cloned, measure
 from tests.test_store import MANIFEST, record

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 import harness
 from harness import InvalidInput, Run, StoreError, UnknownName, doctor
 from harness.cli import cli
-from harness.lease import Timing
-from harness.location import open_folder
-from harness.outbox import Outbox, Patience, outbox_of
-from harness.remote import RemoteFolder
-from harness.storage import Folder, LocalFolder
-from harness.store import RunExists, RunWriter, find_run, run_folders
+from harness.store.files import Folder, LocalFolder
+from harness.store.lease import Timing
+from harness.store.outbox import Outbox, Patience, outbox_of
+from harness.store.remote import RemoteFolder
+from harness.store.results_folder import open_folder
+from harness.store.run_folder import RunExists, RunWriter, find_run, run_folders
 from tests.s3 import BUCKET, S3Server
 from tests.test_run import TASK
 from tests.test_store import MANIFEST, record

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import InvalidInput, Run, StoreError, Task
-from harness.store import Manifest, RunWriter, find_run, run_folders
+from harness.store.run_folder import Manifest, RunWriter, find_run, run_folders
 from harness.trial.plan import Arm, Plan
 from harness.trial.record import Point, Record
 

@@ -70,7 +70,7 @@ def history(
         click.echo(told.render(kind, width()), nl=False)
         if html is not None:
             from harness.history_page import build
-            from harness.storage import write_whole
+            from harness.store.files import write_whole
 
             write_whole(html, build(told).html().encode())
             click.echo(f"Page: {html}", err=True)

@@ -13,7 +13,7 @@ from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
     from harness.results import Run
-    from harness.store import RunFolder
+    from harness.store.run_folder import RunFolder
 
 
 @click.command()
@@ -57,7 +57,7 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
 def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
     from harness.backend import registry
-    from harness.store import run_folders
+    from harness.store.run_folder import run_folders
     from harness.task.task import PRESETS, Task
 
     click.echo("Backends")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from harness.errors import StoreError
 from harness.measure.clock import now
-from harness.storage import Folder, Note, being_written
+from harness.store.files import Folder, Note, being_written
 
 LOCK = ".lock"
 
@@ -68,7 +68,7 @@ class Lease:
             self._take_over(note)
 
     def confirm(self) -> bool:
-        """Make sure that it is held still; see `harness.storage.Hold`."""
+        """Make sure that it is held still; see `harness.store.files.Hold`."""
         with self._busy:
             if not self._lost and now() - self._renewed > 1.5 * self._timing.renew_s:
                 self._renew()

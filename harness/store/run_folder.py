@@ -2,7 +2,7 @@
 
 Records are the truth and are never changed; the tables are rebuilt from them. Every file is
 written whole or not at all, so a kill at any moment loses no finished trial. `RESULTS` is a local
-path or a URL (`harness.location`).
+path or a URL (`harness.store.results_folder`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import HarnessError, InvalidInput, StoreError, UnknownName
-from harness.location import open_folder
-from harness.outbox import MANIFEST, RECORDS, Outbox, outbox_of
-from harness.storage import Files, Folder, Hold, Note, reason, silence
+from harness.store.files import Files, Folder, Hold, Note, reason, silence
+from harness.store.outbox import MANIFEST, RECORDS, Outbox, outbox_of
+from harness.store.results_folder import open_folder
 from harness.trial.jobs import Certificate
 from harness.trial.plan import Plan
 from harness.trial.record import SCHEMA_VERSION, Record, SchemaVersion
@@ -194,8 +194,8 @@ def run_folders(results: str | Path) -> list[RunFolder]:
 class RunWriter:
     """The folder of a run, held for writing by one process at a time.
 
-    In a store that may stop answering, it goes on without it (`harness.outbox`) and tells `note`.
-    Leaving it as a context raises `StoreError` if not all could be delivered in the end.
+    In a store that may stop answering, it goes on without it (`harness.store.outbox`) and tells
+    `note`. Leaving it as a context raises `StoreError` if not all could be delivered in the end.
     """
 
     def __init__(self, files: Files, hold: Hold, manifest: Manifest, note: Note) -> None:

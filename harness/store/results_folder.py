@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from harness.errors import InvalidInput, UnknownName
-from harness.remote import OBJECT_STORES, connect
-from harness.storage import Folder, LocalFolder
+from harness.store.files import Folder, LocalFolder
+from harness.store.remote import OBJECT_STORES, connect
 
 PROTOCOLS = sorted({*OBJECT_STORES, "file", "sftp", "ssh"})
 

@@ -1,7 +1,7 @@
 """A folder behind a URL, over fsspec: object stores (S3 and others), SFTP, memory.
 
 A store that does not answer is found out in seconds, not minutes: who writes keeps what he has
-and tries again (`harness.outbox`).
+and tries again (`harness.store.outbox`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidInput
-from harness.lease import Lease, Timing
-from harness.storage import Hold, Note
+from harness.store.files import Hold, Note
+from harness.store.lease import Lease, Timing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

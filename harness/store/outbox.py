@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.errors import StoreError
 from harness.measure.clock import now
-from harness.storage import Folder, Hold, LocalFolder, Note, reason
+from harness.store.files import Folder, Hold, LocalFolder, Note, reason
 
 MANIFEST, RECORDS = "manifest.json", "records"
 # Which manifests the store may hold that the one in the outbox is to replace.

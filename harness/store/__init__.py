@@ -1,0 +1,1 @@
+"""Results at rest: the folder of a run, on a disk or behind a URL."""
