@@ -36,7 +36,7 @@ from harness import Task
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
 from harness.measure.launch import Worker
-from harness.render import render
+from harness.tables.text import render
 from harness.trial.jobs import TurnsJob
 
 TURN_S = 0.3

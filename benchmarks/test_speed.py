@@ -21,10 +21,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import harness
 from harness.backend import registry
 from harness.measure import machine
-from harness.render import render_summary
 from harness.results import Run
 from harness.store.run_folder import RunWriter
-from harness.tables import curves_table, steps_table, trials_table
+from harness.tables.from_records import curves_table, steps_table, trials_table
+from harness.tables.text import render_summary
 from harness.task import data
 
 # As in a trial; OpenMP, the BLAS libraries and XLA read this once, when a framework is imported.

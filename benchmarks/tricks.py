@@ -32,7 +32,7 @@ from harness import Task
 from harness.backend.protocol import Array
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
-from harness.render import render
+from harness.tables.text import render
 from harness.task import data
 
 BACKENDS = Path(__file__).parent.parent / "backends"

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from harness import tables
 from harness.errors import HarnessError, InvalidInput
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.results import Run
 from harness.store.files import Folder, reason
 from harness.store.results_folder import open_folder
 from harness.store.run_folder import Manifest, RunFolder
+from harness.tables import from_records
 from harness.task.task import Task
 from harness.trial.record import Record
 
@@ -288,7 +288,7 @@ class _Collection:
         records = [record for _, some in self._pending for record in some]
         rows = [record.at_once for record in records]
         numbers = [number for number, some in self._pending for _ in some]
-        table = tables.trials_table(records)[_NEEDED]
+        table = from_records.trials_table(records)[_NEEDED]
         table["run"] = np.repeat(numbers, rows)
         table["task"] = np.repeat([self._task(record.task) for record in records], rows)
         self._built.append(table)
@@ -301,7 +301,10 @@ class _Collection:
             import pyarrow as pa
 
             self._built.append(pa.concat_tables(self._stored).to_pandas())
-        types = {name: tables.TRIALS[name] for name in _NEEDED} | {"run": "int64", "task": "int64"}
+        types = {name: from_records.TRIALS[name] for name in _NEEDED} | {
+            "run": "int64",
+            "task": "int64",
+        }
         trials = pd.concat([table.astype(types) for table in self._built], ignore_index=True)
         by_time = sorted(
             range(len(self.runs)), key=lambda n: (self.runs[n].started, self.runs[n].name)

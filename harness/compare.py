@@ -17,11 +17,11 @@ import pandas as pd
 from harness.backend.protocol import Array
 from harness.errors import InvalidInput, UnknownName
 from harness.measure.fingerprint import differences, fingerprint
-from harness.metrics import METRICS, Metric
 from harness.results import Run
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.summary import SIGNIFICANT, ArmKey, of_arm, pair
+from harness.tables.metrics import METRICS, Metric
+from harness.tables.summary import SIGNIFICANT, ArmKey, of_arm, pair
 from harness.trial.record import Record
 
 DEFAULT = ("train_s", "final_mse", "lag_skill")
@@ -75,11 +75,12 @@ def compare_runs(
 ) -> Comparison:
     """Return a row for each metric, and each backend and device that is in both runs.
 
-    `metrics` are names of `harness.metrics.METRICS`; without any, `DEFAULT` less what the task does
-    not have. `a` and `b` are the (geometric) means of the runs, of `n_a` and `n_b` values; `value`
-    is the ratio b/a or, of `lag_skill`, the difference (`kind` says which), `low` to `high` its own
-    95 % interval. `p_holm` and `p_same_holm` are the p-values of a difference and of equivalence
-    (two one-sided tests), each corrected for the number of rows. `train_s` is per epoch.
+    `metrics` are names of `harness.tables.metrics.METRICS`; without any, `DEFAULT` less what the
+    task does not have. `a` and `b` are the (geometric) means of the runs, of `n_a` and `n_b`
+    values; `value` is the ratio b/a or, of `lag_skill`, the difference (`kind` says which), `low`
+    to `high` its own 95 % interval. `p_holm` and `p_same_holm` are the p-values of a difference and
+    of equivalence (two one-sided tests), each corrected for the number of rows. `train_s` is per
+    epoch.
 
     With `across`, the name of a backend in both runs or "" for the first, times are ratios to that
     backend inside blocks, which may be compared between unlike machines. Raises `InvalidInput` with

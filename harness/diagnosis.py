@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from harness.case import Case
-from harness.metrics import METRICS
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.summary import ARM, ArmKey, pair
-from harness.summary import points as points_of
 from harness.symptoms import Severity, Symptom, symptoms
+from harness.tables.metrics import METRICS
+from harness.tables.summary import ARM, ArmKey, pair
+from harness.tables.summary import points as points_of
 from harness.trial.jobs import Certificate
 from harness.trial.plan import Point
 
@@ -83,7 +83,7 @@ def diagnose(
     swept: Sequence[str] = (),
     certificates: Iterable[Certificate] = (),
 ) -> list[Finding]:
-    """Return the findings of tables as `harness.tables` makes them, worst first.
+    """Return the findings of tables as `harness.tables.from_records` makes them, worst first.
 
     `points` are those of the sweep over the fields `swept`, with their tasks.
     """
@@ -263,8 +263,8 @@ def _epochs(ended: pd.Series[Any]) -> str:
 def _disagreements(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Told]:
     """Yield the backends whose error differs from that of the best, from the same start and data.
 
-    They are compared as `harness.summary.compare_arms` does it, and corrected for all pairs at all
-    points: the data that are tested have chosen which is the best.
+    They are compared as `harness.tables.summary.compare_arms` does it, and corrected for all pairs
+    at all points: the data that are tested have chosen which is the best.
     """
     pairs = []
     for values, there in points_of(trials[trials["status"] == "ok"], swept):

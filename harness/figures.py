@@ -11,9 +11,9 @@ import pandas as pd
 
 from harness import aggregate, charts
 from harness.backend.protocol import Array
-from harness.metrics import METRICS
 from harness.page import Figure
-from harness.summary import points
+from harness.tables.metrics import METRICS
+from harness.tables.summary import points
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.plan import Point

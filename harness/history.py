@@ -29,12 +29,12 @@ import pandas as pd
 from harness.archive import Archive, Environment, RunInfo, read_archive
 from harness.backend.protocol import Array
 from harness.errors import UnknownName
-from harness.metrics import METRICS
-from harness.render import render
 from harness.stats import estimates
 from harness.stats.changepoints import FEWEST, Step, find_steps
-from harness.summary import FLOOR, of_arm, pair
-from harness.tables import IntArray
+from harness.tables.from_records import IntArray
+from harness.tables.metrics import METRICS
+from harness.tables.summary import FLOOR, of_arm, pair
+from harness.tables.text import render
 from harness.task.task import PRESETS, Task
 
 Measure: TypeAlias = Literal["ratio", "epoch_s", "final_mse"]
@@ -304,7 +304,7 @@ class History:
         return said
 
     def render(self, kind: str, width: int = 80) -> str:
-        """Return the history as text, in one of `harness.render.FORMATS`.
+        """Return the history as text, in one of `harness.tables.text.FORMATS`.
 
         For people the steps in words and the newest row of each series; CSV has `table`, JSON
         `steps`, `latest` and `history`, each a list.

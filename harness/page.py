@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness import vega
 from harness.charts import DARK, LIGHT, PRINT_WIDTH, Chart
-from harness.render import cells
+from harness.tables.text import cells
 
 
 @dataclass(frozen=True)

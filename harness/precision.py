@@ -37,9 +37,9 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
     It is never less than there are already. Backends that share fewer than two blocks with the
     fastest have no say: nothing is known of their scatter. Each kind of node is judged by itself.
     """
-    from harness.metrics import METRICS
     from harness.stats.estimates import stein_size
-    from harness.summary import KIND, by_speed, pair
+    from harness.tables.metrics import METRICS
+    from harness.tables.summary import KIND, by_speed, pair
 
     assert plan.precision is not None
     more, several = [0], trials[KIND].nunique() > 1

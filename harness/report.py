@@ -16,11 +16,11 @@ from harness.errors import StoreError
 from harness.figures import MOST_POINTS
 from harness.page import Command, Figure, Items, Note, Page, Section, Table, Text
 from harness.progress import describe_certificate
-from harness.render import node_legend, stated, summary_tables
 from harness.results import Run
 from harness.store.files import LocalFolder, reason
-from harness.summary import points
 from harness.symptoms import signed
+from harness.tables.summary import points
+from harness.tables.text import node_legend, stated, summary_tables
 from harness.task.task import Task
 
 NAME = "report.html"

@@ -60,14 +60,14 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """Build one of `TABLES`, without keeping it."""
-        from harness import tables
+        from harness.tables import from_records
 
         if name == "trials":
-            return tables.trials_table(self.records, self.attempts, self.swept)
+            return from_records.trials_table(self.records, self.attempts, self.swept)
         build = {
-            "curves": tables.curves_table,
-            "steps": tables.steps_table,
-            "chunks": tables.chunks_table,
+            "curves": from_records.curves_table,
+            "steps": from_records.steps_table,
+            "chunks": from_records.chunks_table,
         }
         return build[name](self.records, self.swept)
 
@@ -83,7 +83,7 @@ class Run:
 
     def attempts_table(self) -> pd.DataFrame:
         """Return the table `trials` with a row for every attempt, those included that were lost."""
-        from harness.tables import trials_table
+        from harness.tables.from_records import trials_table
 
         return trials_table(self.attempts, swept=self.swept)
 
@@ -103,34 +103,34 @@ class Run:
         return self.table("chunks")
 
     def summary(self) -> pd.DataFrame:
-        """Return a row per backend and device; see `harness.summary.summarise`."""
+        """Return a row per backend and device; see `harness.tables.summary.summarise`."""
         return self._summary.copy()
 
     @cached_property
     def _summary(self) -> pd.DataFrame:
-        from harness.summary import summarise
+        from harness.tables.summary import summarise
 
         return summarise(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
     def comparisons(self) -> pd.DataFrame:
-        """Return every backend against the fastest; see `harness.summary.compare_arms`."""
+        """Return every backend against the fastest; see `harness.tables.summary.compare_arms`."""
         return self._comparisons.copy()
 
     @cached_property
     def _comparisons(self) -> pd.DataFrame:
-        from harness.summary import compare_arms
+        from harness.tables.summary import compare_arms
 
         return compare_arms(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
     def growth(self) -> pd.DataFrame:
-        """Return how times grow with the swept fields; see `harness.scaling.growth`."""
-        from harness.scaling import growth
+        """Return how times grow with the swept fields; see `harness.tables.scaling.growth`."""
+        from harness.tables.scaling import growth
 
         return growth(self.trials, self.swept)
 
     def crossovers(self) -> pd.DataFrame:
-        """Return where backends overtake others; see `harness.scaling.crossovers`."""
-        from harness.scaling import crossovers
+        """Return where backends overtake others; see `harness.tables.scaling.crossovers`."""
+        from harness.tables.scaling import crossovers
 
         return crossovers(self.trials, self.swept)
 

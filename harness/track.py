@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness import report
 from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.experiment import Reporter
-from harness.render import stated
 from harness.results import TABLES, Run
-from harness.summary import ARM, KIND
+from harness.tables.summary import ARM, KIND
+from harness.tables.text import stated
 from harness.trial.jobs import Event
 from harness.trial.record import Record
 

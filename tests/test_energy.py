@@ -16,9 +16,9 @@ from harness import Task
 from harness.backend.testing import FakeBackend, ManualClock
 from harness.measure.energy import Rapl, meter
 from harness.measure.trial import Training
-from harness.render import render_summary
-from harness.summary import summarise
-from harness.tables import chunks_table, trials_table
+from harness.tables.from_records import chunks_table, trials_table
+from harness.tables.summary import summarise
+from harness.tables.text import render_summary
 from harness.trial.jobs import TrialJob
 from harness.trial.record import Chunk
 from tests.conftest import ROOT

@@ -20,11 +20,11 @@ from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
 from harness.history import HISTORY, STEPS, History, _seed_ranges
 from harness.history_page import build
-from harness.metrics import METRICS
 from harness.store.files import Folder
 from harness.store.lease import Timing
 from harness.store.results_folder import open_folder
-from harness.summary import pair
+from harness.tables.metrics import METRICS
+from harness.tables.summary import pair
 from tests.browser import Seen, chromium
 from tests.conftest import Cli
 from tests.histories import TWIN, commit_of, copy, real_run

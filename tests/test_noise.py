@@ -15,10 +15,10 @@ import pytest
 import harness
 from harness import Run, Task
 from harness.measure import machine
-from harness.render import render_summary
 from harness.store.run_folder import RunWriter
-from harness.summary import summarise
-from harness.tables import CHUNKS, chunks_table, trials_table
+from harness.tables.from_records import CHUNKS, chunks_table, trials_table
+from harness.tables.summary import summarise
+from harness.tables.text import render_summary
 from harness.trial.noise import lost_share, noise, repeats
 from harness.trial.record import Chunk, Record
 from tests.conftest import TINY, Cli

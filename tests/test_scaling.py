@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.render import FORMATS, render_scaling
-from harness.scaling import CROSSOVERS, GROWTH, crossovers, growth
-from harness.tables import TRIALS
+from harness.tables.from_records import TRIALS
+from harness.tables.scaling import CROSSOVERS, GROWTH, crossovers, growth
+from harness.tables.text import FORMATS, render_scaling
 
 SIZES = (10, 64, 256)
 Law = Callable[..., float]

@@ -9,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
-from harness.render import FORMATS, render, render_comparisons, render_summary
-from harness.summary import (
+from harness.tables.from_records import (
+    CURVES,
+    STEPS,
+    TRIALS,
+    curves_table,
+    steps_table,
+    trials_table,
+)
+from harness.tables.summary import (
     COMPARISONS,
     compare_arms,
     curves_by_arm,
@@ -18,7 +25,7 @@ from harness.summary import (
     steps_by_arm,
     summarise,
 )
-from harness.tables import CURVES, STEPS, TRIALS, curves_table, steps_table, trials_table
+from harness.tables.text import FORMATS, render, render_comparisons, render_summary
 from harness.trial.record import Point, Record
 from tests.test_store import record
 

@@ -74,8 +74,8 @@ def compare(
             _margin("--accuracy-margin", accuracy_margin),
         )
         from harness.compare import Margins, compare_runs
-        from harness.render import render_changes
         from harness.results import Run
+        from harness.tables.text import render_changes
 
         before, after = Run(run_a, results), Run(run_b, results)
         for problem in before.problems + after.problems:

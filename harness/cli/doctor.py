@@ -30,7 +30,7 @@ def doctor(strict: bool, address: str | None, kind: str, results: str) -> None:
     import pandas as pd
 
     from harness.doctor import examine
-    from harness.render import render
+    from harness.tables.text import render
 
     if address is not None:
         _compare_nodes(address, strict, kind)
@@ -54,7 +54,7 @@ def _compare_nodes(address: str, strict: bool, kind: str) -> None:
 
     from harness.dispatch import cluster
     from harness.doctor import side_by_side, unlike_nodes
-    from harness.render import render
+    from harness.tables.text import render
 
     with errors(), closing(cluster(address)) as nodes:
         described = nodes.describe()

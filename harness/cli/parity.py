@@ -41,7 +41,7 @@ def parity(kind: str, **options: Any) -> None:
     import pandas as pd
 
     from harness import experiment
-    from harness.render import render
+    from harness.tables.text import render
 
     with errors():
         task, settings = task_and_settings(options)

@@ -81,8 +81,8 @@ def list_(results: str) -> None:
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only a choice of the time steps."""
     from harness.precision import conclusion
-    from harness.render import render, render_comparisons, render_scaling, render_summary
-    from harness.summary import curves_by_arm, spread_out, steps_by_arm
+    from harness.tables.summary import curves_by_arm, spread_out, steps_by_arm
+    from harness.tables.text import render, render_comparisons, render_scaling, render_summary
 
     columns = width()
     if name == "summary":

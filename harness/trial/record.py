@@ -1,6 +1,7 @@
 """The record of a finished trial: what was measured, and under what circumstances.
 
-Nothing in it is derived; `harness.tables` does that, so a better formula needs no new run.
+Nothing in it is derived; `harness.tables.from_records` does that, so a better formula needs no new
+run.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ import pandas as pd
 from scipy.special import fdtrc
 
 from harness.backend.protocol import Array
-from harness.metrics import METRICS
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.summary import ARM, KIND, SIGNIFICANT, pair, points
+from harness.tables.metrics import METRICS
+from harness.tables.summary import ARM, KIND, SIGNIFICANT, pair, points
 
 TIME = METRICS["train_s"]
 GROWTH = {

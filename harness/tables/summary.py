@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from harness.backend.protocol import Array
-from harness.metrics import METRICS, Metric, show_ratio
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
+from harness.tables.metrics import METRICS, Metric, show_ratio
 
 ArmKey: TypeAlias = tuple[str, str]
 """A backend and a device."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.metrics import show_ratio
+from harness.tables.metrics import show_ratio
 
 FORMATS = ("table", "csv", "markdown", "json")
 
@@ -105,7 +105,7 @@ def render_comparisons(
 def render_scaling(
     growth: pd.DataFrame, crossovers: pd.DataFrame, kind: str, width: int = 80
 ) -> str:
-    """Return the two tables of `harness.scaling` as text: for people one, and sentences.
+    """Return the two tables of `harness.tables.scaling` as text: for people one, and sentences.
 
     For programs both as they are: JSON as an object of two lists, CSV with an empty line between.
     """
