@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.case import Case
+from harness.diagnosis.rules import symptoms
+from harness.diagnosis.trainings import Case
 from harness.stats.forecast import forecast
-from harness.symptoms import symptoms
 from harness.task import data
 from harness.task.task import Task
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from harness import figures, page, vega
+from harness.diagnosis.rules import signed
 from harness.errors import StoreError
 from harness.figures import MOST_POINTS
 from harness.page import Command, Figure, Items, Note, Page, Section, Table, Text
 from harness.progress import describe_certificate
 from harness.results import Run
 from harness.store.files import LocalFolder, reason
-from harness.symptoms import signed
 from harness.tables.summary import points
 from harness.tables.text import node_legend, stated, summary_tables
 from harness.task.task import Task

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.charts import Chart
-    from harness.diagnosis import Finding
+    from harness.diagnosis.findings import Finding
     from harness.figures import Against
 
 
@@ -181,8 +181,10 @@ class Run:
         return trials, point
 
     def findings(self) -> list[Finding]:
-        """Return what the run shows, in words, the worst first; see `harness.diagnosis`."""
-        from harness.diagnosis import findings
+        """Return what the run shows, in words, the worst first; see
+        `harness.diagnosis.findings`.
+        """
+        from harness.diagnosis.findings import findings
 
         return findings(self)
 

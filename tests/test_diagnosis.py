@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 import harness
 from harness import Run, Task
 from harness.backend import registry
-from harness.case import Case
-from harness.diagnosis import Finding, cases, diagnose
+from harness.diagnosis.findings import Finding, cases, diagnose
+from harness.diagnosis.rules import symptoms
+from harness.diagnosis.trainings import Case
 from harness.measure import trial
 from harness.stats.forecast import POWER, forecast
 from harness.store.run_folder import Manifest, RunWriter
-from harness.symptoms import symptoms
 from harness.trial.jobs import Certificate, Check, TrialJob
 from harness.trial.plan import Arm, Plan
 from harness.trial.record import Record

@@ -20,7 +20,7 @@ import harness
 from harness import InvalidInput, Task
 from harness.backend.protocol import Array
 from harness.cli import cli
-from harness.predictions import Predictions, coefficients, explain, read
+from harness.diagnosis.predictions import Predictions, coefficients, explain, read
 from tests import docs
 from tests.conftest import ROOT, TINY
 from tests.test_diagnosis import run

@@ -18,7 +18,7 @@ from harness.cli.output import errors, width
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.diagnosis import Finding
+    from harness.diagnosis.findings import Finding
 
 _MOST_COLUMNS = 100
 
@@ -60,7 +60,7 @@ def explain(
         if (run_id is None) == (predictions is None):
             raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")
         if predictions is not None:
-            from harness import predictions as own
+            from harness.diagnosis import predictions as own
 
             task = build_task(options)
             found, nothing = own.explain(own.read(predictions), task), _NOTHING

@@ -1,8 +1,8 @@
 """A run in plain words: what went wrong, what went well, how that is known, and what to do next.
 
-`harness.symptoms` says what each backend shows at each point of a sweep; here the same is said
-once, and joined by what only the run as a whole shows: trials that failed or diverged, backends
-that do not agree.
+`harness.diagnosis.rules` says what each backend shows at each point of a sweep; here the same is
+said once, and joined by what only the run as a whole shows: trials that failed or diverged,
+backends that do not agree.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from harness.case import Case
+from harness.diagnosis.rules import Severity, Symptom, symptoms
+from harness.diagnosis.trainings import Case
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.symptoms import Severity, Symptom, symptoms
 from harness.tables.metrics import METRICS
 from harness.tables.summary import ARM, ArmKey, pair
 from harness.tables.summary import points as points_of

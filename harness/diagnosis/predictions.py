@@ -19,9 +19,9 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from harness.backend.protocol import Array
-from harness.diagnosis import Finding
+from harness.diagnosis.findings import Finding
+from harness.diagnosis.rules import signed
 from harness.errors import InvalidInput
-from harness.symptoms import signed
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from harness.backend.protocol import Array
-from harness.case import FOURTH_MOMENT, LEARNED_R2, SURE, Case, Which
+from harness.diagnosis.trainings import FOURTH_MOMENT, LEARNED_R2, SURE, Case, Which
 from harness.stats.forecast import Forecast, forecast
 from harness.task.task import Task
 
@@ -24,7 +24,9 @@ Severity: TypeAlias = Literal["fault", "warning", "good"]
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a rule says of a backend at a point of a sweep; see `harness.diagnosis.Finding`."""
+    """What a rule says of a backend at a point of a sweep; see
+    `harness.diagnosis.findings.Finding`.
+    """
 
     rule: str
     severity: Severity
