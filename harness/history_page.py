@@ -14,9 +14,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from harness.charts import MUTED
+from harness.charts.draw import MUTED
+from harness.charts.page import Block, Figure, Items, Page, Section, Table, Text
 from harness.history import Group, History, Measure, Series, short
-from harness.page import Block, Figure, Items, Page, Section, Table, Text
 from harness.stats.changepoints import levels
 
 _NEWEST = 50

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import figures, page, vega
+from harness.charts import figures, page, vega
+from harness.charts.figures import MOST_POINTS
+from harness.charts.page import Command, Figure, Items, Note, Page, Section, Table, Text
 from harness.diagnosis.rules import signed
 from harness.errors import StoreError
-from harness.figures import MOST_POINTS
-from harness.page import Command, Figure, Items, Note, Page, Section, Table, Text
 from harness.progress import describe_certificate
 from harness.results import Run
 from harness.store.files import LocalFolder, reason

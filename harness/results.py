@@ -15,9 +15,9 @@ from harness.trial.record import Record
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.charts import Chart
+    from harness.charts.draw import Chart
+    from harness.charts.figures import Against
     from harness.diagnosis.findings import Finding
-    from harness.figures import Against
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
@@ -153,7 +153,7 @@ class Run:
         Of a sweep, `at` chooses the point: `plot_curves(hidden=64)`. An Altair chart displays by
         itself in a notebook. Raises `InvalidInput` if there is no such point, or nothing to draw.
         """
-        from harness import charts, figures
+        from harness.charts import draw, figures
 
         if against not in figures.AGAINST:
             raise UnknownName("axis", against, figures.AGAINST)
@@ -162,14 +162,14 @@ class Run:
             raise InvalidInput(
                 f"run `{self.name}`: other trials ran beside these; their times are not drawn."
             )
-        return charts.finished(figures.convergence(self.curves, trials, point, against).chart)
+        return draw.finished(figures.convergence(self.curves, trials, point, against).chart)
 
     def plot_steps(self, **at: object) -> Chart:
         """Return the chart of the error at each time step; otherwise as `plot_curves`."""
-        from harness import charts, figures
+        from harness.charts import draw, figures
 
         trials, point = self._drawn_at(at)
-        return charts.finished(figures.steps(self.steps, trials, point).chart)
+        return draw.finished(figures.steps(self.steps, trials, point).chart)
 
     def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, Point]:
         """Return the trials at a point of the sweep, of which some ended ok, and the point."""

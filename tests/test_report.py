@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 import harness
-from harness import InvalidInput, Run, aggregate, charts, figures, page, report
+from harness import InvalidInput, Run, report
+from harness.charts import draw, figures, page, series
 from harness.store.run_folder import RunWriter
 from tests.conftest import TINY, Cli
 from tests.runs import cloned, measure
@@ -150,37 +151,35 @@ def test_every_chart_is_there_in_words_and_as_a_table(run: Run) -> None:
 def test_charts_are_vega_lite(run: Run) -> None:
     for figure in report.build(run).figures:
         figure.chart.to_dict()  # Raises where the schema is violated.
-        for theme in (charts.LIGHT, charts.DARK):
+        for theme in (draw.LIGHT, draw.DARK):
             alt.Config.from_dict(theme)
 
 
 def test_what_is_drawn_is_what_was_measured(run: Run) -> None:
-    trials = aggregate.with_series(run.trials)
-    curves = aggregate.convergence(run.curves, trials)
+    trials = series.with_series(run.trials)
+    curves = series.convergence(run.curves, trials)
     last = run.curves[run.curves["epoch"] == 100]
     for name, drawn in curves[curves["epoch"] == 100].set_index("series").iterrows():
         mine = last.loc[last["backend"] == name, "eval_mse"]
         assert drawn["eval_mse"] == pytest.approx(np.exp(np.log(mine).mean()))
         assert (drawn["low"], drawn["high"]) == (mine.min(), mine.max())
         assert drawn["seeds"] == 2
-    parts = aggregate.time_parts(trials)
+    parts = series.time_parts(trials)
     sums = parts.groupby("series")["seconds"].sum()
     walls = run.trials.groupby("backend")["wall_s"].min()  # Of two, the faster one.
     assert sums.to_dict() == pytest.approx(walls.to_dict())
     steps = figures.steps(run.steps, run.trials, run.point({}))
-    order = aggregate.series_order(trials)
+    order = series.series_order(trials)
     assert list(steps.table.columns) == ["t", *order, "variance", "memoryless", "wrong_sign"]
 
 
 def test_many_seeds_are_drawn_as_their_central_part(run: Run, results: Path) -> None:
     many = Run("many", cloned(results / "both", results / "many", 40).parent)
-    table = aggregate.convergence(many.curves, aggregate.with_series(many.trials))
+    table = series.convergence(many.curves, series.with_series(many.trials))
     assert (table["seeds"] == 40).all()
     assert (
         "Over 40 seeds; the band: the central 90% of them."
-        in figures.convergence(
-            many.curves, aggregate.with_series(many.trials), many.point({})
-        ).words
+        in figures.convergence(many.curves, series.with_series(many.trials), many.point({})).words
     )
 
 
@@ -293,7 +292,7 @@ def test_names_and_errors_stay_text(tmp_path: Path) -> None:
 
 def test_svg_files_escape_names(tmp_path: Path) -> None:
     frame = pd.DataFrame({"series": ["<script>alert(1)</script>"], "phase": ["training"]})
-    chart = charts.time_parts(frame.assign(seconds=1.0), list(frame["series"]))
+    chart = draw.time_parts(frame.assign(seconds=1.0), list(frame["series"]))
     figure = page.Figure("f", "t", chart, "w", frame)
     svg = dict(report.plots([figure]))["plots/f.svg"].decode()
     assert "<script" not in svg

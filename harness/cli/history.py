@@ -58,7 +58,7 @@ def history(
         from harness.history import History
 
         if html is not None:
-            from harness import vega
+            from harness.charts import vega
 
             vega.prepare()
         told = History(results, split(backends), relative_to)

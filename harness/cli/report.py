@@ -39,7 +39,7 @@ def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) 
       python -m harness report demo --open
       python -m harness report demo --to paper --results s3://bucket/results
     """
-    from harness import vega
+    from harness.charts import vega
 
     vega.prepare()  # While the rest is imported.
     from harness.results import Run

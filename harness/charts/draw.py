@@ -13,8 +13,8 @@ from typing import Any, TypeAlias, cast
 import altair as alt
 import pandas as pd
 
-from harness.aggregate import PHASES, REST
 from harness.backend.protocol import Array
+from harness.charts.series import PHASES, REST
 
 Chart: TypeAlias = alt.Chart | alt.LayerChart
 

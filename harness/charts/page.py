@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeAlias
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness import vega
-from harness.charts import DARK, LIGHT, PRINT_WIDTH, Chart
+from harness.charts import vega
+from harness.charts.draw import DARK, LIGHT, PRINT_WIDTH, Chart
 from harness.tables.text import cells
 
 

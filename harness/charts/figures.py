@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from harness import aggregate, charts
 from harness.backend.protocol import Array
-from harness.page import Figure
+from harness.charts import draw, series
+from harness.charts.page import Figure
 from harness.tables.metrics import METRICS
 from harness.tables.summary import points
 from harness.task.task import Task
@@ -34,28 +34,28 @@ def convergence(
     curves: pd.DataFrame, trials: pd.DataFrame, point: Point, against: Against = "epoch"
 ) -> Figure:
     """Draw how the error falls, over the `trials` at a point of a sweep; some ended ok."""
-    trials = aggregate.with_series(trials, by_kind=against == "train_s")
-    table, order = aggregate.convergence(curves, trials), aggregate.series_order(trials)
+    trials = series.with_series(trials, by_kind=against == "train_s")
+    table, order = series.convergence(curves, trials), series.series_order(trials)
     means = {name: float(np.mean(level)) for name, level in _yardsticks(point.task).items()}
     ends = table.groupby("series", sort=False)["eval_mse"]
     begins, finals = ends.first(), ends.last()
     said = "; ".join(f"{name}: {begins[name]:.2g} to {finals[name]:.2g}" for name in order)
-    levels = ", ".join(f"{charts.YARDSTICKS[n]} {v:.3g}" for n, v in means.items() if v > 0)
+    levels = ", ".join(f"{draw.YARDSTICKS[n]} {v:.3g}" for n, v in means.items() if v > 0)
     stem, title = _TITLES[against]
     return Figure(
         f"convergence-{stem}{_slug(point)}",
         title + _where(point),
-        charts.curves(table, means, order, against),
+        draw.curves(table, means, order, against),
         f"Error (geometric mean) at the first and the last evaluation: {said}. Dashed: {levels}. "
-        + aggregate.seeds_words(trials),
+        + series.seeds_words(trials),
         table,
     )
 
 
 def steps(table: pd.DataFrame, trials: pd.DataFrame, point: Point) -> Figure:
     """Draw the error of each time step, against the yardsticks; otherwise as `convergence`."""
-    trials = aggregate.with_series(trials)
-    per_step, order = aggregate.per_step(table, trials), aggregate.series_order(trials)
+    trials = series.with_series(trials)
+    per_step, order = series.per_step(table, trials), series.series_order(trials)
     exact = _yardsticks(point.task)
     first = per_step[per_step["t"] == 1].set_index("series")["mse"]
     later = per_step[per_step["t"] > 1].groupby("series", sort=False)["mse"].median()
@@ -65,15 +65,15 @@ def steps(table: pd.DataFrame, trials: pd.DataFrame, point: Point) -> Figure:
         for name in order
     )
     levels = ", ".join(
-        f"{charts.YARDSTICKS[name]} {level[-1]:.3g}" for name, level in exact.items() if level[-1]
+        f"{draw.YARDSTICKS[name]} {level[-1]:.3g}" for name, level in exact.items() if level[-1]
     )
     wide = per_step.pivot(index="t", columns="series", values="mse")[order].reset_index()
     return Figure(
         f"steps{_slug(point)}",
         "Error at each time step" + _where(point),
-        charts.steps(per_step, exact, order),
+        draw.steps(per_step, exact, order),
         f"Geometric means: {said}. Dashed, at the last step: {levels}. "
-        + aggregate.seeds_words(trials),
+        + series.seeds_words(trials),
         wide.assign(**exact),
     )
 
@@ -83,13 +83,13 @@ def times(trials: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | None:
 
     None if no trial ended ok, or others ran beside them.
     """
-    trials = aggregate.with_series(trials, by_kind=True)
+    trials = series.with_series(trials, by_kind=True)
     drawn: list[pd.DataFrame] = []
     order: list[str] = []
     for values, there in list(points(trials, swept))[:MOST_POINTS]:
         at = "".join(f", {name}={value}" for name, value in values.items())
-        order += [f"{name}{at}" for name in aggregate.series_order(there)]
-        found = aggregate.time_parts(there)
+        order += [f"{name}{at}" for name in series.series_order(there)]
+        found = series.time_parts(there)
         drawn.append(found.assign(series=found["series"] + at))
     parts = pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame()
     if parts.empty or trials["contended"].any():
@@ -102,11 +102,11 @@ def times(trials: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | None:
     if len(said) > _MOST_SAID:
         said = [*said[:_MOST_SAID], f"and {len(said) - _MOST_SAID} more"]
     wide = parts.pivot(index="series", columns="phase", values="seconds")
-    phases = [name for name in (*aggregate.PHASES.values(), aggregate.REST) if name in wide]
+    phases = [name for name in (*series.PHASES.values(), series.REST) if name in wide]
     return Figure(
         "time",
         "Where the time of a trial went",
-        charts.time_parts(parts, order),
+        draw.time_parts(parts, order),
         f"{'; '.join(said)}.{_warm(trials)}",
         wide.loc[order, phases].reset_index(),
     )
@@ -127,7 +127,7 @@ def ratios(comparisons: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | Non
     return Figure(
         "ratios",
         "Ratios to the fastest",
-        charts.ratios(table),
+        draw.ratios(table),
         "Right of 1 is slower, or less accurate. A filled point: a difference is shown, corrected "
         "for all comparisons; a hollow one: none is. The lines are 95 % intervals of one ratio by "
         "itself." + some,
@@ -142,7 +142,7 @@ def over_sweep(trials: pd.DataFrame, swept: Sequence[str]) -> list[Figure]:
     """
     contended = bool(trials["contended"].any())
     return [
-        _against(aggregate.with_series(trials, by_kind=measure == "epoch_s"), field, measure, swept)
+        _against(series.with_series(trials, by_kind=measure == "epoch_s"), field, measure, swept)
         for field in swept
         if trials.loc[trials["status"] == "ok", field].nunique() > 1
         for measure in _SWEPT
@@ -151,7 +151,7 @@ def over_sweep(trials: pd.DataFrame, swept: Sequence[str]) -> list[Figure]:
 
 
 def _against(trials: pd.DataFrame, field: str, measure: str, swept: Sequence[str]) -> Figure:
-    table, order = aggregate.by_field(trials, field, swept), aggregate.series_order(trials)
+    table, order = series.by_field(trials, field, swept), series.series_order(trials)
     span = table.groupby("series", sort=False)[measure].agg(["min", "max"])
     said = "; ".join(
         f"{name}: {span['min'][name]:.2g} to {span['max'][name]:.2g}" for name in order
@@ -160,7 +160,7 @@ def _against(trials: pd.DataFrame, field: str, measure: str, swept: Sequence[str
     return Figure(
         f"sweep-{stem}-{field.replace('_', '-')}",
         f"{title} against {field}",
-        charts.by_field(table, field, measure, order),
+        draw.by_field(table, field, measure, order),
         f"Smallest and largest over all points: {said}.",
         table,
     )
