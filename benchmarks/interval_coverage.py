@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 from scipy.stats import binomtest
 
 from harness.backend.protocol import Array
-from harness.precision import PILOT
+from harness.runs.precision import PILOT
 from harness.stats import estimates
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]

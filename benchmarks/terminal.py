@@ -20,9 +20,9 @@ from pathlib import Path
 from rich.console import Console
 
 import harness
-from harness.dashboard import reporter
 from harness.measure.clock import cpu_time, now
-from harness.progress import Lines
+from harness.runs.dashboard import reporter
+from harness.runs.progress import Lines
 from harness.trial.jobs import Event, Planned
 from harness.trial.record import Record
 from tests.conftest import ROOT

@@ -21,7 +21,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import harness
 from harness.backend import registry
 from harness.measure import machine
-from harness.results import Run
+from harness.runs.results import Run
 from harness.store.run_folder import RunWriter
 from harness.tables.from_records import curves_table, steps_table, trials_table
 from harness.tables.text import render_summary

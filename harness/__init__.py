@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownName,
     )
-    from harness.results import Run
+    from harness.runs.results import Run
     from harness.task.task import PRESETS, Task
     from harness.task.yardsticks import Yardsticks, yardsticks
 
@@ -37,7 +37,7 @@ _HOME = {
     "InvalidInput": "errors",
     "Model": "backend.model",
     "PRESETS": "task.task",
-    "Run": "results",
+    "Run": "runs.results",
     "StoreError": "errors",
     "Task": "task.task",
     "TrainsManySeeds": "backend.protocol",

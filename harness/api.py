@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import experiment
-from harness.experiment import Reporter, Settings, Site
-from harness.results import Run
+from harness.runs import session
+from harness.runs.results import Run
+from harness.runs.session import Reporter, Settings, Site
 from harness.task.task import Task
 
 
@@ -26,7 +26,7 @@ def run(
 ) -> Run:
     """Measure a task (the default: preset `corrected`) on several backends and return the results.
 
-    `settings` are those of `harness.experiment.Settings`: backends, seeds, devices, threads,
+    `settings` are those of `harness.runs.session.Settings`: backends, seeds, devices, threads,
     packed, timeout_s, retry_noisy, isolation, max_retries, precision (a share: 0.02 is 2 %),
     budget_s. Everything else is as on the command line: `dispatch` is "ray" or "inline", `address`
     that of a Ray cluster, `runtime_env` that of the Ray job, `wait_s` how long work waits for a
@@ -37,7 +37,7 @@ def run(
     cannot be written. A trial that fails is a row of `Run.trials` with its status and error.
     """
     site = Site(dispatch, address, results, runtime_env or {}, wait_s)
-    return experiment.run(task or Task(), Settings(**settings), site, run_id, reporter)
+    return session.run(task or Task(), Settings(**settings), site, run_id, reporter)
 
 
 def resume(
@@ -53,7 +53,7 @@ def resume(
 ) -> Run:
     """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
     site = Site(dispatch, address, results, runtime_env or {}, wait_s)
-    return experiment.resume(run_id, site, timeout_s=timeout_s, reporter=reporter)
+    return session.resume(run_id, site, timeout_s=timeout_s, reporter=reporter)
 
 
 def load(run_id: str, results: str | Path = "results") -> Run:

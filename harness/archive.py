@@ -20,7 +20,7 @@ import pandas as pd
 
 from harness.errors import HarnessError, InvalidInput
 from harness.measure.fingerprint import fingerprint, name_kinds
-from harness.results import Run
+from harness.runs.results import Run
 from harness.store.files import Folder, reason
 from harness.store.results_folder import open_folder
 from harness.store.run_folder import Manifest, RunFolder

@@ -17,7 +17,7 @@ import pandas as pd
 from harness.backend.protocol import Array
 from harness.errors import InvalidInput, UnknownName
 from harness.measure.fingerprint import differences, fingerprint
-from harness.results import Run
+from harness.runs.results import Run
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.metrics import METRICS, Metric

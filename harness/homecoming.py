@@ -18,8 +18,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import InvalidInput, StoreError, UnknownName
-from harness.experiment import finish
-from harness.results import Run
+from harness.runs.results import Run
+from harness.runs.session import finish
 from harness.store.run_folder import Manifest, RunWriter, brief, find_run
 from harness.trial.record import Record
 

@@ -16,8 +16,8 @@ from harness.charts.figures import MOST_POINTS
 from harness.charts.page import Command, Figure, Items, Note, Page, Section, Table, Text
 from harness.diagnosis.rules import signed
 from harness.errors import StoreError
-from harness.progress import describe_certificate
-from harness.results import Run
+from harness.runs.progress import describe_certificate
+from harness.runs.results import Run
 from harness.store.files import LocalFolder, reason
 from harness.tables.summary import points
 from harness.tables.text import node_legend, stated, summary_tables

@@ -16,11 +16,11 @@ import numpy as np
 from harness.backend.protocol import Array
 from harness.contest import Contest
 from harness.duel import Duel, Side, SideFailed, fight, train_alone
-from harness.experiment import Settings, Site, certify
 from harness.gate_settings import GateSettings
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.measure.launch import Tree
+from harness.runs.session import Settings, Site, certify
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.jobs import TurnsJob

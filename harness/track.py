@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import report
 from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, UnknownName
-from harness.experiment import Reporter
-from harness.results import TABLES, Run
+from harness.runs.results import TABLES, Run
+from harness.runs.session import Reporter
 from harness.tables.summary import ARM, KIND
 from harness.tables.text import stated
 from harness.trial.jobs import Event

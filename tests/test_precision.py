@@ -10,8 +10,8 @@ import pytest
 
 import harness
 from harness import InvalidInput, Run, Task
-from harness.experiment import Settings
-from harness.precision import PILOT, blocks_needed, conclusion, duration, extend
+from harness.runs.precision import PILOT, blocks_needed, conclusion, duration, extend
+from harness.runs.session import Settings
 from harness.stats.estimates import stein_size
 from harness.store.run_folder import Manifest, RunWriter
 from harness.trial.plan import Arm, Plan

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness import Run, Task
-from harness.dashboard import Dashboard, Look, Plot, frame, reporter
 from harness.measure.clock import Clock
-from harness.progress import Lines, Quiet
-from harness.tally import Tally, duration
+from harness.runs.dashboard import Dashboard, Look, Plot, frame, reporter
+from harness.runs.progress import Lines, Quiet
+from harness.runs.tally import Tally, duration
 from harness.trial.jobs import Notice, Planned, Progress, Started, TrialJob
 from harness.trial.plan import Arm, Plan
 from harness.trial.record import Point, Record, Share, Status

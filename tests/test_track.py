@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 import harness
 from harness import track
 from harness.errors import InvalidInput, StoreError, Unavailable
-from harness.experiment import Settings, Silence, Site
-from harness.experiment import run as measure
+from harness.runs.session import Settings, Silence, Site
+from harness.runs.session import run as measure
 from harness.trial.jobs import Event
 from harness.trial.record import Record
 from tests.conftest import ROOT, TINY, command

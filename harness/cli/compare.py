@@ -74,7 +74,7 @@ def compare(
             _margin("--accuracy-margin", accuracy_margin),
         )
         from harness.compare import Margins, compare_runs
-        from harness.results import Run
+        from harness.runs.results import Run
         from harness.tables.text import render_changes
 
         before, after = Run(run_a, results), Run(run_b, results)

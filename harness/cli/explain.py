@@ -79,7 +79,7 @@ _NOTHING = "Nothing is known to be wrong, and nothing was shown to be learned."
 
 def _of_run(run_id: str, results: str) -> tuple[list[Finding], str]:
     """Return the findings of a run, and what to say if there are none."""
-    from harness.results import Run
+    from harness.runs.results import Run
 
     run = Run(run_id, results)
     for problem in run.problems:

@@ -13,7 +13,7 @@ from harness.errors import InvalidInput, did_you_mean
 from harness.quantities import fraction, seconds
 
 if TYPE_CHECKING:
-    from harness.experiment import Settings, Site
+    from harness.runs.session import Settings, Site
     from harness.task.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -190,7 +190,7 @@ def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
 
 def build_settings(options: Mapping[str, Any]) -> Settings:
     """Build how to measure from `--backends`, `--seeds` and the like."""
-    from harness.experiment import Settings
+    from harness.runs.session import Settings
 
     names = ("seeds", "threads", "packed", "timeout_s", "retry_noisy", "isolation", "max_retries")
     devices = options["devices"]
@@ -268,7 +268,7 @@ def task_and_settings(options: Mapping[str, Any]) -> tuple[Task, Settings]:
 
 def build_site(options: Mapping[str, Any]) -> Site:
     """Build where to measure and where results go."""
-    from harness.experiment import Site
+    from harness.runs.session import Site
 
     path = options["runtime_env"]
     return Site(

@@ -40,12 +40,12 @@ def parity(kind: str, **options: Any) -> None:
     """
     import pandas as pd
 
-    from harness import experiment
+    from harness.runs import session
     from harness.tables.text import render
 
     with errors():
         task, settings = task_and_settings(options)
-        certificates = experiment.certify(task, settings, build_site(options))
+        certificates = session.certify(task, settings, build_site(options))
     rows = [
         {"backend": c.backend, "device": c.device, **check.model_dump(), "passed": check.passed}
         for c in certificates

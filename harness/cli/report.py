@@ -13,7 +13,7 @@ from harness.cli.output import errors
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.results import Run
+    from harness.runs.results import Run
 
 
 @click.command()
@@ -42,7 +42,7 @@ def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) 
     from harness.charts import vega
 
     vega.prepare()  # While the rest is imported.
-    from harness.results import Run
+    from harness.runs.results import Run
 
     with errors():
         if to is not None and to.suffix == ".html":

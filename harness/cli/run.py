@@ -30,8 +30,8 @@ from harness.cli.show import table_of
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.experiment import Reporter
-    from harness.results import Run
+    from harness.runs.results import Run
+    from harness.runs.session import Reporter
     from harness.track import Tracker
 
 
@@ -119,8 +119,8 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     """
     from rich.console import Console
 
-    from harness import experiment
-    from harness.dashboard import reporter
+    from harness.runs import session
+    from harness.runs.dashboard import reporter
 
     given = named(ctx)
     tracker: Tracker | None = None
@@ -135,10 +135,10 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
                 listener = stack.enter_context(track.salvaging(tracker, site.results, told))
             if resume is None:
                 task, settings = task_and_settings(options)
-                outcome = experiment.run(task, settings, site, options["run_id"], listener)
+                outcome = session.run(task, settings, site, options["run_id"], listener)
             else:
                 expected = expected_of(options, given)
-                outcome = experiment.resume(resume, site, expected, options["timeout_s"], listener)
+                outcome = session.resume(resume, site, expected, options["timeout_s"], listener)
         _print_run(outcome)
         if options["with_report"]:
             write_report(outcome)

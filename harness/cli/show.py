@@ -12,7 +12,7 @@ from harness.cli.output import errors, width
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.results import Run
+    from harness.runs.results import Run
     from harness.store.run_folder import RunFolder
 
 
@@ -41,7 +41,7 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
       python -m harness show sweep --table scaling
       python -m harness show demo --table curves --format csv > curves.csv
     """
-    from harness.results import Run
+    from harness.runs.results import Run
 
     with errors():
         shown = Run(run_id, results)
@@ -80,7 +80,7 @@ def list_(results: str) -> None:
 
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only a choice of the time steps."""
-    from harness.precision import conclusion
+    from harness.runs.precision import conclusion
     from harness.tables.summary import curves_by_arm, spread_out, steps_by_arm
     from harness.tables.text import render, render_comparisons, render_scaling, render_summary
 

@@ -121,7 +121,7 @@ def _send(
 
 def _order(words: Sequence[str], folder: Path, results: str, files: Mapping[str, Path]) -> Order:
     """Read the command line of the run as the job will; raise `InvalidInput` if it would be."""
-    from harness.experiment import readable_id
+    from harness.runs.session import readable_id
     from harness.submission import Order
 
     if words[:1] != ("run",):

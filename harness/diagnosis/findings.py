@@ -27,7 +27,7 @@ from harness.trial.jobs import Certificate
 from harness.trial.plan import Point
 
 if TYPE_CHECKING:
-    from harness.results import Run
+    from harness.runs.results import Run
 
 _ORDER: tuple[Severity, ...] = ("fault", "warning", "good")
 _DIFFER_P, _DIFFER_BY = 0.01, 1.5

@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 
 from harness.measure.clock import Clock, now
-from harness.tally import Tally, duration
+from harness.runs.tally import Tally, duration
 from harness.trial import jobs
 from harness.trial.jobs import Certificate, Event, Notice
 from harness.trial.noise import noise

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness import precision
 from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.dispatch.admission import Admission
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
-from harness.results import TABLES, Run
+from harness.runs import precision
+from harness.runs.results import TABLES, Run
 from harness.store.run_folder import Manifest, RunWriter
 from harness.task.task import PRESETS, Task
 from harness.trial.arms import DEVICES, Selection, distinct
@@ -83,7 +83,7 @@ class Settings(Selection):
     """Repeat a block whose node, or Ray worker, went away, up to so many times."""
     precision: float | None = Field(None, gt=0, le=0.5)
     """To within which share to know every time ratio: 0.02 is +-2 %. Runs as many blocks as that
-    takes, the given seeds and at least `harness.precision.PILOT` first."""
+    takes, the given seeds and at least `harness.runs.precision.PILOT` first."""
     budget_s: float | None = Field(None, gt=0)
     """With `precision`: begin no block that would not end within so many seconds of the start."""
 

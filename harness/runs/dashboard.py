@@ -20,8 +20,8 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.measure.clock import Clock, now
-from harness.progress import Lines, Quiet
-from harness.tally import Running, Tally, duration
+from harness.runs.progress import Lines, Quiet
+from harness.runs.tally import Running, Tally, duration
 from harness.trial.jobs import Event, Job, Progress
 
 _PERIOD_S = 0.5
