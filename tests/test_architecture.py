@@ -86,8 +86,8 @@ LAYERS = [
     {"contest", "homecoming", "history_page"},
     {"tournament"},
     {"gate", "pytest_benchmark"},
-    {"api", "report"},
-    {"track"},
+    {"api", "report.run_page"},
+    {"report.mlflow"},
     {"cli.completion"},
     {"cli.output", "cli.options"},
     {
@@ -114,7 +114,7 @@ FRAMEWORKS = {
     "optax": ("backends/jax_",),
     "numba": ("backends/floor",),
     "llvmlite": ("backends/floor_lanes.py",),
-    "mlflow": ("harness/track.py",),
+    "mlflow": ("harness/report/mlflow.py",),
     "pynvml": ("harness/measure/energy.py",),
     "ray": ("harness/dispatch/ray_cluster.py", "harness/submission.py"),
 }

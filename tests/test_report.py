@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 import harness
-from harness import InvalidInput, Run, report
+from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
+from harness.report import run_page
 from harness.store.run_folder import RunWriter
 from tests.conftest import TINY, Cli
 from tests.runs import cloned, measure
@@ -62,7 +63,7 @@ def run(results: Path) -> Run:
 
 
 def shown(run: Run) -> Shown:
-    return Shown(report.build(run).html())
+    return Shown(run_page.build(run).html())
 
 
 def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_the_command_writes_where_it_is_told(cli: Cli, run: Run, tmp_path: Path)
     done = cli("report", "both", "--results", results, "--to", to)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Report: {to / 'report.html'}\n"
-    for figure in report.build(run).figures:
+    for figure in run_page.build(run).figures:
         png = (to / "plots" / f"{figure.name}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
         assert int.from_bytes(png[16:20]) > 1000, "wide enough for print"
@@ -142,14 +143,14 @@ def test_every_chart_is_there_in_words_and_as_a_table(run: Run) -> None:
     assert list(seen.charts) == names
     figures_ = [a for tag, a in seen.elements if tag == "figure"]
     assert [a["id"] for a in figures_] == names
-    for figure in report.build(run).figures:
+    for figure in run_page.build(run).figures:
         assert len(figure.words) > 20
         assert len(figure.table)
         assert str(seen.charts[figure.name]["description"]).endswith(figure.words)
 
 
 def test_charts_are_vega_lite(run: Run) -> None:
-    for figure in report.build(run).figures:
+    for figure in run_page.build(run).figures:
         figure.chart.to_dict()  # Raises where the schema is violated.
         for theme in (draw.LIGHT, draw.DARK):
             alt.Config.from_dict(theme)
@@ -253,8 +254,8 @@ def test_a_run_that_has_not_begun_and_one_that_goes_on(tmp_path: Path) -> None:
         seen = shown(Run("r", tmp_path))
         assert "1 of 2 trials have ended" in " ".join(seen.text)
         assert "steps" in seen.charts
-        report.write(Run("r", tmp_path))  # Though another process holds it.
-    assert (tmp_path / "r" / report.NAME).is_file()
+        run_page.write(Run("r", tmp_path))  # Though another process holds it.
+    assert (tmp_path / "r" / run_page.NAME).is_file()
 
 
 def test_a_report_goes_where_the_run_is(run: Run) -> None:
@@ -263,8 +264,8 @@ def test_a_report_goes_where_the_run_is(run: Run) -> None:
     made = harness.run(
         task, backends=["reference"], seeds=1, dispatch="inline", results=results, run_id="m"
     )
-    assert report.write(made) == f"{made.location}/report.html"
-    assert b"m: reference on cpu" in made.folder._files.read(report.NAME)
+    assert run_page.write(made) == f"{made.location}/report.html"
+    assert b"m: reference on cpu" in made.folder._files.read(run_page.NAME)
 
 
 def test_names_and_errors_stay_text(tmp_path: Path) -> None:
@@ -294,6 +295,6 @@ def test_svg_files_escape_names(tmp_path: Path) -> None:
     frame = pd.DataFrame({"series": ["<script>alert(1)</script>"], "phase": ["training"]})
     chart = draw.time_parts(frame.assign(seconds=1.0), list(frame["series"]))
     figure = page.Figure("f", "t", chart, "w", frame)
-    svg = dict(report.plots([figure]))["plots/f.svg"].decode()
+    svg = dict(run_page.plots([figure]))["plots/f.svg"].decode()
     assert "<script" not in svg
     assert re.search(r"&lt;script&gt;alert\(1\)", svg)

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import pytest
 from playwright.sync_api import Browser, expect
 
-from harness import Run, report
+from harness import Run
+from harness.report import run_page
 from tests.browser import Seen, chromium
 from tests.conftest import ROOT, command
 from tests.runs import cloned, measure
@@ -59,7 +60,7 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Pages:
                 where = ("--dispatch", "inline", "--results", results, "--run-id", name)
                 done = command("run", *posted, *where, "--isolation", "backend")
                 subprocess.run(done, cwd=ROOT, check=True, capture_output=True)
-        return Path(report.write(Run(name, results), with_plots=False))
+        return Path(run_page.write(Run(name, results), with_plots=False))
 
     return page
 

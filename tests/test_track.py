@@ -24,8 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from harness import track
 from harness.errors import InvalidInput, StoreError, Unavailable
+from harness.report import mlflow
 from harness.runs.session import Settings, Silence, Site
 from harness.runs.session import run as measure
 from harness.trial.jobs import Event
@@ -161,7 +161,7 @@ def history(uri: str, run: Any, key: str) -> dict[int, float]:
 @pytest.fixture(scope="module")
 def logged(run: harness.Run, uri: str) -> str:
     """The experiment that the run was logged to."""
-    where = track.log(run, f"mlflow:{uri}#all of it")
+    where = mlflow.log(run, f"mlflow:{uri}#all of it")
     assert runs(uri, "all of it")[0].info.run_id in where
     return "all of it"
 
@@ -237,14 +237,14 @@ def test_the_whole_has_the_summary_and_the_files(
 
 def test_what_was_logged_is_not_logged_twice(run: harness.Run, uri: str) -> None:
     target = f"mlflow:{uri}#twice"
-    where = track.log(run, target)
+    where = mlflow.log(run, target)
     parent, children = runs(uri, "twice")
     # One that was cut short, and one of an attempt that does not count any more.
     client(uri).update_run(children["seed0-reference-cpu"].info.run_id, status="RUNNING")
     client(uri).set_tag(children["seed1-reference-cpu"].info.run_id, "harness.attempt", "0")
     for name, content in (("report.html", b"<p>"), ("plots/curves.svg", b"<svg/>")):
         run.folder.write(name, content)
-    assert track.log(run, target) == where
+    assert mlflow.log(run, target) == where
     again, now = runs(uri, "twice")
     assert again.info.run_id == parent.info.run_id
     assert set(now) == set(children)
@@ -282,7 +282,7 @@ def test_an_interrupted_run_is_logged_as_far_as_it_came(uri: str, tmp_path: Path
     measured = Settings(backends=("reference",), devices=("cpu",), seeds=(0, 1, 2, 3))
     with (
         pytest.raises(KeyboardInterrupt),
-        track.salvaging(track.Tracker(target), tmp_path, told) as listener,
+        mlflow.salvaging(mlflow.Tracker(target), tmp_path, told) as listener,
     ):
         measure(SMALL, measured, site, reporter=listener)
     parent, children = runs(uri, "cut short")
@@ -290,7 +290,7 @@ def test_an_interrupted_run_is_logged_as_far_as_it_came(uri: str, tmp_path: Path
     assert parent.info.status == "KILLED"
     assert parent.info.run_id in told.said
     name = parent.data.tags["harness.run"]
-    track.log(harness.resume(name, dispatch="inline", results=tmp_path), target)
+    mlflow.log(harness.resume(name, dispatch="inline", results=tmp_path), target)
     again, now = runs(uri, "cut short")
     assert again.info.run_id == parent.info.run_id
     assert again.info.status == "FINISHED"
@@ -310,7 +310,7 @@ def test_the_points_of_a_sweep_and_seeds_at_once(uri: str, tmp_path: Path) -> No
         results=tmp_path,
         run_id="sweep",
     )
-    track.log(swept, f"mlflow:{uri}#sweep")
+    mlflow.log(swept, f"mlflow:{uri}#sweep")
     parent, children = runs(uri, "sweep")
     assert parent.data.params["hidden"] == "3,4"
     assert parent.data.metrics["hidden_3/epochs_50/tests.many.Looped-cpu/seeds"] == 2
@@ -331,7 +331,7 @@ def test_the_points_of_a_sweep_and_seeds_at_once(uri: str, tmp_path: Path) -> No
 def test_any_name_becomes_one_that_mlflow_takes(backend: str, value: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 
-    name = "/".join((f"x_{track._name(value)}", f"{track._name(backend)}-cpu", "r2"))
+    name = "/".join((f"x_{mlflow._name(value)}", f"{mlflow._name(backend)}-cpu", "r2"))
     _validate_metric_name(name)  # type: ignore[no-untyped-call]
 
 
@@ -404,7 +404,7 @@ def no_tracker() -> Iterator[str]:
 )
 def test_what_cannot_be_logged_to_is_refused(target: str, sentence: str, no_tracker: str) -> None:
     with pytest.raises((InvalidInput, Unavailable)) as refused:
-        track.Tracker(target.replace("NO_TRACKER", no_tracker))
+        mlflow.Tracker(target.replace("NO_TRACKER", no_tracker))
     said = str(refused.value)
     assert sentence in said
     assert "hush" not in said
@@ -422,18 +422,18 @@ def test_nothing_is_measured_if_it_cannot_be_logged(tried: Tried, tmp_path: Path
 def test_without_mlflow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(Unavailable, match="pip install 'harness\\[mlflow\\]'"):
-        track.Tracker("mlflow:http://127.0.0.1:1")
+        mlflow.Tracker("mlflow:http://127.0.0.1:1")
 
 
 def test_a_store_that_goes_away_costs_nothing_measured(run: harness.Run, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    tracker = track.Tracker(f"mlflow:file://{store}#gone")
+    tracker = mlflow.Tracker(f"mlflow:file://{store}#gone")
     store.rename(tmp_path / "away")
     store.write_text("no folder")
     with pytest.raises(StoreError) as lost:
         tracker.log(run)
     assert f"run `demo` is kept in `{run.location}`" in str(lost.value)
-    said = track.command(run, tracker.target)
+    said = mlflow.command(run, tracker.target)
     assert said in str(lost.value)
     store.unlink()
     (tmp_path / "away").rename(store)

@@ -57,8 +57,8 @@ def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) 
 
 def write_report(run: Run, to: Path | None = None, plots: bool = True) -> str:
     """Write the report of a run, say where it is, and return that. Raises `StoreError`."""
-    from harness import report
+    from harness.report import run_page
 
-    where = report.write(run, to, plots)
+    where = run_page.write(run, to, plots)
     click.echo(f"Report: {where}")
     return where

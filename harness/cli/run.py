@@ -30,9 +30,9 @@ from harness.cli.show import table_of
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from harness.report.mlflow import Tracker
     from harness.runs.results import Run
     from harness.runs.session import Reporter
-    from harness.track import Tracker
 
 
 @click.command()
@@ -129,10 +129,10 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
             listener: Reporter = told
             site = build_site(options)
             if options["target"] is not None:
-                from harness import track
+                from harness.report import mlflow
 
-                tracker = track.Tracker(options["target"])
-                listener = stack.enter_context(track.salvaging(tracker, site.results, told))
+                tracker = mlflow.Tracker(options["target"])
+                listener = stack.enter_context(mlflow.salvaging(tracker, site.results, told))
             if resume is None:
                 task, settings = task_and_settings(options)
                 outcome = session.run(task, settings, site, options["run_id"], listener)

@@ -30,8 +30,8 @@ def track(run_id: str, target: str, results: str) -> None:
       python -m harness track demo --to mlflow:http://localhost:5000
       python -m harness track demo --to mlflow:http://localhost:5000#cells
     """
+    from harness.report.mlflow import log
     from harness.runs.results import Run
-    from harness.track import log
 
     with errors():
         run = Run(run_id, results)

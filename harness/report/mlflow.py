@@ -20,8 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness import report
 from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, UnknownName
+from harness.report import run_page
 from harness.runs.results import TABLES, Run
 from harness.runs.session import Reporter
 from harness.tables.summary import ARM, KIND
@@ -401,7 +401,7 @@ def artefacts(run: Run) -> Iterator[tuple[str, bytes]]:
             yield name + suffix, content.getvalue()
     for name, table in (("summary", run.summary()), ("comparisons", run.comparisons())):
         yield f"{name}.csv", table.to_csv(index=False).encode()
-    for name in (report.NAME, *run.folder.names(report.PLOTS)):
+    for name in (run_page.NAME, *run.folder.names(run_page.PLOTS)):
         if (made := run.folder.read(name)) is not None:
             yield name, made
 

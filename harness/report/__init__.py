@@ -1,0 +1,1 @@
+"""A run for somebody else: its page, and its entries in MLflow."""
