@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-import harness.archive
+import harness.history.archive
 from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
-from harness.history import HISTORY, STEPS, History, _seed_ranges
-from harness.history_page import build
+from harness.history.history import HISTORY, STEPS, History, _seed_ranges
+from harness.history.page import build
 from harness.store.files import Folder
 from harness.store.lease import Timing
 from harness.store.results_folder import open_folder
@@ -122,7 +122,7 @@ def test_stored_tables_and_records_say_the_same(
     shutil.copytree(planted, results)
     for table in results.glob("*/trials.parquet"):
         table.unlink()
-    monkeypatch.setattr(harness.archive, "_BATCH", 50)  # Several tables are built.
+    monkeypatch.setattr(harness.history.archive, "_BATCH", 50)  # Several tables are built.
     built = History(results)
     pd.testing.assert_frame_equal(built.table, History(planted).table)
     assert built.steps["words"].tolist() == History(planted).steps["words"].tolist()
@@ -458,7 +458,7 @@ def test_a_store_that_stops_answering_is_waited_for_once(
     server = S3Server(tmp_path).start().make_bucket()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    url, read = f"s3://{BUCKET}/stopped", harness.archive._read_run
+    url, read = f"s3://{BUCKET}/stopped", harness.history.archive._read_run
     for number in range(8):
         copy(real, url, f"run{number}", number)
     asked = []
@@ -469,11 +469,11 @@ def test_a_store_that_stops_answering_is_waited_for_once(
             server.suspend()
         return read(folder, name)
 
-    monkeypatch.setattr(harness.archive, "_read_run", read_run)
-    monkeypatch.setattr(harness.archive, "_CONNECTIONS", 1)
+    monkeypatch.setattr(harness.history.archive, "_read_run", read_run)
+    monkeypatch.setattr(harness.history.archive, "_CONNECTIONS", 1)
     folder = open_folder(url)
     monkeypatch.setattr(folder, "_timing", Timing(answer_s=2.0))
-    monkeypatch.setattr(harness.archive, "open_folder", lambda _: folder)
+    monkeypatch.setattr(harness.history.archive, "open_folder", lambda _: folder)
     try:
         history = History(url)
     finally:

@@ -55,7 +55,7 @@ def history(
     with errors():
         if html is not None and not html.absolute().parent.is_dir():
             raise InvalidInput(f"`--html {html}`: there is no folder `{html.absolute().parent}`.")
-        from harness.history import History
+        from harness.history.history import History
 
         if html is not None:
             from harness.charts import vega
@@ -69,7 +69,7 @@ def history(
             click.echo(f"warning: {more} more were left out", err=True)
         click.echo(told.render(kind, width()), nl=False)
         if html is not None:
-            from harness.history_page import build
+            from harness.history.page import build
             from harness.store.files import write_whole
 
             write_whole(html, build(told).html().encode())

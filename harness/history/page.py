@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.charts.draw import MUTED
 from harness.charts.page import Block, Figure, Items, Page, Section, Table, Text
-from harness.history import Group, History, Measure, Series, short
+from harness.history.history import Group, History, Measure, Series, short
 from harness.stats.changepoints import levels
 
 _NEWEST = 50

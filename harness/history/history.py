@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.archive import Archive, Environment, RunInfo, read_archive
 from harness.backend.protocol import Array
 from harness.errors import UnknownName
+from harness.history.archive import Archive, Environment, RunInfo, read_archive
 from harness.stats import estimates
 from harness.stats.changepoints import FEWEST, Step, find_steps
 from harness.tables.from_records import IntArray
