@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from harness.contest import Contest
-from harness.duel import Duel, Outcome
-from harness.gate_settings import GateSettings
+from harness.gate.paired import Duel, Outcome
+from harness.gate.sequential_test import Contest
+from harness.gate.settings import GateSettings
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.trial.plan import Arm
@@ -371,8 +371,9 @@ looks.
 
 ## Simulated gates
 
-The same rules (`harness/contest.py`) on made-up pairs, two backends a gate, the slowdown in one of
-them. Pairs differ by 0.5-0.8 % on an idle machine and by 1.0-1.2 % on a busy one.
+The same rules (`harness/gate/sequential_test.py`) on made-up pairs, two backends a gate, the
+slowdown in one of them. Pairs differ by 0.5-0.8 % on an idle machine and by 1.0-1.2 % on a busy
+one.
 
 {simulated}
 

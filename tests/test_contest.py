@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.contest import LOOKS, Contest
-from harness.duel import Duel, Outcome
-from harness.gate_settings import GateSettings
+from harness.gate.paired import Duel, Outcome
+from harness.gate.sequential_test import LOOKS, Contest
+from harness.gate.settings import GateSettings
+from harness.gate.verdict import Finding
 from harness.trial.plan import Arm
-from harness.verdict import Finding
 
 ARM = Arm(backend="torch", device="cpu")
 

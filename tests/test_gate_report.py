@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import Error, Failure, JUnitXml
 
-from harness import gate_report
 from harness.errors import InvalidInput, StoreError
-from harness.verdict import Finding, Outcome, Verdict
+from harness.gate import report
+from harness.gate.verdict import Finding, Outcome, Verdict
 from tests.conftest import ROOT
 
 SLOWER = Finding(
@@ -80,16 +80,16 @@ def verdict(*findings: Finding, notes: tuple[str, ...] = ()) -> Verdict:
     ],
 )
 def test_the_sentence(findings: list[Finding], sentence: str) -> None:
-    assert gate_report.sentence(verdict(*findings)) == sentence
+    assert report.sentence(verdict(*findings)) == sentence
 
 
 @pytest.mark.parametrize(("outcome", "code"), [("pass", 0), ("regression", 1), ("inconclusive", 3)])
 def test_the_exit_code(outcome: Outcome, code: int) -> None:
-    assert gate_report.exit_code(verdict(FINE.model_copy(update={"outcome": outcome}))) == code
+    assert report.exit_code(verdict(FINE.model_copy(update={"outcome": outcome}))) == code
 
 
 def test_the_terminal() -> None:
-    text = gate_report.terminal(verdict(FINE, UNKNOWN, SLOWER, WRONG, notes=("a note",)), width=100)
+    text = report.terminal(verdict(FINE, UNKNOWN, SLOWER, WRONG, notes=("a note",)), width=100)
     lines = text.splitlines()
     assert lines[0] == "tree against main"
     row = "jax on cpu train time +4.8 % [+3.9, +5.7] 2 % 12 REGRESSION"
@@ -104,17 +104,17 @@ def test_what_all_names_begin_with_and_what_all_reasons_say_is_not_repeated() ->
         UNKNOWN.model_copy(update={"subject": f"tests/test_it.py::test_{n}", "reason": "do more"})
         for n in range(3)
     ]
-    text = gate_report.terminal(verdict(*many))
+    text = report.terminal(verdict(*many))
     assert text.count("do more") == 1
     assert text.count("tests/test_it.py::") == 1
     assert "\ntest_0" in text
-    assert "tests/test_it.py::test_0" in gate_report.junit(verdict(*many))
-    assert "\ntest_0" not in gate_report.terminal(verdict(*many, SLOWER))
+    assert "tests/test_it.py::test_0" in report.junit(verdict(*many))
+    assert "\ntest_0" not in report.terminal(verdict(*many, SLOWER))
 
 
 def test_json_holds_everything() -> None:
     given = verdict(FINE, WRONG, notes=("a note",))
-    content = json.loads(gate_report.as_json(given))
+    content = json.loads(report.as_json(given))
     assert (content["schema_version"], content["outcome"]) == (1, "regression")
     assert Verdict.model_validate(content) == given
 
@@ -147,7 +147,7 @@ def check_junit(element: ET.Element) -> None:
 @pytest.mark.parametrize("name", ["jax on cpu", HOSTILE])
 def test_junit_is_read_by_others(name: str) -> None:
     renamed = [f.model_copy(update={"subject": name}) for f in (FINE, SLOWER, UNKNOWN, WRONG)]
-    text = gate_report.junit(verdict(*renamed, notes=(HOSTILE,)))
+    text = report.junit(verdict(*renamed, notes=(HOSTILE,)))
     check_junit(ET.fromstring(text.encode()))
     (suite,) = JUnitXml.fromstring(text.encode())
     assert (suite.tests, suite.failures, suite.errors, suite.time) == (4, 2, 1, 12.3)
@@ -159,8 +159,8 @@ def test_junit_is_read_by_others(name: str) -> None:
 
 def test_markdown_keeps_names_as_text() -> None:
     given = UNKNOWN.model_copy(update={"subject": HOSTILE, "reason": HOSTILE})
-    text = gate_report.markdown(verdict(given, notes=(HOSTILE,)))
-    assert text.startswith(f"{gate_report.MARKER}\n### Benchmark gate: inconclusive\n")
+    text = report.markdown(verdict(given, notes=(HOSTILE,)))
+    assert text.startswith(f"{report.MARKER}\n### Benchmark gate: inconclusive\n")
     for forbidden in ("<script>", "@you", "[x]", "`", "\x1b", "*b*"):
         assert forbidden not in text
     (row,) = [line for line in text.splitlines() if line.startswith("| &lt;script&gt;")]
@@ -170,7 +170,7 @@ def test_markdown_keeps_names_as_text() -> None:
 
 def test_the_workflow_finds_its_comment_again() -> None:
     workflow = (ROOT / ".github" / "workflows" / "benchmark.yml").read_text()
-    assert f'startswith("{gate_report.MARKER}")' in workflow
+    assert f'startswith("{report.MARKER}")' in workflow
 
 
 def test_markdown_fits_into_a_comment() -> None:
@@ -178,7 +178,7 @@ def test_markdown_fits_into_a_comment() -> None:
         FINE.model_copy(update={"subject": f"tests/test_something.py::test_{n}"})
         for n in range(1000)
     ]
-    text = gate_report.markdown(verdict(*many, SLOWER))
+    text = report.markdown(verdict(*many, SLOWER))
     assert len(text) < 65_536
     assert "and 901 more." in text
     assert "| jax on cpu |" in text
@@ -193,10 +193,10 @@ def test_every_format_takes_every_name(subject: str, metric: str, reason: str) -
         Finding(subject=subject, metric=metric, outcome="inconclusive", reason=reason),
         notes=(reason,),
     )
-    assert gate_report.terminal(given).count("\n") >= 4
-    assert len(JUnitXml.fromstring(gate_report.junit(given).encode())) == 1
-    assert gate_report.markdown(given)
-    assert Verdict.model_validate_json(gate_report.as_json(given)) == given
+    assert report.terminal(given).count("\n") >= 4
+    assert len(JUnitXml.fromstring(report.junit(given).encode())) == 1
+    assert report.markdown(given)
+    assert Verdict.model_validate_json(report.as_json(given)) == given
 
 
 def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,31 +204,31 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     paths = [tmp_path / name for name in ("gate.json", "gate.xml", "gate.md")]
-    gate_report.check_writable(paths)
+    report.check_writable(paths)
     assert not any(path.exists() for path in paths)
     given = verdict(FINE)
-    gate_report.write(given, *paths)
-    texts = [gate_report.as_json(given), gate_report.junit(given), gate_report.markdown(given)]
+    report.write(given, *paths)
+    texts = [report.as_json(given), report.junit(given), report.markdown(given)]
     assert [path.read_text() for path in paths] == texts
     assert summary.read_text() == "before\n" + texts[2]
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_only_the_files_asked_for_are_written(tmp_path: Path) -> None:
-    gate_report.write(verdict(FINE), junit=tmp_path / "gate.xml")
+    report.write(verdict(FINE), junit=tmp_path / "gate.xml")
     assert [path.name for path in tmp_path.iterdir()] == ["gate.xml"]
     with pytest.raises(StoreError, match="cannot be written"):
-        gate_report.write(verdict(FINE), json=tmp_path / "none" / "gate.json")
+        report.write(verdict(FINE), json=tmp_path / "none" / "gate.json")
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (link := tmp_path / "link").symlink_to(tmp_path / "gate.json")
-    gate_report.check_writable([link])
-    gate_report.write(verdict(FINE), json=link)
+    report.check_writable([link])
+    report.write(verdict(FINE), json=link)
     assert link.is_symlink()
-    assert (tmp_path / "gate.json").read_text() == gate_report.as_json(verdict(FINE))
+    assert (tmp_path / "gate.json").read_text() == report.as_json(verdict(FINE))
     (loop := tmp_path / "loop").symlink_to(loop)
-    gate_report.check_writable([loop, None])
+    report.check_writable([loop, None])
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_refused_beforehand(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InvalidInput, match="cannot be written"):
-        gate_report.check_writable([None, tmp_path / path])
+        report.check_writable([None, tmp_path / path])
 
 
 def test_one_file_for_two_outputs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="named for two outputs"):
-        gate_report.check_writable([tmp_path / "gate", tmp_path / "." / "gate"])
+        report.check_writable([tmp_path / "gate", tmp_path / "." / "gate"])

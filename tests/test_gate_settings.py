@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InvalidInput
-from harness.gate_settings import GateSettings
+from harness.gate.settings import GateSettings
 from tests.conftest import ROOT
 
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import InvalidInput
-from harness.gate_settings import GateSettings
-from harness.pytest_benchmark import judge
+from harness.gate.pytest_benchmark import judge
+from harness.gate.settings import GateSettings
 
 BENCHMARKS = """
 import os

@@ -16,9 +16,9 @@ from harness.cli.output import errors, width
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.gate_settings import GateSettings
+    from harness.gate.settings import GateSettings
+    from harness.gate.verdict import Verdict
     from harness.task.task import Task
-    from harness.verdict import Verdict
 
 _FILE = click.Path(path_type=Path)
 MODES = options(
@@ -119,13 +119,13 @@ def gate(**options: Any) -> None:
     if verdict is None:
         click.echo(f"Baseline: {options['write_baseline']}")
         return
-    from harness import gate_report
+    from harness.gate import report
 
     # The logs of CI systems are wider than the terminals of old.
-    click.echo(gate_report.terminal(verdict, width(piped=120)), nl=False)
+    click.echo(report.terminal(verdict, width(piped=120)), nl=False)
     with errors():
-        gate_report.write(verdict, **request.outputs)
-    sys.exit(gate_report.exit_code(verdict))
+        report.write(verdict, **request.outputs)
+    sys.exit(report.exit_code(verdict))
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Request:
 
 def _checked(options: Mapping[str, Any]) -> _Request:
     """Return what the options ask for; refuse all that is wrong with them at once."""
-    from harness.gate_report import check_writable
+    from harness.gate.report import check_writable
 
     outputs: dict[str, Path | None] = {name: options[f"{name}_file"] for name in _OUTPUTS}
     problems: list[str] = []
@@ -181,7 +181,7 @@ def _mode(options: Mapping[str, Any]) -> str:
 
 
 def _settings(options: Mapping[str, Any]) -> GateSettings:
-    from harness.gate_settings import GateSettings
+    from harness.gate.settings import GateSettings
 
     names = ("max_slowdown", "max_accuracy_loss", "false_alarms", "budget_s")
     backends, devices = options["backends"], options["devices"]
@@ -200,19 +200,19 @@ def _verdict(request: _Request, options: Mapping[str, Any]) -> Verdict | None:
     verdict: Verdict | None = None
     task, settings = request.task, request.settings
     if request.mode == "pytest_benchmark":
-        from harness import pytest_benchmark
+        from harness.gate import pytest_benchmark
 
         return pytest_benchmark.judge(options["pytest_benchmark"], settings)
 
-    from harness import gate
+    from harness.gate import modes
 
     match request.mode:
         case "against":
-            verdict = gate.against(options["against"], task or Task(), settings, _say)
+            verdict = modes.against(options["against"], task or Task(), settings, _say)
         case "baseline":
-            verdict = gate.baseline(options["baseline"], task, settings, _say)
+            verdict = modes.baseline(options["baseline"], task, settings, _say)
         case _:
-            gate.write_baseline(options["write_baseline"], task or Task(), settings, _say)
+            modes.write_baseline(options["write_baseline"], task or Task(), settings, _say)
     return verdict
 
 

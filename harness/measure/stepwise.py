@@ -1,4 +1,5 @@
-"""A training that waits for its turn: one side of a duel (see `harness.duel`), in its own process.
+"""A training that waits for its turn: one side of a duel (see `harness.gate.paired`), in its own
+process.
 
 The language spoken with whoever gives the turns is small and stays as it is, because the two
 sides of a duel may be different versions of this code. The first message is ("ready", {task,

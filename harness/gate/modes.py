@@ -1,7 +1,7 @@
 """The regression gate: whether one version trains slower, or learns worse, than another.
 
-Both versions train against each other (`harness.tournament`). With a baseline, what trains in turns
-with the version at hand is a yardstick backend instead.
+Both versions train against each other (`harness.gate.rounds`). With a baseline, what trains in
+turns with the version at hand is a yardstick backend instead.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from statistics import median
 import numpy as np
 
 from harness.backend import registry
-from harness.baseline import Baseline, BaselineArm
-from harness.checkout import Checkout, checkout, describe_working_tree
-from harness.duel import Duel, Outcome, Side
 from harness.errors import InvalidInput, Unavailable
-from harness.gate_settings import GateSettings
+from harness.gate.baseline import Baseline, BaselineArm
+from harness.gate.checkout import Checkout, checkout, describe_working_tree
+from harness.gate.paired import Duel, Outcome, Side
+from harness.gate.rounds import Say, Tournament
+from harness.gate.settings import GateSettings
+from harness.gate.verdict import Verdict
 from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.fingerprint import differences, fingerprint
 from harness.task.task import Task
-from harness.tournament import Say, Tournament
 from harness.trial.plan import Arm
-from harness.verdict import Verdict
 
 _BASELINE_PAIRS = 12
 # What a task does not ask for and a version of the code may choose.

@@ -14,11 +14,11 @@ from math import expm1, isnan, log1p
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.duel import Duel
-from harness.gate_settings import GateSettings
+from harness.gate.paired import Duel
+from harness.gate.settings import GateSettings
+from harness.gate.verdict import Finding, Outcome, decide, finding
 from harness.stats.estimates import CONFIDENCE, Estimate, difference, holm, mean
 from harness.trial.plan import Arm
-from harness.verdict import Finding, Outcome, decide, finding
 
 LOOKS = (4, 6, 9, 13, 19, 28)
 """After how many pairs the gate looks whether it knows enough."""

@@ -1,7 +1,7 @@
 """Rounds of duels between two versions of every backend, until all is decided or time is up.
 
-One fresh pair of processes after another (`harness.duel`), every undecided backend once a round, in
-random order; `harness.contest` says when a backend is decided.
+One fresh pair of processes after another (`harness.gate.paired`), every undecided backend once a
+round, in random order; `harness.gate.sequential_test` says when a backend is decided.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TypeAlias
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.contest import Contest
-from harness.duel import Duel, Side, SideFailed, fight, train_alone
-from harness.gate_settings import GateSettings
+from harness.gate.paired import Duel, Side, SideFailed, fight, train_alone
+from harness.gate.sequential_test import Contest
+from harness.gate.settings import GateSettings
+from harness.gate.verdict import Finding, Verdict
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.measure.launch import Tree
@@ -25,7 +26,6 @@ from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.jobs import TurnsJob
 from harness.trial.plan import Arm
-from harness.verdict import Finding, Verdict
 
 Say: TypeAlias = Callable[[str], None]
 """Told how far it is."""

@@ -20,9 +20,9 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 
 from harness.errors import InvalidInput
+from harness.gate.verdict import Finding, Outcome, Verdict, worst
 from harness.store.files import write_whole
 from harness.tables.text import render
-from harness.verdict import Finding, Outcome, Verdict, worst
 
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
 """Of the gate; 2 is bad usage or input, as everywhere."""
