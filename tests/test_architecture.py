@@ -24,7 +24,7 @@ LAYERS = [
         "measure.energy",
         "quantities",
         "measure.git",
-        "bundle",
+        "submit.pack_run",
         "dispatch.token",
     },
     {
@@ -35,7 +35,7 @@ LAYERS = [
         "measure.fingerprint",
         "store.files",
     },
-    {"package", "submission", "store.lease", "store.outbox"},
+    {"submit.project_zip", "submit.job_server", "store.lease", "store.outbox"},
     {"store.remote"},
     {"store.results_folder", "backend.single_seed"},
     {"task.task"},
@@ -83,7 +83,7 @@ LAYERS = [
         "gate.baseline",
         "history.history",
     },
-    {"gate.sequential_test", "homecoming", "history.page"},
+    {"gate.sequential_test", "submit.unpack_run", "history.page"},
     {"gate.rounds"},
     {"gate.modes", "gate.pytest_benchmark"},
     {"api", "report.run_page"},
@@ -116,7 +116,7 @@ FRAMEWORKS = {
     "llvmlite": ("backends/floor_lanes.py",),
     "mlflow": ("harness/report/mlflow.py",),
     "pynvml": ("harness/measure/energy.py",),
-    "ray": ("harness/dispatch/ray_cluster.py", "harness/submission.py"),
+    "ray": ("harness/dispatch/ray_cluster.py", "harness/submit/job_server.py"),
 }
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import Run, bundle, homecoming, package
+from harness import Run
 from harness.errors import InvalidInput, StoreError
+from harness.submit import pack_run, project_zip, unpack_run
 from tests.conftest import ROOT, TINY, Cli, command
 from tests.head import TOKEN, Head, Proxy
 
@@ -345,10 +346,10 @@ def test_what_git_would_add_travels(tmp_path: Path, repository: bool) -> None:
             subprocess.run(["git", "init", "-q", folder], check=True)
         write(inner, **{"c.py": "x", ".gitignore": "d.py\n", "d.py": "x"})
         kept += ["inner/c.py", "inner/.gitignore"]
-    found = package.files(project)
+    found = project_zip.files(project)
     assert set(found) == {*kept, ".gitignore", "deep/er/.gitignore"}
     for name in ("one", "two"):
-        package.pack(project, found, tmp_path / name)
+        project_zip.pack(project, found, tmp_path / name)
         os.utime(project / "pyproject.toml", (0, 1_000_000_000))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     with zipfile.ZipFile(tmp_path / "one") as archive:
@@ -359,22 +360,22 @@ def test_what_git_would_add_travels(tmp_path: Path, repository: bool) -> None:
 def test_a_package_that_is_too_large_names_the_culprit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package, "LIMIT_MB", 3)
+    monkeypatch.setattr(project_zip, "LIMIT_MB", 3)
     project = tmp_path / "project"
     write(project, **{"pyproject.toml": "", "small.py": "x"})
     (project / "data").mkdir()
     (project / "data" / "noise").write_bytes(os.urandom(4 * 2**20))
     with pytest.raises(InvalidInput, match=r"more than the 3 MiB.*largest: `data/` 4 MiB"):
-        package.pack(project, package.files(project), tmp_path / "zip")
+        project_zip.pack(project, project_zip.files(project), tmp_path / "zip")
 
 
 def test_no_home_directory_travels_unasked(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="does not look like a project"):
-        package.check_project(tmp_path)
+        project_zip.check_project(tmp_path)
 
 
 def example() -> str:
-    return "\n".join(bundle.bundle(ROOT / "results" / "example"))
+    return "\n".join(pack_run.bundle(ROOT / "results" / "example"))
 
 
 def repacked(folder: Path, **changes: object) -> str:
@@ -383,19 +384,19 @@ def repacked(folder: Path, **changes: object) -> str:
     write(folder, **{"manifest.json": (source / "manifest.json").read_text()})
     record = json.loads((source / "records" / "seed0-jax-cpu.json").read_text())
     write(folder, **{"records/a.json": json.dumps(record | changes)})
-    return "\n".join(bundle.bundle(folder))
+    return "\n".join(pack_run.bundle(folder))
 
 
 def test_a_bundle_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    arrival = homecoming.read(f"INFO a line of Ray\n{example()}\nanother", "example")
+    arrival = unpack_run.read(f"INFO a line of Ray\n{example()}\nanother", "example")
     assert arrival is not None
-    homecoming.save(arrival, tmp_path)
+    unpack_run.save(arrival, tmp_path)
     original = ROOT / "results" / "example"
     assert Run("example", tmp_path).summary().equals(Run("example", ROOT / "results").summary())
     names = {path.name for path in (original / "records").iterdir()}
     assert {path.name for path in (tmp_path / "example" / "records").iterdir()} == names
-    homecoming.save(arrival, tmp_path)
-    assert homecoming.read("bundle: {}", "example") is None
+    unpack_run.save(arrival, tmp_path)
+    assert unpack_run.read("bundle: {}", "example") is None
 
 
 @pytest.mark.parametrize(
@@ -412,11 +413,11 @@ def test_a_bundle_comes_out_as_it_went_in(tmp_path: Path) -> None:
 def test_what_is_no_record_of_the_run_is_left_out(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    arrival = homecoming.read(repacked(tmp_path / "evil", **changes), "example")
+    arrival = unpack_run.read(repacked(tmp_path / "evil", **changes), "example")
     assert arrival is not None
     assert not arrival.records
     assert len(arrival.problems) == 1
-    homecoming.save(arrival, tmp_path / "home")
+    unpack_run.save(arrival, tmp_path / "home")
     assert not list((tmp_path / "home" / "example" / "records").iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"evil", "home"}
 
@@ -428,7 +429,7 @@ def test_a_plan_whose_trials_are_paths_is_refused(tmp_path: Path) -> None:
     evil["plan"]["arms"][0]["backend"] = "/../../x y"
     write(tmp_path, **{"manifest.json": json.dumps(evil)})
     with pytest.raises(StoreError, match="that is no name"):
-        homecoming.read("\n".join(bundle.bundle(tmp_path)), "example")
+        unpack_run.read("\n".join(pack_run.bundle(tmp_path)), "example")
 
 
 @pytest.mark.parametrize(
@@ -446,9 +447,9 @@ def test_a_plan_whose_trials_are_paths_is_refused(tmp_path: Path) -> None:
 )
 def test_a_bundle_that_was_changed_on_the_way_is_refused(old: str, new: str) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
-        homecoming.read(example().replace(old, new, 1), "example")
+        unpack_run.read(example().replace(old, new, 1), "example")
 
 
 def test_another_run_of_that_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not run `mine` but `example`"):
-        homecoming.read(example(), "mine")
+        unpack_run.read(example(), "mine")

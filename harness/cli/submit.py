@@ -18,7 +18,7 @@ from harness.cli.run import expected_of, named, run
 from harness.errors import HarnessError, InvalidInput, UnknownName
 
 if TYPE_CHECKING:
-    from harness.submission import Job, JobServer, Order
+    from harness.submit.job_server import Job, JobServer, Order
 
 # Of the shell on the head, for a command that cannot be run or is not there.
 _NOT_STARTED = (126, 127)
@@ -73,7 +73,7 @@ def submit(
         if attach is not None:
             if words or runtime_env or working_dir:
                 raise InvalidInput("`--attach` takes up a job: nothing is submitted beside it.")
-            from harness.submission import JobServer
+            from harness.submit.job_server import JobServer
 
             server, name = JobServer(address), attach
             server.job(name)
@@ -93,14 +93,14 @@ def _send(
     results: str,
 ) -> tuple[JobServer, str]:
     """Check all that can be checked here, then submit; return the server and the job's name."""
-    from harness import package
-    from harness.submission import JobServer, check_address, job_environment
+    from harness.submit import project_zip
+    from harness.submit.job_server import JobServer, check_address, job_environment
 
     check_address(address)
     _check_home(results)
     folder = (working_dir or Path()).resolve()
     if working_dir is None:
-        package.check_project(folder)
+        project_zip.check_project(folder)
     environment = {} if runtime_env is None else read_runtime_env(runtime_env)
     for field in ("working_dir", "excludes"):
         if field in environment:
@@ -108,12 +108,12 @@ def _send(
                 f"`--runtime-env {runtime_env}`: `{field}` is not for it to say: `--working-dir` "
                 "and `.gitignore` tell what travels."
             )
-    files = package.files(folder)
+    files = project_zip.files(folder)
     order = _order(words, folder, results, files)
     environment = job_environment(environment)
     with tempfile.TemporaryDirectory(prefix="harness-submit-") as scratch:
         zipped = Path(scratch) / "project.zip"
-        package.pack(folder, files, zipped)
+        project_zip.pack(folder, files, zipped)
         server = JobServer(address)
         _note(f"sending {len(files)} files, {zipped.stat().st_size / 2**20:.1f} MiB")
         return server, server.submit(order, zipped, environment)
@@ -122,7 +122,7 @@ def _send(
 def _order(words: Sequence[str], folder: Path, results: str, files: Mapping[str, Path]) -> Order:
     """Read the command line of the run as the job will; raise `InvalidInput` if it would be."""
     from harness.runs.session import readable_id
-    from harness.submission import Order
+    from harness.submit.job_server import Order
 
     if words[:1] != ("run",):
         got = f"`{words[0]}`" if words else "nothing"
@@ -248,7 +248,7 @@ def exit_code(job: Job) -> int:
 
 def _ending(job: Job) -> str:
     """Say what became of a job that did not end by itself."""
-    from harness.submission import gist
+    from harness.submit.job_server import gist
 
     if job.status == "STOPPED":
         return f"job `{job.name}` was stopped."
@@ -261,7 +261,7 @@ def _ending(job: Job) -> str:
 
 def _bring_home(server: JobServer, job: Job, results: str) -> bool:
     """Write the run to the local results folder, as far as it got; say where it is."""
-    from harness import homecoming
+    from harness.submit import unpack_run
 
     if job.run is None:
         _note(
@@ -273,13 +273,13 @@ def _bring_home(server: JobServer, job: Job, results: str) -> bool:
         return True
     if job.status == "FAILED" and job.exit_code in {None, *_NOT_STARTED}:
         return False
-    arrival = homecoming.read(server.fetch(job, _note), job.run)
+    arrival = unpack_run.read(server.fetch(job, _note), job.run)
     if arrival is None:
         _note(f"run `{job.run}` left no results")
         return False
     for problem in arrival.problems:
         _note(f"warning: {problem}")
-    home = homecoming.save(arrival, results)
+    home = unpack_run.save(arrival, results)
     _note(f"Results: {home.location} (brought home, {len(home.records)} trials)")
     folder = "" if results == "results" else f" --results {results}"
     _note(f"Its report: python -m harness report {home.name}{folder}")

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from harness import bundle
 from harness.dispatch.token import ADVICE, show_token
 from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName
 from harness.measure.clock import now
+from harness.submit import pack_run
 
 DEFAULT_RESULTS = "$HOME/harness-results"
 """On the head, for all jobs, so that a later one can resume a run; its shell knows its home."""
@@ -232,7 +232,7 @@ class JobServer:
 
     def fetch(self, job: Job, note: Note) -> str:
         """Return the log of a second, tiny job that prints the run of the first."""
-        source = Path(bundle.__file__).read_text()
+        source = Path(pack_run.__file__).read_text()
         # `$HOME` is for the shell of the head; all else is taken as it stands.
         results = f'"{job.results}"' if job.results == DEFAULT_RESULTS else shlex.quote(job.results)
         command = f"python -c {shlex.quote(source)} {results} {shlex.quote(job.run or '')}"

@@ -51,7 +51,8 @@ class Arrival:
 
 
 def read(log: str, run: str) -> Arrival | None:
-    """Read what `harness.bundle` printed among other lines of a log; None if there was no run.
+    """Read what `harness.submit.pack_run` printed among other lines of a log; None if there was no
+    run.
 
     Raises `StoreError` if it is not whole, or not the run it should be.
     """

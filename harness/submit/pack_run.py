@@ -1,7 +1,7 @@
 """Prints a run for the way home: its manifest and records, compressed, in lines of text.
 
 The source of this module is the command of a job on the head, so that it needs nothing there: it
-imports only what comes with Python. `harness.homecoming` reads what it prints.
+imports only what comes with Python. `harness.submit.unpack_run` reads what it prints.
 """
 
 import base64
