@@ -1,1 +1,1 @@
-"""Did a change make it worse?"""
+"""Whether a change made it worse."""
