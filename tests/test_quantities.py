@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.quantities import fraction, seconds
+from harness.inputs.quantities import fraction, seconds
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ class Page:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("harness"),
+        loader=PackageLoader("harness.charts"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -8,7 +8,7 @@ from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, quantity
 from harness.cli.output import errors, width
 from harness.errors import InvalidInput
-from harness.quantities import fraction
+from harness.inputs.quantities import fraction
 
 
 @click.command()

@@ -10,7 +10,7 @@ import click
 
 from harness.cli import completion
 from harness.errors import InvalidInput, did_you_mean
-from harness.quantities import fraction, seconds
+from harness.inputs.quantities import fraction, seconds
 
 if TYPE_CHECKING:
     from harness.runs.session import Settings, Site
@@ -239,7 +239,7 @@ def _at_once(text: str) -> int:
 def quantity(parse: Callable[[str], float], option: str, text: str) -> float:
     """Return a share or a duration given to an option. Raises `InvalidInput`.
 
-    `parse` is of `harness.quantities`.
+    `parse` is of `harness.inputs.quantities`.
     """
     try:
         return parse(text)

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from harness.backend import registry
 from harness.errors import InvalidInput
-from harness.quantities import fraction, seconds
+from harness.inputs.quantities import fraction, seconds
+from harness.inputs.validated import Validated
 from harness.trial.arms import Selection, installed
-from harness.validation import Validated
 
 Fraction: TypeAlias = Annotated[float, BeforeValidator(lambda value: fraction(str(value)))]
 Seconds: TypeAlias = Annotated[float, BeforeValidator(lambda value: seconds(str(value)))]

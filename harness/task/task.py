@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.backend.model import Activation, Cell, Model
 from harness.errors import InvalidInput, UnknownName
-from harness.validation import Validated
+from harness.inputs.validated import Validated
 
 # The most input values a chunk may hold (16 MiB of float32): the length of a training does not
 # decide how much memory it needs.

@@ -8,8 +8,8 @@ from pydantic import field_validator
 
 from harness.backend import registry
 from harness.errors import InvalidInput
+from harness.inputs.validated import Validated
 from harness.trial.plan import Arm, Device
-from harness.validation import Validated
 
 DEVICES: tuple[Device, ...] = ("cpu", "gpu")
 
