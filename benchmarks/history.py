@@ -25,7 +25,7 @@ from harness.backend.protocol import Array
 from harness.measure.clock import now
 from harness.stats.changepoints import FALSE_ALARMS, find_steps
 from tests.conftest import ROOT, command
-from tests.histories import TWIN, copy, real_run
+from tests.helpers.histories import TWIN, copy, real_run
 
 Noise = Callable[[np.random.Generator, int], Array]
 

@@ -19,15 +19,15 @@ from datetime import datetime
 from pathlib import Path
 
 from harness import Run
-from tests.clusters import IMPATIENT, LocalCluster, local_cluster, trial_on, wait_for
 from tests.conftest import ROOT, command
+from tests.helpers.clusters import IMPATIENT, LocalCluster, local_cluster, trial_on, wait_for
 
 _SMALL = {"n_steps": 20, "batch_size": 8, "eval_paths": 100}
 REAL = _SMALL | {"epochs": 2000, "curve_points": 10}
 SLEEPS = _SMALL | {"epochs": 100, "curve_points": 50}
 LONG = SLEEPS | {"epochs": 600, "curve_points": 300}
 PACKED = ("--packed", "--isolation", "backend")
-SLEEPER = "tests.faulty:Slow"
+SLEEPER = "tests.helpers.faulty:Slow"
 HEALTH_CHECKS = {
     "Ray's default": {},
     "as `deploy/env.sh` has it": {

@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 from harness.measure.clock import now
-from tests.browser import Seen, chromium
-from tests.runs import cloned
+from tests.helpers.browser import Seen, chromium
+from tests.helpers.runs import cloned
 
 
 def seconds(*arguments: object) -> float:

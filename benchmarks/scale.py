@@ -33,7 +33,7 @@ from typing import NamedTuple
 from harness import Run
 from harness.measure import machine
 from harness.measure.clock import now
-from tests.clusters import LocalCluster, local_cluster
+from tests.helpers.clusters import LocalCluster, local_cluster
 
 NODES = 3
 TASK = {"n_steps": 5, "batch_size": 4, "epochs": 4, "curve_points": 2, "eval_paths": 20}

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.measure.clock import now
-from tests.head import Head
+from tests.helpers.head import Head
 
 STAGES = (
     "checks, packing, contact",

@@ -26,7 +26,7 @@ from harness.runs.progress import Lines
 from harness.trial.jobs import Event, Planned
 from harness.trial.record import Record
 from tests.conftest import ROOT
-from tests.pseudo_terminal import Terminal
+from tests.helpers.pseudo_terminal import Terminal
 
 KINDS = {"quiet": None, "lines": None, "live, 80x24": (80, 24), "live, 120x40": (120, 40)}
 

@@ -17,7 +17,7 @@ from harness.store.run_folder import Manifest, RunWriter
 from harness.trial.plan import Arm, Plan
 from harness.trial.record import SCHEMA_VERSION, Point
 from tests.conftest import Cli
-from tests.test_store import record
+from tests.store.test_run_folder import record
 
 TASK = Task(n_steps=2)
 SEEDS = 6

@@ -1,0 +1,190 @@
+"""The command line: what it refuses, what it prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, TINY, Cli
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a finished run `demo`."""
+    import harness
+
+    folder = tmp_path_factory.mktemp("results")
+    task = harness.Task(n_steps=5, batch_size=4, epochs=100, eval_paths=20)
+    harness.run(
+        task, backends=["reference"], seeds=2, dispatch="inline", results=folder, run_id="demo"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--backends", "torhc"], "unknown backend `torhc`, did you mean `torch`?"),
+        (["--backends", "no.such.module:X"], "there is no module `no.such.module`"),
+        (["--backends", "torch:"], "write `module:Class`"),
+        (["--backends", "tests.helpers.faulty:Hang"], "has no `Hang`, did you mean `Hangs`?"),
+        (["--backends", ""], "name at least one"),
+        (["--backends", "jax,jax"], "none of them twice"),
+        (["--preset", "postd"], "unknown preset `postd`, did you mean `posted`?"),
+        (["--set", "lag_wieght=1"], "unknown name `lag_wieght`, did you mean `lag_weight`?"),
+        (["--set", "rho"], "write KEY=VALUE"),
+        (["--set", "rho=1"], "`rho` = '1': should be less than 1"),
+        (["--set", "rho=nan"], "`rho` = 'nan'"),
+        (["--set", "epochs=many"], "`epochs` = 'many': should be a valid integer"),
+        (["--devices", "gpx"], "did you mean `gpu`?"),
+        (["--devices", "gpu", "--backends", "reference"], "`reference` runs on the CPU only"),
+        (["--seeds", "0"], "`seeds` = 0"),
+        (["--threads", "9999"], "`threads` = 9999: node"),
+        (["--timeout", "-1"], "`timeout_s` = -1.0"),
+        (["--retry-noisy", "-1"], "`retry_noisy` = -1"),
+        (["--dispatch", "slurm"], "unknown dispatch `slurm`; known: inline, ray"),
+        (["--config", "/no/such.yaml"], "`--config /no/such.yaml` cannot be read"),
+        (["--results", "/proc/nowhere"], "`/proc/nowhere` cannot be written"),
+        (["--run-id", "../x"], "run id `../x`"),
+        (["--resume", "missing"], "unknown run `missing`"),
+        (["--precision", "much"], "`--precision much`: write a share as `2%` or `0.02`."),
+        (["--precision", "2"], "`--precision 2`: write it with a percent sign: `2%` or `200%`."),
+        (["--precision", "60%"], "`precision` = 0.6: should be less than or equal to 0.5"),
+        (["--precision", "nan"], "`--precision nan`: write a share"),
+        (["--precision", "2%"], "nothing to compare `reference` with: name two backends"),
+        (
+            ["--precision", "2%", "--budget", "10 days"],
+            "`--budget 10 days`: write a duration as `90s`",
+        ),
+        (["--precision", "2%", "--packed"], "`precision` and `packed` exclude each other"),
+        (["--budget", "10m"], "`budget_s` is the budget of `precision`: give both"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_clear_sentence(
+    cli: Cli, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    given = ["--dispatch", "inline", "--backends", "reference", "--results", tmp_path, *arguments]
+    done = cli("run", *TINY, *given)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.glob("*/manifest.json"))
+
+
+def test_all_problems_are_reported_at_once(cli: Cli) -> None:
+    done = cli("run", "--set", "rho=7", "--set", "epochs=0", "--backends", "nope", "--seeds", "-1")
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 4
+
+
+def test_a_missing_gpu_is_refused(cli: Cli, tmp_path: Path) -> None:
+    from harness.measure import machine
+
+    if machine.has_gpu():
+        pytest.skip("this machine has a GPU")
+    for dispatch in ("inline", "ray"):
+        done = cli(
+            *("run", "--devices", "gpu", "--backends", "jax,torch", "--dispatch", dispatch),
+            *("--results", tmp_path),
+        )
+        assert done.returncode == 2, done.stderr
+        assert "backend `jax`: JAX finds no usable GPU" in done.stderr
+        assert "backend `torch`: PyTorch finds no usable GPU" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_missing_framework_is_named(cli: Cli, tmp_path: Path) -> None:
+    module = tmp_path / "needy.py"
+    module.write_text("import no_such_framework\n\nclass B: ...\n")
+    done = cli("parity", "--backends", "needy:B", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "needs the package `no_such_framework`, which is not installed" in done.stderr
+
+
+def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "task.yaml"
+    config.write_text("preset: posted\nepochs: 20\nlearning_rate: 1e-2\n")
+    given = ("--backends", "reference", "--dispatch", "inline", "--seeds", 1, "--results", tmp_path)
+    done = cli("run", "--config", config, "--set", "epochs=40", "--run-id", "x", *given)
+    assert done.returncode == 0, done.stderr
+    task = json.loads((tmp_path / "x" / "manifest.json").read_text())["plan"]["task"]
+    assert (task["train_sign"], task["epochs"], task["learning_rate"]) == (-1, 40, 0.01)
+    config.write_text("- not\n- a mapping\n")
+    assert "expected a mapping" in cli("run", "--config", config).stderr
+    config.write_text("epochs: yes\n")
+    assert "`epochs` = True: should be a number" in cli("run", "--config", config).stderr
+
+
+COMMANDS = ["run", "show", "compare", "gate", "doctor", "list", "parity"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_teaches_by_example(cli: Cli, command: list[str]) -> None:
+    done = cli(*command, "--help")
+    assert done.returncode == 0
+    assert "python -m harness" in done.stdout
+
+
+@pytest.mark.parametrize("table", ["summary", "steps", "curves", "trials", "chunks"])
+def test_show_in_every_format(cli: Cli, results: Path, table: str) -> None:
+    def show(kind: str) -> str:
+        done = cli("show", "demo", "--results", results, "--table", table, "--format", kind)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    rows = json.loads(show("json"))
+    read = list(csv.DictReader(io.StringIO(show("csv"))))
+    lengths = {"summary": 1, "steps": 5, "curves": 20, "trials": 2, "chunks": 40}
+    assert len(rows) == len(read) == lengths[table]
+    assert set(rows[0]) == set(read[0])
+    assert show("markdown").startswith("| ")
+    text = show("table")
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_list(cli: Cli, results: Path) -> None:
+    done = cli("list", "--results", results)
+    assert done.returncode == 0
+    for expected in (
+        "torch",
+        "backends.jax_backend:JaxBackend",
+        "posted",
+        "lag_weight",
+        "2/2 trials",
+    ):
+        assert expected in done.stdout
+
+
+def test_show_warns_of_a_broken_record_and_shows_the_rest(
+    cli: Cli, results: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    (copy / "demo" / "records" / "seed1-reference-cpu.json").write_text('{"run":')
+    done = cli("show", "demo", "--results", copy)
+    assert done.returncode == 0
+    assert "seed1-reference-cpu.json` is left out: it is not a whole record" in done.stderr
+    assert "1/1" in done.stdout
+
+
+def test_parity_prints_every_check_and_names_what_fails(cli: Cli) -> None:
+    done = cli("parity", "--backends", "reference,tests.helpers.faulty:MissingBiasGradient")
+    assert done.returncode == 1
+    assert "gradient in float64: worst at b_1[" in done.stderr
+    assert done.stdout.count("yes") >= 8
+
+
+def test_the_committed_example_can_be_shown(cli: Cli) -> None:
+    done = cli("show", "example", "--results", ROOT / "results")
+    assert done.returncode == 0, done.stderr
+    assert "torch" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,341 @@
+"""The command `explain`, of runs and of predictions that were made elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+from harness import InvalidInput, Task
+from harness.backend.protocol import Array
+from harness.cli import cli
+from harness.diagnosis.predictions import Predictions, coefficients, explain, read
+from tests.conftest import ROOT, TINY
+from tests.diagnosis.test_findings import run
+from tests.helpers import docs
+
+Function = Callable[[Array, Array], Array]
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["explain", *map(str, words)])
+
+
+def predictions(
+    function: Function, paths: int = 50, steps: int = 40, rho: float = 0.1, seed: int = 0
+) -> Predictions:
+    """Return what a function of x_t and x_{t-1} predicts."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((steps + 1, paths))
+    for t in range(1, steps + 1):
+        x[t] = rho * x[t - 1] + rng.standard_normal(paths)
+    now, before = x[1:].T.ravel(), x[:-1].T.ravel()
+    return Predictions(
+        np.repeat(np.arange(paths), steps),
+        np.tile(np.arange(1, steps + 1), paths),
+        now,
+        before,
+        function(now, before),
+        starts_at_zero=True,
+    )
+
+
+def write(file: Path, given: Predictions, zero: bool = True) -> Path:
+    rows = pd.DataFrame(
+        {"path": given.path_R, "t": given.t_R, "x": given.x_R, "prediction": given.prediction_R}
+    )
+    if zero:
+        start = pd.DataFrame({"path": range(given.paths), "t": 0, "x": 0.0})
+        rows = pd.concat([start, rows])
+    rows.sample(frac=1, random_state=0).to_csv(file, index=False)
+    return file
+
+
+def rules(given: Predictions, **task: Any) -> list[str]:
+    return [finding.rule for finding in explain(given, Task(**task))]
+
+
+# ---- of a run
+
+
+def test_a_run_in_words(tmp_path: Path) -> None:
+    run(tmp_path, Task.preset("posted", epochs=2000, n_steps=30))
+    done = invoke("r", "--results", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("FAULT wrong-sign: floor on cpu\n")
+    assert "Next: Fix the loss: python -m harness run --preset corrected" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    (told,) = json.loads(invoke("r", "--results", tmp_path, "--format", "json").stdout)
+    assert set(told) == {
+        *("rule", "severity", "headline", "evidence", "remedy", "subjects", "where")
+    }
+    assert told["subjects"] == ["floor on cpu"]
+    markdown = invoke("r", "--results", tmp_path, "--format", "markdown").stdout
+    assert markdown.startswith("### Fault: ")
+    assert r"train\_sign = -1" in markdown
+
+
+def test_a_run_of_which_nothing_is_known(tmp_path: Path) -> None:
+    run(tmp_path, Task(), seeds=())
+    assert invoke("r", "--results", tmp_path).stdout == "No trial has ended yet.\n"
+    assert invoke("r", "--results", tmp_path, "--format", "json").stdout == "[]\n"
+    run(tmp_path / "short", Task(n_steps=5, epochs=4, eval_paths=20))
+    done = invoke("r", "--results", tmp_path / "short")
+    assert done.stdout.startswith("Nothing is known to be wrong")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ((), "name a run, or a file"),
+        (("example", "--predictions", "x.csv"), "one of them"),
+        (("example", "--set", "rho=0.5"), "a run knows its task"),
+        (("exmple",), "did you mean `example`?"),
+        (("--predictions", "nowhere.csv"), "cannot be read: No such file"),
+        (("--predictions", "harness"), "cannot be read: Is a directory"),
+        (("--predictions", "x.csv", "--set", "rho=2"), "`rho`"),
+    ],
+)
+def test_bad_usage(words: tuple[str, ...], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert problem in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+# ---- of predictions
+
+
+W = 0.1
+MADE: dict[str, tuple[Function, list[str]]] = {
+    "right": (lambda x, b: x**2 + W * b**2, ["learned"]),
+    "wrong sign": (lambda x, b: x**2 - W * b**2, ["wrong-sign"]),
+    "no memory": (lambda x, b: x**2 + W, ["memoryless"]),
+    "half": (lambda x, b: x**2 + W / 2 * b**2, ["other-lag"]),
+    "constant": (lambda x, b: 0 * x + 1.1, ["other-present"]),
+    "nonsense": (lambda x, b: 0 * x - 5, ["other-present", "worse-than-constant"]),
+    "saturated": (lambda x, b: np.minimum(x**2, 4) + W * b**2, ["other-present"]),
+    "imprecise": (lambda x, b: x**2 + W * b**2 + 0.3 * np.sin(9 * x), ["imprecise"]),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_predictions_are_made_of(name: str) -> None:
+    function, expected = MADE[name]
+    assert rules(predictions(function, paths=200)) == expected
+
+
+def test_without_a_lag() -> None:
+    assert rules(predictions(lambda x, b: x**2), lag_weight=0) == ["learned"]
+    assert rules(predictions(lambda x, b: x**2 + 0.1 * b**2), lag_weight=0)[0] == "other-lag"
+
+
+def test_inputs_of_another_process() -> None:
+    made = predictions(MADE["right"][0], rho=0.6)
+    other, learned = explain(made, Task())
+    assert (other.rule, learned.rule) == ("other-inputs", "learned")
+    estimate = float(other.remedy.rpartition("=")[2])
+    assert estimate == pytest.approx(0.6, abs=0.07)
+    assert rules(made, rho=0.6) == ["learned"]
+    level = harness.yardsticks(Task(rho=estimate, n_steps=40)).memoryless.mean()
+    assert f"below {level:.2g}" in learned.evidence
+
+
+def test_inputs_of_another_scale() -> None:
+    made = predictions(MADE["right"][0])
+    doubled = Predictions(**vars(made) | {"x_R": 2 * made.x_R, "before_R": 2 * made.before_R})
+    finding = explain(doubled, Task())
+    assert "other-inputs" in [f.rule for f in finding]
+    assert any("the variance 4" in f.evidence or "the variance 3.9" in f.evidence for f in finding)
+
+
+def test_few_paths_are_said_to_be_few() -> None:
+    noisy: Function = lambda x, b: x**2 + W * b**2 + 0.5 * np.sin(20 * x)  # noqa: E731
+    assert rules(predictions(noisy, paths=1, steps=20)) == ["unsure"]
+    assert rules(predictions(noisy, paths=1, steps=4)) == ["unsure"]
+    assert rules(predictions(noisy, paths=3, steps=1)) == ["unsure"]
+
+
+@given(
+    c=st.floats(-3, 3),
+    a=st.floats(-3, 3),
+    b=st.floats(-1, 1),
+    paths=st.integers(2, 30),
+    rho=st.floats(-0.9, 0.9),
+    seed=st.integers(0, 99),
+)
+def test_the_coefficient_is_found(
+    c: float, a: float, b: float, paths: int, rho: float, seed: int
+) -> None:
+    exact = predictions(lambda x, before: a * x**2 + c * before**2 + b, paths, 20, rho, seed)
+    found = coefficients(exact)
+    for name, value in {"before": c, "now": a, "1": b}.items():
+        assert found[name].low - 1e-9 <= value <= found[name].high + 1e-9
+        assert found[name].value == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("paths", [5, 40])
+def test_the_interval_holds_as_often_as_it_says(paths: int) -> None:
+    """With errors as networks make them: they depend on x, and grow with it."""
+    held = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+
+        def function(x: Array, before: Array, rng: np.random.Generator = rng) -> Array:
+            error = 0.05 * (1 + x**2) * rng.standard_normal(len(x))
+            return x**2 - 0.1 * before**2 + error
+
+        found = coefficients(predictions(function, paths, 30, 0.3, seed))["before"]
+        held += found.low <= -0.1 <= found.high
+    assert 0.91 <= held / 400 <= 0.98
+
+
+@settings(max_examples=25)
+@given(weight=st.floats(0.05, 2), sign=st.sampled_from([1, -1]), seed=st.integers(0, 999))
+def test_the_sign_is_never_taken_for_the_other(weight: float, sign: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    made = predictions(
+        lambda x, b: x**2 + sign * weight * b**2 + 0.1 * weight * rng.standard_normal(len(x)),
+        seed=seed,
+    )
+    assert rules(made, lag_weight=weight) == (["learned"] if sign > 0 else ["wrong-sign"])
+
+
+def test_a_trained_network(tmp_path: Path) -> None:
+    """Of the preset `posted`: what is found is the wrong sign, with its coefficient."""
+    from backends.floor import FloorBackend
+    from harness.task import data
+
+    task = Task.preset("posted", n_steps=30, epochs=6000)
+    backend = FloorBackend(task.model, "cpu")
+    state = backend.init(data.initial_params(task.model, 0))
+    for first in range(0, task.epochs, 500):
+        state, _ = backend.train(state, *data.training_chunk(task, 0, first, 500))
+    x_TN, _ = data.evaluation_paths(task, 0)
+    output_TN = backend.predict(state, x_TN)
+    table = pd.DataFrame(
+        [
+            (path, t, x_TN[t, path], output_TN[t, path])
+            for path in range(100)
+            for t in range(task.n_steps + 1)
+        ],
+        columns=["path", "t", "x", "prediction"],
+    )
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    done = invoke("--predictions", tmp_path / "mine.csv", "--format", "json")
+    (finding,) = json.loads(done.stdout)
+    assert finding["rule"] == "wrong-sign"
+    estimate = float(finding["evidence"].split()[3])
+    assert estimate == pytest.approx(-0.1, abs=0.01)
+
+
+# ---- files
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = predictions(MADE["right"][0], paths=10)
+    for zero in (True, False):
+        got = read(write(tmp_path / "a.csv", made, zero))
+        assert got.starts_at_zero
+        for name in ("t_R", "x_R", "before_R", "prediction_R"):
+            np.testing.assert_allclose(getattr(got, name), getattr(made, name), rtol=1e-12)
+    (tmp_path / "b.csv").write_text("extra, path,t,x,prediction\n1,a,1,0.5,2\n2,a,2,1,3\n")
+    got = read(tmp_path / "b.csv")
+    assert got.before_R.tolist() == [0, 0.5]
+
+
+HEAD = "path,t,x,prediction\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "is empty; it needs a row of names (path, t, x, prediction)"),
+        (HEAD, "has no rows"),
+        (
+            "path,t,x,predictions\n0,1,1,1\n",
+            "there is no column `prediction`. It begins with `path`, `t`, `x`, `predictions`",
+        ),
+        (
+            "a b c\n1 2 3\n",
+            "there is no column `path` and no `t` and no `x` and no `prediction`. It begins with",
+        ),
+        ("Path;T;X;Prediction\n0;1;1;1\n", "columns are to be separated by commas. It begins"),
+        ("0,1,1,1\n0,2,1,1\n", "there is no row of names. It begins with `0`, `1`"),
+        (HEAD + "0,1,1,1\n0,2,nan,1\n", "line 3: `x` is nothing, and must be a finite number"),
+        (HEAD + "0,1,1,inf\n", "line 2: `prediction` is `inf`"),
+        (HEAD + "0,1,1,\n", "line 2: `prediction` is nothing"),
+        (HEAD + "0,1,1,one\n0,2,1,two\n", "`prediction` is `one`, and must be a finite number (2"),
+        (HEAD + "0,1.5,1,1\n", "`t` is `1.5`, and must be a whole number"),
+        (HEAD + "0,-1,1,1\n", "`t` is `-1`"),
+        (HEAD + ",1,1,1\n", "`path` is nothing"),
+        (HEAD + "0,1,1,1\n0,1,1,1\n", "path 0 has t = 1 twice"),
+        (HEAD + "0,5,1,1\n0,6,1,1\n", "path 0 begins at t = 5"),
+        (HEAD + "0,1,1,1\n0,3,1,1\n", "path 0 lacks some t"),
+        (HEAD + "0,0,0,1\n", "nothing but t = 0"),
+        (HEAD + "0,1,1,1,1,1\n0,1\n0,1,2,3,4,5,6,7\n", "cannot be read as CSV"),
+        ("path,t,x,prediction,x\n0,1,1,1,1\n", ""),
+    ],
+)
+def test_bad_files(content: str, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text(content)
+    done = invoke("--predictions", file)
+    if not problem:  # pandas calls the second one x.1, and it is not used.
+        assert done.exit_code == 0
+        return
+    assert done.exit_code == 2, done.output
+    assert problem in done.stderr
+    assert str(file) in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00\x01binary\x00", b"path,t,x,prediction\n\xe9,1,1,1\n", b"\x00" * 99]
+)
+def test_files_that_are_no_text(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes(content)
+    with pytest.raises(InvalidInput):
+        read(tmp_path / "mine.csv")
+
+
+@given(text=st.text(max_size=200), named=st.booleans())
+@settings(max_examples=50)
+def test_no_file_is_a_surprise(
+    text: str, named: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("any") / "mine.csv"
+    file.write_text(HEAD * named + text, encoding="utf-8", errors="replace")
+    done = invoke("--predictions", file)
+    assert done.exit_code in {0, 2}
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_as_a_program(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """In a process of its own, of a run that was measured in processes of their own."""
+    results = ("--results", tmp_path)
+    measured = cli("run", "--backends", "reference", "--dispatch", "inline", "--seeds", 1,
+                   "--run-id", "tiny", "--set", "train_sign=-1", *results, *TINY)  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    done = cli("explain", "tiny", *results)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("FAULT wrong-sign: reference on cpu")
+
+
+def test_the_snippet_of_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = [b for b in docs.blocks(ROOT / "docs" / "diagnosis.md") if b.language == "python"]
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-c", block.text], check=True)
+    done = invoke("--predictions", "predictions.csv", "--format", "json")
+    assert [finding["rule"] for finding in json.loads(done.stdout)] == ["wrong-sign"]

@@ -1,0 +1,300 @@
+"""Runs on a cluster of several nodes: real raylets on this machine, and what may befall them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import Run
+from tests.conftest import ROOT, TINY, Cli, command
+from tests.helpers.clusters import LocalCluster, check_whole, local_cluster, trial_on, wait_for
+
+SLOW, ANY, SLOW_ANY = (
+    f"tests.helpers.faulty:{name}" for name in ("Slow", "AnyDevice", "SlowAnyDevice")
+)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with local_cluster(a={"cpus": 2}, g={"cpus": 1, "gpus": 2}) as cluster:
+        yield cluster
+
+
+def start(cluster: LocalCluster, results: Path, *given: object) -> subprocess.Popen[str]:
+    """Start a run under the id `x`."""
+    where = ("--address", cluster.address, "--results", results, "--run-id", "x")
+    return subprocess.Popen(
+        command("run", *TINY, *where, *given),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def ends(driver: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = driver.communicate(timeout=150)
+    assert "Traceback" not in errors
+    return driver.returncode, errors
+
+
+@pytest.mark.slow
+def test_blocks_stay_on_one_node_and_gpu_trials_see_one_gpu(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    given = ("--backends", f"{ANY},{SLOW_ANY}", "--devices", "cpu,gpu", "--seeds", 4)
+    code, errors = ends(start(cluster, tmp_path, *given))
+    assert code == 0, errors
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert set(run.trials["node"]) == {"a", "g"}
+    on_gpu = [record for record in run.records if record.device == "gpu"]
+    assert {record.node for record in on_gpu} == {"g"}
+    assert {record.environment["env:CUDA_VISIBLE_DEVICES"] for record in on_gpu} <= {"0", "1"}
+    assert {
+        r.environment["env:CUDA_VISIBLE_DEVICES"] for r in run.records if r.device == "cpu"
+    } == {""}
+    # Every backend is held against the reference on every node that it may be timed on.
+    certified = {(c.backend, c.device, c.node) for c in run.manifest.parity if c.passed}
+    nodes = {"cpu": "ag", "gpu": "g"}
+    assert certified == {(b, d, n) for b in (ANY, SLOW_ANY) for d in nodes for n in nodes[d]}
+    assert not run.trials["contended"].any()
+
+
+@pytest.mark.slow
+def test_packed_fills_the_cores_of_every_node(cluster: LocalCluster, tmp_path: Path) -> None:
+    driver = start(cluster, tmp_path, "--backends", SLOW, "--packed", "--seeds", 6)
+    a, g = cluster.raylet("a"), cluster.raylet("g")
+
+    def running(raylet: psutil.Process) -> int:
+        lines = [" ".join(p.cmdline()) for p in raylet.children(recursive=True) if p.is_running()]
+        return sum("harness.worker" in line and '"trial"' in line for line in lines)
+
+    def full() -> bool:
+        try:
+            return (running(a), running(g)) == (2, 1)
+        except psutil.Error:
+            return False
+
+    wait_for(full)
+    code, errors = ends(driver)
+    assert code == 0, errors
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert run.trials["contended"].all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["node", "raylet", "worker"])
+def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
+    cluster: LocalCluster, tmp_path: Path, how: str
+) -> None:
+    cluster.add("doomed")
+    # Long enough that the trial has not ended when its Ray worker finds its raylet gone.
+    long = ("--set", "epochs=200", "--set", "curve_points=50")
+    given = ("--backends", f"reference,{SLOW}", "--seeds", 3, *long)
+    driver = start(cluster, tmp_path, *given)
+    raylet = cluster.raylet("doomed")
+    trial = wait_for(lambda: trial_on(raylet, SLOW))
+    if how == "worker":
+        trial.parent().kill()
+    elif how == "raylet":
+        raylet.kill()
+    else:
+        cluster.remove("doomed")
+    code, errors = ends(driver)
+    if how != "node":
+        cluster.remove("doomed")
+    assert code == 0, errors
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert (run.trials["status"] == "ok").all()
+    if how == "raylet":
+        # Its Ray workers may live on until they have ended what they were at: then nothing is lost.
+        assert sum(record.status == "lost" for record in run.attempts) <= 1
+        return
+    (lost,) = [record for record in run.attempts if record.status == "lost"]
+    assert (lost.node, lost.backend) == ("doomed", SLOW)
+    repeated = run.trials[run.trials["block"] == lost.block]
+    assert "doomed" not in set(repeated["node"])
+    assert run.trials.set_index("trial").loc[lost.trial, "lost"] == "attempt 1 on doomed"
+    # What had ended on it before is kept, and does not count.
+    before = [r for r in run.attempts if r.block == lost.block and r.node == "doomed"]
+    assert len(run.attempts) == len(run.trials) + len(before)
+    assert f"doomed was lost with block {lost.block}" in errors
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_late_is_certified_and_used(
+    cluster: LocalCluster, tmp_path: Path, cli: Cli
+) -> None:
+    driver = start(cluster, tmp_path, "--backends", f"reference,{SLOW}", "--seeds", 8)
+    wait_for(lambda: list((tmp_path / "x" / "records").glob("*.json")))
+    cluster.add("late")
+    code, errors = ends(driver)
+    cluster.remove("late")
+    assert code == 0, errors
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert "late" in set(run.trials["node"])
+    assert {c.backend for c in run.manifest.parity if c.node == "late"} == {"reference", SLOW}
+    assert "node late has joined" in errors
+    shown = cli("show", "x", "--results", tmp_path, "--table", "trials", "--format", "csv")
+    assert ",late," in shown.stdout
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_resumed_by_other_nodes(
+    cluster: LocalCluster, tmp_path: Path, cli: Cli
+) -> None:
+    given = ("--backends", f"reference,{SLOW}", "--seeds", 4)
+    driver = start(cluster, tmp_path, *given)
+    records = tmp_path / "x" / "records"
+    wait_for(lambda: len(list(records.glob("*.json"))) >= 3)
+    driver.kill()
+    driver.communicate()
+    before = {path: path.read_bytes() for path in records.glob("*.json")}
+    where = ("--results", tmp_path, "--dispatch", "inline")
+    done = cli("run", "--resume", "x", *where)
+    assert done.returncode == 0, done.stderr
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert (run.trials["status"] == "ok").all()
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.slow
+def test_two_drivers_share_a_cluster_and_a_results_folder(
+    cluster: LocalCluster, tmp_path: Path, cli: Cli
+) -> None:
+    given = ("--backends", f"reference,{SLOW}", "--seeds", 2)
+    first = start(cluster, tmp_path, *given)
+    wait_for((tmp_path / "x" / "manifest.json").exists)
+    where = ("--address", cluster.address, "--results", tmp_path)
+    same = cli("run", *TINY, *where, *given, "--run-id", "x")
+    assert same.returncode == 2
+    assert "exists already" in same.stderr
+    resumed = cli("run", "--resume", "x", *where)
+    assert resumed.returncode == 2
+    assert "is being written by another process" in resumed.stderr
+    second = cli("run", *TINY, *where, *given, "--run-id", "y")
+    assert second.returncode == 0, second.stderr
+    assert ends(first)[0] == 0
+    spans: dict[str, list[tuple[datetime, datetime]]] = {}
+    for name in ("x", "y"):
+        run = Run(name, tmp_path)
+        check_whole(run)
+        assert (run.trials["status"] == "ok").all()
+        for record in run.records:
+            began = datetime.fromisoformat(record.started_utc)
+            ended = began + timedelta(seconds=record.wall_s)
+            spans.setdefault(record.node, []).append((began, ended))
+    # Neither has timed a trial beside one of the other; times are taken down in whole seconds.
+    for node in spans.values():
+        node.sort()
+        for (_, ended), (began, _) in pairwise(node):
+            assert began > ended - timedelta(seconds=1)
+
+
+def test_doctor_shows_the_nodes_side_by_side(cluster: LocalCluster, cli: Cli) -> None:
+    done = cli("doctor", "--address", cluster.address, "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert set(head.split(",")) == {"what", "a", "g", "head"}
+    (torch,) = [row.split(",") for row in rows if row.startswith("version:torch")]
+    assert torch[1] == torch[2] == torch[3] != ""
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("--threads", 64), "no node of the cluster has 64 cores."),
+        (
+            ("--runtime-env", "{env}"),
+            "unknown field `env_var`, did you mean `env_vars`",
+        ),
+        (("--wait-nodes", "soon"), "`--wait-nodes soon`"),
+        (("--max-retries", -1), "`max_retries` = -1"),
+        (("--isolation", "backends"), "did you mean `backend`"),
+        (("--dispatch", "inline"), "`address` and `runtime_env` are for Ray"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(
+    cluster: LocalCluster, tmp_path: Path, cli: Cli, given: tuple[object, ...], sentence: str
+) -> None:
+    env = tmp_path / "env.yaml"
+    env.write_text("env_var: {A: b}\n")
+    given = tuple(str(word).format(env=env) for word in given)
+    where = ("--address", cluster.address, "--results", tmp_path / "r", "--wait-nodes", "0s")
+    done = cli("run", *TINY, "--backends", "reference", *where, *given)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "r").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_runtime_environment_reaches_the_trials(cluster: LocalCluster, tmp_path: Path) -> None:
+    env = tmp_path / "env.yaml"
+    env.write_text("env_vars: {XLA_HINT: hello}\n")
+    given = ("--backends", "reference", "--seeds", 1, "--runtime-env", env)
+    code, errors = ends(start(cluster, tmp_path, *given))
+    assert code == 0, errors
+    assert Run("x", tmp_path).records[0].environment["env:XLA_HINT"] == "hello"
+
+
+@pytest.mark.slow
+def test_a_lost_head_ends_the_run_with_a_sentence_and_loses_nothing(
+    tmp_path: Path, cli: Cli
+) -> None:
+    with local_cluster(a={"cpus": 1}) as own:
+        driver = start(own, tmp_path, "--backends", f"reference,{SLOW}", "--seeds", 3)
+        records = tmp_path / "x" / "records"
+        wait_for(lambda: len(list(records.glob("*.json"))) >= 2)
+        own.kill_head()
+        code, errors = ends(driver)
+    assert code == 1
+    assert "the head of the Ray cluster does not answer any more" in errors
+    assert "--resume x" in errors
+    finished = len(list(records.glob("*.json")))
+    assert len(Run("x", tmp_path).records) == finished
+    done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    assert done.returncode == 0, done.stderr
+    check_whole(Run("x", tmp_path))
+
+
+@pytest.mark.slow
+def test_a_run_completes_while_others_fill_the_object_stores(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    hog = subprocess.Popen(
+        [sys.executable, "-m", "tests.helpers.hog", cluster.address, "3600"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert hog.stdout is not None
+        assert hog.stdout.readline().startswith("full")
+        # So many points that a record is too large for Ray to send it without its object store.
+        long = ("--set", "epochs=2000", "--set", "curve_points=2000")
+        given = ("--backends", "reference", "--seeds", 2, *long)
+        code, errors = ends(start(cluster, tmp_path, *given))
+    finally:
+        hog.kill()
+        hog.communicate()
+    assert code == 0, errors
+    run = Run("x", tmp_path)
+    check_whole(run)
+    assert (run.trials["status"] == "ok").all()
+    # Too much to travel without an object store: each point and each chunk is some 100 bytes.
+    assert all(len(r.points) + len(r.chunks) >= 2000 for r in run.records)

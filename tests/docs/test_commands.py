@@ -1,0 +1,286 @@
+"""The documents: every command in them can be typed, the reference is that of the program."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import runpy
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+from threadpoolctl import threadpool_limits
+
+from harness import Task
+from harness.backend import registry
+from harness.cli import cli
+from harness.measure import parity
+from tests.conftest import ROOT
+from tests.helpers import docs
+from tests.helpers.docs import Command
+
+COMMANDS = docs.all_commands()
+HARNESS = [command for command in COMMANDS if command.harness is not None]
+TYPED = [command for command in COMMANDS if not command.synopsis and not command.mention]
+
+# What reads runs and nothing else is run below; everything else by `test_docs_slow.py`.
+READING = {"show", "compare", "list", "report", "explain", "history"}
+
+# What cannot be run here: why, and what covers it as far as it can be.
+ELSEWHERE = {
+    "python3 -m venv .venv": ("makes the environment", ".ci/run"),
+    ".venv/bin/pip install -c constraints.txt *": ("downloads everything, for minutes", ".ci/run"),
+    ".venv/bin/python -m pytest": ("is the suite that this is part of", ".ci/run"),
+    "python -m pytest -m slow": (
+        "is the suite that this is part of",
+        "tests/docs/test_commands_slow.py",
+    ),
+    "python -m pytest -m slow tests/test_*.py": (
+        "is in the suite",
+        "tests/dispatch/test_cluster_ssh.py",
+    ),
+    "source .venv/bin/activate": ("is for the shell that it is typed in", ".ci/run"),
+    "export *": ("is for the shell that it is typed in", "tests/dispatch/test_cluster_ssh.py"),
+    "eval *": ("is for the shell that it is typed in", "tests/cli/test_completion.py"),
+    "ray up cluster.yaml": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "ray exec cluster.yaml *": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "ray dashboard cluster.yaml": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "ray down cluster.yaml": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "ray up deploy/aws.yaml": ("rents machines", "tests/dispatch/test_deploy.py"),
+    "ray down deploy/aws.yaml": ("rents machines", "tests/dispatch/test_deploy.py"),
+    "ray up": ("speaks of a program", "tests/dispatch/test_cluster_ssh.py"),
+    "ray start": ("speaks of a program", "tests/submit/test_submit.py"),
+    "ray start --node-name": ("speaks of an option", "tests/dispatch/test_cluster_ssh.py"),
+    "ray dashboard": ("speaks of a program", "tests/dispatch/test_cluster_ssh.py"),
+    "ray job stop": ("speaks of a program", "tests/submit/test_submit.py"),
+    "ray job submit": ("speaks of a program", "tests/docs/test_commands_slow.py"),
+    "ray stop": ("ends every Ray of this account", "tests/dispatch/test_cluster_ssh.py"),
+    "pip install harness*": ("downloads packages", "tests/report/test_mlflow.py"),
+    "pip install boto3": ("is for AWS alone", "tests/dispatch/test_deploy.py"),
+    "docker *": ("needs Docker", "tests/dispatch/test_deploy.py"),
+    "kubectl *": ("needs Kubernetes", "tests/dispatch/test_deploy.py"),
+    "ssh-keygen *": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "ssh-copy-id *": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "ssh -*": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "rm -rf ~/harness-node *": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),
+    "apt install *": ("changes the system", "tests/dispatch/test_cluster_ssh.py"),
+    "ufw *": ("changes the firewall", "tests/dispatch/test_deploy.py"),
+    "chmod 600": ("speaks of a mode", "tests/dispatch/test_cluster_ssh.py"),
+    "chmod a+r /sys/class/powercap/*": ("changes the system", "tests/measure/test_energy.py"),
+}
+
+
+def excused(command: Command) -> bool:
+    return any(command.matches(pattern) for pattern in ELSEWHERE)
+
+
+def is_fast(command: Command) -> bool:
+    words = command.harness or ()
+    return bool(words) and words[0] in READING and "://" not in command.text
+
+
+RUN_HERE = [command for command in TYPED if is_fast(command) and not excused(command)]
+
+
+def name(command: Command) -> str:
+    return re.sub(r"[^\w.=,/:-]+", " ", command.text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs that the documents speak of, `sweep` measured here."""
+    import harness
+
+    folder = tmp_path_factory.mktemp("docs")
+    docs.furnish(folder)
+    # As if the example was installed; that it can be is tested with the other slow commands.
+    project = tomllib.loads((docs.EXAMPLE / "pyproject.toml").read_text())["project"]
+    installed = folder / "example_backend-0.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: example-backend\nVersion: 0.1.0\n")
+    lines = [f"{k} = {v}" for k, v in project["entry-points"]["harness.backends"].items()]
+    (installed / "entry_points.txt").write_text("\n".join(["[harness.backends]", *lines]))
+    harness.run(
+        Task(n_steps=5, batch_size=4, epochs=20, curve_points=2, eval_paths=20),
+        backends=["reference"],
+        seeds=2,
+        sweep={"hidden": ("4", "8")},
+        dispatch="inline",
+        results=folder / "results",
+        run_id="sweep",
+    )
+    return folder
+
+
+@pytest.fixture
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("BROWSER", "true")  # Who opens a page sees it here.
+    return folder
+
+
+def test_the_reference_is_that_of_the_program() -> None:
+    page: str = runpy.run_path(str(ROOT / "docs" / "generate_cli.py"))["render"]()
+    assert (ROOT / "docs" / "cli.md").read_text() == page, (
+        "the command line has changed: write its reference anew with `python docs/generate_cli.py`"
+    )
+
+
+def leaves(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield from leaves(command) if isinstance(command, click.Group) else [command]
+
+
+@pytest.mark.parametrize("command", list(leaves(cli)), ids=lambda command: str(command.name))
+def test_every_command_and_option_says_what_it_does(command: click.Command) -> None:
+    assert "Examples:" in (command.help or "") or not command.params[1:]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{command.name} {parameter.opts}"
+
+
+def test_there_is_something_to_test() -> None:
+    assert {"run", "submit", "show", "compare", "gate", "doctor", "list", "parity"} <= {
+        words[0] for command in HARNESS if (words := command.harness)
+    }
+    assert len(RUN_HERE) > 5
+
+
+def subcommand(words: tuple[str, ...]) -> tuple[click.Command, list[str]]:
+    """Return the command that is called, and what follows its name."""
+    group, rest = cli, list(words)
+    while rest:
+        command = group.commands.get(rest[0])
+        assert command is not None, f"there is no command `{rest[0]}`"
+        rest = rest[1:]
+        if not isinstance(command, click.Group):
+            return command, rest
+        group = command
+    return group, rest
+
+
+def options_of(command: click.Command) -> set[str]:
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    return {o for p in options for o in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
+
+
+def parse(words: tuple[str, ...]) -> None:
+    """Read a command line as the program would, and build its task; start nothing."""
+    from harness.cli.options import task_and_settings
+
+    command, rest = subcommand(words)
+    context = command.make_context(str(command.name), list(rest))
+    if command.name in {"run", "parity"}:
+        task_and_settings(context.params)
+    if command.name == "submit" and context.params["words"]:
+        parse(context.params["words"])
+
+
+@pytest.mark.parametrize("command", HARNESS, ids=name)
+def test_the_program_understands(command: Command, inside: Path) -> None:
+    words = command.harness or ()
+    if command.synopsis or command.mention:
+        before, _, after = " ".join(words).partition(" -- ")
+        for part in (before, after):
+            used = [word for word in part.split() if word.startswith("--")]
+            assert set(used) <= options_of(subcommand(tuple(part.split())[:1])[0])
+    else:
+        parse(words)
+
+
+def test_what_is_said_in_passing_has_options_that_exist() -> None:
+    """Such as `run --isolation backend` in the middle of a sentence."""
+    seen = 0
+    for path in docs.DOCUMENTS:
+        for code in re.findall(r"`([^`]+)`", docs.prose(path)):
+            words = code.replace("\n", " ").replace("|", " ").split()
+            if words and words[0] in cli.commands and "--" in code:
+                own, _, inner = " ".join(words).partition(" -- ")
+                for part in filter(None, (own, inner)):
+                    command, _ = subcommand(tuple(part.split()[:1]))
+                    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", part))
+                    assert used <= options_of(command), f"{path.name}: `{code}`"
+                    seen += len(used)
+    assert seen > 10
+
+
+@pytest.mark.parametrize("command", RUN_HERE, ids=name)
+def test_it_runs(command: Command, inside: Path) -> None:
+    words = list(command.harness or ())
+    # Pictures take seconds: `test_docs_slow.py` has them made.
+    done = CliRunner().invoke(cli, [*words, "--no-plots"] if words[0] == "report" else words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", TYPED, ids=name)
+def test_it_is_run_or_excused(command: Command) -> None:
+    """Say how to run it in `docs.smaller`, or in `ELSEWHERE` why it cannot be run."""
+    if command not in RUN_HERE and not excused(command):
+        words = tuple(word.removeprefix(".venv/bin/") for word in command.words)
+        assert docs.smaller(words)
+
+
+@pytest.mark.parametrize("file", sorted(docs.EXAMPLE.glob("*.*")), ids=lambda file: file.name)
+def test_the_page_on_backends_has_the_files_of_the_example(file: Path) -> None:
+    assert file.read_text() in {
+        f"{block.text}\n" for block in docs.blocks(ROOT / "docs" / "backends.md")
+    }
+
+
+def test_the_example_passes_parity_with_one_seed_and_with_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(docs.EXAMPLE))
+    factory = registry.load("example_many:ExampleManyBackend")
+    with threadpool_limits(1):
+        checks = list(parity.compare(factory, "cpu", Task(hidden=4), at_once=17))
+    assert {check.at_once for check in checks} == {1, 17}
+    assert all(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("pattern", ELSEWHERE)
+def test_what_is_excused_is_in_the_documents_and_covered(pattern: str) -> None:
+    assert any(command.matches(pattern) for command in TYPED), "it is in no document any more"
+    reason, covered_by = ELSEWHERE[pattern]
+    assert reason
+    assert (ROOT / covered_by).is_file()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for path in docs.DOCUMENTS for block in docs.blocks(path)],
+    ids=lambda block: block.source,
+)
+def test_a_block_is_what_it_says(block: docs.Block) -> None:
+    read: dict[str, Any] = {
+        "python": ast.parse,
+        "toml": tomllib.loads,
+        "yaml": yaml.safe_load,
+        "json": json.loads,
+        "sh": lambda text: shlex.split(text, comments=True),
+    }
+    read.get(block.language, str)(block.text)
+
+
+def test_links_lead_somewhere() -> None:
+    for path in docs.DOCUMENTS:
+        text = docs.prose(path)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in target:
+                continue
+            file, _, anchor = target.partition("#")
+            there = (path.parent / file).resolve() if file else path
+            assert there.exists(), f"{path.name}: {target}"
+            if anchor:
+                headings = re.findall(r"(?m)^#+ (.*)$", docs.prose(there))
+                anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+                assert anchor in anchors, f"{path.name}: {target}"

@@ -1,0 +1,263 @@
+"""Energy counters: RAPL as files, NVML as a shared library, both real to the code that reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness
+from harness import Task
+from harness.backend.testing import FakeBackend, ManualClock
+from harness.measure.energy import Rapl, meter
+from harness.measure.trial import Training
+from harness.tables.from_records import chunks_table, trials_table
+from harness.tables.summary import summarise
+from harness.tables.text import render_summary
+from harness.trial.jobs import TrialJob
+from harness.trial.record import Chunk
+from tests.conftest import ROOT
+from tests.tables.test_from_records import arm
+
+
+def domain(
+    root: Path, name: str, what: str, energy_uj: int, turn_uj: int = 262_143_328_850
+) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text(f"{what}\n")
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    (folder / "max_energy_range_uj").write_text(f"{turn_uj}\n")
+    return folder
+
+
+def test_all_packages_count_and_nothing_twice(tmp_path: Path) -> None:
+    domain(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    domain(tmp_path, "intel-rapl:1", "package-1", 7_000_000)
+    read = Rapl(tmp_path)
+    assert read() == 0
+    # A part of a package, memory, the platform, and the first package by another path.
+    domain(tmp_path, "intel-rapl:0:0", "core", 900_000_000)
+    domain(tmp_path, "intel-rapl:0:1", "dram", 900_000_000)
+    domain(tmp_path, "intel-rapl:2", "psys", 900_000_000)
+    domain(tmp_path, "intel-rapl-mmio:0", "package-0", 900_000_000)
+    (tmp_path / "intel-rapl").mkdir()
+    with_others = Rapl(tmp_path)
+    assert with_others() == 0
+    domain(tmp_path, "intel-rapl:0", "package-0", 3_500_000)
+    domain(tmp_path, "intel-rapl:1", "package-1", 7_250_000)
+    assert read() == with_others() == pytest.approx(2.75)
+
+
+def test_the_tree_of_an_amd_processor_is_the_same(tmp_path: Path) -> None:
+    # In sysfs they are links into the device tree.
+    devices = tmp_path / "devices" / "virtual" / "powercap"
+    domain(devices, "intel-rapl:0", "package-0", 5, turn_uj=65_532_610_987)
+    domain(devices, "intel-rapl:0:0", "core", 1, turn_uj=65_532_610_987)
+    root = tmp_path / "class"
+    root.mkdir()
+    for folder in devices.iterdir():
+        (root / folder.name).symlink_to(folder)
+    read = meter("cpu", root)
+    assert read() == 0
+    domain(devices, "intel-rapl:0", "package-0", 2_000_005, turn_uj=65_532_610_987)
+    assert read() == pytest.approx(2)
+
+
+def test_a_counter_that_starts_over_goes_on(tmp_path: Path) -> None:
+    domain(tmp_path, "intel-rapl:0", "package-0", 9_000_000, turn_uj=10_000_000)
+    read = Rapl(tmp_path)
+    totals = [read()]
+    for energy_uj in (9_500_000, 500_000, 2_000_000, 1_000_000):
+        domain(tmp_path, "intel-rapl:0", "package-0", energy_uj, turn_uj=10_000_000)
+        totals.append(read())
+    assert totals == pytest.approx([0, 0.5, 1.5, 3.0, 12.0])
+
+
+@pytest.mark.parametrize("broken", ["absent", "a folder", "no number", "no right to read it"])
+def test_a_package_that_cannot_be_read_leaves_nothing_known(
+    tmp_path: Path, broken: str, request: pytest.FixtureRequest
+) -> None:
+    domain(tmp_path, "intel-rapl:0", "package-0", 1)
+    counter = domain(tmp_path, "intel-rapl:1", "package-1", 1) / "energy_uj"
+    read = Rapl(tmp_path)
+    assert read() == 0
+    if broken == "no number":
+        counter.write_text("")
+    elif broken == "no right to read it":
+        counter.chmod(0)
+        if os.geteuid() == 0:  # Who may read everything.
+            request.addfinalizer(lambda: os.seteuid(0))
+            os.seteuid(65534)
+    else:
+        counter.unlink()
+        if broken == "a folder":
+            counter.mkdir()
+    assert read() is None
+    assert Rapl(tmp_path)() is None
+
+
+def test_without_counters_nothing_is_known(tmp_path: Path) -> None:
+    assert meter("cpu", tmp_path)() is None
+    assert meter("cpu", tmp_path / "absent")() is None
+    (tmp_path / "intel-rapl:0").mkdir()
+    assert meter("cpu", tmp_path)() is None
+
+
+# Three GPUs: one like an A100, one too old for the counter, one that is sliced.
+NVML = """
+#include <stdlib.h>
+#include <string.h>
+typedef struct { const char *uuid, *name; int sliced; } gpu;
+static gpu gpus[] = {
+    {"GPU-aaaa-1", "new", 0}, {"GPU-bbbb-2", "old", 0}, {"GPU-cccc-3", "sliced", 1}};
+static unsigned long long millijoules = 40000;
+int nvmlInitWithFlags(unsigned flags) { return getenv("NO_GPU") ? 9 : 0; }
+int nvmlDeviceGetCount_v2(unsigned *n) { *n = 3; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned n, gpu **h) { *h = gpus + n; return n < 3 ? 0 : 2; }
+int nvmlDeviceGetUUID(gpu *h, char *s, unsigned n) { strncpy(s, h->uuid, n); return 0; }
+int nvmlDeviceGetName(gpu *h, char *s, unsigned n) {
+    strncpy(s, getenv("ALIKE") ? "same" : h->name, n); return 0; }
+int nvmlDeviceGetMigMode(gpu *h, unsigned *now, unsigned *next) {
+    *now = *next = h->sliced; return h == gpus + 1 ? 3 : 0; }
+int nvmlDeviceGetTotalEnergyConsumption(gpu *h, unsigned long long *mj) {
+    if (h == gpus + 1) return 3;
+    millijoules += 2500; *mj = millijoules; return 0; }
+"""
+READ = """
+from harness.energy import meter
+read = meter("gpu")
+print([read(), read()])
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("pynvml")
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("nvml")
+    source, library = folder / "nvml.c", folder / "libnvidia-ml.so.1"
+    source.write_text(NVML)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return folder
+
+
+def read_gpu(driver: Path, **settings: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CUDA")}
+    done = subprocess.run(
+        [sys.executable, "-c", READ],
+        env=environment | {"LD_LIBRARY_PATH": str(driver)} | settings,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+IN_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+KNOWN, UNKNOWN = "[42.5, 45.0]", "[None, None]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        pytest.param(IN_ORDER, KNOWN, id="the first by default"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "0,1"} | IN_ORDER, KNOWN, id="the first of several"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "0", "ALIKE": "1"}, KNOWN, id="alike: any order"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "GPU-aaaa-1"}, KNOWN, id="UUID"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "GPU-aa"}, KNOWN, id="start of a UUID"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "0"}, UNKNOWN, id="unlike in unknown order"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "1"} | IN_ORDER, UNKNOWN, id="too old"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "GPU-bbbb-2"}, UNKNOWN, id="too old, by UUID"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "2"} | IN_ORDER, UNKNOWN, id="a slice, by index"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "MIG-cccc-3-1"}, UNKNOWN, id="a slice"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "3"} | IN_ORDER, UNKNOWN, id="there is no such"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "GPU-"}, UNKNOWN, id="more than one"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": ""}, UNKNOWN, id="none"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "-1"}, UNKNOWN, id="none, the other way"),
+        pytest.param({"NO_GPU": "1"}, UNKNOWN, id="no driver loaded"),
+    ],
+)
+def test_the_gpu_that_the_process_sees_is_read(
+    driver: Path, settings: dict[str, str], expected: str
+) -> None:
+    assert read_gpu(driver, **settings) == expected
+
+
+def test_without_a_driver_or_the_package_a_gpu_tells_nothing(tmp_path: Path) -> None:
+    if shutil.which("nvidia-smi") is None:
+        assert read_gpu(tmp_path) == UNKNOWN
+    (tmp_path / "pynvml.py").write_text("raise ImportError('not installed')\n")
+    assert read_gpu(tmp_path, PYTHONPATH=str(tmp_path)) == UNKNOWN
+
+
+def test_the_counter_is_read_around_each_timed_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    log: list[str] = []
+
+    class Backend(FakeBackend):
+        def train(self, state: int, x_ETB: Any, y_ETB: Any) -> Any:
+            domain(tmp_path, "intel-rapl:0", "package-0", 3_000_000 * (1 + len(log)))
+            log.append("train")
+            return super().train(state, x_ETB, y_ETB)
+
+    domain(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    monkeypatch.setattr("harness.measure.energy.meter", lambda device: meter(device, tmp_path))
+    job = TrialJob(
+        task=Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5),
+        backend="fake",
+        device="cpu",
+        threads=1,
+        exclusive=True,
+        run="r",
+        trial="t",
+        block=0,
+        seed=0,
+    )
+    training = Training(job, lambda kind, value: None, lambda name: Backend(clock), clock)
+    assert [training.chunk(3)[1].energy_j for _ in range(3)] == [2.0, 3.0, 3.0]
+
+
+def joules(*values: float | None) -> tuple[Chunk, ...]:
+    return tuple(
+        Chunk(wall_s=1.0, cpu_s=1.0, involuntary_switches=0, energy_j=value) for value in values
+    )
+
+
+def test_the_tables_add_up_what_is_known_and_uncontended() -> None:
+    records = [
+        arm("known", 0, 1.0, chunks=joules(2.0, 3.0)),
+        arm("known", 1, 1.0, chunks=joules(4.0, 5.0)),
+        arm("partly", 0, 2.0, chunks=joules(2.0, None)),
+        arm("beside", 0, 3.0, chunks=joules(2.0, 3.0), contended=True),
+        arm("old", 0, 4.0),
+        arm("at once", 0, 5.0, chunks=joules(4.0, 8.0), seeds=(0, 1)),
+    ]
+    trials = trials_table(records)["energy_j"]
+    assert trials[:2].tolist() == [5, 9]
+    assert trials[2:5].isna().all()
+    assert trials[5:].tolist() == [6, 6]
+    assert chunks_table(records)["energy_j"].dropna().tolist() == [2, 3, 4, 5, 2, 2, 3, 4, 8]
+    summary = summarise(trials_table(records))
+    assert summary.set_index("backend").loc["known", "energy_j"] == 7
+    text = render_summary(summary, "table", width=200)
+    assert "energy J" in text
+    assert "energy J" not in render_summary(summary[summary["backend"] == "old"], "table", 200)
+
+
+def test_a_run_has_the_column(tmp_path: Path) -> None:
+    task = Task(n_steps=3, batch_size=2, epochs=4, curve_points=2, eval_paths=5)
+    run = harness.run(task, backends=["reference"], seeds=1, dispatch="inline", results=tmp_path)
+    known = Rapl()() is not None
+    assert run.trials["energy_j"].notna().tolist() == [known]
+    assert len(run.chunks["energy_j"]) == 2

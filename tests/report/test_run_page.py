@@ -1,0 +1,308 @@
+"""The report as files: what is in it, for runs of every kind, and that it needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+
+import harness
+from harness import InvalidInput, Run
+from harness.charts import draw, figures, page, series
+from harness.report import run_page
+from harness.store.run_folder import RunWriter
+from tests.conftest import TINY, Cli
+from tests.helpers.runs import cloned, measure
+from tests.store.test_run_folder import MANIFEST, record
+
+# Two names of one computation, both quick to start.
+OTHERS = "reference,tests.helpers.faulty:AnyDevice"
+
+
+class Shown(HTMLParser):
+    """What a browser would make of a page: its elements, their attributes and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        inside = self.elements[-1][0] if self.elements else ""
+        (self.scripts if inside == "script" else self.text).append(data)
+
+    @property
+    def charts(self) -> dict[str, dict[str, object]]:
+        """The specifications of the charts, by name."""
+        texts = [text for text in self.scripts if text.startswith('{"specs"')]
+        specs: dict[str, dict[str, object]] = json.loads(texts[0])["specs"] if texts else {}
+        return specs
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def run(results: Path) -> Run:
+    measure(results, "both", "--backends", OTHERS, "--seeds", 2)
+    return Run("both", results)
+
+
+def shown(run: Run) -> Shown:
+    return Shown(run_page.build(run).html())
+
+
+def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
+    done = cli("run", *TINY, "--dispatch", "inline", *arguments, HARNESS_REPORT="1")
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "x" / "report.html"
+    assert f"Report: {written}" in done.stdout.splitlines()
+    assert "x: reference on cpu" in written.read_text()
+    names = {path.name for path in (tmp_path / "x" / "plots").iterdir()}
+    assert names == {
+        f"{stem}.{kind}"
+        for stem in ("convergence-epochs", "convergence-seconds", "steps", "time")
+        for kind in ("svg", "png")
+    }
+
+
+def test_a_run_ends_with_what_it_shows(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
+    done = cli("run", *TINY, "--preset", "posted", "--dispatch", "inline", *arguments)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout[done.stdout.index("FAULT wrong-sign: reference on cpu") :]
+    assert "Next: Fix the loss: python -m harness run --preset corrected" in told
+    assert f"\nWhy: python -m harness explain x --results {tmp_path}\nResults: " in told
+
+
+def test_a_run_can_go_without(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
+    done = cli("run", *TINY, "--dispatch", "inline", *arguments, "--no-report", HARNESS_REPORT="1")
+    assert done.returncode == 0, done.stderr
+    assert "Report:" not in done.stdout
+    assert not (tmp_path / "x" / "report.html").exists()
+
+
+def test_the_command_writes_where_it_is_told(cli: Cli, run: Run, tmp_path: Path) -> None:
+    results = Path(run.location).parent
+    to = tmp_path / "some" / "paper"
+    done = cli("report", "both", "--results", results, "--to", to)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Report: {to / 'report.html'}\n"
+    for figure in run_page.build(run).figures:
+        png = (to / "plots" / f"{figure.name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert int.from_bytes(png[16:20]) > 1000, "wide enough for print"
+        assert (to / "plots" / f"{figure.name}.svg").read_text().startswith("<svg")
+    assert not (results / "both" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nope"], "run `nope`"),
+        (["both", "--to", "/proc/no"], "`/proc/no` cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(
+    cli: Cli, run: Run, arguments: list[str], sentence: str
+) -> None:
+    done = cli("report", *arguments, "--results", Path(run.location).parent)
+    assert done.returncode in {1, 2}
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_needs_nothing_else(run: Run) -> None:
+    """No element of the page loads anything."""
+    seen = shown(run)
+    for tag, attributes in seen.elements:
+        assert tag not in {"link", "iframe", "img", "object", "base"}
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_every_chart_is_there_in_words_and_as_a_table(run: Run) -> None:
+    seen = shown(run)
+    names = ["convergence-epochs", "convergence-seconds", "steps", "time", "ratios"]
+    assert list(seen.charts) == names
+    figures_ = [a for tag, a in seen.elements if tag == "figure"]
+    assert [a["id"] for a in figures_] == names
+    for figure in run_page.build(run).figures:
+        assert len(figure.words) > 20
+        assert len(figure.table)
+        assert str(seen.charts[figure.name]["description"]).endswith(figure.words)
+
+
+def test_charts_are_vega_lite(run: Run) -> None:
+    for figure in run_page.build(run).figures:
+        figure.chart.to_dict()  # Raises where the schema is violated.
+        for theme in (draw.LIGHT, draw.DARK):
+            alt.Config.from_dict(theme)
+
+
+def test_what_is_drawn_is_what_was_measured(run: Run) -> None:
+    trials = series.with_series(run.trials)
+    curves = series.convergence(run.curves, trials)
+    last = run.curves[run.curves["epoch"] == 100]
+    for name, drawn in curves[curves["epoch"] == 100].set_index("series").iterrows():
+        mine = last.loc[last["backend"] == name, "eval_mse"]
+        assert drawn["eval_mse"] == pytest.approx(np.exp(np.log(mine).mean()))
+        assert (drawn["low"], drawn["high"]) == (mine.min(), mine.max())
+        assert drawn["seeds"] == 2
+    parts = series.time_parts(trials)
+    sums = parts.groupby("series")["seconds"].sum()
+    walls = run.trials.groupby("backend")["wall_s"].min()  # Of two, the faster one.
+    assert sums.to_dict() == pytest.approx(walls.to_dict())
+    steps = figures.steps(run.steps, run.trials, run.point({}))
+    order = series.series_order(trials)
+    assert list(steps.table.columns) == ["t", *order, "variance", "memoryless", "wrong_sign"]
+
+
+def test_many_seeds_are_drawn_as_their_central_part(run: Run, results: Path) -> None:
+    many = Run("many", cloned(results / "both", results / "many", 40).parent)
+    table = series.convergence(many.curves, series.with_series(many.trials))
+    assert (table["seeds"] == 40).all()
+    assert (
+        "Over 40 seeds; the band: the central 90% of them."
+        in figures.convergence(many.curves, series.with_series(many.trials), many.point({})).words
+    )
+
+
+def test_a_backend_that_lost_its_worst_seed_looks_no_better(run: Run, tmp_path: Path) -> None:
+    """All series are drawn over the seeds that all of them have."""
+    shutil.copytree(run.location, tmp_path / "both")
+    path = tmp_path / "both" / "records" / "seed1-reference-cpu.json"
+    lost = json.loads(path.read_text()) | {"status": "diverged", "step_mse": []}
+    path.write_text(json.dumps(lost))
+    less = Run("both", tmp_path)
+    assert less.trials["status"].tolist().count("diverged") == 1
+    figure = figures.convergence(less.curves, less.trials, less.point({}))
+    assert (figure.table["seeds"] == 1).all()
+    same = figure.table.pivot(index="epoch", columns="series", values="eval_mse")
+    assert np.allclose(same["reference"], same["tests.helpers.faulty:AnyDevice"])
+    assert "1 of 2 seeds are left out: not every backend has a result." in figure.words
+
+
+def test_contended_times_are_not_drawn(results: Path) -> None:
+    measure(results, "packed", "--backends", OTHERS, "--seeds", 1, "--packed")
+    packed = Run("packed", results)
+    assert list(shown(packed).charts) == ["convergence-epochs", "steps", "ratios"]
+    with pytest.raises(InvalidInput, match="other trials ran beside these"):
+        packed.plot_curves("train_s")
+
+
+def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
+    measure(
+        *(results, "swept", "--backends", OTHERS, "--seeds", 1),
+        *("--sweep", "hidden=4,8", "--sweep", "lag_weight=0,1"),
+    )
+    names = list(shown(Run("swept", results)).charts)
+    points = [f"hidden={h}-lag-weight={w}" for h in (4, 8) for w in ("0.0", "1.0")]
+    assert names == [
+        *(f"sweep-{what}-{f}" for f in ("hidden", "lag-weight") for what in ("time", "error")),
+        *(f"convergence-{x}-{point}" for point in points for x in ("epochs", "seconds")),
+        *(f"steps-{point}" for point in points),
+        *("time", "ratios"),
+    ]
+    run = Run("swept", results)
+    assert isinstance(run.plot_curves(hidden=4, lag_weight=1), alt.LayerChart)
+    with pytest.raises(InvalidInput, match="hidden=4 is not one; there is hidden=4, lag_weight=0"):
+        run.plot_curves(hidden=4)
+
+
+def test_charts_of_a_run_display_by_themselves(run: Run) -> None:
+    for chart in (run.plot_curves(), run.plot_curves("train_s"), run.plot_steps()):
+        assert "text/html" in str(chart._repr_mimebundle_(None, None))
+    with pytest.raises(InvalidInput, match="unknown axis `epochs`"):
+        run.plot_curves("epochs")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="no sweep: name no values"):
+        run.plot_steps(hidden=3)
+
+
+def test_a_run_of_failures_tells_them(results: Path) -> None:
+    measure(
+        results,
+        "bad",
+        "--backends",
+        "tests.helpers.faulty:RaisesMidTraining",
+        "--seeds",
+        2,
+        ok=False,
+    )
+    run = Run("bad", results)
+    seen = shown(run)
+    text = " ".join(seen.text)
+    assert seen.charts == {}
+    assert text.count(str(run.records[0].error)) >= 2
+    assert "No trial ended ok." in text
+    with pytest.raises(InvalidInput, match="nothing to draw"):
+        run.plot_curves()
+
+
+def test_a_run_that_has_not_begun_and_one_that_goes_on(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, MANIFEST) as writer:
+        assert "No trial has ended yet." in " ".join(shown(Run("r", tmp_path)).text)
+        writer.add(record(0))
+        seen = shown(Run("r", tmp_path))
+        assert "1 of 2 trials have ended" in " ".join(seen.text)
+        assert "steps" in seen.charts
+        run_page.write(Run("r", tmp_path))  # Though another process holds it.
+    assert (tmp_path / "r" / run_page.NAME).is_file()
+
+
+def test_a_report_goes_where_the_run_is(run: Run) -> None:
+    results = "memory://reports/results"
+    task = harness.Task(n_steps=5, batch_size=4, epochs=20, curve_points=4, eval_paths=20)
+    made = harness.run(
+        task, backends=["reference"], seeds=1, dispatch="inline", results=results, run_id="m"
+    )
+    assert run_page.write(made) == f"{made.location}/report.html"
+    assert b"m: reference on cpu" in made.folder._files.read(run_page.NAME)
+
+
+def test_names_and_errors_stay_text(tmp_path: Path) -> None:
+    """A backend may have any name; an error may hold anything."""
+    name, attack = "<script>alert(1)</script>", "</script><img src=x onerror=alert(2)> & 'x' \"y\""
+    plan = MANIFEST.plan.model_copy(
+        update={"arms": (MANIFEST.plan.arms[0].model_copy(update={"backend": name}),)}
+    )
+    with RunWriter.create(tmp_path, MANIFEST.model_copy(update={"plan": plan})) as writer:
+        trials = list(plan.trials())
+        writer.add(record(0, backend=name, trial=trials[0], node=attack))
+        failed = {"status": "failed", "error": attack, "points": (), "step_mse": ()}
+        writer.add(record(1, backend=name, trial=trials[1], **failed))
+    run = Run("r", tmp_path)
+    assert len(run.records) == 2
+    seen = shown(run)
+    assert not [tag for tag, _ in seen.elements if tag == "img"]
+    scripts = [attributes for tag, attributes in seen.elements if tag == "script"]
+    assert len(scripts) == 3, "the data of the charts, Vega, and the page's own"
+    text = "".join(seen.text)
+    assert name in text
+    assert attack in text
+    assert name in json.dumps(seen.charts["time"])
+
+
+def test_svg_files_escape_names(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"series": ["<script>alert(1)</script>"], "phase": ["training"]})
+    chart = draw.time_parts(frame.assign(seconds=1.0), list(frame["series"]))
+    figure = page.Figure("f", "t", chart, "w", frame)
+    svg = dict(run_page.plots([figure]))["plots/f.svg"].decode()
+    assert "<script" not in svg
+    assert re.search(r"&lt;script&gt;alert\(1\)", svg)

@@ -1,0 +1,315 @@
+"""Whole runs: real processes, real Ray, real faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+import harness
+from harness import Run, Task
+from tests.conftest import ROOT, TINY, Cli, command
+
+TASK = Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
+
+
+def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
+    both = {
+        dispatch: harness.run(
+            TASK,
+            backends=["torch", "jax"],
+            seeds=1,
+            dispatch=dispatch,
+            results=tmp_path,
+            run_id=dispatch,
+        )
+        for dispatch in ("inline", "ray")
+    }
+    inline, ray = both["inline"], both["ray"]
+    assert inline.trials["status"].tolist() == ["ok"] * 2
+    same = ["trial", "block", "backend", "device", "node", "seed", "epochs", "final_mse", "r2"]
+    pd.testing.assert_frame_equal(
+        inline.trials.sort_values("trial", ignore_index=True)[same],
+        ray.trials.sort_values("trial", ignore_index=True)[same],
+    )
+    keys = ["trial", "epoch", "train_loss", "eval_mse"]
+    pd.testing.assert_frame_equal(
+        inline.curves.sort_values(keys[:2], ignore_index=True)[keys],
+        ray.curves.sort_values(keys[:2], ignore_index=True)[keys],
+    )
+    # All backends solve the same problem from the same start.
+    final = inline.trials.groupby("seed")["final_mse"]
+    assert (final.max() / final.min() < 1.001).all()
+    # One core each, nothing beside it.
+    assert all(record.cores is not None and len(record.cores) == 1 for record in ray.records)
+    assert not ray.trials["contended"].any()
+    for name in ("trials", "curves", "steps", "chunks"):
+        table = getattr(ray, name)
+        stored = pd.read_parquet(tmp_path / "ray" / f"{name}.parquet")
+        assert list(stored.columns) == list(table.columns)
+        assert len(stored) == len(table) == len(pd.read_csv(tmp_path / "ray" / f"{name}.csv"))
+    assert all(certificate.passed for certificate in ray.manifest.parity)
+    assert ray.manifest.finished_utc
+
+
+def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None:
+    packed, alone = (
+        harness.run(
+            TASK,
+            backends=["reference"],
+            seeds=4,
+            packed=packed,
+            dispatch="inline",
+            results=tmp_path,
+            run_id=f"packed-{packed}",
+        )
+        for packed in (True, False)
+    )
+    assert packed.trials["contended"].all()
+    assert packed.trials["final_mse"].tolist() == alone.trials["final_mse"].tolist()
+
+
+def test_a_wrong_backend_is_not_timed_and_the_others_are(cli: Cli, tmp_path: Path) -> None:
+    backends = "reference,tests.helpers.faulty:WrongSign,tests.helpers.faulty:RaisesInInit"
+    done = cli("run", *TINY, "--backends", backends, *_inline(tmp_path), "--seeds", 1)
+    assert done.returncode == 1
+    assert "gradient in float64: worst at h0[" in done.stderr
+    assert "RuntimeError: no memory for parameters" in done.stderr
+    assert Run("x", tmp_path).trials["backend"].tolist() == ["reference"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "error"),
+    [
+        (
+            "RaisesMidTraining",
+            "failed",
+            "RuntimeError: kernel launch failed (training after epoch 60)",
+        ),
+        ("WrongLossShape", "failed", "got an array of float64 of shape (9,)"),
+        ("ReturnsNone", "failed", "`train` returned None; expected (state, losses)"),
+        ("Exits", "failed", "ended by itself with exit code 0 (training after epoch 60)"),
+        ("KillsItself", "failed", "killed by SIGKILL (training after epoch 60)"),
+        ("ReturnsNan", "diverged", ""),
+    ],
+)
+def test_a_failing_trial_is_a_row_and_takes_no_other_down(
+    cli: Cli, tmp_path: Path, fault: str, status: str, error: str
+) -> None:
+    backends = f"tests.helpers.faulty:{fault},reference"
+    done = cli("run", *TINY, "--backends", backends, *_inline(tmp_path), "--seeds", 2)
+    assert "Traceback" not in done.stderr
+    run = Run("x", tmp_path)
+    faulty = run.trials[run.trials["backend"] != "reference"]
+    assert run.trials["status"].value_counts().to_dict() == {"ok": 2, status: 2}
+    assert done.returncode == (0 if status == "diverged" else 1)
+    if error:
+        assert faulty["error"].str.contains(error, regex=False).all()
+        assert error in done.stderr
+    # What it had measured until then is kept.
+    assert (faulty["epochs"] >= 60).all()
+    assert len(run.curves[run.curves["backend"] != "reference"]) >= 12
+    if fault == "KillsItself":
+        assert "about to die" in str(run.records[0].details or run.records[1].details)
+
+
+def test_a_run_in_which_everything_diverges_is_a_result(cli: Cli, tmp_path: Path) -> None:
+    given = ("--backends", "reference", *_inline(tmp_path), "--seeds", 1)
+    done = cli("run", *TINY, "--set", "optimiser=sgd", "--set", "learning_rate=1e6", *given)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "0/1" in done.stdout
+
+
+def test_a_folder_that_is_no_run_is_left_alone(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "notes.txt").write_text("mine")
+    done = cli("run", *TINY, "--backends", "reference", "--devices", "gpu", *_inline(tmp_path))
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+    assert (tmp_path / "x" / "notes.txt").read_text() == "mine"
+
+
+def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        *("run", *TINY, "--backends", "tests.helpers.faulty:Hangs,reference", *_inline(tmp_path)),
+        *("--seeds", 1, "--timeout", 8),
+    )
+    assert done.returncode == 1
+    trials = Run("x", tmp_path).trials.set_index("backend")
+    assert trials.loc["tests.helpers.faulty:Hangs", "status"] == "timeout"
+    assert "still running after 8 s" in str(trials.loc["tests.helpers.faulty:Hangs", "error"])
+    assert trials.loc["reference", "status"] == "ok"
+    assert not _processes("harness.worker")
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: int) -> None:
+    given = ("--dispatch", "ray", "--seeds", 2, "--max-retries", retries)
+    driver = _start(tmp_path, *given, backend="reference,tests.helpers.faulty:Slow")
+    _wait_for(lambda: _processes("tests.helpers.faulty:Slow", "seed0"))
+    (process,) = _processes("tests.helpers.faulty:Slow", "seed0")
+    worker = process.parent()
+    assert worker is not None
+    worker.kill()
+    _, errors = driver.communicate(timeout=120)
+    run = Run("x", tmp_path)
+    slow = run.trials[run.trials["backend"] != "reference"]
+    assert len(run.trials) == 4
+    if not retries:
+        assert driver.returncode == 1
+        assert slow["status"].tolist() == ["lost", "ok"]
+        assert "lost with its node or Ray worker" in str(slow["error"].iloc[0])
+        assert run.missing == [slow["trial"].iloc[0]]
+        return
+    assert driver.returncode == 0, errors
+    assert (run.trials["status"] == "ok").all()
+    assert slow["attempts"].tolist() == [2, 1]
+    assert slow["lost"].tolist() == [f"attempt 1 on {slow['node'].iloc[0]}", ""]
+    assert "the whole block is repeated, go 2 of 3" in errors
+    # Pairs stay pairs: what had ended before the loss was measured again, with the other.
+    assert {(record.seed, record.go) for record in run.records} == {(0, 2), (1, 1)}
+
+
+@pytest.mark.parametrize("dispatch", ["inline", "ray"])
+def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> None:
+    driver = _start(tmp_path, "--dispatch", dispatch, "--seeds", 3)
+    records = tmp_path / "x" / "records"
+    _wait_for(lambda: list(records.glob("seed0*.json")) and _processes("seed1"))
+    driver.kill()
+    driver.communicate()
+    # Its trials do not outlive it.
+    _wait_for(lambda: not _processes("harness.worker"))
+    before = {path: path.read_bytes() for path in records.glob("*.json")}
+    assert 0 < len(before) < 3
+
+    resume = ("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    refused = cli(*resume, "--set", "epochs=50")
+    assert refused.returncode == 2
+    assert "`task` differs: run `x` has" in refused.stderr
+    assert "`seeds` differs" in cli(*resume, "--seeds", 5).stderr
+
+    done = cli(*resume)
+    assert done.returncode == 0, done.stderr
+    trials = Run("x", tmp_path).trials
+    assert trials["seed"].tolist() == [0, 1, 2]
+    assert trials["status"].tolist() == ["ok"] * 3
+    assert all(path.read_bytes() == content for path, content in before.items())
+    again = cli(*resume)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stderr
+
+
+def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Path) -> None:
+    given = (
+        "--backends",
+        "reference,tests.helpers.faulty:AnyDevice",
+        *_inline(tmp_path),
+        "--seeds",
+        2,
+    )
+    assert cli("run", *TINY, *given).returncode == 0
+    records = tmp_path / "x" / "records"
+    (records / "seed1-reference-cpu.json").unlink()
+    before = {path: path.read_bytes() for path in records.glob("*.json")}
+    done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    assert done.returncode == 0, done.stderr
+    trials = Run("x", tmp_path).trials
+    assert sorted(trials[["seed", "go", "attempts"]].to_numpy().tolist()) == [
+        [0, 1, 1],
+        [0, 1, 1],
+        [1, 2, 1],
+        [1, 2, 2],
+    ]
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) -> None:
+    driver = _start(tmp_path, "--dispatch", "inline", "--seeds", 3)
+    _wait_for(lambda: list((tmp_path / "x" / "records").glob("*.json")) and _processes("seed1"))
+    driver.send_signal(number)
+    _, errors = driver.communicate(timeout=30)
+    assert driver.returncode == 130
+    assert "--resume x" in errors
+    assert "Traceback" not in errors
+    assert not _processes("harness.worker")
+    run = Run("x", tmp_path)
+    assert run.trials["seed"].tolist() == [0]
+    assert len(pd.read_parquet(tmp_path / "x" / "trials.parquet")) == 1
+
+
+def test_a_third_partys_package_is_a_backend_like_the_others(cli: Cli, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+    ]
+    source = tmp_path / "example-backend"
+    source.mkdir()
+    for file in (ROOT / "docs" / "example-backend").iterdir():
+        if file.is_file():
+            (source / file.name).write_bytes(file.read_bytes())
+    subprocess.run([*install, "--no-build-isolation", str(source)], check=True)
+    assert "example " in cli("list", PYTHONPATH=str(site)).stdout
+    given = ("--backends", "example,torch", *_inline(tmp_path), "--seeds", 1)
+    done = cli("run", *TINY, *given, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    assert set(Run("x", tmp_path).trials["backend"]) == {"example", "torch"}
+
+    # On its merits: with a sign wrong, the same package fails.
+    code = (site / "example_backend.py").read_text()
+    (site / "example_backend.py").write_text(code.replace('@ h_HB + w["b_h"]', '@ h_HB - w["b_h"]'))
+    done = cli("parity", "--backends", "example", PYTHONPATH=str(site))
+    assert done.returncode == 1
+    assert "outputs in float64: worst at output[" in done.stderr
+
+
+def _inline(results: Path) -> tuple[object, ...]:
+    return ("--dispatch", "inline", "--results", results, "--run-id", "x")
+
+
+def _start(
+    results: Path, *arguments: object, backend: str = "tests.helpers.faulty:Slow"
+) -> subprocess.Popen[str]:
+    """Start a run of a slow backend under the id `x`."""
+    given = ("--backends", backend, "--results", results, "--run-id", "x")
+    return subprocess.Popen(
+        command("run", *TINY, *given, *arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def _processes(*words: str) -> list[psutil.Process]:
+    """Return the trial processes of this machine whose command line has all the words."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "harness.worker" in line and all(word in line for word in words):
+            found.append(process)
+    return found
+
+
+def _wait_for(condition: object, seconds: float = 60) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,426 @@
+"""The same rules for a folder on a disk, in memory, on S3 and on a file system behind fsspec."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from click.testing import CliRunner
+
+import harness
+from harness import InvalidInput, Run, StoreError, UnknownName, doctor
+from harness.cli import cli
+from harness.store.files import Folder, LocalFolder
+from harness.store.lease import Timing
+from harness.store.outbox import Outbox, Patience, outbox_of
+from harness.store.remote import RemoteFolder
+from harness.store.results_folder import open_folder
+from harness.store.run_folder import RunExists, RunWriter, find_run, run_folders
+from tests.helpers.s3 import BUCKET, S3Server
+from tests.runs.test_run import TASK
+from tests.store.test_run_folder import MANIFEST, record
+
+QUICK = Timing(answer_s=2.0, renew_s=0.1, watch_s=0.6, settle_s=0.1)
+EAGER = Patience(pause_s=0.01, share=1.0, longest_s=0.01, at_end_s=3.0)
+PLACES = ["local", "memory", "s3", "files"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3")).start().make_bucket()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def url(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return where on S3 results of one test may be."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+def quick(url: str) -> RemoteFolder:
+    """Return a folder that loses its patience fast."""
+    folder = open_folder(url)
+    assert isinstance(folder, RemoteFolder)
+    folder._timing = QUICK
+    return folder
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    if request.param == "local":
+        return LocalFolder(tmp_path / "results")
+    if request.param == "memory":
+        return quick(f"memory://{uuid.uuid4().hex}/results")
+    if request.param == "s3":
+        return quick(request.getfixturevalue("url"))
+    # Not an object store: files are written under another name and moved.
+    path = str(tmp_path / "results")
+    return RemoteFolder(fsspec.filesystem("file"), path, "sftp://host/results", QUICK)
+
+
+def test_files_are_whole_and_found_again(place: Folder) -> None:
+    run = place.folder("r")
+    hold = run.claim()
+    run.write("records/a.json", b"one")
+    run.write("records/a.json", b"two")
+    run.create("records/b.json", b"b")
+    with pytest.raises(FileExistsError):
+        run.create("records/b.json", b"other")
+    assert run.read("records/b.json") == b"b"
+    assert run.names("records", ".json") == ["records/a.json", "records/b.json"]
+    found = dict(run.read_many(["records/a.json", "records/none.json", "records/b.json"]))
+    assert isinstance(found.pop("records/none.json"), FileNotFoundError)
+    assert found == {"records/a.json": b"two", "records/b.json": b"b"}
+    run.rename("records/a.json", "records/a.unreadable")
+    assert run.read("records/a.unreadable") == b"two"
+    run.delete("records/a.unreadable")
+    run.delete("records/a.unreadable")
+    assert run.names("records", "") == ["records/b.json"]
+    with pytest.raises(FileNotFoundError):
+        run.read("records/a.json")
+    assert place.folders() == ["r"]
+    hold.release()
+    run.remove()
+    assert run.names("records", "") == []
+    assert place.folders() == []
+
+
+def test_of_many_who_create_a_file_one_does(place: Folder) -> None:
+    run = place.folder("r")
+    run.claim().release()
+    if run.location.startswith("sftp"):
+        pytest.skip("there a file is only looked for before it is written")
+    won: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            run.create("records/a.json", str(number).encode())
+            won.append(number)
+        except FileExistsError:
+            pass
+
+    threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert run.read("records/a.json") == str(won[0]).encode()
+    # That in memory has no operation for it that cannot be interrupted.
+    assert len(won) == 1 or run.location.startswith("memory")
+
+
+def test_a_run_has_one_writer(place: Folder) -> None:
+    run = place.folder("r")
+    hold = run.claim()
+    run.write("manifest.json", b"{}")
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="run `r` is being written by another process"):
+            run.hold(print)
+    assert not hold.confirm()
+    hold.release()
+    with pytest.raises(FileExistsError):
+        run.claim()
+    run.hold(print).release()
+
+
+def test_the_lease_of_a_dead_writer_is_taken_over_and_he_stops(url: str) -> None:
+    run = quick(url).folder("r")
+    dead = run.claim()
+    run.write("manifest.json", b"{}")
+    dead._ended.set()  # type: ignore[attr-defined]  # What his death would end: the renewals.
+    notes: list[str] = []
+    hold = run.hold(notes.append)
+    assert "watching for 0.6 s" in notes[0]
+    assert not hold.confirm()
+    with pytest.raises(StoreError, match="taken over by another process"):
+        dead.confirm()
+    dead.release()  # Not his to release any more.
+    assert not hold.confirm()
+    hold.release()
+    assert run.names("", ".lock") == []
+
+
+@pytest.mark.parametrize("place", ["s3", "memory"], indirect=True)
+def test_of_two_who_take_over_one_does(place: Folder) -> None:
+    run = place.folder("r")
+    dead = run.claim()
+    dead._ended.set()  # type: ignore[attr-defined]
+    outcomes: list[str] = []
+
+    def take() -> None:
+        try:
+            hold = run.hold(print)
+            time.sleep(0.5)
+            hold.confirm()
+            outcomes.append("held")
+        except (InvalidInput, StoreError):
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["held", "refused", "refused"]
+
+
+@pytest.fixture(params=["memory", "s3"])
+def results(request: pytest.FixtureRequest) -> str:
+    return str(
+        request.getfixturevalue("url") if request.param == "s3" else f"memory://{uuid.uuid4().hex}"
+    )
+
+
+def test_a_run_in_a_store_is_read_back(results: str, tmp_path: Path) -> None:
+    with RunWriter.create(results, MANIFEST) as writer:
+        writer.add(record(1))
+        writer.add(record(0, status="failed"))
+        assert [r.seed for r in Run.of(writer.folder).records] == [0, 1]
+        writer.write_table("trials", Run.of(writer.folder).trials)
+    run = Run("r", results)
+    assert (run.name, run.location) == ("r", f"{results}/r")
+    assert [r.status for r in run.records] == ["failed", "ok"]
+    assert run.manifest == MANIFEST
+    assert [folder.name for folder in run_folders(results)] == ["r"]
+    with RunWriter.resume(results, "r") as writer:
+        assert Run.of(writer.folder).missing == []
+        with pytest.raises(InvalidInput, match="exists already"):
+            RunWriter.create(results, MANIFEST)
+    with pytest.raises(UnknownName, match="unknown run `q`; known: r in"):
+        find_run(results, "q")
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+def test_a_broken_record_in_a_store_is_set_aside(results: str) -> None:
+    with RunWriter.create(results, MANIFEST) as writer:
+        writer.add(record(0))
+    folder = open_folder(results).folder("r")
+    folder.write("records/seed1-a.B-cpu.json", b"{")
+    with RunWriter.resume(results, "r") as writer:
+        assert "seed1-a.B-cpu.json` is left out" in writer.set_aside()[0]
+        assert Run.of(writer.folder).problems == []
+    assert Run("r", results).missing == ["seed1-a.B-cpu"]
+    assert folder.read("records/seed1-a.B-cpu.unreadable") == b"{"
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_a_run_without_an_id_of_its_own_gets_a_free_one(where: str, tmp_path: Path) -> None:
+    results = str(tmp_path) if where == "local" else f"memory://{uuid.uuid4().hex}"
+    names = []
+    for _ in range(3):
+        with RunWriter.create(results, MANIFEST, numbered=True) as writer:
+            names.append((writer.name, find_run(results, writer.name).manifest().plan.run))
+    assert names == [("r", "r"), ("r-2", "r-2"), ("r-3", "r-3")]
+    with pytest.raises(RunExists):
+        RunWriter.create(results, MANIFEST)
+
+
+class Driver:
+    """A writer in a hurry, on a store that may stop answering."""
+
+    def __init__(self, url: str, create: bool = True, patience: Patience = EAGER) -> None:
+        self.notes: list[str] = []
+        self.run = quick(url).folder("r")
+        self.hold = self.run.claim() if create else self.run.hold(self.notes.append)
+        self.outbox = Outbox(self.run, self.hold, self.notes.append, patience)
+        if create:
+            self.run.write("manifest.json", MANIFEST.model_dump_json().encode())
+        self.outbox.load()
+        self.writer = RunWriter(self.outbox, self.hold, MANIFEST, self.notes.append)
+
+    @property
+    def waiting(self) -> list[str]:
+        return outbox_of(self.run).names("records", ".json")
+
+
+def test_an_outage_costs_nothing(server: S3Server, url: str) -> None:
+    driver = Driver(url)
+    with driver.writer as writer:
+        writer.add(record(0))
+        server.suspend()
+        writer.add(record(1))
+        assert len(driver.waiting) == 1
+        assert Run.of(writer.folder).missing == []
+        server.wake()
+        writer.settle()
+        assert driver.waiting == []
+    assert "does not answer (no answer within 2 s): the run goes on" in driver.notes[0]
+    assert "answers again" in driver.notes[1]
+    assert Run("r", url).missing == []
+
+
+def test_what_cannot_be_delivered_waits_for_the_next_driver(server: S3Server, url: str) -> None:
+    driver = Driver(url, patience=Patience(at_end_s=0.0))
+    server.suspend()
+    try:
+        with pytest.raises(StoreError, match=r"1 records are not in .* `--resume r` delivers"):  # noqa: SIM117, PT012
+            with driver.writer as writer:
+                writer.add(record(0))
+                writer.settle()
+    finally:
+        server.wake()
+    outbox = Path(outbox_of(driver.run).location)
+    assert {path.stat().st_mode & 0o777 for path in (outbox, *outbox.parents[:2])} == {0o700}
+    assert Run("r", url).records == []
+    with pytest.raises(InvalidInput, match="exists already"):
+        RunWriter.create(url, MANIFEST)
+    with Driver(url, create=False).writer as writer:
+        assert [r.seed for r in Run.of(writer.folder).records] == [0]
+    assert Run("r", url).records == [record(0)]
+    assert not outbox.exists()
+
+
+@pytest.mark.slow
+def test_a_store_that_lost_everything_gets_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = S3Server(tmp_path).start().make_bucket()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{BUCKET}/deep"
+    try:
+        driver = Driver(url, patience=Patience(pause_s=0, share=9, longest_s=0, at_end_s=0))
+        with pytest.raises(StoreError, match="2 records are not in"), driver.writer as writer:  # noqa: PT012
+            writer.add(record(0))
+            server.kill()
+            writer.add(record(1))
+            server.start()  # Without data, nor even the bucket.
+            writer.settle()
+        server.make_bucket()
+        notes: list[str] = []
+        with RunWriter.resume(url, "r", notes.append) as writer:
+            assert Run.of(writer.folder).missing == []
+        assert "was emptied" in notes[0]
+        assert Run("r", url).records == [record(0), record(1)]
+
+        # The same while the driver lives.
+        driver = Driver(url, create=False, patience=EAGER)
+        with driver.writer as writer:
+            server.kill()
+            server.start().make_bucket()
+            time.sleep(2 * QUICK.renew_s)
+            writer.update(finished_utc="then")
+            writer.settle()
+        assert Run("r", url).records == [record(0), record(1)]
+    finally:
+        server.kill()
+
+
+def test_what_another_driver_measured_meanwhile_stays(url: str, server: S3Server) -> None:
+    driver = Driver(url, patience=Patience(at_end_s=0.0))
+    server.suspend()
+    with pytest.raises(StoreError), driver.writer as writer:
+        writer.add(record(0))
+    server.wake()
+    other = driver.run
+    other.write("records/seed0-a.B-cpu.json", record(0, wall_s=7).model_dump_json().encode())
+    newer = MANIFEST.model_copy(update={"finished_utc": "later"})
+    other.write("manifest.json", newer.model_dump_json().encode())
+    later = Driver(url, create=False)
+    with later.writer:
+        pass
+    assert "is there already" in later.notes[-1]
+    run = Run("r", url)
+    assert [r.wall_s for r in run.records] == [7]
+    assert run.manifest.finished_utc == "later"
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("s4://bucket/x", "unknown protocol `s4`, did you mean `s3`?"),
+        ("http://host/x", "unknown protocol `http`"),
+        ("reference://x", "unknown protocol `reference`"),
+        ("simplecache::s3://bucket/x", "chained URLs"),
+        ("s3://bucket/x::memory://y", "chained URLs"),
+        ("s3://bucket/../other", "holds no `.` or `..`"),
+        ("memory://a/./b", "holds no `.` or `..`"),
+        ("s3:/bucket", "write it as `s3://...`"),
+        ("s3://", "names no bucket"),
+        ("file://here", "write `file:///`"),
+        ("s3://me:secret@bucket/x", "`s3://...@bucket/x`: a URL that others see"),
+        ("sftp://me:secret@host/x", "holds no credentials"),
+        ("az://box/x?sig=secret", "`az://box/x?...`: a URL of results holds no"),
+        ("s3://bucket/a b", "holds no space"),
+        ("s3://bucket/*", "holds no space and none of"),
+    ],
+)
+def test_a_bad_url_is_one_clear_sentence(url: str, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        open_folder(url)
+    assert sentence in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"`gs://` needs a package .*gcsfs"):
+        open_folder("gs://bucket/x")
+    with pytest.raises(InvalidInput, match="give a URL as text"):
+        harness.load("x", Path("s3://bucket"))
+
+
+def test_the_doctor_tries_a_store(url: str) -> None:
+    assert doctor.store(open_folder(url)).status == "ok"
+    assert open_folder(url).names("", "") == []
+    reading = doctor.store(open_folder("s3://no-such-bucket/x"))
+    assert (reading.status, "bucket does not exist" in reading.advice) == ("warn", True)
+
+
+def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
+    with RunWriter.create(f"file://{tmp_path}", MANIFEST) as writer:
+        assert writer.location == str(tmp_path / "r")
+    assert Run("r", tmp_path).manifest == Run("r", f"file://{tmp_path}").manifest
+
+
+def test_a_store_that_cannot_be_used_is_refused_before_anything_starts(url: str) -> None:
+    def refused(*arguments: str, **environment: str) -> str:
+        done = CliRunner(env=environment).invoke(cli, arguments)
+        assert done.exit_code == 2, done.output
+        assert done.stderr.strip().count("\n") == 0
+        return done.stderr
+
+    run = ("run", "--backends", "reference", "--dispatch", "inline", "--results")
+    assert "bucket does not exist" in refused(*run, "s3://no-such-bucket/x")
+    assert "there is no bucket" in refused("show", "x", "--results", "s3://no-such-bucket/x")
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    assert "Could not connect" in refused(*run, url, **nowhere)
+    assert "Could not connect" in refused("list", "--results", url, **nowhere)
+    assert "did you mean `s3`" in refused(*run, "s4://bucket/x")
+
+
+def test_whole_runs_on_s3(url: str, server: S3Server) -> None:
+    def run(name: str) -> Run:
+        settings: dict[str, Any] = {"backends": ["reference"], "seeds": 2, "dispatch": "inline"}
+        return harness.run(TASK, results=url, run_id=name, **settings)
+
+    assert run("a").trials["status"].tolist() == ["ok", "ok"]
+    run("b")
+    files = server.system().find(url)
+    assert {file.rpartition(".")[2] for file in files} == {"json", "parquet", "csv"}
+    for arguments, expected in (
+        (("show", "a", "--table", "steps"), "memoryless"),
+        (("compare", "a", "b"), "identical"),
+        (("list",), "2/2 trials"),
+        (("run", "--resume", "a", "--dispatch", "inline"), "complete: nothing to do"),
+    ):
+        done = CliRunner().invoke(cli, [*arguments, "--results", url])
+        assert done.exit_code == 0, done.output
+        assert expected in done.output
+    server.system().rm(f"{url}/b/records/seed1-reference-cpu.json")
+    assert harness.load("b", url).missing == ["seed1-reference-cpu"]
+    assert harness.resume("b", results=url, dispatch="inline").missing == []

@@ -1,0 +1,455 @@
+"""Runs as jobs of a real cluster, over HTTP: there, followed, interrupted, and back home."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import Run
+from harness.errors import InvalidInput, StoreError
+from harness.submit import pack_run, project_zip, unpack_run
+from tests.conftest import ROOT, TINY, Cli, command
+from tests.helpers.head import TOKEN, Head, Proxy
+
+RUN = ["--", "run", "--backends", "reference", "--seeds", 1, *TINY]
+SLOW = ["--", "run", "--backends", "tests.helpers.faulty:Slow", "--seeds", 2, *TINY]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with Head() as head:
+        yield head
+
+
+@dataclass
+class Submit:
+    """A client at work; what it prints goes to files, so that it can be read while it comes."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+    returncode: int | None = None
+
+    @property
+    def stdout(self) -> str:
+        return self.out.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self.err.read_text()
+
+    def until(self, words: str) -> str:
+        """Return what it has printed when it has printed these words."""
+        while words not in self.stdout:
+            assert self.process.poll() is None, self.stdout + self.stderr
+            time.sleep(0.1)
+        return self.stdout
+
+    def end(self) -> int:
+        return self.process.wait(170)
+
+
+class Client:
+    """A user of the head, with a results folder of their own."""
+
+    def __init__(self, head: Head, results: Path) -> None:
+        self.head, self.results = head, results
+
+    def start(self, *words: object, url: str = "", **variables: str) -> Submit:
+        folder = Path(tempfile.mkdtemp(dir=self.results.parent))
+        files = folder / "out", folder / "err"
+        base = ["submit", "--address", url or self.head.url, "--results", self.results]
+        with files[0].open("w") as out, files[1].open("w") as err:
+            process = subprocess.Popen(
+                command(*base, *words),
+                cwd=ROOT,
+                env=self.head.environment | variables,
+                stdout=out,
+                stderr=err,
+            )
+        return Submit(process, *files)
+
+    def __call__(self, *words: object, **variables: str) -> Submit:
+        submit = self.start(*words, **variables)
+        submit.returncode = submit.process.wait(170)
+        return submit
+
+    def same_at_home(self, run: str) -> bool:
+        """Whether the manifest and all records are here as they are on the head."""
+        there, here = self.head.home / "harness-results" / run, self.results / run
+        names = {path.relative_to(there) for path in there.rglob("*.json")}
+        assert names == {path.relative_to(here) for path in here.rglob("*.json")}
+        return all((there / n).read_bytes() == (here / n).read_bytes() for n in names)
+
+
+@pytest.fixture
+def client(head: Head, tmp_path: Path) -> Client:
+    return Client(head, tmp_path / "results")
+
+
+def test_a_run_survives_a_lost_connection_and_comes_home(client: Client, head: Head) -> None:
+    proxy = Proxy(head.port)
+    arguments = ["--wait", *SLOW, "--run-id", "lost"]
+    # An address in the environment is for others.
+    submitting = client.start(*arguments, url=proxy.url, RAY_ADDRESS="http://127.0.0.1:1")
+    submitting.until("epoch 30")
+    proxy.cut()
+    time.sleep(2)
+    proxy.mend()
+    submitting.until("[1/2]")
+    proxy.drop()
+    assert submitting.end() == 0, submitting.stderr
+    assert submitting.stdout == head.log("harness-lost")
+    errors = submitting.stderr
+    assert errors.count("trying again") == errors.count("connected again") in {1, 2}
+    assert client.same_at_home("lost")
+    run = Run("lost", client.results)
+    assert run.trials["status"].tolist() == ["ok", "ok"]
+    assert run.manifest.finished_utc
+    assert (client.results / "lost" / "trials.parquet").is_file()
+    # The run was one of this cluster's drivers, and not a Ray of its own.
+    job = head.ask("/api/jobs/harness-lost")
+    assert job["job_id"]
+    assert job["driver_exit_code"] == 0
+    (folder,) = (head.home / "r").glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
+    travelled = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"pyproject.toml", "harness/__main__.py", "backends/reference.py"} <= travelled
+    tops = {name.partition("/")[0] for name in travelled}
+    assert not tops & {"results", ".git", ".venv", ".mypy_cache", "harness.egg-info"}
+
+
+def test_a_token_that_is_missing_or_wrong(client: Client, head: Head, tmp_path: Path) -> None:
+    missing = client(*RUN, HOME=str(tmp_path))
+    wrong = client(*RUN, RAY_AUTH_TOKEN="wrong" * 8)
+    nowhere = client(*RUN, RAY_AUTH_TOKEN_PATH="/nowhere")
+    unsendable = client(*RUN, RAY_AUTH_TOKEN="a\nb")
+    answers = [missing, wrong, nowhere, unsendable]
+    assert [answer.returncode for answer in answers] == [2] * 4
+    assert "wants a token, and there is none here" in missing.stderr
+    assert "does not accept the token" in wrong.stderr
+    assert "RAY_AUTH_TOKEN_PATH names `/nowhere`" in nowhere.stderr
+    assert "does not accept the token" in unsendable.stderr
+    for answer in answers:
+        assert "~/.ray/auth_token" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+        assert TOKEN not in answer.stderr
+
+
+@pytest.mark.slow
+def test_a_connection_that_falls_silent_is_given_up(client: Client, head: Head) -> None:
+    proxy = Proxy(head.port)
+    submitting = client.start("--wait", *SLOW, "--run-id", "silent", url=proxy.url)
+    submitting.until("epoch 30")
+    proxy.freeze()
+    assert submitting.end() == 0, submitting.stderr
+    assert submitting.stdout == head.log("harness-silent")
+    assert client.same_at_home("silent")
+
+
+@pytest.mark.slow
+def test_a_failing_trial_gives_its_exit_code_and_comes_home(client: Client) -> None:
+    backends = "tests.helpers.faulty:RaisesMidTraining,reference"
+    done = client("--wait", "--", "run", "--backends", backends, *TINY, "--run-id", "failing")
+    assert done.returncode == 1
+    assert "failed: seed0-tests.helpers.faulty.RaisesMidTraining-cpu" in done.stdout
+    assert client.same_at_home("failing")
+    assert sorted(Run("failing", client.results).trials["status"]) == ["failed"] * 3 + ["ok"] * 3
+
+
+@pytest.mark.slow
+def test_a_client_that_was_killed_is_followed_by_another(client: Client, head: Head) -> None:
+    first = client.start("--wait", *SLOW, "--run-id", "killed")
+    first.until("epoch 30")
+    first.process.kill()
+    first.end()
+    second = client.start("--attach", "harness-killed")
+    printed = second.until("[1/2]")
+    second.process.send_signal(signal.SIGINT)
+    assert second.end() == 130
+    assert "job `harness-killed` is not affected" in second.stderr
+    assert "--attach harness-killed" in second.stderr
+    third = client("--attach", "harness-killed")
+    assert third.returncode == 0, third.stderr
+    assert third.stdout == head.log("harness-killed")
+    assert third.stdout.startswith(printed)
+    assert client.same_at_home("killed")
+    # Once more, and from a place where another run of that name is.
+    assert client("--attach", "harness-killed").returncode == 0
+    manifest = client.results / "killed" / "manifest.json"
+    changed = manifest.read_text().replace('"started_utc": "2', '"started_utc": "1')
+    manifest.write_text(changed)
+    other = client("--attach", "harness-killed")
+    assert other.returncode == 2
+    assert "another run `killed`" in other.stderr
+    assert manifest.read_text() == changed
+
+
+@pytest.mark.slow
+def test_a_job_that_was_stopped_comes_home_and_is_resumed(client: Client, head: Head) -> None:
+    submitted = client(*SLOW, "--seeds", 9, "--run-id", "stopped")
+    assert submitted.returncode == 0
+    assert submitted.stdout.splitlines()[0] == "harness-stopped"
+    following = client.start("--attach", "harness-stopped")
+    following.until("[1/9]")
+    head.ask("/api/jobs/harness-stopped/stop", "POST")
+    assert following.end() == 130
+    assert "was stopped" in following.stderr
+    finished = len(Run("stopped", client.results).records)
+    assert 1 <= finished < 9
+    resumed = client("--wait", "--", "run", "--resume", "stopped")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{finished} of 9 trials are finished already" in resumed.stdout
+    assert head.ask("/api/jobs/harness-stopped-2")["status"] == "SUCCEEDED"
+    assert len(Run("stopped", client.results).records) == 9
+    assert client.same_at_home("stopped")
+
+
+@pytest.mark.slow
+def test_a_job_that_cannot_start(client: Client, tmp_path: Path) -> None:
+    environment = tmp_path / "environment.yaml"
+    programs = {p.name: p for folder in ("/usr/bin", "/bin") for p in Path(folder).glob("[!p]*")}
+    (tmp_path / "bin").mkdir()
+    for name, program in programs.items():
+        (tmp_path / "bin" / name).symlink_to(program)
+    environment.write_text(f"env_vars: {{PATH: {tmp_path / 'bin'}}}\n")
+    path = client("--wait", "--runtime-env", environment, *RUN, "--run-id", "no-python")
+    assert path.returncode == 1
+    assert "could not start" in path.stderr
+    environment.write_text("py_modules: ['gcs://_ray_pkg_nothing.zip']\n")
+    module = client("--wait", "--runtime-env", environment, *RUN, "--run-id", "no-module")
+    assert module.returncode == 1
+    assert "job `harness-no-module` could not start: " in module.stderr
+    assert "Traceback" not in module.stderr
+    refused = client("--wait", *RUN, "--threads", 99, "--wait-nodes", "1s", "--run-id", "refused")
+    assert refused.returncode == 2
+    assert "run `refused` left no results" in refused.stderr
+
+
+@pytest.mark.slow
+def test_ray_submits_the_same_command(head: Head, tmp_path: Path) -> None:
+    environment = head.environment | {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": head.url}
+    words = ["python", "-m", "harness", *RUN[1:], "--results", tmp_path, "--run-id", "plain"]
+    done = subprocess.run(
+        [
+            *(f"{Path(sys.executable).parent}/ray", "job", "submit", "--submission-id", "plain"),
+            *("--working-dir", str(ROOT), "--", *map(str, words)),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Run("plain", tmp_path).trials["status"].tolist() == ["ok"]
+    attached = Client(head, tmp_path / "home")("--attach", "plain")
+    assert attached.returncode == 0
+    assert "was not submitted by the harness" in attached.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--address", "head:8265", *RUN], "`--address head:8265`: give the URL"),
+        (["--address", "http://[", *RUN], "`--address http://[`: give the URL"),
+        (["--address", "http://127.0.0.1:1"], "write `-- run` and its options"),
+        (["--", "run", "--bakends", "x"], "--backends"),
+        (["--", "run", "--backends", "torhc", "--set", "hiden=3"], "did you mean `torch`"),
+        (["--", "run", "--backends", "torhc", "--set", "hiden=3"], "did you mean `hidden`"),
+        (["--", "run", "--results", "here"], "an absolute path on the head"),
+        (["--", "run", "--address", "other:1"], "joins the cluster that it is submitted to"),
+        (["--", "run", "--config", "/etc/hostname"], "does not travel"),
+        (["--", "run", "--run-id", "../up"], "run id `../up`"),
+        (["--", "run", "--dispatch", "rya"], "did you mean `ray`"),
+        (["--results", ROOT / "results", *RUN, "--run-id", "example"], "is in `"),
+        (["--results", ROOT / "README.md", *RUN], "is no folder that can be written"),
+        (["--attach", "x", *RUN], "nothing is submitted beside it"),
+        (["--runtime-env", "/nowhere", *RUN], "cannot be read"),
+        (["--working-dir", "/nowhere", *RUN], "does not exist"),
+        (RUN, "no dashboard answers at http://127.0.0.1:1"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(
+    cli: Cli, words: list[object], sentence: str
+) -> None:
+    address = [] if "--address" in words[:1] else ["--address", "http://127.0.0.1:1"]
+    done = cli("submit", *address, *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("env_var: {A: b}", "unknown field `env_var`, did you mean `env_vars`?"),
+        ("env_vars: {A: 1}", "`env_vars` A = 1: write a mapping"),
+        ("env_vars: [A]", "write a mapping of names to texts"),
+        ("working_dir: /", "`working_dir` is not for it to say"),
+        ("!!python/object/apply:os.getcwd []", "cannot be read"),
+        ("- pip", "expected a mapping"),
+        ("{pip: [a], conda: {}}", "the runtime environment is refused"),
+        ("image_uri: a/b", "the runtime environment is refused"),
+    ],
+)
+def test_a_bad_runtime_environment(cli: Cli, tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "env.yaml"
+    path.write_text(text)
+    done = cli("submit", "--address", "http://127.0.0.1:1", "--runtime-env", path, *RUN)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_a_server_that_is_no_dashboard(cli: Cli, tmp_path: Path) -> None:
+    command_ = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(
+        command_, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout
+        port = server.stdout.readline().split("port ")[1].split()[0]
+        done = cli("submit", "--address", f"http://127.0.0.1:{port}", *RUN)
+        server.kill()
+    assert done.returncode == 2
+    assert "is not the dashboard of a Ray cluster" in done.stderr
+
+
+def write(folder: Path, **contents: str) -> None:
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+@pytest.mark.parametrize("repository", [True, False])
+def test_what_git_would_add_travels(tmp_path: Path, repository: bool) -> None:
+    project = tmp_path / "project"
+    kept = ["pyproject.toml", "pkg/a.py", "pkg/data/keep.csv", "pkg/results/b.py", "ä b.txt"]
+    left = ["pkg/data/big.csv", "pkg/a.pyc", "secret.env", "build/x", ".venv/bin/python"]
+    left += ["results/example/manifest.json", "pkg/__pycache__/a", "venv/x", "deep/er/local"]
+    write(project, **dict.fromkeys([*kept, *left], "x"))
+    ignored = "*.pyc\n/secret.env\nbuild/\n/pkg/data/*\n!/pkg/data/keep.csv\n"
+    write(project, **{".gitignore": ignored, "deep/er/.gitignore": "local\n"})
+    (project / "linked").symlink_to(tmp_path)
+    if repository:
+        inner = project / "inner"
+        inner.mkdir()
+        for folder in (project, inner):
+            subprocess.run(["git", "init", "-q", folder], check=True)
+        write(inner, **{"c.py": "x", ".gitignore": "d.py\n", "d.py": "x"})
+        kept += ["inner/c.py", "inner/.gitignore"]
+    found = project_zip.files(project)
+    assert set(found) == {*kept, ".gitignore", "deep/er/.gitignore"}
+    for name in ("one", "two"):
+        project_zip.pack(project, found, tmp_path / name)
+        os.utime(project / "pyproject.toml", (0, 1_000_000_000))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one") as archive:
+        assert set(archive.namelist()) == set(found)
+        assert archive.read("pkg/a.py") == b"x"
+
+
+def test_a_package_that_is_too_large_names_the_culprit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project_zip, "LIMIT_MB", 3)
+    project = tmp_path / "project"
+    write(project, **{"pyproject.toml": "", "small.py": "x"})
+    (project / "data").mkdir()
+    (project / "data" / "noise").write_bytes(os.urandom(4 * 2**20))
+    with pytest.raises(InvalidInput, match=r"more than the 3 MiB.*largest: `data/` 4 MiB"):
+        project_zip.pack(project, project_zip.files(project), tmp_path / "zip")
+
+
+def test_no_home_directory_travels_unasked(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="does not look like a project"):
+        project_zip.check_project(tmp_path)
+
+
+def example() -> str:
+    return "\n".join(pack_run.bundle(ROOT / "results" / "example"))
+
+
+def repacked(folder: Path, **changes: object) -> str:
+    """Return the bundle of a run whose records (or manifest) were changed with evil intent."""
+    source = ROOT / "results" / "example"
+    write(folder, **{"manifest.json": (source / "manifest.json").read_text()})
+    record = json.loads((source / "records" / "seed0-jax-cpu.json").read_text())
+    write(folder, **{"records/a.json": json.dumps(record | changes)})
+    return "\n".join(pack_run.bundle(folder))
+
+
+def test_a_bundle_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    arrival = unpack_run.read(f"INFO a line of Ray\n{example()}\nanother", "example")
+    assert arrival is not None
+    unpack_run.save(arrival, tmp_path)
+    original = ROOT / "results" / "example"
+    assert Run("example", tmp_path).summary().equals(Run("example", ROOT / "results").summary())
+    names = {path.name for path in (original / "records").iterdir()}
+    assert {path.name for path in (tmp_path / "example" / "records").iterdir()} == names
+    unpack_run.save(arrival, tmp_path)
+    assert unpack_run.read("bundle: {}", "example") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": "../../escaped"},
+        {"trial": "seed0-jax-cpu/x"},
+        {"run": "../up"},
+        {"seed": "x"},
+        {"unknown": 1},
+        {"task": {"n_steps": -1}},
+    ],
+)
+def test_what_is_no_record_of_the_run_is_left_out(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    arrival = unpack_run.read(repacked(tmp_path / "evil", **changes), "example")
+    assert arrival is not None
+    assert not arrival.records
+    assert len(arrival.problems) == 1
+    unpack_run.save(arrival, tmp_path / "home")
+    assert not list((tmp_path / "home" / "example" / "records").iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"evil", "home"}
+
+
+def test_a_plan_whose_trials_are_paths_is_refused(tmp_path: Path) -> None:
+    text = (ROOT / "results" / "example" / "manifest.json").read_text()
+    evil = json.loads(text)
+    # Slashes are taken out of a trial's name; what else no file should be called is refused.
+    evil["plan"]["arms"][0]["backend"] = "/../../x y"
+    write(tmp_path, **{"manifest.json": json.dumps(evil)})
+    with pytest.raises(StoreError, match="that is no name"):
+        unpack_run.read("\n".join(pack_run.bundle(tmp_path)), "example")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("bundle| ", "bundle| AAAA"),
+        ("bundle| ", "bundle| ~"),
+        ('"sha256": "', '"sha256": "0'),
+        ('"unpacked": ', '"unpacked": 9'),
+        ('"unpacked": ', '"unpacked": 99999999999'),
+        ('"packed": ', '"packed": -'),
+        ("bundle: ", "bundle: {}\nbundle: "),
+        ("bundle: ", "bundel: "),
+    ],
+)
+def test_a_bundle_that_was_changed_on_the_way_is_refused(old: str, new: str) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        unpack_run.read(example().replace(old, new, 1), "example")
+
+
+def test_another_run_of_that_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not run `mine` but `example`"):
+        unpack_run.read(example(), "mine")

@@ -1,0 +1,242 @@
+"""What counts as a disturbance, how it is shown, and that a disturbed trial is measured again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import harness
+from harness import Run, Task
+from harness.measure import machine
+from harness.store.run_folder import RunWriter
+from harness.tables.from_records import CHUNKS, chunks_table, trials_table
+from harness.tables.summary import summarise
+from harness.tables.text import render_summary
+from harness.trial.noise import lost_share, noise, repeats
+from harness.trial.record import Chunk, Record
+from tests.conftest import TINY, Cli
+from tests.runs.test_run import _inline, _processes, _start, _wait_for
+from tests.store.test_run_folder import MANIFEST, record
+
+
+def chunk(wall_s: float = 0.1, cpu_s: float | None = None, steal_s: float = 0.0) -> Chunk:
+    cpu_s = wall_s if cpu_s is None else cpu_s
+    return Chunk(wall_s=wall_s, cpu_s=cpu_s, involuntary_switches=0, steal_s=steal_s)
+
+
+def trial(*odd: Chunk, **changes: object) -> Record:
+    """Return the record of 20 chunks, all of them undisturbed but those given."""
+    chunks = (*odd, *[chunk()] * (20 - len(odd)))
+    return record(**{"chunks": chunks, "cores": (1,), **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "reasons"),
+    [
+        (trial(), []),
+        # Ordinary variation: a hiccup of half a chunk, a slow stretch of 10 %.
+        (trial(chunk(0.15)), []),
+        (trial(*[chunk(0.11)] * 8), []),
+        (trial(chunk(0.1, cpu_s=0.09)), []),
+        (trial(chunk(0.1, steal_s=0.01)), []),
+        (trial(*[chunk(0.1, cpu_s=0.05)] * 2), ["off the processor 5.0%"]),
+        (trial(*[chunk(0.1, steal_s=0.01)] * 3), ["stolen 1.5%"]),
+        (trial(*[chunk(0.1, steal_s=0.01)] * 3, cores=(0, 1), threads=2), []),
+        (trial(*[chunk(0.15)] * 6), ["uneven 10.4%"]),
+        (
+            trial(*[chunk(0.3, cpu_s=0.1, steal_s=0.2)] * 2),
+            ["off the processor 16.7%", "stolen 16.7%", "uneven 15.8%"],
+        ),
+        # While it waits for a GPU, a process need not run.
+        (trial(*[chunk(cpu_s=0.01)] * 20, device="gpu"), []),
+        # Threads of one process: more processor time than wall time.
+        (trial(*[chunk(cpu_s=0.19)] * 20, threads=2), []),
+        (trial(chunk(1.0), contended=True), None),
+        (record(), None),
+        (record(chunks=(chunk(0.0),)), None),
+        (record(chunks=(chunk(),)), []),
+    ],
+)
+def test_a_disturbance_is_what_exceeds_a_limit(given: Record, reasons: list[str] | None) -> None:
+    assert noise(given) == reasons
+
+
+def test_who_is_measured_again() -> None:
+    noisy = trial(chunk(2.0, cpu_s=0.1))
+    assert not repeats(noisy, 0)
+    assert repeats(noisy, 1)
+    assert repeats(trial(*[chunk(0.1, steal_s=0.01)] * 3), 1)
+    assert not repeats(noisy.model_copy(update={"attempt": 2}), 1)
+    assert repeats(noisy.model_copy(update={"status": "diverged"}), 1)
+    assert not repeats(noisy.model_copy(update={"status": "failed"}), 1)
+    assert not repeats(noisy.model_copy(update={"contended": True}), 1)
+    assert not repeats(trial(), 1)
+    assert not repeats(record(), 1)
+    # Noisy, but to repeat what was slower than its own median would be a choice by the outcome.
+    uneven = trial(chunk(2.0))
+    assert noise(uneven) == ["uneven 48.5%"]
+    assert not repeats(uneven, 1)
+
+
+def test_noise_in_the_tables() -> None:
+    noisy = trial(chunk(2.0, cpu_s=0.1))
+    rows = trials_table([noisy, trial(seed=1, trial="b", attempt=3), record(2)])
+    assert rows["noisy"].tolist() == [True, False, pd.NA]
+    assert rows["noise"].fillna("").tolist() == ["off the processor 48.7%; uneven 48.5%", "", ""]
+    assert rows["lost_share"].tolist()[:2] == pytest.approx([1.9 / 3.9, 0])
+    assert rows["cpu_s"].tolist()[:2] == pytest.approx([2, 2])
+    assert rows["attempts"].tolist() == [1, 3, 1]
+    calls = chunks_table([noisy, record(2)])
+    assert list(calls) == list(CHUNKS)
+    assert calls["chunk"].tolist() == list(range(1, 21))
+    assert calls["load"].isna().all()
+
+
+def test_noisy_trials_are_marked_in_the_summary() -> None:
+    quiet = summarise(trials_table([trial(), trial(seed=1, trial="b")]))
+    assert "†" not in render_summary(quiet, "table")
+    summary = summarise(trials_table([trial(chunk(2.0)), trial(seed=1, trial="b"), record(2)]))
+    assert summary["noisy"].tolist() == [1]
+    for kind in ("table", "markdown"):
+        text = render_summary(summary, kind)
+        assert "a:B†" in text
+        assert "† noisy: 1 of 3 of a:B on cpu" in text
+        assert "--retry-noisy" in text
+        assert kind != "table" or max(map(len, text.splitlines())) <= 80
+    assert '"noisy":1' in render_summary(summary, "json").replace(" ", "")
+
+
+def test_the_last_attempt_is_the_one_that_counts(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, MANIFEST) as writer:
+        for attempt in (1, 2, 10, 9):
+            writer.add(record(0, attempt=attempt))
+        run = Run("r", tmp_path)
+        assert [r.attempt for r in run.records] == [10]
+        assert run.missing == ["seed1-a.B-cpu"]
+        assert writer.folder.count_records() == 1
+        stems = sorted(path.stem for path in (tmp_path / "r" / "records").iterdir())
+        assert stems == ["seed0-a.B-cpu", *(f"seed0-a.B-cpu~{k}" for k in (10, 2, 9))]
+        # Under a name that is not its own, a record is none.
+        (tmp_path / "r" / "records" / "seed0-a.B-cpu~2.json").rename(
+            tmp_path / "r" / "records" / "seed0-a.B-cpu~11.json"
+        )
+        assert "~11.json` is left out" in Run("r", tmp_path).problems[0]
+
+
+@contextmanager
+def busy(core: int) -> Iterator[None]:
+    """Keep a core busy."""
+    code = f"import os; os.sched_setaffinity(0, [{core}]); print(flush=True)\nwhile True: pass"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="trials are not pinned here")
+def test_a_busy_process_on_its_core_makes_a_trial_noisy(tmp_path: Path) -> None:
+    task = Task(n_steps=20, epochs=400, eval_paths=20)
+    with busy(machine.usable_cores()[-1]):
+        run = harness.run(
+            task, backends=["reference"], seeds=1, dispatch="inline", results=tmp_path, run_id="x"
+        )
+    assert run.trials["noisy"].all()
+    assert run.trials["noise"].str.contains("off the processor").all()
+    share = lost_share(run.records[0])
+    assert share is not None
+    assert share > 0.1
+
+
+def test_a_noisy_trial_is_measured_again_at_once(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        *(
+            "run",
+            *TINY,
+            "--backends",
+            "tests.helpers.faulty:Dozes",
+            "--seeds",
+            2,
+            "--retry-noisy",
+            1,
+        ),
+        *_inline(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes = _outcomes(done.stderr)
+    assert [line.partition("]")[0] for line in outcomes] == ["[1/2"] * 2 + ["[2/2"] * 2
+    assert "seed 0, attempt 2: ok" in outcomes[1]
+    assert all("noisy: off the processor" in line for line in outcomes)
+    run = Run("x", tmp_path)
+    assert run.trials["attempts"].tolist() == [2, 2]
+    assert [record.attempt for record in run.records] == [2, 2]
+    assert "† noisy: 2 of 2 of tests.helpers.faulty:Dozes on cpu" in done.stdout
+    assert len(list((tmp_path / "x" / "records").glob("*.json"))) == 4
+    assert len(pd.read_parquet(tmp_path / "x" / "chunks.parquet")) == len(run.chunks)
+    assert "2/2 trials" in cli("list", "--results", tmp_path).stdout
+
+
+def _outcomes(errors: str) -> list[str]:
+    """Return the lines that say how an attempt ended."""
+    return [line for line in errors.splitlines() if line.startswith("[")]
+
+
+@pytest.mark.slow
+def test_on_ray_an_attempt_whose_worker_is_lost_overwrites_none(tmp_path: Path) -> None:
+    driver = _start(tmp_path, "--dispatch", "ray", "--seeds", 2, "--retry-noisy", 1)
+    records = tmp_path / "x" / "records"
+    _wait_for(
+        lambda: list(records.glob("seed0*")) and _processes("tests.helpers.faulty:Slow", "seed0")
+    )
+    finished = {path: path.read_bytes() for path in records.iterdir()}
+    (process,) = _processes("tests.helpers.faulty:Slow", "seed0")
+    worker = process.parent()
+    assert worker is not None
+    worker.kill()
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 0, errors
+    run = Run("x", tmp_path)
+    # Noisy, lost, noisy again, and then there is no further try.
+    assert [r.status for r in run.attempts] == ["ok", "lost", "ok", "ok", "ok", "ok"]
+    assert run.trials["attempts"].tolist() == [4, 2]
+    assert run.trials["lost"].tolist() == [f"attempt 2 on {run.records[0].node}", ""]
+    assert finished
+    assert all(path.read_bytes() == content for path, content in finished.items())
+    assert "seed 1, attempt 2: ok" in _outcomes(errors)[-1]
+
+
+def test_only_a_trial_that_ran_to_its_end_is_measured_again(cli: Cli, tmp_path: Path) -> None:
+    given = ("--backends", "tests.helpers.faulty:DozesThenRaises", *_inline(tmp_path), "--seeds", 1)
+    done = cli("run", *TINY, *given, "--retry-noisy", 2)
+    assert done.returncode == 1
+    trials = Run("x", tmp_path).trials
+    assert trials["noisy"].all()
+    assert trials["attempts"].tolist() == [1]
+
+
+def test_a_kill_between_attempts_leaves_the_last_that_was_finished(
+    cli: Cli, tmp_path: Path
+) -> None:
+    given = ("--dispatch", "inline", "--seeds", 1, "--retry-noisy", 100)
+    driver = _start(tmp_path, *given, backend="tests.helpers.faulty:Dozes")
+    _wait_for(lambda: list((tmp_path / "x" / "records").glob("*~2.json")))
+    driver.kill()
+    driver.communicate()
+    run = Run("x", tmp_path)
+    assert run.records[0].attempt >= 2
+    assert run.missing == []
+    assert "nothing to do" in cli("run", "--resume", "x", "--results", tmp_path).stderr
+    refused = cli("run", "--resume", "x", "--results", tmp_path, "--retry-noisy", 1)
+    assert refused.returncode == 2
+    assert "`retry_noisy` differs: run `x` has 100, not 1" in refused.stderr
