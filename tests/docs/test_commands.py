@@ -42,7 +42,7 @@ ELSEWHERE = {
         "is the suite that this is part of",
         "tests/docs/test_commands_slow.py",
     ),
-    "python -m pytest -m slow tests/test_*.py": (
+    "python -m pytest -m slow tests/*.py": (
         "is in the suite",
         "tests/dispatch/test_cluster_ssh.py",
     ),
@@ -128,9 +128,9 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_reference_is_that_of_the_program() -> None:
-    page: str = runpy.run_path(str(ROOT / "docs" / "generate_cli.py"))["render"]()
+    page: str = runpy.run_path(str(ROOT / "scripts" / "generate_cli.py"))["render"]()
     assert (ROOT / "docs" / "cli.md").read_text() == page, (
-        "the command line has changed: write its reference anew with `python docs/generate_cli.py`"
+        "the command line has changed: run `python scripts/generate_cli.py`"
     )
 
 

@@ -241,7 +241,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.submit_latency": ("1",),
     "-m benchmarks.terminal": ("1",),
     "-m pytest benchmarks": ("-k", "reference"),
-    "docs/generate_cli.py": (),
+    "scripts/generate_cli.py": (),
 }
 
 

@@ -1,7 +1,7 @@
-"""Make the pictures of the README from real runs: `python docs/pictures.py`, then look at them.
+"""Make the pictures of the documents from real runs: `python scripts/pictures.py`.
 
-It measures the posted question (10,000 epochs), which takes some minutes, and takes the default job
-from `results/example`. The picture of a page needs Chromium. Nothing is drawn by hand.
+It measures the posted question (10,000 epochs, some minutes) and takes the default job from
+`results/example`. The picture of the report needs Chromium. Look at the pictures afterwards.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-IMAGES = Path(__file__).parent / "images"
-EXAMPLES = Path(__file__).parent.parent / "results"
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
+EXAMPLES = ROOT / "results"
 POSTED = ("--preset", "posted", "--set", "epochs=10000", "--run-id", "posted")
 
 
 def main() -> None:
-    """Measure, and keep the pictures."""
+    """Measure and save the pictures."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
@@ -40,7 +41,7 @@ def harness(*arguments: object) -> None:
 
 
 def first_screen(page: Path, picture: Path) -> None:
-    """Keep what a reader sees first."""
+    """Save a picture of what a reader sees first."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]

@@ -1,12 +1,13 @@
-"""Writes docs/cli.md, the reference of the command line, from the commands as they are registered.
+"""Write docs/cli.md, the reference of the command line, from the help texts of the commands.
 
-python docs/generate_cli.py
+python scripts/generate_cli.py
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,19 +15,21 @@ import click
 
 from harness.cli import cli
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+WIDTH = 100
 HEAD = """\
 # The command line
 
-This page is written by `python docs/generate_cli.py` from the program itself, as `--help` is.
+This page lists every command with its options and their defaults. `python scripts/generate_cli.py`
+writes it from the help texts, so it says what `--help` says.
 
-`python -m harness` and, in an environment where the package is installed, `harness` are the same.
-A value in brackets may be left out.
+`python -m harness` and `harness` are the same; `harness` works where the package is installed.
+A value in brackets is optional.
 
 ## Completion in the shell
 
-At a TAB the shell offers commands, options, backends, presets, task fields and their values, and
-the names of runs. Put the line of your shell into its start-up file:
+Press TAB to complete commands, options, backends, presets, task fields and their values, and
+the names of runs. Add the line for your shell to its start-up file:
 
 | shell | file | line |
 |---|---|---|
@@ -34,9 +37,10 @@ the names of runs. Put the line of your shell into its start-up file:
 | zsh | `~/.zshrc`, after `compinit` | `eval "$(_HARNESS_COMPLETE=zsh_source harness)"` |
 | fish | `~/.config/fish/config.fish` | `_HARNESS_COMPLETE=fish_source harness \\| source` |
 
-It works for `harness`: a shell cannot complete what follows `python -m`. The virtual environment
-has to be active where the line runs; if it is not, name the program there by its path, as in
-`eval "$(_HARNESS_COMPLETE=bash_source ~/project/.venv/bin/harness)"`, and activate it before a TAB.
+Completion works for `harness`, not for `python -m harness`: a shell cannot complete what follows
+`python -m`. If the virtual environment is not active in the start-up file, give the full path:
+`eval "$(_HARNESS_COMPLETE=bash_source ~/project/.venv/bin/harness)"`. Activate the environment
+before you press TAB.
 """
 
 
@@ -104,12 +108,13 @@ def _help(command: click.Command) -> tuple[str, list[str]]:
     text = inspect.cleandoc(command.help or "").partition("\f")[0]
     about, _, rest = text.partition("\b\n")
     examples = [line.strip() for line in rest.splitlines() if line.startswith("  ")]
-    paragraphs = [" ".join(part.split()) for part in about.strip().split("\n\n")]
-    return "\n\n".join(_plain(part) for part in paragraphs), examples
+    paragraphs = about.strip().split("\n\n")
+    return "\n\n".join(_lines(part) for part in paragraphs), examples
 
 
-def _lines(epilog: str | None) -> str:
-    return _plain(" ".join((epilog or "").replace("\b", "").split()))
+def _lines(paragraph: str | None) -> str:
+    text = _plain(" ".join((paragraph or "").replace("\b", "").split()))
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _plain(text: str) -> str:
