@@ -54,6 +54,24 @@ class StoreError(HarnessError):
     """The results folder could not be written."""
 
 
+def brief(error: BaseException | str) -> str:
+    """Return the line that says what went wrong, without a full stop: the last one of a traceback.
+
+    Returns the first problem of a pydantic error, and the type's name of an error without a text.
+    """
+    if isinstance(error, ValueError):
+        from pydantic_core import ValidationError  # Not at the top: `--help` does without pydantic.
+
+        if isinstance(error, ValidationError):
+            problem = error.errors()[0]
+            return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return "" if isinstance(error, str) else type(error).__name__
+    traceback = any("Traceback" in line for line in lines)
+    return lines[-1 if traceback else 0][:500].rstrip(".:")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `", did you mean `x`?"` for the nearest known name, or an empty string."""
     known = list(known)

@@ -15,7 +15,7 @@ import click
 from harness.cli.options import RESULTS, build_site, read_runtime_env, task_and_settings
 from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED, errors
 from harness.cli.run import expected_of, named, run
-from harness.errors import HarnessError, InvalidInput, UnknownName
+from harness.errors import HarnessError, InvalidInput, UnknownName, brief
 
 if TYPE_CHECKING:
     from harness.submit.job_server import Job, JobServer, Order
@@ -248,14 +248,12 @@ def exit_code(job: Job) -> int:
 
 def _ending(job: Job) -> str:
     """Say what became of a job that did not end by itself."""
-    from harness.submit.job_server import gist
-
     if job.status == "STOPPED":
         return f"job `{job.name}` was stopped."
     if job.exit_code in _NOT_STARTED:
         return f"job `{job.name}` could not start: there is no `python` on the PATH of the head."
     if job.exit_code is None and job.status == "FAILED":
-        return f"job `{job.name}` could not start: {gist(job.message)}."
+        return f"job `{job.name}` could not start: {brief(job.message)}."
     return ""
 
 

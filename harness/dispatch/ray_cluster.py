@@ -39,7 +39,7 @@ from harness.dispatch.admission import Admission
 from harness.dispatch.local import InlineDispatcher
 from harness.dispatch.placement import Batch, Board, Line, Need, Node
 from harness.dispatch.token import ADVICE, has_token
-from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName
+from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName, brief
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.measure.launch import Place, execute, lost
@@ -233,8 +233,7 @@ def _init(address: str, **arguments: Any) -> None:
     try:
         ray.init(address=address, log_to_driver=False, **arguments)
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise Unavailable(f"Ray at `{address}` cannot be used: {reason}.") from error
+        raise Unavailable(f"Ray at `{address}` cannot be used: {brief(error)}.") from error
 
 
 @contextmanager
@@ -613,5 +612,4 @@ def _brief(error: Exception) -> str:
     """Return the line of an error that says what happened."""
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}"
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    return f"{type(error).__name__}: {brief(error)}"

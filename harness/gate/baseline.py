@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, brief
 from harness.store.files import write_whole
-from harness.store.run_folder import brief, refuse_newer
+from harness.store.run_folder import refuse_newer
 from harness.task.task import Task
 from harness.trial.plan import Device
 

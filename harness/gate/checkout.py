@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import InvalidInput, UnknownName
-from harness.measure.git import git_environment
+from harness.measure.git import git
 from harness.measure.launch import Tree
 from harness.measure.machine import installed
 
@@ -40,10 +39,10 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
     `modules` are those that both versions import. Raises `InvalidInput` where there is no git
     repository or no such reference.
     """
-    root = Path(_git("rev-parse", "--show-toplevel"))
+    root = Path(git("rev-parse", "--show-toplevel"))
     commit = _commit(reference)
-    untracked = "??" in _git("status", "--porcelain", "--untracked-files=normal")
-    same = not untracked and not _git("diff", "--name-only", commit)
+    untracked = "??" in git("status", "--porcelain", "--untracked-files=normal")
+    same = not untracked and not git("diff", "--name-only", commit)
     with tempfile.TemporaryDirectory(prefix="harness-reference-") as folder:
         # Resolved as Python resolves the paths of what it imports.
         path = Path(folder).resolve() / "tree" / root.name
@@ -66,15 +65,15 @@ def _extract(commit: str, root: Path, to: Path) -> None:
     Through an index of its own, so that nothing in the repository changes and no hook runs.
     """
     index = str(to.parent.with_name("index"))
-    _git("read-tree", commit, index=index)
-    _git("-C", str(root), "checkout-index", "--all", f"--prefix={to}/", index=index)
+    git("read-tree", commit, GIT_INDEX_FILE=index)
+    git("checkout-index", "--all", f"--prefix={to}/", folder=root, GIT_INDEX_FILE=index)
 
 
 def describe_working_tree() -> str:
     """Name the version at hand, as in a sentence: `the working tree (1a2b3c4, with changes)`."""
     try:
-        head = _git("rev-parse", "--short", "HEAD")
-        changes = ", with changes" if _git("status", "--porcelain") else ""
+        head = git("rev-parse", "--short", "HEAD")
+        changes = ", with changes" if git("status", "--porcelain") else ""
     except InvalidInput:
         return "the code at hand"
     return f"the working tree ({head}{changes})"
@@ -84,25 +83,13 @@ def _commit(reference: str) -> str:
     """Return the commit that a reference names."""
     try:
         # Not an option, whatever it looks like.
-        return _git(
+        return git(
             "rev-parse", "--verify", "--quiet", "--end-of-options", f"{reference}^{{commit}}"
         )
     except InvalidInput:
-        known = _git("for-each-ref", "--format=%(refname:short)").split()
+        known = git("for-each-ref", "--format=%(refname:short)").split()
         hint = ", or a commit; a shallow clone lacks most, fetch what you need"
         raise UnknownName("git reference", reference, known, hint) from None
-
-
-def _git(*arguments: str, index: str | None = None) -> str:
-    environment = git_environment() | ({"GIT_INDEX_FILE": index} if index else {})
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment)
-    except FileNotFoundError:
-        raise InvalidInput("`git` is not installed: there is nothing to check out.") from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InvalidInput(f"`git {arguments[0]}` in `{Path.cwd()}`: {last}.")
-    return done.stdout.strip()
 
 
 def _with_roots(tree: Tree, root: Path, modules: Sequence[str]) -> Tree:

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, brief
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import Finding, Outcome, Verdict, decide, finding
 from harness.measure.clock import Stopwatch
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.store.run_folder import brief
 
 _BATCHES = 10
 # Of normal rounds: the standard error of their median in that of their mean, and how many standard

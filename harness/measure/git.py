@@ -1,4 +1,4 @@
-"""Which code was measured: the commit of the repository that a file lies in."""
+"""Questions to git, first of all which code was measured."""
 
 from __future__ import annotations
 
@@ -6,47 +6,60 @@ import os
 import subprocess
 from pathlib import Path
 
+from harness.errors import InvalidInput
+
 _TIMEOUT_S = 10.0
+
+
+def git(
+    *arguments: str, folder: Path | None = None, timeout_s: float | None = None, **variables: str
+) -> str:
+    """Return what git prints, without the last line break.
+
+    It runs in `folder`, or the current one, with `variables` in its environment. Raises
+    `InvalidInput` if git is not installed, fails, or takes longer than `timeout_s`.
+    """
+    # Inside a git hook, these name the repository and the index of the hook.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", **variables}
+    folder = folder or Path.cwd()
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            timeout=timeout_s,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InvalidInput(f"`git` cannot be used in `{folder}`: {error}.") from None
+    if done.returncode:
+        last = (os.fsdecode(done.stderr).strip().splitlines() or ["no reason given"])[-1]
+        raise InvalidInput(f"`git {arguments[0]}` in `{folder}`: {last}.")
+    return os.fsdecode(done.stdout).rstrip("\n")
 
 
 def describe_source(name: str, file: str | None) -> dict[str, str]:
     """Return `commit:NAME`, and `dirty:NAME`: whether the code differs from that commit.
 
-    Nothing where there is nothing to say: no file, no git, no repository, or one that ignores the
-    file, as that around a virtual environment does.
+    Returns nothing without a file, git or a repository, or if git ignores the file, as it does
+    inside a virtual environment.
     """
     if file is None:
         return {}
     folder = Path(file).resolve().parent
-    commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    if not commit or changes is None or _git(folder, "check-ignore", file) is not None:
+    commit = _asked(folder, "rev-parse", "--verify", "--quiet", "HEAD")
+    changes = _asked(folder, "status", "--porcelain", "--untracked-files=no")
+    if not commit or changes is None or _asked(folder, "check-ignore", file) is not None:
         return {}
-    # Results and notes lie about untracked; the file itself is code.
-    tracked = _git(folder, "ls-files", "--error-unmatch", file) is not None
+    # Untracked results and notes do not count, but an untracked `file` is code.
+    tracked = _asked(folder, "ls-files", "--error-unmatch", file) is not None
     return {f"commit:{name}": commit, f"dirty:{name}": "yes" if changes or not tracked else "no"}
 
 
-def git_environment() -> dict[str, str]:
-    """Return an environment in which git reads the repository that it runs in, and changes none.
-
-    In a hook, it would be told of the repository and the index of the hook.
-    """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    return environment | {"GIT_OPTIONAL_LOCKS": "0"}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Return what git prints; None if there is no git, or it says no."""
+def _asked(folder: Path, *arguments: str) -> str | None:
+    """Return what git prints; None if it fails."""
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=git_environment(),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return git(*arguments, folder=folder, timeout_s=_TIMEOUT_S)
+    except InvalidInput:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import HarnessError, InvalidInput, StoreError, UnknownName
+from harness.errors import HarnessError, InvalidInput, StoreError, UnknownName, brief
 from harness.store.files import Files, Folder, Hold, Note, reason, silence
 from harness.store.outbox import MANIFEST, RECORDS, Outbox, outbox_of
 from harness.store.results_folder import open_folder
@@ -489,12 +489,3 @@ def refuse_newer(where: str, content: bytes, known: int) -> None:
             f"`{where}` was written by a newer version of the harness (schema {version}; this one "
             f"reads up to {known})."
         )
-
-
-def brief(error: Exception) -> str:
-    """Say in a few words why a file could not be read."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}" if where else first["msg"]
-    return str(error).rstrip(".")

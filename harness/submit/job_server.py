@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from harness.dispatch.token import ADVICE, show_token
-from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName
+from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName, brief
 from harness.measure.clock import now
 from harness.submit import pack_run
 
@@ -266,7 +266,7 @@ class JobServer:
                     metadata=metadata,
                 )
             except (ValueError, TypeError) as error:
-                raise InvalidInput(f"the runtime environment is refused: {_line(error)}.") from None
+                raise InvalidInput(f"the runtime environment is refused: {brief(error)}.") from None
 
     def _free_name(self, name: str) -> str:
         """Return a name that no job has: that of a run resumed is taken."""
@@ -300,7 +300,7 @@ class JobServer:
         except self._refusals as error:
             raise Unavailable(_refused(self.address, str(error))) from None
         except self._failures as error:
-            raise Lost(f"{self.address} does not answer ({_line(error)})") from error
+            raise Lost(f"{self.address} does not answer ({brief(error)})") from error
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -317,7 +317,7 @@ class JobServer:
         except (*self._failures, ValueError, KeyError, TypeError) as error:
             raise Unavailable(
                 f"what answers at {self.address} is not the dashboard of a Ray cluster "
-                f"({_line(error)}): the address is that of port 8265 of the head."
+                f"({brief(error)}): the address is that of port 8265 of the head."
             ) from None
 
 
@@ -335,19 +335,8 @@ def job_environment(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     try:
         RuntimeEnv(**environment, working_dir="gcs://project.zip")
     except Exception as error:  # Each of its plugins has exceptions of its own.
-        raise InvalidInput(f"the runtime environment is refused: {_line(error)}.") from None
+        raise InvalidInput(f"the runtime environment is refused: {brief(error)}.") from None
     return environment
-
-
-def gist(message: str) -> str:
-    """Return what matters of an error's text in one line: in a traceback, its end."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    last = any("Traceback" in line for line in lines)
-    return (lines or [""])[-1 if last else 0][:500].rstrip(".:")
-
-
-def _line(error: Exception) -> str:
-    return gist(str(error)) or type(error).__name__
 
 
 def _refused(address: str, message: str) -> str:

@@ -7,8 +7,6 @@ would send `.git` and committed results, and says what is too large only after t
 from __future__ import annotations
 
 import fnmatch
-import os
-import subprocess
 import tempfile
 import zipfile
 from collections import Counter
@@ -16,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import InvalidInput
-from harness.measure.git import git_environment
+from harness.measure.git import git
 
 LIMIT_MB = 100
 """What Ray's job server takes in a request (`DASHBOARD_CLIENT_MAX_SIZE`), in MiB."""
@@ -101,26 +99,15 @@ def _listed(folder: Path) -> Iterator[str]:
 
 def _ask_git(folder: Path) -> str:
     others = ["ls-files", "-z", "--others", "--exclude-standard"]
-    done = _git(folder, *others, "--cached", "--deduplicate")
-    if done.returncode != 0:
+    try:
+        names = git(*others, "--cached", "--deduplicate", folder=folder)
+    except InvalidInput:
         # No repository: an empty one beside it reads the `.gitignore` files all the same.
         with tempfile.TemporaryDirectory() as empty:
-            _git(folder, "init", "--quiet", "--bare", empty)
-            done = _git(folder, f"--git-dir={empty}", f"--work-tree={folder}", *others)
-    names = os.fsdecode(done.stdout)
+            git("init", "--quiet", "--bare", empty, folder=folder)
+            names = git(f"--git-dir={empty}", f"--work-tree={folder}", *others, folder=folder)
     try:
         names.encode()
     except UnicodeEncodeError:
         raise InvalidInput(f"`{folder}` has a file whose name is not UTF-8.") from None
     return names
-
-
-def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, env=git_environment(), capture_output=True
-        )
-    except FileNotFoundError:
-        raise InvalidInput(
-            "`git` is not installed here, and is what tells which files `.gitignore` leaves out."
-        ) from None

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import InvalidInput, StoreError, UnknownName
+from harness.errors import InvalidInput, StoreError, UnknownName, brief
 from harness.runs.results import Run
 from harness.runs.session import finish
-from harness.store.run_folder import Manifest, RunWriter, brief, find_run
+from harness.store.run_folder import Manifest, RunWriter, find_run
 from harness.trial.record import Record
 
 _MAX_BYTES = 2**29
