@@ -45,7 +45,7 @@ GATES = {
 
 # What is committed trains as the backend it wraps; the constant is what a change edits.
 SLOWED = '''"""A backend that can be slowed down."""
-from harness.clock import now
+from harness.measure.clock import now
 from backends.{name}_backend import {wrapped} as Wrapped
 
 SLOWDOWN = 0.0

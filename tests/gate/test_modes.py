@@ -19,7 +19,7 @@ from tests.conftest import ROOT, TINY
 
 # The NumPy backend starts fast, and its errors show after 60 steps: parity trains for 20.
 BACKEND = """
-from harness.clock import now
+from harness.measure.clock import now
 from backends.reference import ReferenceBackend
 
 SLOWDOWN, LEARNING_RATE, FAULT = 0.0, 1.0, ""
