@@ -29,7 +29,7 @@ from harness.gate.sequential_test import Contest
 from harness.gate.settings import GateSettings
 from harness.measure import machine
 from harness.measure.clock import now
-from harness.trial.plan import Arm
+from harness.trial.arms import Arm
 
 GATES = {
     "identical": 40,

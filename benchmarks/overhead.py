@@ -18,8 +18,9 @@ import numpy as np
 from harness import Run, Task
 from harness.measure.clock import now
 from harness.store.run_folder import Manifest, RunWriter
-from harness.trial.plan import Arm, Plan
-from harness.trial.record import Chunk, Point, Record
+from harness.trial.arms import Arm
+from harness.trial.plan import Plan
+from harness.trial.record import Chunk, CurvePoint, Record
 
 
 def synthetic_run(results: Path, trials: int, task: Task | None = None) -> None:
@@ -28,7 +29,9 @@ def synthetic_run(results: Path, trials: int, task: Task | None = None) -> None:
     arms = tuple(Arm(backend=b, device="cpu") for b in ("torch", "jax"))
     plan = Plan(run="big", task=task, arms=arms, seeds=tuple(range(trials // 2)))
     numbers = range(1, task.curve_points + 1)
-    points = tuple(Point(epoch=50 * n, train_s=n, train_loss=1, eval_mse=1 / n) for n in numbers)
+    points = tuple(
+        CurvePoint(epoch=50 * n, train_s=n, train_loss=1, eval_mse=1 / n) for n in numbers
+    )
     chunks = tuple(
         Chunk(wall_s=1 + n / 999, cpu_s=1, involuntary_switches=n, load=n / 7, mhz=2000 + n / 3)
         for n in numbers

@@ -23,7 +23,7 @@ import harness
 from harness.measure.clock import cpu_time, now
 from harness.runs.dashboard import reporter
 from harness.runs.progress import Lines
-from harness.trial.jobs import Event, Planned
+from harness.trial.events import Event, Planned
 from harness.trial.record import Record
 from tests.conftest import ROOT
 from tests.helpers.pseudo_terminal import Terminal

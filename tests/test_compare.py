@@ -14,8 +14,9 @@ import pytest
 from harness import InvalidInput, Run, Task
 from harness.compare import CHANGES, Margins, compare_runs
 from harness.store.run_folder import Manifest, RunWriter
-from harness.trial.plan import Arm, Plan
-from harness.trial.record import SCHEMA_VERSION, Point
+from harness.trial.arms import Arm
+from harness.trial.plan import Plan
+from harness.trial.record import SCHEMA_VERSION, CurvePoint
 from tests.conftest import Cli
 from tests.store.test_run_folder import record
 
@@ -47,7 +48,7 @@ def write(
     with RunWriter.create(results, Manifest(started_utc="-", plan=plan, environment={})) as writer:
         for job in (job for block in plan.blocks() for job in block):
             train_s = times[job.backend] * np.exp(scatter(run + job.backend, noise)[job.seed])
-            points = (Point(epoch=1000, train_s=train_s, train_loss=0.1, eval_mse=mse),)
+            points = (CurvePoint(epoch=1000, train_s=train_s, train_loss=0.1, eval_mse=mse),)
             shared = {name: getattr(job, name) for name in ("run", "trial", "block", "backend")}
             fields = shared | {
                 "seed": job.seed,
@@ -229,7 +230,7 @@ def test_useless_timings_are_left_out_and_none_at_all_refused(tmp_path: Path) ->
         with pytest.raises(InvalidInput, match="`first_call_s`: no trial of run `a` has a value"):
             compare_runs(a, bad, ["first_call_s"])
     some = write(tmp_path, "some", {"x": 1.0}, seeds=3)
-    point = Point(epoch=1000, train_s=0.0, train_loss=0.1, eval_mse=0.5)
+    point = CurvePoint(epoch=1000, train_s=0.0, train_loss=0.1, eval_mse=0.5)
     with RunWriter.resume(tmp_path, "some") as writer:
         writer.add(some.records[0].model_copy(update={"points": (point,)}))
     comparison = compare_runs(a, Run("some", tmp_path), ["train_s"])

@@ -16,7 +16,7 @@ from harness.tables.metrics import METRICS
 from harness.tables.summary import points
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
-from harness.trial.plan import Point
+from harness.trial.sweep import SweepPoint
 
 Against: TypeAlias = Literal["epoch", "train_s"]
 _TITLES: dict[Against, tuple[str, str]] = {
@@ -31,7 +31,7 @@ MOST_POINTS = 12
 
 
 def convergence(
-    curves: pd.DataFrame, trials: pd.DataFrame, point: Point, against: Against = "epoch"
+    curves: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint, against: Against = "epoch"
 ) -> Figure:
     """Draw how the error falls, over the `trials` at a point of a sweep; some ended ok."""
     trials = series.with_series(trials, by_kind=against == "train_s")
@@ -52,7 +52,7 @@ def convergence(
     )
 
 
-def steps(table: pd.DataFrame, trials: pd.DataFrame, point: Point) -> Figure:
+def steps(table: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint) -> Figure:
     """Draw the error of each time step, against the yardsticks; otherwise as `convergence`."""
     trials = series.with_series(trials)
     per_step, order = series.per_step(table, trials), series.series_order(trials)
@@ -178,13 +178,13 @@ def _label(row: pd.Series, among: pd.DataFrame, swept: Sequence[str]) -> str:
     return f"{METRICS[row['metric']].title}: {mine} / {other}{where}"
 
 
-def _slug(point: Point) -> str:
+def _slug(point: SweepPoint) -> str:
     """Return what a point of a sweep adds to the name of a file."""
     text = "".join(c if c.isalnum() or c in ".=" else "-" for c in str(point).replace(", ", "-"))
     return f"-{text}" if text else ""
 
 
-def _where(point: Point) -> str:
+def _where(point: SweepPoint) -> str:
     return f" at {point}" if point.values else ""
 
 

@@ -23,8 +23,8 @@ from harness.stats.estimates import Estimate
 from harness.tables.metrics import METRICS
 from harness.tables.summary import ARM, ArmKey, pair
 from harness.tables.summary import points as points_of
-from harness.trial.jobs import Certificate
-from harness.trial.plan import Point
+from harness.trial.events import Certificate
+from harness.trial.sweep import SweepPoint
 
 if TYPE_CHECKING:
     from harness.runs.results import Run
@@ -79,7 +79,7 @@ def diagnose(
     trials: pd.DataFrame,
     curves: pd.DataFrame,
     steps: pd.DataFrame,
-    points: Sequence[Point],
+    points: Sequence[SweepPoint],
     swept: Sequence[str] = (),
     certificates: Iterable[Certificate] = (),
 ) -> list[Finding]:
@@ -104,9 +104,9 @@ def cases(
     trials: pd.DataFrame,
     curves: pd.DataFrame,
     steps: pd.DataFrame,
-    points: Sequence[Point],
+    points: Sequence[SweepPoint],
     swept: Sequence[str],
-) -> Iterator[tuple[Point, str, Case]]:
+) -> Iterator[tuple[SweepPoint, str, Case]]:
     """Yield each backend at each point of which a trial ended ok."""
     keys = [*swept, *ARM]
     ok = trials[trials["status"] == "ok"]
@@ -128,7 +128,7 @@ def cases(
 
 
 def _case(
-    point: Point, trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame, not_ok: int
+    point: SweepPoint, trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame, not_ok: int
 ) -> Case | None:
     """Lay the rows of some trials side by side; None if there are not as many of each."""
     curves = curves.sort_values(["seed", "epoch"], kind="stable")
@@ -215,7 +215,7 @@ def _not_ended(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Told]:
 
 
 def _diverged(
-    trials: pd.DataFrame, curves: pd.DataFrame, points: Sequence[Point], swept: Sequence[str]
+    trials: pd.DataFrame, curves: pd.DataFrame, points: Sequence[SweepPoint], swept: Sequence[str]
 ) -> Iterator[_Told]:
     """Yield the backends whose loss, or error, ceased to be finite."""
     bad = trials[trials["status"] == "diverged"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from harness.dispatch.admission import Admission
 from harness.dispatch.token import show_token
 from harness.errors import UnknownName
-from harness.trial.jobs import Event, ParityJob, TrialJob
+from harness.trial.events import Event
+from harness.trial.jobs import ParityJob, TrialJob
 
 if TYPE_CHECKING:
     from harness.dispatch.ray_cluster import RayDispatcher

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.measure.fingerprint import public_version
-from harness.trial.jobs import Certificate, ParityJob, Refused
+from harness.trial.events import Certificate, Refused
+from harness.trial.jobs import ParityJob
 
 Outcome = Certificate | Refused
 

@@ -10,7 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from harness.dispatch.admission import Admission
 from harness.measure import machine
 from harness.measure.launch import Place, execute
-from harness.trial.jobs import Event, Job, ParityJob, TrialJob
+from harness.trial.events import Event
+from harness.trial.jobs import Job, ParityJob, TrialJob
 
 
 class InlineDispatcher:

@@ -13,8 +13,9 @@ from typing import NamedTuple, TypeAlias
 
 from harness.measure.clock import now, timestamp
 from harness.measure.launch import Loss, another_follows
-from harness.trial.jobs import Certificate, Event, Job, Progress, Refused, Started, TrialJob
-from harness.trial.record import Point, Record
+from harness.trial.events import Certificate, Event, Progress, Refused, Started
+from harness.trial.jobs import Job, TrialJob
+from harness.trial.record import CurvePoint, Record
 
 
 class Node(NamedTuple):
@@ -77,7 +78,7 @@ class Batch:
     """The number of the last attempt of each trial that has begun."""
     running: bool = False
     """Whether the first of those left has begun."""
-    points: list[Point] = field(default_factory=list)
+    points: list[CurvePoint] = field(default_factory=list)
     """What that one has reported."""
     _began: float = 0.0
     _began_utc: str = ""

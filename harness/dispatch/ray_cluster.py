@@ -43,7 +43,8 @@ from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName, 
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.measure.launch import Place, execute, lost
-from harness.trial.jobs import Certificate, Event, Job, Notice, ParityJob, Refused, TrialJob
+from harness.trial.events import Certificate, Event, Notice, Refused
+from harness.trial.jobs import Job, ParityJob, TrialJob
 
 # Events are a few kilobytes and are read at once; Ray's own default takes a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 2**20

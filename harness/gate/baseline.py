@@ -22,7 +22,7 @@ from harness.errors import InvalidInput, brief
 from harness.store.files import write_whole
 from harness.store.run_folder import refuse_newer
 from harness.task.task import Task
-from harness.trial.plan import Device
+from harness.trial.arms import Device
 
 SchemaVersion: TypeAlias = Literal[1]
 SCHEMA_VERSION: SchemaVersion = 1

@@ -27,7 +27,7 @@ from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.fingerprint import differences, fingerprint
 from harness.task.task import Task
-from harness.trial.plan import Arm
+from harness.trial.arms import Arm
 
 _BASELINE_PAIRS = 12
 # What a task does not ask for and a version of the code may choose.

@@ -24,8 +24,8 @@ from harness.measure.launch import Tree
 from harness.runs.session import Settings, Site, certify
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
+from harness.trial.arms import Arm
 from harness.trial.jobs import TurnsJob
-from harness.trial.plan import Arm
 
 Say: TypeAlias = Callable[[str], None]
 """Told how far it is."""

@@ -18,7 +18,7 @@ from harness.gate.paired import Duel
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import Finding, Outcome, decide, finding
 from harness.stats.estimates import CONFIDENCE, Estimate, difference, holm, mean
-from harness.trial.plan import Arm
+from harness.trial.arms import Arm
 
 LOOKS = (4, 6, 9, 13, 19, 28)
 """After how many pairs the gate looks whether it knows enough."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.trial.record import Point, Share
+from harness.trial.record import CurvePoint, Share
 
 
 class Curves:
@@ -18,7 +18,7 @@ class Curves:
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._seeds = seeds
-        self._points: list[list[Point]] = [[] for _ in seeds]
+        self._points: list[list[CurvePoint]] = [[] for _ in seeds]
         self._losses: list[Array] = []
         self._step_mse_RT: Array = np.empty((len(seeds), 0))
         self._running_R = np.ones(len(seeds), bool)
@@ -35,7 +35,9 @@ class Curves:
         self._failing_R = self._running_R & ~np.isfinite(losses_ER).all(0)
         return bool(self._failing_R.any())
 
-    def evaluate(self, epoch: int, train_s: float, step_mse_RT: Array, everyone: bool) -> Point:
+    def evaluate(
+        self, epoch: int, train_s: float, step_mse_RT: Array, everyone: bool
+    ) -> CurvePoint:
         """Add a point to the curves: of `everyone`, or only of those that are diverging.
 
         Returns the mean over them.
@@ -45,14 +47,14 @@ class Curves:
         loss_R = np.ascontiguousarray(np.concatenate(self._losses).T).mean(1)
         mse_R = step_mse_RT.mean(1)
         for r in np.flatnonzero(added_R):
-            point = Point(
+            point = CurvePoint(
                 epoch=epoch,
                 train_s=train_s,
                 train_loss=float(loss_R[r]),
                 eval_mse=float(mse_R[r]),
             )
             self._points[r].append(point)
-        mean = Point(
+        mean = CurvePoint(
             epoch=epoch,
             train_s=train_s,
             train_loss=float(loss_R[added_R].mean()),

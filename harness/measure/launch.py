@@ -23,19 +23,10 @@ from typing import IO, Any, Self
 
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
-from harness.trial.jobs import (
-    Certificate,
-    Check,
-    Event,
-    Job,
-    Progress,
-    Refused,
-    Started,
-    TrialJob,
-    TurnsJob,
-)
+from harness.trial.events import Certificate, Check, Event, Progress, Refused, Started
+from harness.trial.jobs import Job, TrialJob, TurnsJob
 from harness.trial.noise import repeats
-from harness.trial.record import Chunk, Point, Record, Share
+from harness.trial.record import Chunk, CurvePoint, Record, Share
 
 _POLL_S = 0.5
 _TAIL_BYTES = 4000
@@ -150,7 +141,7 @@ class Loss:
     reason: str
     started_utc: str = field(default_factory=timestamp)
     wall_s: float = 0.0
-    points: tuple[Point, ...] = ()
+    points: tuple[CurvePoint, ...] = ()
 
 
 def lost(job: TrialJob, loss: Loss) -> Event:
@@ -176,7 +167,7 @@ class _Account:
     phase: str = "starting"
     fields: dict[str, Any] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
+    points: list[CurvePoint] = field(default_factory=list)
     shares: list[Share] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     refused: str | None = None
@@ -192,7 +183,7 @@ class _Account:
             case "chunk":
                 self.chunks.append(Chunk(**value))
             case "point":
-                self.points.append(Point(**value))
+                self.points.append(CurvePoint(**value))
             case "shares":
                 self.shares = [Share.model_validate(share) for share in value]
             case "check":

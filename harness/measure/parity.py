@@ -25,7 +25,7 @@ from harness.backend.protocol import Array, BackendFactory, Params, TrainsManySe
 from harness.backend.single_seed import Alone, many_seeds
 from harness.errors import Unavailable
 from harness.task.task import Task
-from harness.trial.jobs import Check
+from harness.trial.events import Check
 
 DType: TypeAlias = Literal["float32", "float64"]
 

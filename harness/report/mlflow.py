@@ -26,7 +26,7 @@ from harness.runs.results import TABLES, Run
 from harness.runs.session import Reporter
 from harness.tables.summary import ARM, KIND
 from harness.tables.text import stated
-from harness.trial.jobs import Event
+from harness.trial.events import Event
 from harness.trial.record import Record
 
 if TYPE_CHECKING:

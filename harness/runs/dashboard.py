@@ -22,7 +22,8 @@ from rich.text import Text
 from harness.measure.clock import Clock, now
 from harness.runs.progress import Lines, Quiet
 from harness.runs.tally import Running, Tally, duration
-from harness.trial.jobs import Event, Job, Progress
+from harness.trial.events import Event, Progress
+from harness.trial.jobs import Job
 
 _PERIOD_S = 0.5
 _PLOT_PERIOD_S = 1.0

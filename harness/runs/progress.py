@@ -8,8 +8,8 @@ from rich.console import Console
 
 from harness.measure.clock import Clock, now
 from harness.runs.tally import Tally, duration
-from harness.trial import jobs
-from harness.trial.jobs import Certificate, Event, Notice
+from harness.trial.events import Certificate, Event, Notice, Progress, Started
+from harness.trial.jobs import TrialJob
 from harness.trial.noise import noise
 from harness.trial.record import Record
 
@@ -38,8 +38,8 @@ class Lines:
     def event(self, event: Event) -> None:
         """Print what happened."""
         self._tally.add(event, self._clock())
-        if isinstance(event, jobs.Started):
-            if isinstance(event.job, jobs.TrialJob):
+        if isinstance(event, Started):
+            if isinstance(event.job, TrialJob):
                 self._labels[event.job.trial] = event.job.label
         elif line := self._line(event):
             self._say(line)
@@ -57,7 +57,7 @@ class Lines:
     def _line(self, event: Event) -> str:
         """Return what is said of an event, if anything is."""
         match event:
-            case jobs.Progress(job=job, point=point):
+            case Progress(job=job, point=point):
                 every = job.task.epochs // _LINES_PER_TRIAL
                 if every and point.epoch % every < job.task.epochs_per_point < job.task.epochs:
                     return (

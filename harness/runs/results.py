@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
 from harness.store.run_folder import Manifest, RunFolder, counting, find_run
-from harness.trial.plan import Point
 from harness.trial.record import Record
+from harness.trial.sweep import SweepPoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +134,7 @@ class Run:
 
         return crossovers(self.trials, self.swept)
 
-    def point(self, values: Mapping[str, object]) -> Point:
+    def point(self, values: Mapping[str, object]) -> SweepPoint:
         """Return the one point of the sweep with these values; without a sweep there is but one.
 
         Raises `InvalidInput` if there is none, or more than one.
@@ -171,7 +171,7 @@ class Run:
         trials, point = self._drawn_at(at)
         return draw.finished(figures.steps(self.steps, trials, point).chart)
 
-    def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, Point]:
+    def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, SweepPoint]:
         """Return the trials at a point of the sweep, of which some ended ok, and the point."""
         point, trials = self.point(at), self.trials
         for name, value in point.values.items():

@@ -19,10 +19,12 @@ from harness.runs import precision
 from harness.runs.results import TABLES, Run
 from harness.store.run_folder import Manifest, RunWriter
 from harness.task.task import PRESETS, Task
-from harness.trial.arms import DEVICES, Selection, distinct
-from harness.trial.jobs import Certificate, Event, Planned, Refused, TrialJob
-from harness.trial.plan import Arm, Device, Plan, Value, grid, seeds_at_once, swept_values
+from harness.trial.arms import DEVICES, Arm, Device, Selection, distinct
+from harness.trial.events import Certificate, Event, Planned, Refused
+from harness.trial.jobs import TrialJob
+from harness.trial.plan import Plan, seeds_at_once
 from harness.trial.record import Isolation, Record
+from harness.trial.sweep import Value, grid, swept_values
 
 # What the user calls some fields of the plan.
 _ASKED_AS = {"at_once": "vectorize"}

@@ -9,18 +9,9 @@ from statistics import fmean, median
 from typing import NamedTuple, TypeAlias
 
 from harness.task.task import Task
-from harness.trial.jobs import (
-    Certificate,
-    Event,
-    Job,
-    ParityJob,
-    Planned,
-    Progress,
-    Refused,
-    Started,
-    TrialJob,
-)
-from harness.trial.record import Point, Record
+from harness.trial.events import Certificate, Event, Planned, Progress, Refused, Started
+from harness.trial.jobs import Job, ParityJob, TrialJob
+from harness.trial.record import CurvePoint, Record
 
 Key: TypeAlias = tuple[Task, str, str]
 """Task, backend and device: trials that have these in common should take equally long."""
@@ -45,13 +36,13 @@ class Running:
 
     job: TrialJob
     started: float
-    points: list[Point] = field(default_factory=list)
+    points: list[CurvePoint] = field(default_factory=list)
     first: float = 0.0
     """When the first point came."""
     last: float = 0.0
     """When the last point came."""
 
-    def add(self, point: Point, now: float) -> None:
+    def add(self, point: CurvePoint, now: float) -> None:
         """Take a point of its curve."""
         self.first = self.first if self.points else now
         self.last = now
@@ -136,7 +127,7 @@ class Group:
         self._ended[record.trial] = (record.status, record.wall_s, train_s)
         self._figures = None
 
-    def _add_curve(self, points: tuple[Point, ...]) -> None:
+    def _add_curve(self, points: tuple[CurvePoint, ...]) -> None:
         self._mses.append(points[-1].eval_mse)
         for point in points:
             total, seeds = self._sums.get(point.epoch, (0.0, 0))

@@ -23,7 +23,7 @@ from harness.errors import HarnessError, InvalidInput, StoreError, UnknownName, 
 from harness.store.files import Files, Folder, Hold, Note, reason, silence
 from harness.store.outbox import MANIFEST, RECORDS, Outbox, outbox_of
 from harness.store.results_folder import open_folder
-from harness.trial.jobs import Certificate
+from harness.trial.events import Certificate
 from harness.trial.plan import Plan
 from harness.trial.record import SCHEMA_VERSION, Record, SchemaVersion
 

@@ -21,7 +21,7 @@ from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.task.task import Task
 from harness.task.yardsticks import Yardsticks, yardsticks
 from harness.trial.noise import lost_share, noise
-from harness.trial.record import Chunk, Point, Record
+from harness.trial.record import Chunk, CurvePoint, Record
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -183,7 +183,7 @@ def curves_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
     """Return a row per evaluation during training."""
     records = _by_seed(records)
     counts = [len(record.points) for record in records]
-    measured = _columns((p for r in records for p in r.points), Point, CURVES)
+    measured = _columns((p for r in records for p in r.points), CurvePoint, CURVES)
     table = _long(records, counts, measured, CURVES)
     table["train_s"] /= np.repeat([record.at_once for record in records], counts)
     return _with_point(table, records, swept, counts)
@@ -261,7 +261,7 @@ def _means(task: Task) -> dict[str, float]:
     return {name: float(np.mean(value)) for name, value in vars(exact).items()}
 
 
-def _first_below(points: Sequence[Point], memoryless: float) -> Point | None:
+def _first_below(points: Sequence[CurvePoint], memoryless: float) -> CurvePoint | None:
     """Return the first evaluation that no predictor without memory could reach."""
     return next((point for point in points if point.eval_mse < memoryless), None)
 
@@ -272,7 +272,7 @@ def _numbers(counts: Sequence[int]) -> IntArray:
 
 
 def _columns(
-    parts: Iterable[Chunk | Point], kind: type[Chunk | Point], columns: Mapping[str, str]
+    parts: Iterable[Chunk | CurvePoint], kind: type[Chunk | CurvePoint], columns: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return an array of each field of the parts of records that is a column."""
     parts = list(parts)

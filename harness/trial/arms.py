@@ -1,17 +1,29 @@
-"""Which backends on which devices: what a run and a gate are both asked for."""
+"""An arm is a backend on a device; `Selection` is what a user asks for."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from pydantic import field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from harness.backend import registry
 from harness.errors import InvalidInput
 from harness.inputs.validated import Validated
-from harness.trial.plan import Arm, Device
 
+Device: TypeAlias = Literal["cpu", "gpu"]
 DEVICES: tuple[Device, ...] = ("cpu", "gpu")
+
+
+class Arm(BaseModel):
+    """A backend on a device: one of the things that a run compares."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backend: str
+    device: Device
+
+    def __str__(self) -> str:
+        return f"{self.backend} on {self.device}"
 
 
 class Selection(Validated):
@@ -42,14 +54,14 @@ class Selection(Validated):
 
 
 def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the value; raise `ValueError` if it is empty or names something twice."""
+    """Return the value. Raises `ValueError` if it is empty or has a duplicate."""
     if not value or len(set(value)) < len(value):
         raise ValueError("name at least one, and none of them twice")
     return value
 
 
 def installed(name: str) -> str:
-    """Return the name of a backend; raise `ValueError` if there is none of that name."""
+    """Return the name. Raises `ValueError` if there is no backend of that name."""
     try:
         registry.check(name)
     except InvalidInput as error:

@@ -1,7 +1,7 @@
-"""The record of a finished trial: what was measured, and under what circumstances.
+"""The record of a finished trial: what was measured, where and how.
 
-Nothing in it is derived; `harness.tables.from_records` does that, so a better formula needs no new
-run.
+It holds measurements only. `harness.tables.from_records` computes everything else, so a better
+formula needs no new run.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pydantic_core import CoreSchema, core_schema
 
 from harness.task.task import Task
 
-# 2 added `chunks` and `attempt`, 3 the status `lost` and `isolation`, 4 seeds that are trained at
-# once and sweeps; what they hold can be read.
+# Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
+# trained at once and sweeps. All of them can be read.
 SchemaVersion: TypeAlias = Literal[1, 2, 3, 4]
 SCHEMA_VERSION: SchemaVersion = 4
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
-"""`lost`: the node or the Ray worker went away, which says nothing about the trial."""
+"""`lost`: the node or the Ray worker went away."""
 Isolation: TypeAlias = Literal["process", "backend"]
-"""A trial has a process of its own, or shares one with others of its backend, one by one."""
+"""A trial has a process of its own, or uses the process of the trial before it."""
 
 
 class _NullIsNan:
@@ -60,29 +60,28 @@ def _shared(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     return _tasks[text]
 
 
-# Chunks and points have slots, for there are many: as models they would take several times the
-# memory.
+# Slots, because a run has very many chunks and points: models would take several times the memory.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A timed call of `Backend.train`, and what else went on meanwhile."""
+    """A timed call of `Backend.train`, and what the system counted during it."""
 
     wall_s: float
     cpu_s: float
-    """Processor time of the process, all its threads added up."""
+    """Processor time of the process, summed over its threads."""
     involuntary_switches: int
     """How often the system took a core away from the process."""
     steal_s: float | None = None
-    """Time that the hypervisor kept the process's cores to itself, where it says so."""
+    """Time that the hypervisor took from the process's cores; None: unknown."""
     load: float | None = None
-    """The system's load average over a minute, at the end of the call."""
+    """The system's load average over the last minute, at the end of the call."""
     mhz: float | None = None
-    """Frequency of the process's cores at the end of the call, where the system gives it."""
+    """Mean frequency of the process's cores at the end of the call; None: unknown."""
     energy_j: float | None = None
-    """Energy of the processor packages or of the GPU, if counted: see `harness.measure.energy`."""
+    """Energy of the processor packages or of the GPU: see `harness.measure.energy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class CurvePoint:
     """A point of the convergence curve."""
 
     epoch: int
@@ -90,20 +89,20 @@ class Point:
     train_s: float
     """Steady training time so far."""
     train_loss: Real
-    """Mean training loss since the point before."""
+    """Mean training loss since the previous point."""
     eval_mse: Real
     """Mean squared error on the held-out paths, over t = 1..T."""
 
 
 class Share(BaseModel):
-    """What became of one of the seeds that a trial trained at once."""
+    """The results of one of the seeds that a trial trained at once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int
     status: Literal["ok", "diverged"]
-    points: tuple[Point, ...]
-    """`train_s` is the time of the whole trial so far, all its seeds together."""
+    points: tuple[CurvePoint, ...]
+    """`train_s` is the time of all seeds together."""
     step_mse: tuple[Real, ...] = ()
 
 
@@ -119,9 +118,9 @@ class Record(BaseModel):
     backend: str
     device: str
     seed: int
-    """The first one, if it trained several at once."""
+    """The first of `seeds`, if there are several."""
     seeds: tuple[int, ...] = ()
-    """Those trained at once; empty if it trained `seed` alone."""
+    """The seeds trained at once; empty if it trained `seed` alone."""
     task: Annotated[Task, WrapValidator(_shared)]
 
     node: str
@@ -134,13 +133,13 @@ class Record(BaseModel):
     contended: bool
     """Other trials may have run beside it."""
     attempt: int = 1
-    """Counts the measurements of the same trial, which is repeated if it was noisy or lost."""
+    """Counts the measurements of the same trial: a noisy or lost one is repeated."""
     go: int = 1
-    """Counts how often its block was begun (packed: the trial by itself). What is of one go was
+    """Counts how often its block was begun (packed: the trial by itself). The trials of one go were
     measured on one node, one after the other; only the last go counts."""
     isolation: Isolation = "process"
     trials_before: int = 0
-    """How many trials the same process had run before; see `isolation`."""
+    """How many trials the same process had run before."""
 
     status: Status
     error: str | None = None
@@ -153,13 +152,13 @@ class Record(BaseModel):
     """The throw-away first chunk and the first prediction: compilation and one chunk of work."""
     eval_s: float | None = None
     chunks: tuple[Chunk, ...] = ()
-    """The timed calls of steady training, in order; `points` add up their `wall_s`."""
-    points: tuple[Point, ...] = ()
-    """Of several seeds at once, their mean."""
+    """The timed calls of steady training, in order."""
+    points: tuple[CurvePoint, ...] = ()
+    """The convergence curve; the mean curve of several seeds at once."""
     step_mse: tuple[Real, ...] = ()
-    """Mean squared error of the final evaluation at t = 1..T; empty unless the status is ok."""
+    """Mean squared error of the last evaluation at t = 1..T; empty unless the status is ok."""
     shares: tuple[Share, ...] = ()
-    """Of several seeds at once, what became of each; empty unless the trial ran to its end."""
+    """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: float | None = None
     peak_gpu_mb: float | None = None
     environment: dict[str, str] = {}
@@ -171,9 +170,9 @@ class Record(BaseModel):
         return len(self.seeds) or 1
 
     def by_seed(self) -> list[Record]:
-        """Return a record for each of the seeds, as if it were one of that seed alone.
+        """Return a record for each seed.
 
-        What belongs to the trial as a whole, such as its times, is the same in each.
+        They share what belongs to the trial as a whole, such as its times.
         """
         if not self.seeds:
             return [self]

@@ -31,7 +31,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `results` and, in `elsewhere`, a run of another name."""
     from harness import Task
-    from harness.trial.plan import Arm, Plan
+    from harness.trial.arms import Arm
+    from harness.trial.plan import Plan
 
     folder = tmp_path_factory.mktemp("completion")
     arms = (Arm(backend="reference", device="cpu"),)

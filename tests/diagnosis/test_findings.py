@@ -22,8 +22,10 @@ from harness.diagnosis.trainings import Case
 from harness.measure import trial
 from harness.stats.forecast import POWER, forecast
 from harness.store.run_folder import Manifest, RunWriter
-from harness.trial.jobs import Certificate, Check, TrialJob
-from harness.trial.plan import Arm, Plan
+from harness.trial.arms import Arm
+from harness.trial.events import Certificate, Check
+from harness.trial.jobs import TrialJob
+from harness.trial.plan import Plan
 from harness.trial.record import Record
 
 # Shorter paths than those of the presets, so that long trainings take a second.

@@ -12,7 +12,8 @@ from harness import Task
 from harness.dispatch.admission import Admission
 from harness.dispatch.placement import Batch, Board, Node
 from harness.store.run_folder import counting
-from harness.trial.jobs import Certificate, Check, ParityJob, Refused, Started, TrialJob
+from harness.trial.events import Certificate, Check, Refused, Started
+from harness.trial.jobs import ParityJob, TrialJob
 from harness.trial.record import Record
 
 TASK = Task(n_steps=2)

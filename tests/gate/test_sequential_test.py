@@ -13,7 +13,7 @@ from harness.gate.paired import Duel, Outcome
 from harness.gate.sequential_test import LOOKS, Contest
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import Finding
-from harness.trial.plan import Arm
+from harness.trial.arms import Arm
 
 ARM = Arm(backend="torch", device="cpu")
 

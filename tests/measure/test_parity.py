@@ -7,7 +7,7 @@ import pytest
 from backends.reference import ReferenceBackend
 from harness import BackendFactory, ContractViolation, Task
 from harness.measure import parity
-from harness.trial.jobs import Check
+from harness.trial.events import Check
 from tests.helpers import faulty
 
 

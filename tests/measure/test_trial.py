@@ -8,7 +8,7 @@ from harness import Task
 from harness.backend.testing import FakeBackend, ManualClock
 from harness.measure.trial import run
 from harness.trial.jobs import TrialJob
-from harness.trial.record import Chunk, Point
+from harness.trial.record import Chunk, CurvePoint
 
 TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
 
@@ -27,11 +27,13 @@ def job(task: Task) -> TrialJob:
     )
 
 
-def measure(task: Task = TASK, **costs: Any) -> tuple[dict[str, Any], list[Point], FakeBackend]:
+def measure(
+    task: Task = TASK, **costs: Any
+) -> tuple[dict[str, Any], list[CurvePoint], FakeBackend]:
     clock = ManualClock()
     backend = FakeBackend(clock, **costs)
     fields: dict[str, Any] = {}
-    points: list[Point] = []
+    points: list[CurvePoint] = []
 
     def emit(kind: str, value: Any) -> None:
         if kind == "fields":

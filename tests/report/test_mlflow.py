@@ -28,7 +28,7 @@ from harness.errors import InvalidInput, StoreError, Unavailable
 from harness.report import mlflow
 from harness.runs.session import Settings, Silence, Site
 from harness.runs.session import run as measure
-from harness.trial.jobs import Event
+from harness.trial.events import Event
 from harness.trial.record import Record
 from tests.conftest import ROOT, TINY, command
 

@@ -14,8 +14,9 @@ from harness.runs.precision import PILOT, blocks_needed, conclusion, duration, e
 from harness.runs.session import Settings
 from harness.stats.estimates import stein_size
 from harness.store.run_folder import Manifest, RunWriter
-from harness.trial.plan import Arm, Plan
-from harness.trial.record import Point, Record
+from harness.trial.arms import Arm
+from harness.trial.plan import Plan
+from harness.trial.record import CurvePoint, Record
 from tests.conftest import TINY, Cli
 
 TASK = Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
@@ -32,7 +33,7 @@ def pilot(results: Path, plan: Plan, scatter: np.ndarray = SCATTER) -> None:
     with RunWriter.create(results, manifest) as writer:
         for job in (job for block in plan.blocks() for job in block):
             slower = math.exp(scatter[job.block]) if job.backend == NAMES[1] else 1.0
-            point = Point(epoch=100, train_s=slower, train_loss=1, eval_mse=1)
+            point = CurvePoint(epoch=100, train_s=slower, train_loss=1, eval_mse=1)
             fields = {"run", "trial", "block", "backend", "device", "seed", "task", "threads"}
             writer.add(
                 Record(

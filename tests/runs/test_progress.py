@@ -20,9 +20,11 @@ from harness.measure.clock import Clock
 from harness.runs.dashboard import Dashboard, Look, Plot, frame, reporter
 from harness.runs.progress import Lines, Quiet
 from harness.runs.tally import Tally, duration
-from harness.trial.jobs import Notice, Planned, Progress, Started, TrialJob
-from harness.trial.plan import Arm, Plan
-from harness.trial.record import Point, Record, Share, Status
+from harness.trial.arms import Arm
+from harness.trial.events import Notice, Planned, Progress, Started
+from harness.trial.jobs import TrialJob
+from harness.trial.plan import Plan
+from harness.trial.record import CurvePoint, Record, Share, Status
 from tests.conftest import TINY, Cli, command
 from tests.helpers.pseudo_terminal import Terminal
 
@@ -50,8 +52,8 @@ def jobs(
     return [job for block in plan.blocks() for job in block]
 
 
-def point(epoch: int, mse: float = 0.5) -> Point:
-    return Point(epoch=epoch, train_s=epoch / 100, train_loss=mse, eval_mse=mse)
+def point(epoch: int, mse: float = 0.5) -> CurvePoint:
+    return CurvePoint(epoch=epoch, train_s=epoch / 100, train_loss=mse, eval_mse=mse)
 
 
 def record(

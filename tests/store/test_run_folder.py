@@ -9,8 +9,9 @@ import pytest
 
 from harness import InvalidInput, Run, StoreError, Task
 from harness.store.run_folder import Manifest, RunWriter, find_run, run_folders
-from harness.trial.plan import Arm, Plan
-from harness.trial.record import Point, Record
+from harness.trial.arms import Arm
+from harness.trial.plan import Plan
+from harness.trial.record import CurvePoint, Record
 
 TASK = Task(n_steps=2)
 PLAN = Plan(run="r", task=TASK, arms=(Arm(backend="a:B", device="cpu"),), seeds=(0, 1))
@@ -32,7 +33,7 @@ def record(seed: int = 0, **changes: object) -> Record:
         "threads": 1,
         "contended": False,
         "status": "ok",
-        "points": (Point(epoch=1000, train_s=2.0, train_loss=0.1, eval_mse=0.5),),
+        "points": (CurvePoint(epoch=1000, train_s=2.0, train_loss=0.1, eval_mse=0.5),),
         "step_mse": (0.25, 0.75),
     }
     return Record.model_validate(fields | changes)

@@ -26,7 +26,7 @@ from harness.tables.summary import (
     summarise,
 )
 from harness.tables.text import FORMATS, render, render_comparisons, render_summary
-from harness.trial.record import Point, Record
+from harness.trial.record import CurvePoint, Record
 from tests.store.test_run_folder import record
 
 TASK = Task(n_steps=2)
@@ -34,8 +34,8 @@ TASK = Task(n_steps=2)
 
 def arm(backend: str, seed: int, train_s: float, mse: float = 0.01, **changes: object) -> Record:
     points = (
-        Point(epoch=500, train_s=train_s / 2, train_loss=0.5, eval_mse=1.0),
-        Point(epoch=1000, train_s=train_s, train_loss=0.1, eval_mse=mse),
+        CurvePoint(epoch=500, train_s=train_s / 2, train_loss=0.5, eval_mse=1.0),
+        CurvePoint(epoch=1000, train_s=train_s, train_loss=0.1, eval_mse=mse),
     )
     return record(
         **{  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""What a dispatcher reports while it runs jobs."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.trial.jobs import Job, TrialJob
+from harness.trial.record import CurvePoint, Record
+
+
+class Check(BaseModel):
+    """One quantity compared with the reference, in one precision: its worst element."""
+
+    model_config = ConfigDict(frozen=True)
+
+    quantity: Literal["outputs", "gradient", "losses", "trajectory"]
+    dtype: Literal["float32", "float64"]
+    network: str = ""
+    """In a sweep, what sets the network apart: `cell=gru, hidden=64`."""
+    at_once: int = 1
+    """How many seeds were trained at once."""
+    element: str
+    """Where the error is largest, for example `W_hh[3, 1]`."""
+    got: float | None
+    want: float
+    error: float | None
+    """|got - want| / max(|want|, root mean square of its array); None: not finite."""
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the worst element is within the tolerance."""
+        return self.error is not None and self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        got = "not finite" if self.got is None else f"{self.got:.10g}"
+        error = "not finite" if self.error is None else f"{self.error:.1e}"
+        how = f" with {self.network}" * bool(self.network)
+        how += f" of {self.at_once} seeds at once" * (self.at_once > 1)
+        return (
+            f"{self.quantity} in {self.dtype}{how}: worst at {self.element}, got {got}, "
+            f"reference {self.want:.10g}, relative error {error} (allowed {self.tolerance:.0e})"
+        )
+
+
+class Certificate(BaseModel):
+    """The result of a parity check."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backend: str
+    device: str
+    node: str
+    checks: tuple[Check, ...] = ()
+    versions: dict[str, str] = {}
+    """The versions of the packages that were loaded for it."""
+    error: str | None = None
+    """Why the comparison could not be finished; None if it was."""
+
+    @property
+    def many(self) -> bool:
+        """Whether it trains many seeds at once."""
+        return any(check.at_once > 1 for check in self.checks)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check ran and passed."""
+        return self.error is None and bool(self.checks) and all(c.passed for c in self.checks)
+
+    @property
+    def reason(self) -> str:
+        """The first thing that is wrong, as a sentence; empty if nothing is."""
+        return self.error or next((f"{c}" for c in self.checks if not c.passed), "")
+
+
+class Planned(BaseModel):
+    """Which trials are about to run, as far as the plan is settled."""
+
+    jobs: tuple[TrialJob, ...]
+    """The trials that are about to run."""
+    ended: tuple[Record, ...] = ()
+    """The trials that have ended and will not run again."""
+    pilot: bool = False
+    """These trials decide how many more will follow."""
+    budget_s: float | None = None
+    """What is left of the budget; None: there is none."""
+
+
+class Started(BaseModel):
+    """The process of a job is being started."""
+
+    job: Job
+    attempt: int = 1
+
+
+class Progress(BaseModel):
+    """A trial reached a point of its convergence curve."""
+
+    job: TrialJob
+    point: CurvePoint
+
+
+class Refused(BaseModel):
+    """A job cannot begin: its backend, its device or its node is missing."""
+
+    job: Job
+    message: str
+    node: str = ""
+
+
+class Notice(BaseModel):
+    """A message about the nodes for the user."""
+
+    message: str
+
+
+Event: TypeAlias = Planned | Started | Progress | Record | Certificate | Refused | Notice
