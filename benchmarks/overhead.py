@@ -17,7 +17,8 @@ import numpy as np
 
 from harness import Run, Task
 from harness.measure.clock import now
-from harness.store.run_folder import Manifest, RunWriter
+from harness.store.manifest import Manifest
+from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
 from harness.trial.record import Chunk, CurvePoint, Record

@@ -22,7 +22,7 @@ import harness
 from harness.backend import registry
 from harness.measure import machine
 from harness.runs.results import Run
-from harness.store.run_folder import RunWriter
+from harness.store.run_writer import RunWriter
 from harness.tables.from_records import curves_table, steps_table, trials_table
 from harness.tables.text import render_summary
 from harness.task import data

@@ -13,7 +13,8 @@ import pytest
 
 from harness import InvalidInput, Run, Task
 from harness.compare import CHANGES, Margins, compare_runs
-from harness.store.run_folder import Manifest, RunWriter
+from harness.store.manifest import Manifest
+from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
 from harness.trial.record import SCHEMA_VERSION, CurvePoint

@@ -72,7 +72,7 @@ def swept(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
 
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Offer the runs in `--results`; at a URL none, which could take long to answer."""
-    from harness.store.run_folder import run_folders
+    from harness.store.results_folder import run_folders
 
     results = str(ctx.params.get("results") or "results")
     if "://" in results:

@@ -57,7 +57,7 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
 def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
     from harness.backend import registry
-    from harness.store.run_folder import run_folders
+    from harness.store.results_folder import run_folders
     from harness.task.task import PRESETS, Task
 
     click.echo("Backends")

@@ -173,7 +173,7 @@ def _check_home(results: str) -> None:
 
 
 def _exists(run_id: str, results: str) -> bool:
-    from harness.store.run_folder import find_run
+    from harness.store.results_folder import find_run
 
     try:
         find_run(results, run_id)

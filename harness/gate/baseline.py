@@ -20,7 +20,7 @@ from pydantic import (
 
 from harness.errors import InvalidInput, brief
 from harness.store.files import write_whole
-from harness.store.run_folder import refuse_newer
+from harness.store.manifest import refuse_newer
 from harness.task.task import Task
 from harness.trial.arms import Device
 

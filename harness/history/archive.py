@@ -22,8 +22,9 @@ from harness.errors import HarnessError, InvalidInput
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.runs.results import Run
 from harness.store.files import Folder, reason
+from harness.store.manifest import Manifest
 from harness.store.results_folder import open_folder
-from harness.store.run_folder import Manifest, RunFolder
+from harness.store.run_folder import RunFolder
 from harness.tables import from_records
 from harness.task.task import Task
 from harness.trial.record import Record

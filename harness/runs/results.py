@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
-from harness.store.run_folder import Manifest, RunFolder, counting, find_run
+from harness.store.manifest import Manifest
+from harness.store.results_folder import find_run
+from harness.store.run_folder import RunFolder, counting
 from harness.trial.record import Record
 from harness.trial.sweep import SweepPoint
 
@@ -46,12 +48,12 @@ class Run:
         self.name = folder.name
         self.location = folder.location
         """Where it is: a path or a URL."""
-        self.manifest: Manifest = folder.manifest()
-        self.attempts: list[Record]
+        contents = folder.load()
+        self.manifest: Manifest = contents.manifest
+        self.attempts: list[Record] = contents.attempts
         """Of all attempts at every trial, in the order of the plan."""
-        self.problems: list[str]
+        self.problems: list[str] = list(contents.problems.values())
         """A sentence for each file among the records that is not one of this run's."""
-        self.attempts, self.problems = folder.attempts()
         self.records: list[Record] = counting(self.attempts)
         """Of each trial the attempt that counts: the last one that was not lost."""
 

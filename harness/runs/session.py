@@ -17,7 +17,8 @@ from harness.measure import machine
 from harness.measure.clock import now, timestamp
 from harness.runs import precision
 from harness.runs.results import TABLES, Run
-from harness.store.run_folder import Manifest, RunWriter
+from harness.store.manifest import Manifest
+from harness.store.run_writer import RunWriter
 from harness.task.task import PRESETS, Task
 from harness.trial.arms import DEVICES, Arm, Device, Selection, distinct
 from harness.trial.events import Certificate, Event, Planned, Refused

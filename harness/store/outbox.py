@@ -18,8 +18,8 @@ from pathlib import Path
 from harness.errors import StoreError
 from harness.measure.clock import now
 from harness.store.files import Folder, Hold, LocalFolder, Note, reason
+from harness.store.manifest import MANIFEST, RECORDS
 
-MANIFEST, RECORDS = "manifest.json", "records"
 # Which manifests the store may hold that the one in the outbox is to replace.
 _LINEAGE = "lineage.json"
 
@@ -43,6 +43,12 @@ def outbox_of(run: Folder) -> LocalFolder:
     digest = hashlib.sha256(store.encode()).hexdigest()[:16]
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return LocalFolder(Path(cache) / "harness" / "outbox" / digest / name)
+
+
+def waits_here(run: Folder) -> bool:
+    """Whether files for a run wait on this machine."""
+    outbox = outbox_of(run)
+    return bool(outbox.names(RECORDS, ".json") or outbox.names("", MANIFEST))
 
 
 class Outbox:

@@ -1,4 +1,4 @@
-"""Where results are: a local path or a URL, as a user gives it."""
+"""The results folder, given by a local path or a URL, and the runs in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from harness.errors import InvalidInput, UnknownName
 from harness.store.files import Folder, LocalFolder
 from harness.store.remote import OBJECT_STORES, connect
+from harness.store.run_folder import RunFolder, reading
 
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PROTOCOLS = sorted({*OBJECT_STORES, "file", "sftp", "ssh"})
 
 
@@ -26,6 +28,37 @@ def open_folder(results: str | Path) -> Folder:
     if protocol == "file":
         return LocalFolder(Path(text.removeprefix("file://")))
     return connect(text, protocol)
+
+
+def find_run(results: str | Path, run: str) -> RunFolder:
+    """Return the folder of a run. Raises `UnknownName` if there is no such run."""
+    folder = RunFolder(run_folder(results, run))
+    if not folder.exists():
+        known = [folder.name for folder in run_folders(results)]
+        raise UnknownName("run", run, known, hint=f" in `{results}`")
+    return folder
+
+
+def run_folders(results: str | Path) -> list[RunFolder]:
+    """Return the folders of all runs, by name. Raises `InvalidInput` if they cannot be listed."""
+    folder = open_folder(results)
+    with reading(folder.location):
+        names = filter(_RUN_ID.fullmatch, folder.folders())
+    runs = [RunFolder(folder.folder(name)) for name in names]
+    return [run for run in runs if run.exists()]
+
+
+def run_folder(results: str | Path, run: str) -> Folder:
+    """Return the folder that a run has or would have. Raises `InvalidInput` for a bad id."""
+    if not _RUN_ID.fullmatch(run):
+        folder, _, name = run.rstrip("/").rpartition("/")
+        if folder and _RUN_ID.fullmatch(name):
+            raise InvalidInput(f"run id `{run}`: name the run alone, `{name} --results {folder}`.")
+        raise InvalidInput(
+            f"run id `{run}`: use letters, digits, `.`, `_` and `-`, at most 100, starting with a "
+            f"letter or a digit."
+        )
+    return open_folder(results).folder(run)
 
 
 def _check(url: str) -> str:

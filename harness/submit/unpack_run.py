@@ -20,7 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.errors import InvalidInput, StoreError, UnknownName, brief
 from harness.runs.results import Run
 from harness.runs.session import finish
-from harness.store.run_folder import Manifest, RunWriter, find_run
+from harness.store.manifest import Manifest
+from harness.store.results_folder import find_run
+from harness.store.run_folder import NotARecord, RecordReader
+from harness.store.run_writer import RunWriter
 from harness.trial.record import Record
 
 _MAX_BYTES = 2**29
@@ -65,24 +68,17 @@ def read(log: str, run: str) -> Arrival | None:
         raise StoreError(f"what arrived of run `{run}` cannot be read: {brief(error)}.") from error
     if manifest.plan.run != run:
         raise StoreError(f"what arrived is not run `{run}` but `{manifest.plan.run}`.")
-    trials = {job.trial for block in manifest.plan.blocks() for job in block}
-    unfit = next((trial for trial in trials if not _TRIAL.fullmatch(trial)), None)
+    unfit = next((trial for trial in manifest.plan.trials() if not _TRIAL.fullmatch(trial)), None)
     if unfit is not None:
         raise StoreError(f"what arrived of run `{run}` has a trial {unfit!r}: that is no name.")
-    tasks = manifest.plan.tasks
-    records: list[Record] = []
+    reader = RecordReader(manifest.plan)
     problems: list[str] = []
     for text in content.records:
         try:
-            record = Record.model_validate_json(text)
-        except (ValueError, InvalidInput) as error:
-            problems.append(f"a record is left out: it is not a whole record: {brief(error)}.")
-            continue
-        if record.run == run and record.task in tasks and record.trial in trials:
-            records.append(record)
-        else:
-            problems.append(f"a record is left out: it is no record of run `{run}`.")
-    return Arrival(manifest, records, problems)
+            reader.add(text)
+        except NotARecord as error:
+            problems.append(f"a record is left out: {error}.")
+    return Arrival(manifest, reader.records(), problems)
 
 
 def _content(log: str) -> _Content | None:
@@ -127,11 +123,11 @@ def _writer(arrival: Arrival, results: str | Path) -> RunWriter:
     except UnknownName:
         return RunWriter.create(results, arrival.manifest)
     kept = "both are kept: the one that arrived, on the cluster"
-    if folder.manifest().started_utc != arrival.manifest.started_utc:
+    there = folder.load()
+    if there.manifest.started_utc != arrival.manifest.started_utc:
         raise InvalidInput(f"another run `{run}` is in `{results}` already; {kept}.")
     arrived = {(r.trial, r.attempt): r.model_dump_json() for r in arrival.records}
-    attempts, _ = folder.attempts()
-    for record in attempts:
+    for record in there.attempts:
         if arrived.get((record.trial, record.attempt)) != record.model_dump_json():
             raise InvalidInput(
                 f"run `{run}` in `{results}` was taken further here, or has another result of "

@@ -17,7 +17,7 @@ from harness.compare import compare_runs
 from harness.measure import parity
 from harness.measure.trial import Training
 from harness.measure.trial import run as run_trial
-from harness.store import run_folder
+from harness.store import results_folder
 from harness.task.data import evaluation_paths, initial_params
 from harness.trial.jobs import TrialJob
 from tests.conftest import Cli
@@ -204,7 +204,7 @@ def test_a_device_that_lacks_float64_passes_in_float32_and_is_refused_in_float64
     )
     assert done.returncode == 2
     assert "does not train a network with `dtype` = float64; it does with float32" in done.stderr
-    assert not run_folder.run_folders(tmp_path)
+    assert not results_folder.run_folders(tmp_path)
 
 
 @pytest.mark.parametrize("value", ["1", "0", "many", "2.5"])

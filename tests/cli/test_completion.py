@@ -14,7 +14,8 @@ import pytest
 
 from harness.backend.registry import installed
 from harness.cli import cli
-from harness.store.run_folder import Manifest, RunWriter
+from harness.store.manifest import Manifest
+from harness.store.run_writer import RunWriter
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent

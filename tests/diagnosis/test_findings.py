@@ -21,7 +21,8 @@ from harness.diagnosis.rules import symptoms
 from harness.diagnosis.trainings import Case
 from harness.measure import trial
 from harness.stats.forecast import POWER, forecast
-from harness.store.run_folder import Manifest, RunWriter
+from harness.store.manifest import Manifest
+from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.events import Certificate, Check
 from harness.trial.jobs import TrialJob

@@ -17,7 +17,7 @@ import harness
 from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
 from harness.report import run_page
-from harness.store.run_folder import RunWriter
+from harness.store.run_writer import RunWriter
 from tests.conftest import TINY, Cli
 from tests.helpers.runs import cloned, measure
 from tests.store.test_run_folder import MANIFEST, record

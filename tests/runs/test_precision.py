@@ -13,7 +13,8 @@ from harness import InvalidInput, Run, Task
 from harness.runs.precision import PILOT, blocks_needed, conclusion, duration, extend
 from harness.runs.session import Settings
 from harness.stats.estimates import stein_size
-from harness.store.run_folder import Manifest, RunWriter
+from harness.store.manifest import Manifest
+from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record

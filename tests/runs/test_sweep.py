@@ -10,7 +10,7 @@ import pytest
 
 import harness
 from harness import InvalidInput, Task
-from harness.store import run_folder
+from harness.store import results_folder
 from tests.conftest import Cli
 
 SMALL: dict[str, Any] = {"epochs": 20, "n_steps": 5, "eval_paths": 20, "curve_points": 2}
@@ -129,7 +129,7 @@ def test_a_bad_sweep_is_refused_before_anything_starts(
     done = cli("run", *options, "--results", str(tmp_path), "--dispatch", "inline")
     assert done.returncode == 2
     assert said in done.stderr
-    assert not run_folder.run_folders(tmp_path)
+    assert not results_folder.run_folders(tmp_path)
 
 
 def test_a_backend_without_a_swept_cell_says_so(tmp_path: Path, cli: Cli) -> None:
@@ -139,7 +139,7 @@ def test_a_backend_without_a_swept_cell_says_so(tmp_path: Path, cli: Cli) -> Non
     )
     assert done.returncode == 2
     assert "backend `tests.helpers.many:NoGru` has no gru." in done.stderr
-    assert not run_folder.run_folders(tmp_path)
+    assert not results_folder.run_folders(tmp_path)
 
 
 def test_a_sweep_is_not_compared_with_another_run(run: harness.Run) -> None:

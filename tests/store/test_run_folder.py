@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness import InvalidInput, Run, StoreError, Task
-from harness.store.run_folder import Manifest, RunWriter, find_run, run_folders
+from harness.store.manifest import Manifest
+from harness.store.results_folder import find_run, run_folders
+from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record

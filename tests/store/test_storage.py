@@ -20,8 +20,8 @@ from harness.store.files import Folder, LocalFolder
 from harness.store.lease import Timing
 from harness.store.outbox import Outbox, Patience, outbox_of
 from harness.store.remote import RemoteFolder
-from harness.store.results_folder import open_folder
-from harness.store.run_folder import RunExists, RunWriter, find_run, run_folders
+from harness.store.results_folder import find_run, open_folder, run_folders
+from harness.store.run_writer import RunExists, RunWriter
 from tests.helpers.s3 import BUCKET, S3Server
 from tests.runs.test_run import TASK
 from tests.store.test_run_folder import MANIFEST, record

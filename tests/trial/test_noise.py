@@ -15,7 +15,7 @@ import pytest
 import harness
 from harness import Run, Task
 from harness.measure import machine
-from harness.store.run_folder import RunWriter
+from harness.store.run_writer import RunWriter
 from harness.tables.from_records import CHUNKS, chunks_table, trials_table
 from harness.tables.summary import summarise
 from harness.tables.text import render_summary

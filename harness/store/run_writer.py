@@ -1,0 +1,232 @@
+"""The folder of a run, for writing: one process at a time holds it.
+
+Every file is written whole or not at all, so a kill at any moment loses no finished trial.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import InvalidInput, StoreError
+from harness.store.files import Files, Folder, Hold, Note, reason, silence
+from harness.store.manifest import MANIFEST, RECORDS, Manifest, to_json
+from harness.store.outbox import Outbox, outbox_of, waits_here
+from harness.store.results_folder import find_run, run_folder
+from harness.store.run_folder import RunFolder, stem_of
+from harness.trial.record import Record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class RunExists(InvalidInput):
+    """There is something of that name among the results."""
+
+
+class RunWriter:
+    """The folder of a run, held for writing by one process at a time.
+
+    In a store that may stop answering, it goes on without it (`harness.store.outbox`) and tells
+    `note`. Leaving it as a context raises `StoreError` if not all could be delivered in the end.
+    """
+
+    def __init__(self, files: Files, hold: Hold, manifest: Manifest, note: Note) -> None:
+        self._files = files
+        self._hold = hold
+        self._manifest = manifest
+        self._note = note
+        self._outbox = files if isinstance(files, Outbox) else None
+
+    @classmethod
+    def create(
+        cls, results: str | Path, manifest: Manifest, note: Note = silence, numbered: bool = False
+    ) -> RunWriter:
+        """Make the folder of a new run; `numbered`: as `run-2`, `run-3`, ... if it exists.
+
+        Raises `RunExists` if it exists, `InvalidInput` if it cannot be written.
+        """
+        plan, number = manifest.plan, 1
+        while True:
+            try:
+                return cls._create(results, manifest, note)
+            except RunExists:
+                if not numbered:
+                    raise
+            number += 1
+            renamed = plan.model_copy(update={"run": f"{plan.run}-{number}"})
+            manifest = manifest.model_copy(update={"plan": renamed})
+
+    @classmethod
+    def _create(cls, results: str | Path, manifest: Manifest, note: Note) -> RunWriter:
+        run = manifest.plan.run
+        folder = run_folder(results, run)
+        try:
+            if waits_here(folder):
+                raise FileExistsError
+            hold = folder.claim()
+            with _released_on_error(hold):
+                folder.write(MANIFEST, to_json(manifest))
+                return cls(_held(folder, hold, note), hold, manifest, note)
+        except FileExistsError:
+            raise RunExists(
+                f"`{folder.location}` exists already; if it is a run, finish it with "
+                f"`--resume {run}`, or choose another `--run-id`."
+            ) from None
+        except OSError as error:
+            raise InvalidInput(
+                f"the results folder `{results}` cannot be written: {reason(error)}."
+            ) from error
+
+    @classmethod
+    def resume(cls, results: str | Path, run: str, note: Note = silence) -> RunWriter:
+        """Find, hold and read a run, to go on with it; what waits on this machine is delivered.
+
+        Raises `UnknownName` if there is no such run, `InvalidInput` if it cannot be written.
+        """
+        folder = run_folder(results, run)
+        if not RunFolder(outbox_of(folder)).exists():  # A store may have lost what is still here.
+            find_run(results, run)
+        try:
+            hold = folder.hold(note)
+            with _released_on_error(hold):
+                files = _held(folder, hold, note)
+                return cls(files, hold, RunFolder(files).manifest(), note)
+        except OSError as error:
+            raise InvalidInput(
+                f"the run `{folder.location}` cannot be written: {reason(error)}."
+            ) from error
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            waits = self._outbox.unsettled() if self._outbox else ""
+            if waits and kind is None:
+                raise StoreError(waits)
+            if waits:
+                self._note(waits)
+        finally:
+            if self._outbox:
+                self._outbox.close()
+            self._hold.release()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as it was written last."""
+        return self._manifest
+
+    @property
+    def name(self) -> str:
+        """The id of the run."""
+        return self._manifest.plan.run
+
+    @property
+    def location(self) -> str:
+        """The path or URL of the folder."""
+        return self._files.location
+
+    @property
+    def folder(self) -> RunFolder:
+        """The same folder for reading, with the files that wait to be delivered."""
+        return RunFolder(self._files)
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the manifest. Raises `StoreError`."""
+        self._manifest = self._manifest.model_copy(update=changes)
+        with self._writing(MANIFEST):
+            self._files.write(MANIFEST, to_json(self._manifest))
+
+    def add(self, record: Record) -> None:
+        """Write the record of a finished trial; those of its earlier attempts stay.
+
+        Raises `StoreError` if it cannot; the record is then kept on this machine.
+        """
+        name = f"{RECORDS}/{stem_of(record)}.json"
+        content = to_json(record)
+        try:
+            with self._writing(name):
+                self._files.write(name, content)
+        except StoreError as error:
+            if self._outbox and not self._outbox.full:
+                raise
+            raise _take_refuge(error, record, self._files.file(name), content) from error
+
+    def set_aside(self) -> list[str]:
+        """Rename each broken or foreign record, so that its trial can run; say so for each."""
+        problems = self.folder.load().problems
+        for name in problems:
+            with self._writing(name):
+                self._files.rename(name, name.removesuffix(".json") + ".unreadable")
+        return list(problems.values())
+
+    def settle(self) -> None:
+        """Deliver what waits, in a minute at most. Raises `StoreError` if the run was lost."""
+        if self._outbox:
+            self._outbox.settle()
+
+    def hurry(self) -> None:
+        """Ask a store that does not answer once more, and then no more."""
+        if self._outbox:
+            self._outbox.hurry()
+
+    def write_table(self, name: str, table: DataFrame) -> None:
+        """Write a table as Parquet and as CSV. Raises `StoreError`."""
+        write = self._outbox.write_derived if self._outbox else self._files.write
+        for suffix, export in ((".parquet", table.to_parquet), (".csv", table.to_csv)):
+            content = BytesIO()
+            export(content, index=False)
+            with self._writing(name + suffix):
+                write(name + suffix, content.getvalue())
+
+    def discard(self) -> None:
+        """Remove a run that has measured nothing."""
+        with suppress(OSError):
+            self._files.remove()
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = self._files.file(name)
+            raise StoreError(f"`{where}` cannot be written: {reason(error)}") from error
+
+
+def _take_refuge(error: StoreError, record: Record, where: str, content: bytes) -> StoreError:
+    """Keep a record in the folder for temporary files; return what to tell."""
+    folder, _, name = where.rpartition("/")
+    try:
+        refuge = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / name
+        refuge.write_bytes(content)
+    except OSError as full:
+        return StoreError(
+            f"{error}; nor could the trial just finished be kept in the folder for temporary "
+            f"files ({full.strerror}): `--resume {record.run}` runs it again."
+        )
+    return StoreError(
+        f"{error}; the trial just finished is kept as `{refuge}`: once there is room, move it to "
+        f"`{folder}`, then `--resume {record.run}`."
+    )
+
+
+@contextmanager
+def _released_on_error(hold: Hold) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.callback(hold.release)
+        yield
+        stack.pop_all()
+
+
+def _held(folder: Folder, hold: Hold, note: Note) -> Files:
+    """Return the files of a run that is held, ready to be written. Raises `OSError`."""
+    if not folder.may_stop_answering:
+        return folder
+    outbox = Outbox(folder, hold, note)
+    outbox.load()
+    return outbox
