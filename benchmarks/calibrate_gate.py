@@ -339,12 +339,12 @@ def _figures(results: Sequence[tuple[str, int]]) -> str:
 
 PAGE = """# How often the gate errs
 
-Intervals are 95 %, exact (Clopper and Pearson). This page is written by
+This page says how often the gate raises a false alarm and how often it misses a slowdown. Intervals
+are 95 %, exact (Clopper and Pearson). [gate.md](gate.md) says how the gate decides. The page is
+generated:
 
+    python benchmarks/calibrate_gate.py measure docs/calibration.jsonl     # hours of real gates
     python benchmarks/calibrate_gate.py report docs/calibration.jsonl > docs/calibration.md
-
-from the real gates that `python benchmarks/calibrate_gate.py measure docs/calibration.jsonl` ran.
-[gate.md](gate.md) says how the gate decides.
 
 ## In short
 
@@ -352,40 +352,40 @@ from the real gates that `python benchmarks/calibrate_gate.py measure docs/calib
 
 ## Real gates
 
-Each is a `python -m harness gate --against HEAD` in a process of its own, at the default settings,
-on one backend (JAX and PyTorch in turn) and the default task. The change is planted in the working
-tree: a slowdown is busy work added to every call of `train`. The kinds came in random order, on
-{machine}; the load average was {load}.
+Each gate is a `python -m harness gate --against HEAD` in a process of its own, with the default
+settings and the default task, on one backend (JAX and PyTorch in turn). The change is planted in
+the working tree: a slowdown is busy work added to every call of `train`. The kinds came in random
+order, on {machine}. The load average was {load}.
 
 {measured}
 
-"Found" on identical code is a false alarm. A slowdown of 1 % is smaller than the 2 % that the gate
-has to find: either answer is right. The interval of the change held the planted slowdown in
-{coverage} of the gates; it is made to do so in at least 95 %, at whatever look the gate stops.
+"Found" on identical code is a false alarm. A slowdown of 1 % lies between nothing and the 2 % that
+the gate has to find, so both answers are right. The interval of the change held the planted
+slowdown in {coverage} of the gates. By design it does so in at least 95 %.
 
-What a worse training was found by: `learning rate` halves the rate, `time step` drops the gradient
-at t = 50, and `late learning rate` halves the rate after 60 steps, later than the parity check
+Three changes make the training worse. `learning rate` halves the rate. `time step` drops the
+gradient at t = 50. `late learning rate` halves the rate after 60 steps, later than the parity check
 looks.
 
 {by_what}
 
 ## Simulated gates
 
-The same rules (`harness/gate/sequential_test.py`) on made-up pairs, two backends a gate, the
-slowdown in one of them. Pairs differ by 0.5-0.8 % on an idle machine and by 1.0-1.2 % on a busy
-one.
+These gates apply the same rules (`harness/gate/sequential_test.py`) to simulated pairs of two
+backends; one of them is slower. Real pairs differ by 0.5-0.8 % on an idle machine and by 1.0-1.2 %
+on a busy one.
 
 {simulated}
 
-Identical code, where the numbers differ from one process to the next (as on some GPUs), so that
-accuracy is judged by statistics, on 20 time steps:
+On some GPUs, identical code gives other numbers in every process. Then statistics judge the
+accuracy. For identical code and 20 time steps:
 
 {errors}
 
 ## Simulated intervals
 
-What `python benchmarks/interval_coverage.py` prints: how often the other 95 % intervals hold
-the truth, those of `run --precision` included, and how often corrected comparisons err.
+`python benchmarks/interval_coverage.py` prints how often the other 95 % intervals hold the truth,
+those of `run --precision` included, and how often corrected comparisons err:
 
 ```
 {coverages}```
