@@ -38,6 +38,7 @@ ELSEWHERE = {
     "python3 -m venv .venv": ("makes the environment", ".ci/run"),
     ".venv/bin/pip install -c constraints.txt *": ("downloads everything, for minutes", ".ci/run"),
     ".venv/bin/python -m pytest": ("is the suite that this is part of", ".ci/run"),
+    "python -m pytest tests/*": ("is a part of the suite", ".ci/run"),
     "python -m pytest -m slow": (
         "is the suite that this is part of",
         "tests/docs/test_commands_slow.py",
@@ -63,6 +64,7 @@ ELSEWHERE = {
     "ray job submit": ("speaks of a program", "tests/docs/test_commands_slow.py"),
     "ray stop": ("ends every Ray of this account", "tests/dispatch/test_cluster_ssh.py"),
     "pip install harness*": ("downloads packages", "tests/report/test_mlflow.py"),
+    "pip install pre-commit": ("downloads packages", ".ci/run"),
     "pip install boto3": ("is for AWS alone", "tests/dispatch/test_deploy.py"),
     "docker *": ("needs Docker", "tests/dispatch/test_deploy.py"),
     "kubectl *": ("needs Kubernetes", "tests/dispatch/test_deploy.py"),

@@ -16,7 +16,11 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 PROGRAMS = {
     *("python", "python3", ".venv/bin/python", "pip", ".venv/bin/pip", "ray", "harness"),
     *("apt", "chmod", "docker", "eval", "export", "kubectl", "rm", "source", "ssh", "ssh-copy-id"),
