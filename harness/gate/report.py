@@ -22,6 +22,7 @@ import pandas as pd
 from harness.errors import InvalidInput
 from harness.gate.verdict import Finding, Outcome, Verdict, worst
 from harness.store.files import write_whole
+from harness.tables.numbers import percent, percentage
 from harness.tables.text import render
 
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
@@ -185,7 +186,7 @@ def _rows(findings: Sequence[Finding]) -> list[list[str]]:
             subject[cut:],
             _clean(finding.metric),
             _change(finding, "+"),
-            "-" if finding.tolerance is None else _percent(finding.tolerance),
+            "-" if finding.tolerance is None else percent(finding.tolerance),
             f"{finding.n or '-'}",
             finding.outcome.upper() if finding.outcome == "regression" else finding.outcome,
         ]
@@ -197,19 +198,10 @@ def _change(finding: Finding, sign: Literal["+", "-"]) -> str:
     """Return the change and its interval; `sign`: "+" marks increases, too."""
     if finding.change is None:
         return "-"
-    change = f"{_figure(finding.change, sign)} %"
+    change = f"{percentage(finding.change, sign)} %"
     if finding.low is None or finding.high is None:
         return f"{change} [unknown]"
-    return f"{change} [{_figure(finding.low, sign)}, {_figure(finding.high, sign)}]"
-
-
-def _figure(change: float, sign: Literal["+", "-"]) -> str:
-    percent = 100 * change
-    return f"{percent:{sign}.1f}" if abs(percent) < 1000 else f"{percent:{sign}.3g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{change} [{percentage(finding.low, sign)}, {percentage(finding.high, sign)}]"
 
 
 def _explain(finding: Finding) -> str:
@@ -217,7 +209,7 @@ def _explain(finding: Finding) -> str:
     subject, metric, reason = map(_clean, (finding.subject, finding.metric, finding.reason))
     if finding.change is None or finding.tolerance is None:
         return f"{metric} of {subject}: {reason or _MORE}".rstrip(".") + "."
-    allowed = _percent(finding.tolerance)
+    allowed = percent(finding.tolerance)
     if finding.outcome == "inconclusive":
         return (
             f"{metric} of {subject} changed by {_change(finding, '+')}, which is neither shown to "

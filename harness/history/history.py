@@ -31,6 +31,7 @@ from harness.errors import UnknownName
 from harness.history.archive import Archive, Environment, RunInfo, read_archive
 from harness.stats import estimates
 from harness.stats.changepoints import FEWEST, Step, find_steps
+from harness.tables import numbers
 from harness.tables.from_records import IntArray
 from harness.tables.metrics import METRICS
 from harness.tables.summary import FLOOR, of_arm, pair
@@ -280,9 +281,9 @@ class History:
                     "newest": row["run"],
                     "commit": short(row["commit"]) or "-",
                     "ok": f"{row['seeds']}/{row['trials']}",
-                    "ms/epoch": _number(1e3 * row["epoch_s"]),
-                    "ratio [95 %]": _with_interval(row, "ratio"),
-                    "MSE [95 %]": _with_interval(row, "final_mse") + other,
+                    "ms/epoch": numbers.number(1e3 * row["epoch_s"]),
+                    "ratio [95 %]": _value(row, "ratio"),
+                    "MSE [95 %]": _value(row, "final_mse") + other,
                     "mse_seeds": "-" if pd.isna(seeds) else seeds,
                     "last step in time": _last_step(*steps[-1]) if steps else "-",
                 }
@@ -456,20 +457,13 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number % 26) * (1 + number // 26)
 
 
-def _number(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.3g}"
-
-
-def _with_interval(row: Mapping[Any, Any], name: str) -> str:
-    value, low, high = (row[name], row[f"{name}_low"], row[f"{name}_high"])
-    return _number(value) + ("" if pd.isna(low) else f" [{_number(low)}, {_number(high)}]")
+def _value(row: Mapping[Any, Any], name: str) -> str:
+    return numbers.number(row[name]) + numbers.interval(row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _last_step(step: Step, series: Series) -> str:
     row = series.rows.iloc[step.at]
-    change = np.exp(step.change.value)
-    told = f"{100 * (change - 1):+.1f} %" if 0.5 < change < 2 else f"x {change:.3g}"
-    return f"{told} at {short(row['commit']) or row['run']}"
+    return f"{numbers.change(np.exp(step.change.value))} at {short(row['commit']) or row['run']}"
 
 
 def _change(told: Mapping[str, Any], measure: Measure) -> str:

@@ -18,6 +18,7 @@ from harness.charts.draw import MUTED
 from harness.charts.page import Block, Figure, Items, Page, Section, Table, Text
 from harness.history.history import Group, History, Measure, Series, short
 from harness.stats.changepoints import levels
+from harness.tables.numbers import change
 
 _NEWEST = 50
 """Rows of the table of runs; all are in `history --format csv`."""
@@ -288,11 +289,11 @@ def _level_lines(series: Series) -> Iterator[dict[str, Any]]:
 def _marks(series: Series) -> Iterator[dict[str, Any]]:
     for step in series.steps:
         row = series.rows.iloc[step.at]
-        change = 100 * (np.exp(step.change.value) - 1)
+        changed = change(np.exp(step.change.value))
         yield {
             "t": row["started_utc"][:19],
             "c": short(row["commit"]) or row["run"],
-            "w": f"{series.backend}: {change:+.1f} % at {short(row['commit'])} ({row['run']})",
+            "w": f"{series.backend}: {changed} at {short(row['commit'])} ({row['run']})",
         }
 
 

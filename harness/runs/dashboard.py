@@ -21,7 +21,8 @@ from rich.text import Text
 
 from harness.measure.clock import Clock, now
 from harness.runs.progress import Lines, Quiet
-from harness.runs.tally import Running, Tally, duration
+from harness.runs.tally import Running, Tally
+from harness.tables import numbers
 from harness.trial.events import Event, Progress
 from harness.trial.jobs import Job
 
@@ -290,7 +291,11 @@ def _all(tally: Tally, at: float) -> _Row:
 
 def _left(left_s: float | None, elapsed_s: float) -> str:
     """Say how long it will take, or as long as that cannot be told, how long it has taken."""
-    return f"{duration(elapsed_s)} so far" if left_s is None else f"{duration(left_s)} left"
+    return (
+        f"{numbers.duration(elapsed_s)} so far"
+        if left_s is None
+        else f"{numbers.duration(left_s)} left"
+    )
 
 
 def _name(tally: Tally, job: Job) -> str:
@@ -323,14 +328,15 @@ def _summary(tally: Tally, look: Look) -> list[Text]:
     head = [point, "trials", times, "MSE", *["diverged"] * diverged, "failed"]
     rows = [[Text(cell, "dim") for cell in head]]
     for group in groups[:_ARMS]:
-        figures, number = group.figures, series.index((group.backend, group.device))
-        mark = "━" if look.braille else look.mark_of(number)
+        figures, place = group.figures, series.index((group.backend, group.device))
+        mark = "━" if look.braille else look.mark_of(place)
         arm = group.backend + f" on {group.device}" * (len(devices) > 1)
-        cells = [f"{group.finished}/{len(group.names)}", _number(figures.train_s)]
-        cells += [_number(figures.mse), *[f"{figures.diverged}"] * diverged]
+        cells = [f"{group.finished}/{len(group.names)}"]
+        cells += ["" if x is None else numbers.number(x) for x in (figures.train_s, figures.mse)]
+        cells += [f"{figures.diverged}"] * diverged
         rows.append(
             [
-                Text.assemble((mark, look.colour_of(number)), f" {arm}"),
+                Text.assemble((mark, look.colour_of(place)), f" {arm}"),
                 *map(Text, cells),
                 Text(f"{figures.failed}", "bold red" if figures.failed else ""),
             ]
@@ -339,10 +345,6 @@ def _summary(tally: Tally, look: Look) -> list[Text]:
     if len(groups) > _ARMS:
         lines.append(Text(f"+{len(groups) - _ARMS} more", "dim"))
     return [*lines, Text()]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
 
 
 def _aligned(rows: Sequence[Sequence[Text]], left: int = 1) -> list[Text]:

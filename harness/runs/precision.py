@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.tables.numbers import exact_duration, percent
 from harness.trial.plan import Plan
 
 if TYPE_CHECKING:
@@ -68,20 +69,8 @@ def conclusion(plan: Plan, comparisons: pd.DataFrame) -> str:
     elif widest <= plan.precision * (1 + 1e-9):
         return f"every ratio is known to within ±{percent(plan.precision)} after {blocks}"
     if plan.budget_spent:
-        return f"the budget of {duration(plan.budget_s)} is spent after {blocks}: {known}"
+        return (
+            f"the budget of {exact_duration(plan.budget_s or 0)} is spent after {blocks}: {known}"
+        )
     why = "a trial did not end ok, or another backend came out fastest than in the pilot"
     return f"{known} after {blocks}, not ±{percent(plan.precision)}: {why}"
-
-
-def percent(share: float) -> str:
-    """Return a share as text: `2 %`."""
-    return f"{100 * share:.3g} %"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as text, as they are given on the command line: `90s`, `10m`, `1h`."""
-    seconds = seconds or 0
-    for unit, name in ((3600, "h"), (60, "m")):
-        if seconds >= unit and not seconds % unit:
-            return f"{seconds / unit:g}{name}"
-    return f"{seconds:g}s"

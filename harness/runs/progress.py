@@ -7,7 +7,8 @@ from typing import Self
 from rich.console import Console
 
 from harness.measure.clock import Clock, now
-from harness.runs.tally import Tally, duration
+from harness.runs.tally import Tally
+from harness.tables.numbers import duration
 from harness.trial.events import Certificate, Event, Notice, Progress, Started
 from harness.trial.jobs import TrialJob
 from harness.trial.noise import noise

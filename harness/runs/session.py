@@ -19,6 +19,7 @@ from harness.runs import precision
 from harness.runs.results import TABLES, Run
 from harness.store.manifest import Manifest
 from harness.store.run_writer import RunWriter
+from harness.tables.numbers import percent
 from harness.task.task import PRESETS, Task
 from harness.trial.arms import DEVICES, Arm, Device, Selection, distinct
 from harness.trial.events import Certificate, Event, Planned, Refused
@@ -387,7 +388,7 @@ class _Session:
             blocks = precision.blocks_needed(self._run().trials, plan)
             self._reporter.note(
                 f"after a pilot of {len(plan.seeds)} blocks: {blocks} are needed to know every "
-                f"ratio to within ±{precision.percent(plan.precision or 0)}"
+                f"ratio to within ±{percent(plan.precision or 0)}"
             )
             seeds = precision.extend(plan.seeds, blocks)
             self._replan(seeds=seeds, pilot=len(plan.seeds))

@@ -275,13 +275,3 @@ class Tally:
 
     def _key(self, of: TrialJob | Record) -> Key:
         return of.task, of.backend, of.device
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as one says it of an estimate: `12 s`, `3 min`, `1 h 20 min`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

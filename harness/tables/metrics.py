@@ -73,8 +73,3 @@ _ALL = (
     Metric("peak_rss_mb", "memory", "peak memory"),
 )
 METRICS = {metric.name: metric for metric in _ALL}
-
-
-def show_ratio(ratio: float) -> str:
-    """Return a ratio to three digits: `0.98`, `1.02`, `12.3`, `123`."""
-    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"

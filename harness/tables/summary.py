@@ -16,7 +16,8 @@ import pandas as pd
 from harness.backend.protocol import Array
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.tables.metrics import METRICS, Metric, show_ratio
+from harness.tables.metrics import METRICS, Metric
+from harness.tables.numbers import ratio as ratio_text
 
 ArmKey: TypeAlias = tuple[str, str]
 """A backend and a device."""
@@ -368,7 +369,7 @@ def _equal(metric: Metric, both: Pairs, estimate: Estimate) -> bool:
 
 def _figures(metric: Metric, estimate: Estimate) -> tuple[str, str]:
     """Return the value and its interval as text."""
-    show = show_ratio if metric.ratio else "{:.3g}".format
+    show = ratio_text if metric.ratio else "{:.3g}".format
     low, high = (show(metric.natural(bound)) for bound in estimate.interval())
     value = show(metric.natural(estimate.value)) + "x" * metric.ratio
     if estimate.n < 2:

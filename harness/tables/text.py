@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.tables.metrics import show_ratio
+from harness.tables import numbers
+from harness.tables.numbers import number
 
 FORMATS = ("table", "csv", "markdown", "json")
 
@@ -31,7 +32,7 @@ def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "", key
 
 def cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table with everything in it as a person reads it: numbers to three digits."""
-    return frame.map(_number)
+    return frame.map(_cell)
 
 
 def summary_tables(
@@ -161,26 +162,21 @@ def _compared(row: Any) -> str:
 def _ratio_or_difference(row: Any) -> str:
     """Return the figures of a comparison; a difference has its sign."""
     ratio = row["kind"] == "ratio"
-    show = show_ratio if ratio else "{:+.2g}".format
+    show = numbers.ratio if ratio else "{:+.2g}".format
     if pd.isna(row["value"]):
         return "-"
-    value, low, high = (show(row[name]) for name in ("value", "low", "high"))
-    interval = f" [{low}, {high}]" if pd.notna(row["low"]) else ""
-    return f"{value}{'x' if ratio else ''}{interval}"
+    interval = numbers.interval(row["low"], row["high"], show)
+    return f"{show(row['value'])}{'x' if ratio else ''}{interval}"
 
 
 def _change(row: Any) -> str:
     """Return a ratio as a change in per cent, a large one as it is, a difference with its sign."""
-
-    def per_cent(ratio: float) -> str:
-        return f"{100 * (ratio - 1):+.1f}"
-
     if pd.isna(row["value"]):
         return "-"
     if row["kind"] == "difference" or not 0.5 < row["value"] < 2:
         return _ratio_or_difference(row)
-    interval = f" [{per_cent(row['low'])}, {per_cent(row['high'])}]" if pd.notna(row["low"]) else ""
-    return f"{per_cent(row['value'])} %{interval}"
+    interval = numbers.interval(row["low"] - 1, row["high"] - 1, numbers.percentage)
+    return numbers.change(row["value"]) + interval
 
 
 def _noise_note(summary: pd.DataFrame) -> str:
@@ -204,13 +200,13 @@ def _columns(summary: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) ->
 def _with_interval(value: str, interval: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
         low, high = (row[f"{interval}_{end}".lstrip("_")] for end in ("low", "high"))
-        return _number(row[value]) + (f" [{low:.2g}, {high:.2g}]" if pd.notna(low) else "")
+        return number(row[value]) + numbers.interval(low, high, "{:.2g}".format)
 
     return text
 
 
 def _plain(name: str) -> Callable[[Any], str]:
-    return lambda row: _number(row[name])
+    return lambda row: _cell(row[name])
 
 
 def _to_lag(name: str) -> Callable[[Any], str]:
@@ -218,7 +214,7 @@ def _to_lag(name: str) -> Callable[[Any], str]:
         if not row["lag_seeds"]:
             return "-" if pd.isna(row["lag_skill"]) else "not yet"
         some = f" ({row['lag_seeds']}/{row['seeds']})" if row["lag_seeds"] < row["seeds"] else ""
-        return _number(row[name]) + some
+        return _cell(row[name]) + some
 
     return text
 
@@ -251,7 +247,7 @@ def _ratio(name: str) -> Callable[[Any], str]:
     def text(row: Any) -> str:
         if pd.isna(row[name]):
             return "-"
-        ratio, low, high = (show_ratio(row[name + end]) for end in ("", "_low", "_high"))
+        ratio, low, high = (numbers.ratio(row[name + end]) for end in ("", "_low", "_high"))
         if pd.isna(row[f"{name}_low"]):
             return f"{ratio}x [one block]"
         return f"{ratio}x [{low}, {high}]"
@@ -308,17 +304,13 @@ _COMPARISON: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _number(value: Any) -> str:
-    """Three significant digits, as short as they come; whole numbers whole; `-` for none."""
+def _cell(value: Any) -> str:
+    """Return text as it is, a number to three digits, and `-` for a missing value."""
     if isinstance(value, str):
         return value
     if pd.isna(value):
         return "-"
-    if isinstance(value, bool | np.bool):
-        return "yes" if value else "no"
-    if float(value).is_integer():
-        return f"{int(value)}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return number(value) if not isinstance(value, bool | np.bool) else "yes" if value else "no"
 
 
 def _markdown(frame: pd.DataFrame) -> str:

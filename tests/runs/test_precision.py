@@ -10,11 +10,12 @@ import pytest
 
 import harness
 from harness import InvalidInput, Run, Task
-from harness.runs.precision import PILOT, blocks_needed, conclusion, duration, extend
+from harness.runs.precision import PILOT, blocks_needed, conclusion, extend
 from harness.runs.session import Settings
 from harness.stats.estimates import stein_size
 from harness.store.manifest import Manifest
 from harness.store.run_writer import RunWriter
+from harness.tables.numbers import exact_duration
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record
@@ -164,4 +165,5 @@ def test_what_cannot_be_known_is_refused(settings: dict[str, object], sentence: 
 
 
 def test_durations_as_they_are_given() -> None:
-    assert [duration(s) for s in (90, 600, 3600, 5400, 1.5)] == ["90s", "10m", "1h", "90m", "1.5s"]
+    texts = [exact_duration(s) for s in (90, 600, 3600, 5400, 1.5)]
+    assert texts == ["90s", "10m", "1h", "90m", "1.5s"]

@@ -19,7 +19,8 @@ from harness import Run, Task
 from harness.measure.clock import Clock
 from harness.runs.dashboard import Dashboard, Look, Plot, frame, reporter
 from harness.runs.progress import Lines, Quiet
-from harness.runs.tally import Tally, duration
+from harness.runs.tally import Tally
+from harness.tables.numbers import duration
 from harness.trial.arms import Arm
 from harness.trial.events import Notice, Planned, Progress, Started
 from harness.trial.jobs import TrialJob

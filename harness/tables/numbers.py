@@ -1,0 +1,58 @@
+"""Numbers as text: how many digits they have, and in which unit they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isnan
+from typing import Literal
+
+
+def number(value: float | None) -> str:
+    """Return three significant digits: `0.0123`, `1.23`, `1234`, `5`; `-` if there is none."""
+    if value is None or isnan(value):
+        return "-"
+    if float(value).is_integer():
+        return f"{int(value)}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def ratio(value: float) -> str:
+    """Return a ratio to three digits: `0.98`, `1.02`, `12.3`, `123`."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def interval(low: float, high: float, text: Callable[[float], str] = number) -> str:
+    """Return an interval as it follows a value: ` [0.98, 1.02]`; empty if it is unknown."""
+    return "" if isnan(low) else f" [{text(low)}, {text(high)}]"
+
+
+def percent(share: float) -> str:
+    """Return a share: `2 %`."""
+    return f"{100 * share:.3g} %"
+
+
+def percentage(change: float, sign: Literal["+", "-"] = "+") -> str:
+    """Return a change in per cent, without the unit: `+4.9`; `sign="-"` omits the plus."""
+    value = 100 * change
+    return f"{value:{sign}.1f}" if abs(value) < 1000 else f"{value:{sign}.3g}"
+
+
+def change(value: float) -> str:
+    """Return a ratio as a change: `+4.9 %`; one beyond a factor of two as it is: `3.10x`."""
+    return f"{percentage(value - 1)} %" if 0.5 < value < 2 else f"{ratio(value)}x"
+
+
+def duration(seconds: float) -> str:
+    """Return an estimated duration: `12 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def exact_duration(seconds: float) -> str:
+    """Return a duration as the command line takes it: `90s`, `10m`, `1h`."""
+    for unit, name in ((3600, "h"), (60, "m")):
+        if seconds >= unit and not seconds % unit:
+            return f"{seconds / unit:g}{name}"
+    return f"{seconds:g}s"
