@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes a host a node: token private, project installed as locked, `ray` on the PATH. `ray up` copies
-# the project to ~/harness-node and runs this on every node; it is cheap where nothing has changed.
+# Makes a host a node: makes the token private, installs the project with constraints.txt, puts `ray`
+# on the PATH. `ray up` copies the project to ~/harness-node and runs this on every node. It is fast if
+# nothing has changed.
 set -euo pipefail
 umask 077
 cd ~/harness-node
-PATH=${PATH//"$HOME/harness-node/.venv/bin:"/}  # The Python of the host is wanted, not that of an earlier run.
+PATH=${PATH//"$HOME/harness-node/.venv/bin:"/}  # Find the Python of the host, not that of an earlier run.
 
 fail() {
   echo "setup_node.sh on $(hostname): $1" >&2
@@ -23,7 +24,7 @@ if ! grep -qs harness-node/deploy/env.sh ~/.bashrc; then
   echo '[ ! -f ~/harness-node/deploy/env.sh ] || . ~/harness-node/deploy/env.sh' >> ~/.bashrc
 fi
 
-# Every node needs the same minor version; set HARNESS_PYTHON in ~/.bashrc where this finds another.
+# All nodes need the same minor version. If this finds another, set HARNESS_PYTHON in ~/.bashrc.
 python=${HARNESS_PYTHON:-}
 for name in python3.11 python3.12 python3.13 python3; do
   python=${python:-$(command -v "$name" || true)}
@@ -37,10 +38,10 @@ index=()
 if nvidia-smi -L > /dev/null 2>&1; then
   what='.[gpu]'
 elif [[ $("$python" -m pip config list) != *index* ]]; then
-  # No GPU: spares the node gigabytes of CUDA. A site with an index of its own is left to it.
+  # No GPU: avoid gigabytes of CUDA. A node with a package index of its own keeps using that.
   index=(--extra-index-url https://download.pytorch.org/whl/cpu)
 fi
-# The project is installed in place, so that changes to its code need no installation.
+# Installed in place, so changes to the code need no installation.
 wanted=$("$python" -V; echo "$what"; cat pyproject.toml constraints.txt)
 if [ "$wanted" != "$(cat .venv/installed 2> /dev/null)" ]; then
   "$python" -m venv .venv
