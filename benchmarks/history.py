@@ -24,7 +24,7 @@ from scipy.stats import binomtest
 from harness.backend.protocol import Array
 from harness.measure.clock import now
 from harness.stats.changepoints import FALSE_ALARMS, find_steps
-from tests.conftest import ROOT, command
+from tests.helpers.commands import ROOT, command
 from tests.helpers.histories import TWIN, copy, real_run
 
 Noise = Callable[[np.random.Generator, int], Array]

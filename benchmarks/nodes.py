@@ -19,8 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 from harness import Run
-from tests.conftest import ROOT, command
-from tests.helpers.clusters import IMPATIENT, LocalCluster, local_cluster, trial_on, wait_for
+from tests.helpers.clusters import IMPATIENT, LocalCluster, local_cluster, trial_on
+from tests.helpers.commands import ROOT, command
+from tests.helpers.processes import wait_for
 
 _SMALL = {"n_steps": 20, "batch_size": 8, "eval_paths": 100}
 REAL = _SMALL | {"epochs": 2000, "curve_points": 10}

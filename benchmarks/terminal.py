@@ -25,7 +25,7 @@ from harness.runs.dashboard import reporter
 from harness.runs.progress import Lines
 from harness.trial.events import Event, Planned
 from harness.trial.record import Record
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 from tests.helpers.pseudo_terminal import Terminal
 
 KINDS = {"quiet": None, "lines": None, "live, 80x24": (80, 24), "live, 120x40": (120, 40)}

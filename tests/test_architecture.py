@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("*.py")])
 

@@ -18,8 +18,8 @@ from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
 from harness.trial.record import SCHEMA_VERSION, CurvePoint
-from tests.conftest import Cli
-from tests.store.test_run_folder import record
+from tests.helpers.commands import Cli
+from tests.helpers.records import record
 
 TASK = Task(n_steps=2)
 SEEDS = 6

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import doctor
 from harness.measure import machine
-from tests.conftest import Cli
+from tests.helpers.commands import Cli
 
 CHECKS = (
     *("governor", "turbo", "load", "cores", "cpu quota", "variables", "steal", "clock"),

@@ -20,7 +20,7 @@ from harness.measure.trial import run as run_trial
 from harness.store import results_folder
 from harness.task.data import evaluation_paths, initial_params
 from harness.trial.jobs import TrialJob
-from tests.conftest import Cli
+from tests.helpers.commands import Cli
 from tests.helpers.many import Looped, MixesSeeds, NoDouble
 
 TASK = Task(epochs=100, n_steps=5, eval_paths=20, curve_points=4, hidden=3)

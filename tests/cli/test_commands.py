@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY, Cli
+from tests.helpers.commands import ROOT, TINY, Cli
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_a_missing_gpu_is_refused(cli: Cli, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_missing_framework_is_named(cli: Cli, tmp_path: Path) -> None:
+def test_a_missing_framework_is_named(program: Cli, tmp_path: Path) -> None:
     module = tmp_path / "needy.py"
     module.write_text("import no_such_framework\n\nclass B: ...\n")
-    done = cli("parity", "--backends", "needy:B", PYTHONPATH=str(tmp_path))
+    done = program("parity", "--backends", "needy:B", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "needs the package `no_such_framework`, which is not installed" in done.stderr
 

@@ -16,7 +16,7 @@ from harness.backend.registry import installed
 from harness.cli import cli
 from harness.store.manifest import Manifest
 from harness.store.run_writer import RunWriter
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 BIN = Path(sys.executable).parent
 # What bash would do at a TAB: the words as it breaks them, the last one being typed.

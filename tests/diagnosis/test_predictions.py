@@ -21,9 +21,9 @@ from harness import InvalidInput, Task
 from harness.backend.protocol import Array
 from harness.cli import cli
 from harness.diagnosis.predictions import Predictions, coefficients, explain, read
-from tests.conftest import ROOT, TINY
-from tests.diagnosis.test_findings import run
 from tests.helpers import docs
+from tests.helpers.commands import ROOT, TINY
+from tests.helpers.trainings import run
 
 Function = Callable[[Array, Array], Array]
 

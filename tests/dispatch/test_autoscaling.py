@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness import Run
-from tests.conftest import ROOT, TINY, command
+from tests.helpers.commands import ROOT, TINY, command
 
 _HEAD = "f" * 51 + "00000"
 """The id of the head that Ray's own fake provider of nodes believes in."""

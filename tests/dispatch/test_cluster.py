@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from harness import Run
-from tests.conftest import ROOT, TINY, Cli, command
-from tests.helpers.clusters import LocalCluster, check_whole, local_cluster, trial_on, wait_for
+from tests.helpers.clusters import LocalCluster, check_whole, local_cluster, trial_on
+from tests.helpers.commands import ROOT, TINY, Cli, command
+from tests.helpers.processes import wait_for
 
 SLOW, ANY, SLOW_ANY = (
     f"tests.helpers.faulty:{name}" for name in ("Slow", "AnyDevice", "SlowAnyDevice")

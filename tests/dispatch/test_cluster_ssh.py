@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY
+from tests.helpers.commands import ROOT, TINY
 from tests.helpers.hosts import Host, Network, missing
 
 pytestmark = [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 CLUSTERS = ["cluster.yaml", "deploy/aws.yaml"]
 WORKFLOWS = [str(p.relative_to(ROOT)) for p in (ROOT / ".github").rglob("*.yml")]

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.conftest import ROOT
-from tests.docs.test_commands import RUN_HERE, TYPED, excused, name
 from tests.helpers import docs
+from tests.helpers.commands import ROOT
 from tests.helpers.docs import Command
+from tests.helpers.documented import RUN_HERE, TYPED, excused, name
 from tests.helpers.head import Head
 from tests.helpers.s3 import S3Server
 
@@ -79,7 +79,7 @@ class Place:
             ("http://localhost:8265", self.head.url),
             ("HEAD:6379", self.head.address),
             ("/mnt/results", str(self.folder / "mnt")),
-            # MLflow's client writes files by itself; `test_track.py` has a server.
+            # MLflow's client writes files by itself; `test_mlflow.py` has a server.
             ("http://localhost:5000", f"file://{self.folder / 'mlflow'}"),
             (".venv/bin/", ""),
             ("=FILE", "=file.json"),

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 NOTEBOOK = ROOT / "docs" / "posted.ipynb"
 

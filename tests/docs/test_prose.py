@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.helpers import docs
+from tests.helpers.commands import ROOT
 
 PAGES = [*docs.DOCUMENTS, ROOT / "CHANGELOG.md"]
 WIDTH = 100

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from junitparser import JUnitXml
 
-from tests.conftest import Cli
+from tests.helpers.commands import Cli
 
 
 def benchmarks(path: Path, seconds: float, cpu: str = "Z80") -> Path:

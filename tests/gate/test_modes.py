@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, TINY
+from tests.helpers.commands import ROOT, TINY
 
 # The NumPy backend starts fast, and its errors show after 60 steps: parity trains for 20.
 BACKEND = """

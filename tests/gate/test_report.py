@@ -14,7 +14,7 @@ from junitparser import Error, Failure, JUnitXml
 from harness.errors import InvalidInput, StoreError
 from harness.gate import report
 from harness.gate.verdict import Finding, Outcome, Verdict
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 SLOWER = Finding(
     subject="jax on cpu",

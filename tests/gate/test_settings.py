@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import InvalidInput
 from harness.gate.settings import GateSettings
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 
 def project(folder: Path, table: str) -> Path:

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.helpers.commands import ROOT
 
 DOCUMENTS = [
     ROOT / "README.md",

@@ -23,8 +23,9 @@ from typing import IO
 import psutil
 
 from harness import Run
-from tests.conftest import ROOT, TINY, command
-from tests.helpers.clusters import LocalCluster, check_whole, trial_on, wait_for
+from tests.helpers.clusters import LocalCluster, check_whole, trial_on
+from tests.helpers.commands import ROOT, TINY, command
+from tests.helpers.processes import wait_for
 
 BACKENDS = ("reference", "tests.helpers.faulty:Slow")
 TIMEOUT_S = 10.0

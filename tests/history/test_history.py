@@ -25,8 +25,8 @@ from harness.store.lease import Timing
 from harness.store.results_folder import open_folder
 from harness.tables.metrics import METRICS
 from harness.tables.summary import pair
-from tests.conftest import Cli
 from tests.helpers.browser import Seen, chromium
+from tests.helpers.commands import Cli
 from tests.helpers.histories import TWIN, commit_of, copy, real_run
 from tests.helpers.s3 import BUCKET, S3Server
 

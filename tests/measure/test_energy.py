@@ -21,8 +21,8 @@ from harness.tables.summary import summarise
 from harness.tables.text import render_summary
 from harness.trial.jobs import TrialJob
 from harness.trial.record import Chunk
-from tests.conftest import ROOT
-from tests.tables.test_from_records import arm
+from tests.helpers.commands import ROOT
+from tests.helpers.records import timed
 
 
 def domain(
@@ -236,12 +236,12 @@ def joules(*values: float | None) -> tuple[Chunk, ...]:
 
 def test_the_tables_add_up_what_is_known_and_uncontended() -> None:
     records = [
-        arm("known", 0, 1.0, chunks=joules(2.0, 3.0)),
-        arm("known", 1, 1.0, chunks=joules(4.0, 5.0)),
-        arm("partly", 0, 2.0, chunks=joules(2.0, None)),
-        arm("beside", 0, 3.0, chunks=joules(2.0, 3.0), contended=True),
-        arm("old", 0, 4.0),
-        arm("at once", 0, 5.0, chunks=joules(4.0, 8.0), seeds=(0, 1)),
+        timed("known", 0, 1.0, chunks=joules(2.0, 3.0)),
+        timed("known", 1, 1.0, chunks=joules(4.0, 5.0)),
+        timed("partly", 0, 2.0, chunks=joules(2.0, None)),
+        timed("beside", 0, 3.0, chunks=joules(2.0, 3.0), contended=True),
+        timed("old", 0, 4.0),
+        timed("at once", 0, 5.0, chunks=joules(4.0, 8.0), seeds=(0, 1)),
     ]
     trials = trials_table(records)["energy_j"]
     assert trials[:2].tolist() == [5, 9]

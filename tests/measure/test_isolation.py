@@ -9,8 +9,8 @@ import pytest
 
 from harness import Run
 from harness.trial.record import Record
-from tests.conftest import TINY, Cli
 from tests.helpers.clusters import LocalCluster, local_cluster
+from tests.helpers.commands import TINY, Cli
 
 DIES, RAISES, HANGS = (f"tests.helpers.faulty:Second{name}" for name in ("Dies", "Raises", "Hangs"))
 

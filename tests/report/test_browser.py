@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, expect
 
 from harness import Run
 from harness.report import run_page
-from tests.conftest import ROOT, command
 from tests.helpers.browser import Seen, chromium
+from tests.helpers.commands import ROOT, command
 from tests.helpers.runs import cloned, measure
 
 pytestmark = pytest.mark.slow

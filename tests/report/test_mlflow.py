@@ -30,7 +30,7 @@ from harness.runs.session import Settings, Silence, Site
 from harness.runs.session import run as measure
 from harness.trial.events import Event
 from harness.trial.record import Record
-from tests.conftest import ROOT, TINY, command
+from tests.helpers.commands import ROOT, TINY, command
 
 SMALL = harness.Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
 NAN, RAISES = "tests.helpers.faulty:ReturnsNan", "tests.helpers.faulty:RaisesMidTraining"

@@ -18,9 +18,9 @@ from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
 from harness.report import run_page
 from harness.store.run_writer import RunWriter
-from tests.conftest import TINY, Cli
+from tests.helpers.commands import TINY, Cli
+from tests.helpers.records import MANIFEST, record
 from tests.helpers.runs import cloned, measure
-from tests.store.test_run_folder import MANIFEST, record
 
 # Two names of one computation, both quick to start.
 OTHERS = "reference,tests.helpers.faulty:AnyDevice"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import harness
-from harness import InvalidInput, Run, Task
+from harness import InvalidInput, Run
 from harness.runs.precision import PILOT, blocks_needed, conclusion, extend
 from harness.runs.session import Settings
 from harness.stats.estimates import stein_size
@@ -19,13 +19,13 @@ from harness.tables.numbers import exact_duration
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record
-from tests.conftest import TINY, Cli
+from tests.helpers.commands import TINY, Cli
+from tests.helpers.records import TINY_TASK
 
-TASK = Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
 # One backend under two names: what it takes to train differs by noise alone.
 NAMES = ("reference", "backends.reference:ReferenceBackend")
 ARMS = tuple(Arm(backend=name, device="cpu") for name in NAMES)
-PLAN = Plan(run="x", task=TASK, arms=ARMS, seeds=tuple(range(PILOT)), precision=0.0165)
+PLAN = Plan(run="x", task=TINY_TASK, arms=ARMS, seeds=tuple(range(PILOT)), precision=0.0165)
 SCATTER = 0.005 * np.array([4, -4, 4, -4, 4, -4, 4, -4])
 
 
@@ -55,10 +55,10 @@ def test_more_seeds_go_on_from_the_largest() -> None:
     assert extend((0, 1), 4) == (0, 1, 2, 3)
     assert extend((7, 3), 4) == (7, 3, 8, 9)
     assert extend((0, 1, 2), 2) == (0, 1, 2)
-    plan = Settings(backends=NAMES, precision=0.02).plan("x", TASK, has_gpu=False)
+    plan = Settings(backends=NAMES, precision=0.02).plan("x", TINY_TASK, has_gpu=False)
     assert plan.seeds == tuple(range(PILOT))
     assert not plan.settled
-    many = Settings(backends=NAMES, precision=0.02, seeds=12).plan("x", TASK, has_gpu=False)
+    many = Settings(backends=NAMES, precision=0.02, seeds=12).plan("x", TINY_TASK, has_gpu=False)
     assert len(many.seeds) == 12
 
 
@@ -129,7 +129,7 @@ def test_a_budget_that_parity_uses_up_leaves_no_block(cli: Cli, tmp_path: Path) 
 
 def test_a_whole_run_from_python(tmp_path: Path) -> None:
     run = harness.run(
-        TASK,
+        TINY_TASK,
         backends=NAMES,
         seeds=1,
         precision=0.5,

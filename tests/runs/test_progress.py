@@ -26,7 +26,7 @@ from harness.trial.events import Notice, Planned, Progress, Started
 from harness.trial.jobs import TrialJob
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record, Share, Status
-from tests.conftest import TINY, Cli, command
+from tests.helpers.commands import TINY, Cli, command
 from tests.helpers.pseudo_terminal import Terminal
 
 TASK = Task(epochs=100, curve_points=10)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
 import harness
-from harness import Run, Task
-from tests.conftest import ROOT, TINY, Cli, command
-
-TASK = Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
+from harness import Run
+from tests.helpers.commands import ROOT, TINY, Cli
+from tests.helpers.processes import inline, start, wait_for, workers
+from tests.helpers.records import TINY_TASK
 
 
 def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
     both = {
         dispatch: harness.run(
-            TASK,
+            TINY_TASK,
             backends=["torch", "jax"],
             seeds=1,
             dispatch=dispatch,
@@ -62,7 +59,7 @@ def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
 def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None:
     packed, alone = (
         harness.run(
-            TASK,
+            TINY_TASK,
             backends=["reference"],
             seeds=4,
             packed=packed,
@@ -78,7 +75,7 @@ def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None
 
 def test_a_wrong_backend_is_not_timed_and_the_others_are(cli: Cli, tmp_path: Path) -> None:
     backends = "reference,tests.helpers.faulty:WrongSign,tests.helpers.faulty:RaisesInInit"
-    done = cli("run", *TINY, "--backends", backends, *_inline(tmp_path), "--seeds", 1)
+    done = cli("run", *TINY, "--backends", backends, *inline(tmp_path), "--seeds", 1)
     assert done.returncode == 1
     assert "gradient in float64: worst at h0[" in done.stderr
     assert "RuntimeError: no memory for parameters" in done.stderr
@@ -104,7 +101,7 @@ def test_a_failing_trial_is_a_row_and_takes_no_other_down(
     cli: Cli, tmp_path: Path, fault: str, status: str, error: str
 ) -> None:
     backends = f"tests.helpers.faulty:{fault},reference"
-    done = cli("run", *TINY, "--backends", backends, *_inline(tmp_path), "--seeds", 2)
+    done = cli("run", *TINY, "--backends", backends, *inline(tmp_path), "--seeds", 2)
     assert "Traceback" not in done.stderr
     run = Run("x", tmp_path)
     faulty = run.trials[run.trials["backend"] != "reference"]
@@ -121,7 +118,7 @@ def test_a_failing_trial_is_a_row_and_takes_no_other_down(
 
 
 def test_a_run_in_which_everything_diverges_is_a_result(cli: Cli, tmp_path: Path) -> None:
-    given = ("--backends", "reference", *_inline(tmp_path), "--seeds", 1)
+    given = ("--backends", "reference", *inline(tmp_path), "--seeds", 1)
     done = cli("run", *TINY, "--set", "optimiser=sgd", "--set", "learning_rate=1e6", *given)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -131,7 +128,7 @@ def test_a_run_in_which_everything_diverges_is_a_result(cli: Cli, tmp_path: Path
 def test_a_folder_that_is_no_run_is_left_alone(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notes.txt").write_text("mine")
-    done = cli("run", *TINY, "--backends", "reference", "--devices", "gpu", *_inline(tmp_path))
+    done = cli("run", *TINY, "--backends", "reference", "--devices", "gpu", *inline(tmp_path))
     assert done.returncode == 2
     assert "exists already" in done.stderr
     assert (tmp_path / "x" / "notes.txt").read_text() == "mine"
@@ -139,7 +136,7 @@ def test_a_folder_that_is_no_run_is_left_alone(cli: Cli, tmp_path: Path) -> None
 
 def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path) -> None:
     done = cli(
-        *("run", *TINY, "--backends", "tests.helpers.faulty:Hangs,reference", *_inline(tmp_path)),
+        *("run", *TINY, "--backends", "tests.helpers.faulty:Hangs,reference", *inline(tmp_path)),
         *("--seeds", 1, "--timeout", 8),
     )
     assert done.returncode == 1
@@ -147,15 +144,15 @@ def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path)
     assert trials.loc["tests.helpers.faulty:Hangs", "status"] == "timeout"
     assert "still running after 8 s" in str(trials.loc["tests.helpers.faulty:Hangs", "error"])
     assert trials.loc["reference", "status"] == "ok"
-    assert not _processes("harness.worker")
+    assert not workers(tmp_path, "harness.worker")
 
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: int) -> None:
     given = ("--dispatch", "ray", "--seeds", 2, "--max-retries", retries)
-    driver = _start(tmp_path, *given, backend="reference,tests.helpers.faulty:Slow")
-    _wait_for(lambda: _processes("tests.helpers.faulty:Slow", "seed0"))
-    (process,) = _processes("tests.helpers.faulty:Slow", "seed0")
+    driver = start(tmp_path, *given, backend="reference,tests.helpers.faulty:Slow")
+    wait_for(lambda: workers(tmp_path, "tests.helpers.faulty:Slow", "seed0"))
+    (process,) = workers(tmp_path, "tests.helpers.faulty:Slow", "seed0")
     worker = process.parent()
     assert worker is not None
     worker.kill()
@@ -180,13 +177,13 @@ def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: i
 
 @pytest.mark.parametrize("dispatch", ["inline", "ray"])
 def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> None:
-    driver = _start(tmp_path, "--dispatch", dispatch, "--seeds", 3)
+    driver = start(tmp_path, "--dispatch", dispatch, "--seeds", 3)
     records = tmp_path / "x" / "records"
-    _wait_for(lambda: list(records.glob("seed0*.json")) and _processes("seed1"))
+    wait_for(lambda: list(records.glob("seed0*.json")) and workers(tmp_path, "seed1"))
     driver.kill()
     driver.communicate()
     # Its trials do not outlive it.
-    _wait_for(lambda: not _processes("harness.worker"))
+    wait_for(lambda: not workers(tmp_path, "harness.worker"))
     before = {path: path.read_bytes() for path in records.glob("*.json")}
     assert 0 < len(before) < 3
 
@@ -211,7 +208,7 @@ def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Pat
     given = (
         "--backends",
         "reference,tests.helpers.faulty:AnyDevice",
-        *_inline(tmp_path),
+        *inline(tmp_path),
         "--seeds",
         2,
     )
@@ -233,14 +230,15 @@ def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) -> None:
-    driver = _start(tmp_path, "--dispatch", "inline", "--seeds", 3)
-    _wait_for(lambda: list((tmp_path / "x" / "records").glob("*.json")) and _processes("seed1"))
+    driver = start(tmp_path, "--dispatch", "inline", "--seeds", 3)
+    records = tmp_path / "x" / "records"
+    wait_for(lambda: list(records.glob("*.json")) and workers(tmp_path, "seed1"))
     driver.send_signal(number)
     _, errors = driver.communicate(timeout=30)
     assert driver.returncode == 130
     assert "--resume x" in errors
     assert "Traceback" not in errors
-    assert not _processes("harness.worker")
+    assert not workers(tmp_path, "harness.worker")
     run = Run("x", tmp_path)
     assert run.trials["seed"].tolist() == [0]
     assert len(pd.read_parquet(tmp_path / "x" / "trials.parquet")) == 1
@@ -265,7 +263,7 @@ def test_a_third_partys_package_is_a_backend_like_the_others(cli: Cli, tmp_path:
             (source / file.name).write_bytes(file.read_bytes())
     subprocess.run([*install, "--no-build-isolation", str(source)], check=True)
     assert "example " in cli("list", PYTHONPATH=str(site)).stdout
-    given = ("--backends", "example,torch", *_inline(tmp_path), "--seeds", 1)
+    given = ("--backends", "example,torch", *inline(tmp_path), "--seeds", 1)
     done = cli("run", *TINY, *given, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert set(Run("x", tmp_path).trials["backend"]) == {"example", "torch"}
@@ -276,40 +274,3 @@ def test_a_third_partys_package_is_a_backend_like_the_others(cli: Cli, tmp_path:
     done = cli("parity", "--backends", "example", PYTHONPATH=str(site))
     assert done.returncode == 1
     assert "outputs in float64: worst at output[" in done.stderr
-
-
-def _inline(results: Path) -> tuple[object, ...]:
-    return ("--dispatch", "inline", "--results", results, "--run-id", "x")
-
-
-def _start(
-    results: Path, *arguments: object, backend: str = "tests.helpers.faulty:Slow"
-) -> subprocess.Popen[str]:
-    """Start a run of a slow backend under the id `x`."""
-    given = ("--backends", backend, "--results", results, "--run-id", "x")
-    return subprocess.Popen(
-        command("run", *TINY, *given, *arguments),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-
-
-def _processes(*words: str) -> list[psutil.Process]:
-    """Return the trial processes of this machine whose command line has all the words."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "harness.worker" in line and all(word in line for word in words):
-            found.append(process)
-    return found
-
-
-def _wait_for(condition: object, seconds: float = 60) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)

@@ -11,7 +11,7 @@ import pytest
 import harness
 from harness import InvalidInput, Task
 from harness.store import results_folder
-from tests.conftest import Cli
+from tests.helpers.commands import Cli
 
 SMALL: dict[str, Any] = {"epochs": 20, "n_steps": 5, "eval_paths": 20, "curve_points": 2}
 

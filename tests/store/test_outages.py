@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import harness
-from tests.conftest import ROOT, TINY, command
+from tests.helpers.commands import ROOT, TINY, command
+from tests.helpers.processes import wait_for
 from tests.helpers.s3 import BUCKET, S3Server
-from tests.runs.test_run import _wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 URL = f"s3://{BUCKET}/deep/down"
@@ -45,7 +45,7 @@ def start_slow_run(server: S3Server, seeds: int = 5) -> subprocess.Popen[str]:
     driver = start(
         *TINY, "--backends", "tests.helpers.faulty:Slow", "--seeds", seeds, "--run-id", "x"
     )
-    _wait_for(lambda: records(server))
+    wait_for(lambda: records(server))
     return driver
 
 
@@ -71,7 +71,7 @@ EVERY_ONE_ONCE = {f"seed{n}": 1 for n in range(5)}
 def test_a_suspended_store_costs_nothing(server: S3Server, tmp_path: Path) -> None:
     driver = start_slow_run(server)
     server.suspend()
-    _wait_for(lambda: len(waiting(tmp_path)) >= 2)  # It goes on measuring.
+    wait_for(lambda: len(waiting(tmp_path)) >= 2)  # It goes on measuring.
     server.wake()
     _, errors = driver.communicate(timeout=170)
     assert driver.returncode == 0, errors

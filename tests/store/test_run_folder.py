@@ -8,37 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness import InvalidInput, Run, StoreError, Task
-from harness.store.manifest import Manifest
 from harness.store.results_folder import find_run, run_folders
 from harness.store.run_writer import RunWriter
-from harness.trial.arms import Arm
-from harness.trial.plan import Plan
-from harness.trial.record import CurvePoint, Record
-
-TASK = Task(n_steps=2)
-PLAN = Plan(run="r", task=TASK, arms=(Arm(backend="a:B", device="cpu"),), seeds=(0, 1))
-MANIFEST = Manifest(started_utc="now", plan=PLAN, environment={})
-
-
-def record(seed: int = 0, **changes: object) -> Record:
-    fields: dict[str, object] = {
-        "run": "r",
-        "trial": f"seed{seed}-a.B-cpu",
-        "block": seed,
-        "backend": "a:B",
-        "device": "cpu",
-        "seed": seed,
-        "task": TASK,
-        "node": "n",
-        "started_utc": "now",
-        "wall_s": 1.0,
-        "threads": 1,
-        "contended": False,
-        "status": "ok",
-        "points": (CurvePoint(epoch=1000, train_s=2.0, train_loss=0.1, eval_mse=0.5),),
-        "step_mse": (0.25, 0.75),
-    }
-    return Record.model_validate(fields | changes)
+from harness.trial.record import Record
+from tests.helpers.records import MANIFEST, PLAN, record
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

@@ -22,9 +22,8 @@ from harness.store.outbox import Outbox, Patience, outbox_of
 from harness.store.remote import RemoteFolder
 from harness.store.results_folder import find_run, open_folder, run_folders
 from harness.store.run_writer import RunExists, RunWriter
+from tests.helpers.records import MANIFEST, TINY_TASK, record
 from tests.helpers.s3 import BUCKET, S3Server
-from tests.runs.test_run import TASK
-from tests.store.test_run_folder import MANIFEST, record
 
 QUICK = Timing(answer_s=2.0, renew_s=0.1, watch_s=0.6, settle_s=0.1)
 EAGER = Patience(pause_s=0.01, share=1.0, longest_s=0.01, at_end_s=3.0)
@@ -406,7 +405,7 @@ def test_a_store_that_cannot_be_used_is_refused_before_anything_starts(url: str)
 def test_whole_runs_on_s3(url: str, server: S3Server) -> None:
     def run(name: str) -> Run:
         settings: dict[str, Any] = {"backends": ["reference"], "seeds": 2, "dispatch": "inline"}
-        return harness.run(TASK, results=url, run_id=name, **settings)
+        return harness.run(TINY_TASK, results=url, run_id=name, **settings)
 
     assert run("a").trials["status"].tolist() == ["ok", "ok"]
     run("b")

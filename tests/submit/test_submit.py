@@ -19,7 +19,7 @@ import pytest
 from harness import Run
 from harness.errors import InvalidInput, StoreError
 from harness.submit import pack_run, project_zip, unpack_run
-from tests.conftest import ROOT, TINY, Cli, command
+from tests.helpers.commands import ROOT, TINY, Cli, command
 from tests.helpers.head import TOKEN, Head, Proxy
 
 RUN = ["--", "run", "--backends", "reference", "--seeds", 1, *TINY]

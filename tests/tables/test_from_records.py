@@ -26,33 +26,10 @@ from harness.tables.summary import (
     summarise,
 )
 from harness.tables.text import FORMATS, render, render_comparisons, render_summary
-from harness.trial.record import CurvePoint, Record
-from tests.store.test_run_folder import record
+from tests.helpers.records import TASK, timed
 
-TASK = Task(n_steps=2)
-
-
-def arm(backend: str, seed: int, train_s: float, mse: float = 0.01, **changes: object) -> Record:
-    points = (
-        CurvePoint(epoch=500, train_s=train_s / 2, train_loss=0.5, eval_mse=1.0),
-        CurvePoint(epoch=1000, train_s=train_s, train_loss=0.1, eval_mse=mse),
-    )
-    return record(
-        **{  # type: ignore[arg-type]
-            "trial": f"{backend}{seed}",
-            "backend": backend,
-            "seed": seed,
-            "block": seed,
-            "points": points,
-            "step_mse": (mse, mse),
-            "task": TASK,
-            **changes,
-        }
-    )
-
-
-FAST_AND_SLOW = [arm("fast", s, 1.0 + s / 10) for s in range(3)] + [
-    arm("slow", s, 4 * (1.0 + s / 10)) for s in range(3)
+FAST_AND_SLOW = [timed("fast", s, 1.0 + s / 10) for s in range(3)] + [
+    timed("slow", s, 4 * (1.0 + s / 10)) for s in range(3)
 ]
 
 
@@ -76,7 +53,7 @@ def test_the_columns_are_those_of_the_design() -> None:
 
 def test_derived_figures() -> None:
     exact = yardsticks(TASK)
-    row = trials_table([arm("a", 0, 2.0, mse=0.005)]).iloc[0]
+    row = trials_table([timed("a", 0, 2.0, mse=0.005)]).iloc[0]
     assert row["final_mse"] == pytest.approx(0.005)
     assert row["r2"] == pytest.approx(1 - 0.005 / exact.variance.mean())
     assert row["lag_skill"] == pytest.approx(1 - 0.005 / exact.memoryless.mean())
@@ -85,13 +62,13 @@ def test_derived_figures() -> None:
 
 
 def test_without_a_lag_term_there_is_no_skill_to_speak_of() -> None:
-    row = trials_table([arm("a", 0, 2.0, task=Task(n_steps=2, lag_weight=0))]).iloc[0]
+    row = trials_table([timed("a", 0, 2.0, task=Task(n_steps=2, lag_weight=0))]).iloc[0]
     assert pd.isna(row["lag_skill"])
     assert pd.isna(row["epochs_to_lag"])
 
 
 def test_a_failed_trial_is_a_row_that_keeps_what_it_measured() -> None:
-    failed = arm("a", 0, 2.0, status="failed", error="boom", step_mse=())
+    failed = timed("a", 0, 2.0, status="failed", error="boom", step_mse=())
     row = trials_table([failed]).iloc[0]
     assert (row["status"], row["error"], row["epochs"], row["train_s"]) == (
         "failed",
@@ -116,14 +93,14 @@ def test_ratios_are_formed_inside_blocks() -> None:
 
 
 def test_a_ratio_across_nodes_is_never_formed() -> None:
-    records = [arm("fast", 0, 1.0, node="x"), arm("slow", 0, 4.0, node="y")]
+    records = [timed("fast", 0, 1.0, node="x"), timed("slow", 0, 4.0, node="y")]
     summary = summarise(trials_table(records)).set_index("backend")
     assert summary["time_ratio"].isna()["slow"]
 
 
 def trials_of(**arms: list[float]) -> pd.DataFrame:
     """Return trials whose training times, a block each, are as given."""
-    records = [arm(name, s, time) for name, times in arms.items() for s, time in enumerate(times)]
+    records = [timed(name, s, time) for name, times in arms.items() for s, time in enumerate(times)]
     return trials_table(records)
 
 
@@ -167,9 +144,9 @@ def test_the_sentences_say_who_is_faster_and_how_surely() -> None:
 
 def test_the_faster_one_is_named_first_whichever_the_median_favours() -> None:
     # By the median over all trials `a` is the faster one, but not where both have run.
-    records = [arm("a", s, 2.0 + s / 1000) for s in range(4)]
-    records += [arm("b", s, 1.9 + s / 1000) for s in range(4)]
-    records += [arm("a", s, 1.0) for s in range(10, 16)]
+    records = [timed("a", s, 2.0 + s / 1000) for s in range(4)]
+    records += [timed("b", s, 1.9 + s / 1000) for s in range(4)]
+    records += [timed("a", s, 1.0) for s in range(10, 16)]
     assert words(trials_table(records))[0].startswith("b is 1.05x faster than a [")
 
 
@@ -187,7 +164,7 @@ def test_with_many_comparisons_the_corrected_p_value_decides() -> None:
 
 def test_accuracy_is_paired_by_seed_also_when_the_times_are_contended() -> None:
     records = [
-        arm(name, s, speed, mse=0.005 * factor * (1 + s), contended=True)
+        timed(name, s, speed, mse=0.005 * factor * (1 + s), contended=True)
         for name, speed, factor in (("a", 1.0, 1), ("b", 2.0, 1.5))
         for s in range(4)
     ]
@@ -204,16 +181,16 @@ def test_equal_accuracy_is_said_to_be_equal() -> None:
     assert words(trials_of(a=[1, 1], b=[2, 2]), "final_mse") == [
         "b and a have the same MSE (2 seeds)"
     ]
-    rounding = [arm("a", s, 1.0, mse=0.01) for s in range(3)]
-    rounding += [arm("b", s, 2.0, mse=0.010001 + s * 1e-9) for s in range(3)]
+    rounding = [timed("a", s, 1.0, mse=0.01) for s in range(3)]
+    rounding += [timed("b", s, 2.0, mse=0.010001 + s * 1e-9) for s in range(3)]
     assert words(trials_table(rounding), "final_mse") == [
         "b and a have the same MSE to within 1% (3 seeds)"
     ]
 
 
 def test_the_way_to_the_lag_is_compared_where_both_got_there() -> None:
-    records = [arm(n, s, v, mse=0.005) for n, v in (("a", 1.0), ("b", 2.0)) for s in range(4)]
-    records[0] = arm("a", 0, 1.0, mse=0.5)
+    records = [timed(n, s, v, mse=0.005) for n, v in (("a", 1.0), ("b", 2.0)) for s in range(4)]
+    records[0] = timed("a", 0, 1.0, mse=0.5)
     table = compare_arms(trials_table(records)).set_index("metric")
     assert (table.loc["seconds_to_lag", "n"], table.loc["seconds_to_lag", "of"]) == (3, 4)
     assert "3 of 4 seeds got there" in str(table.loc["seconds_to_lag", "words"])
@@ -241,7 +218,7 @@ def test_nothing_to_compare_is_an_empty_table() -> None:
 
 
 def test_the_mean_mse_stays_and_the_interval_is_that_of_the_geometric_mean() -> None:
-    records = [arm("a", s, 1.0, mse=mse) for s, mse in enumerate([0.01, 0.02, 0.04])]
+    records = [timed("a", s, 1.0, mse=mse) for s, mse in enumerate([0.01, 0.02, 0.04])]
     row = summarise(trials_table(records)).iloc[0]
     assert row["final_mse"] == pytest.approx(0.07 / 3)
     assert row["final_mse_geo"] == pytest.approx(0.02)
@@ -262,7 +239,7 @@ def test_backends_stand_side_by_side() -> None:
         *(f"{a} {c}" for a in ("fast", "slow") for c in ("loss", "mse", "s")),
     ]
     assert curves["slow s"].tolist() == pytest.approx([2.2, 4.4])
-    both = steps_by_arm(steps_table([arm("a", 0, 1), arm("a", 0, 1, device="gpu")]))
+    both = steps_by_arm(steps_table([timed("a", 0, 1), timed("a", 0, 1, device="gpu")]))
     assert list(both)[1:3] == ["a cpu", "a gpu"]
 
 
@@ -291,7 +268,7 @@ def test_every_table_renders_in_every_format_even_empty(kind: str) -> None:
 
 
 def test_a_wide_table_is_cut_between_columns_not_through_them() -> None:
-    records = [arm(f"backend-number-{n}", 0, 1.0) for n in range(8)]
+    records = [timed(f"backend-number-{n}", 0, 1.0) for n in range(8)]
     text = render(steps_by_arm(steps_table(records)), "table", width=80)
     assert max(map(len, text.splitlines())) <= 80
     for n in range(8):

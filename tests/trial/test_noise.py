@@ -21,9 +21,9 @@ from harness.tables.summary import summarise
 from harness.tables.text import render_summary
 from harness.trial.noise import lost_share, noise, repeats
 from harness.trial.record import Chunk, Record
-from tests.conftest import TINY, Cli
-from tests.runs.test_run import _inline, _processes, _start, _wait_for
-from tests.store.test_run_folder import MANIFEST, record
+from tests.helpers.commands import TINY, Cli
+from tests.helpers.processes import inline, start, wait_for, workers
+from tests.helpers.records import MANIFEST, record
 
 
 def chunk(wall_s: float = 0.1, cpu_s: float | None = None, steal_s: float = 0.0) -> Chunk:
@@ -171,7 +171,7 @@ def test_a_noisy_trial_is_measured_again_at_once(cli: Cli, tmp_path: Path) -> No
             "--retry-noisy",
             1,
         ),
-        *_inline(tmp_path),
+        *inline(tmp_path),
     )
     assert done.returncode == 0, done.stderr
     outcomes = _outcomes(done.stderr)
@@ -194,13 +194,11 @@ def _outcomes(errors: str) -> list[str]:
 
 @pytest.mark.slow
 def test_on_ray_an_attempt_whose_worker_is_lost_overwrites_none(tmp_path: Path) -> None:
-    driver = _start(tmp_path, "--dispatch", "ray", "--seeds", 2, "--retry-noisy", 1)
+    driver = start(tmp_path, "--dispatch", "ray", "--seeds", 2, "--retry-noisy", 1)
     records = tmp_path / "x" / "records"
-    _wait_for(
-        lambda: list(records.glob("seed0*")) and _processes("tests.helpers.faulty:Slow", "seed0")
-    )
+    wait_for(lambda: list(records.glob("seed0*")) and workers(tmp_path, "faulty:Slow", "seed0"))
     finished = {path: path.read_bytes() for path in records.iterdir()}
-    (process,) = _processes("tests.helpers.faulty:Slow", "seed0")
+    (process,) = workers(tmp_path, "tests.helpers.faulty:Slow", "seed0")
     worker = process.parent()
     assert worker is not None
     worker.kill()
@@ -217,7 +215,7 @@ def test_on_ray_an_attempt_whose_worker_is_lost_overwrites_none(tmp_path: Path) 
 
 
 def test_only_a_trial_that_ran_to_its_end_is_measured_again(cli: Cli, tmp_path: Path) -> None:
-    given = ("--backends", "tests.helpers.faulty:DozesThenRaises", *_inline(tmp_path), "--seeds", 1)
+    given = ("--backends", "tests.helpers.faulty:DozesThenRaises", *inline(tmp_path), "--seeds", 1)
     done = cli("run", *TINY, *given, "--retry-noisy", 2)
     assert done.returncode == 1
     trials = Run("x", tmp_path).trials
@@ -229,8 +227,8 @@ def test_a_kill_between_attempts_leaves_the_last_that_was_finished(
     cli: Cli, tmp_path: Path
 ) -> None:
     given = ("--dispatch", "inline", "--seeds", 1, "--retry-noisy", 100)
-    driver = _start(tmp_path, *given, backend="tests.helpers.faulty:Dozes")
-    _wait_for(lambda: list((tmp_path / "x" / "records").glob("*~2.json")))
+    driver = start(tmp_path, *given, backend="tests.helpers.faulty:Dozes")
+    wait_for(lambda: list((tmp_path / "x" / "records").glob("*~2.json")))
     driver.kill()
     driver.communicate()
     run = Run("x", tmp_path)

@@ -1,0 +1,60 @@
+"""Runs in processes of their own, and the processes of their trials."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.helpers.commands import ROOT, TINY, command
+
+# Every process that a test starts inherits this variable, which tells it from all others.
+MARK = "HARNESS_TEST"
+
+
+def inline(results: Path) -> tuple[object, ...]:
+    return ("--dispatch", "inline", "--results", results, "--run-id", "x")
+
+
+def start(
+    results: Path, *arguments: object, backend: str = "tests.helpers.faulty:Slow"
+) -> subprocess.Popen[str]:
+    """Start a run of a slow backend under the id `x`."""
+    given = ("--backends", backend, "--results", results, "--run-id", "x")
+    return subprocess.Popen(
+        command("run", *TINY, *given, *arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", MARK: str(results)},
+    )
+
+
+def workers(mark: object, *words: str) -> list[psutil.Process]:
+    """Return the trials' processes with this mark whose command line has all the words."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if "harness.worker" not in line or not all(word in line for word in words):
+                continue
+            if process.environ().get(MARK) == str(mark):
+                found.append(process)
+        except psutil.Error:  # It has ended, or is another user's.
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until a condition holds, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
