@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from harness.gate.paired import Duel, Outcome
-from harness.gate.sequential_test import Contest
+from harness.gate.paired import Pair, SideResult
+from harness.gate.sequential_test import SequentialTest
 from harness.gate.settings import GateSettings
+from harness.gate.verdict import WORST_FIRST, Outcome
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.trial.arms import Arm
@@ -230,28 +231,24 @@ def simulate(
     errors: Callable[[], tuple[float, ...]] = lambda: (1.0,),
     backends: int = 2,
 ) -> tuple[str, int]:
-    """Run one gate on made-up duels, the first backend slower; return the outcome and its pairs."""
+    """Run one gate on made-up pairs, the first backend slower; return its outcome and pairs."""
     settings = GateSettings()
-    outcomes = set()
+    outcomes: list[Outcome] = []
     pairs = 0
     for number in range(backends):
         arm = Arm(backend=f"backend{number}", device="cpu")
-        contest = Contest(arm, settings, backends, memoryless=2.0)
+        test = SequentialTest(arm, settings, backends, memoryless=2.0)
         truth = np.log1p(slowdown) if number == 0 else 0.0
-        while contest.open:
+        while test.undecided:
             first, second = _side(errors()), _side(errors())
-            duel = Duel(truth + noise(), first, second, finished=True)
-            contest.add(duel, before=first.step_mse)
-        outcomes |= {finding.outcome for finding in contest.findings()}
-        pairs = max(pairs, contest.pairs)
-    for outcome in ("regression", "inconclusive"):
-        if outcome in outcomes:
-            return outcome, pairs
-    return "pass", pairs
+            test.add(Pair(truth + noise(), first, second, finished=True), first.step_mse)
+        outcomes += [judgement.outcome for judgement in test.judgements()]
+        pairs = max(pairs, test.pairs)
+    return min(outcomes, key=WORST_FIRST.index), pairs
 
 
-def _side(step_mse: tuple[float, ...]) -> Outcome:
-    return Outcome(
+def _side(step_mse: tuple[float, ...]) -> SideResult:
+    return SideResult(
         epoch_s=1,
         losses=(),
         step_mse=step_mse,

@@ -14,7 +14,8 @@ None of them derives from ValueError: pydantic would swallow one raised inside a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class HarnessError(Exception):
@@ -78,3 +79,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     begun = [one for one in known if name and one.startswith(name)]
     nearest = begun[-1:] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean `{nearest[0]}`?" if nearest else ""
+
+
+def build_all(*builds: Callable[[], Any]) -> list[Any]:
+    """Return what each call returns; raise `InvalidInput` with the problems of all of them."""
+    results: list[Any] = []
+    problems: list[str] = []
+    for build in builds:
+        try:
+            results.append(build())
+        except InvalidInput as error:
+            problems += error.problems
+    if problems:
+        raise InvalidInput(*problems)
+    return results

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +12,19 @@ import click
 from harness.cli import completion
 from harness.cli.options import TASK, build_task, options, split
 from harness.cli.output import errors, width
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, build_all
 
 if TYPE_CHECKING:
     from harness.gate.settings import GateSettings
     from harness.gate.verdict import Verdict
-    from harness.task.task import Task
 
 _FILE = click.Path(path_type=Path)
 MODES = options(
     click.option(
-        "--against", metavar="REF", help="Hold the working tree against a git revision, in turns."
+        "--against", metavar="REF", help="Compare the working tree with a git revision, in turns."
     ),
     click.option(
-        "--baseline", metavar="FILE", type=_FILE, help="Hold it against a baseline kept as a file."
+        "--baseline", metavar="FILE", type=_FILE, help="Compare it with a baseline in a file."
     ),
     click.option(
         "--write-baseline", metavar="FILE", type=_FILE, help="Measure such a baseline; no verdict."
@@ -72,25 +70,21 @@ _MODES = {
     "pytest_benchmark": "--pytest-benchmark",
 }
 _OUTPUTS = ("json", "junit", "markdown")
-_TASK = ("preset", "config", "changes")
-# What has no meaning where the times have been measured already.
-_OF_MEASURING = {
-    "preset": "--preset",
-    "config": "--config",
-    "changes": "--set",
-    "backends": "--backends",
-    "devices": "--devices",
-    "max_accuracy_loss": "--max-accuracy-loss",
-    "budget_s": "--budget",
-}
-
-
-# What has no meaning where nothing is decided.
-_OF_DECIDING = {
+_TASK = {"preset": "--preset", "config": "--config", "changes": "--set"}
+_SELECTION = {"backends": "--backends", "devices": "--devices"}
+_LIMITS = {
     "max_slowdown": "--max-slowdown",
     "max_accuracy_loss": "--max-accuracy-loss",
     "false_alarms": "--false-alarms",
     "budget_s": "--budget",
+}
+_USELESS = {
+    # Nothing is measured.
+    "pytest_benchmark": _TASK
+    | _SELECTION
+    | {name: _LIMITS[name] for name in ("max_accuracy_loss", "budget_s")},
+    # Nothing is decided.
+    "write_baseline": {f"{name}_file": f"--{name}" for name in _OUTPUTS} | _LIMITS,
 }
 
 
@@ -114,67 +108,53 @@ def gate(**options: Any) -> None:
       python -m harness gate --pytest-benchmark old.json new.json
     """
     with errors():
-        request = _checked(options)
-        verdict = _verdict(request, options)
+        verdict = _run(options)
     if verdict is None:
         click.echo(f"Baseline: {options['write_baseline']}")
         return
     from harness.gate import report
 
-    # The logs of CI systems are wider than the terminals of old.
+    # The logs of CI systems are wider than a terminal.
     click.echo(report.terminal(verdict, width(piped=120)), nl=False)
     with errors():
-        report.write(verdict, **request.outputs)
-    sys.exit(report.exit_code(verdict))
+        report.write(verdict, _outputs(options))
+    sys.exit(report.EXIT_CODES[verdict.outcome])
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What is to be done, all of it checked."""
-
-    mode: str
-    task: Task | None
-    """None if none was asked for: a baseline has its own."""
-    settings: GateSettings
-    outputs: dict[str, Path | None]
-
-
-def _checked(options: Mapping[str, Any]) -> _Request:
-    """Return what the options ask for; refuse all that is wrong with them at once."""
+def _run(options: Mapping[str, Any]) -> Verdict | None:
+    """Check all options, then measure and judge; None if there is nothing to judge."""
     from harness.gate.report import check_writable
+    from harness.task.task import Task
 
-    outputs: dict[str, Path | None] = {name: options[f"{name}_file"] for name in _OUTPUTS}
-    problems: list[str] = []
-    results: list[Any] = []
-    for check in (
+    mode, task, settings, _ = build_all(
         lambda: _mode(options),
         lambda: build_task(options) if any(options[name] for name in _TASK) else None,
         lambda: _settings(options),
-        lambda: check_writable([*outputs.values(), options["write_baseline"]]),
-    ):
-        try:
-            results.append(check())
-        except InvalidInput as error:
-            problems += error.problems
-    if problems:
-        raise InvalidInput(*problems)
-    mode, task, settings, _ = results
-    return _Request(mode, task, settings, outputs)
+        lambda: check_writable([*_outputs(options).values(), options["write_baseline"]]),
+    )
+    if mode == "pytest_benchmark":
+        from harness.gate import pytest_benchmark
+
+        return pytest_benchmark.judge(options["pytest_benchmark"], settings)
+
+    from harness.gate import modes
+
+    if mode == "against":
+        return modes.against(options["against"], task or Task(), settings, _say)
+    if mode == "baseline":
+        return modes.baseline(options["baseline"], task, settings, _say)
+    modes.write_baseline(options["write_baseline"], task or Task(), settings, _say)
+    return None
 
 
 def _mode(options: Mapping[str, Any]) -> str:
-    """Return the one mode asked for; refuse options that mean nothing in it."""
+    """Return the mode asked for; refuse options without a meaning in it."""
     given = [mode for mode in _MODES if options[mode]]
     if len(given) != 1:
         got = " and ".join(f"`{_MODES[mode]}`" for mode in given) or "none"
         raise InvalidInput(f"give one of {', '.join(_MODES.values())}; got {got}.")
     (mode,) = given
-    useless: list[str] = []
-    if mode == "pytest_benchmark":
-        useless = [flag for name, flag in _OF_MEASURING.items() if options[name]]
-    elif mode == "write_baseline":
-        useless = [f"--{name}" for name in _OUTPUTS if options[f"{name}_file"]]
-        useless += [flag for name, flag in _OF_DECIDING.items() if options[name]]
+    useless = [flag for name, flag in _USELESS.get(mode, {}).items() if options[name]]
     if useless:
         raise InvalidInput(*(f"`{flag}` means nothing with `{_MODES[mode]}`." for flag in useless))
     return mode
@@ -183,39 +163,19 @@ def _mode(options: Mapping[str, Any]) -> str:
 def _settings(options: Mapping[str, Any]) -> GateSettings:
     from harness.gate.settings import GateSettings
 
-    names = ("max_slowdown", "max_accuracy_loss", "false_alarms", "budget_s")
     backends, devices = options["backends"], options["devices"]
     return GateSettings.read(
         Path.cwd(),
         backends=None if backends is None else split(backends),
         devices=devices if devices in (None, "auto") else split(devices),
-        **{name: options[name] for name in names},
+        **{name: options[name] for name in _LIMITS},
     )
 
 
-def _verdict(request: _Request, options: Mapping[str, Any]) -> Verdict | None:
-    """Measure and judge; None where there is nothing to judge."""
-    from harness.task.task import Task
-
-    verdict: Verdict | None = None
-    task, settings = request.task, request.settings
-    if request.mode == "pytest_benchmark":
-        from harness.gate import pytest_benchmark
-
-        return pytest_benchmark.judge(options["pytest_benchmark"], settings)
-
-    from harness.gate import modes
-
-    match request.mode:
-        case "against":
-            verdict = modes.against(options["against"], task or Task(), settings, _say)
-        case "baseline":
-            verdict = modes.baseline(options["baseline"], task, settings, _say)
-        case _:
-            modes.write_baseline(options["write_baseline"], task or Task(), settings, _say)
-    return verdict
+def _outputs(options: Mapping[str, Any]) -> dict[str, Path | None]:
+    return {name: options[f"{name}_file"] for name in _OUTPUTS}
 
 
 def _say(line: str) -> None:
-    """Show how far it is: the table goes to standard output."""
+    """Show progress on standard error: the table goes to standard output."""
     click.echo(line, err=True)

@@ -1,1 +1,1 @@
-"""Whether a change made it worse."""
+"""Tells whether a change made training slower or less accurate."""

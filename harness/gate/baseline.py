@@ -1,7 +1,7 @@
-"""A baseline: how fast and how good each backend was, in a file that other machines can use.
+"""A baseline: a stored measurement of how fast each backend trained, and how well.
 
-Times are ratios to a yardstick backend that was measured in the same duels, so they say something
-on another machine, too; the times themselves hold on the same machine only.
+Times are ratios to a yardstick backend that was measured in the same pairs, so they mean something
+on another machine, too. The times themselves hold only on the same machine.
 """
 
 from __future__ import annotations
@@ -9,14 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from harness.errors import InvalidInput, brief
 from harness.store.files import write_whole
@@ -29,20 +22,20 @@ SCHEMA_VERSION: SchemaVersion = 1
 
 
 class BaselineArm(BaseModel):
-    """One backend on one device; a value per duel, whose number is its seed."""
+    """One backend on one device: a value per pair, in the order of their seeds 0, 1, ..."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backend: str
     device: Device
     log_ratios: tuple[float, ...] = Field(min_length=2)
-    """Of its time per epoch over the yardstick's."""
+    """Logarithms of its time per epoch over the yardstick's."""
     epoch_s: tuple[float, ...]
     """Median seconds per epoch."""
     step_mse: tuple[tuple[float, ...], ...]
-    """The error on the held-out paths at t = 1..T, at the end of the task."""
+    """The error on the held-out paths at t = 1..T, after the training."""
     epochs_per_turn: tuple[PositiveInt, PositiveInt]
-    """Of the yardstick and of the backend: what a call costs is spread over so many epochs."""
+    """Of the yardstick and of the backend; a turn is one call, whose cost its epochs share."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -53,20 +46,20 @@ class BaselineArm(BaseModel):
 
 
 class Baseline(BaseModel):
-    """What `gate --write-baseline` writes and `gate --baseline` reads."""
+    """The file that `gate --write-baseline` writes and `gate --baseline` reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: SchemaVersion = SCHEMA_VERSION
     created_utc: str
     version: str
-    """The code that was measured, as in a sentence."""
+    """The code that was measured, for a sentence."""
     task: Task
     yardstick: str
     yardstick_version: dict[str, str]
-    """What its times depend on beside the machine: its code and the packages it uses."""
+    """What its times depend on, other than the machine: its code and its packages."""
     fingerprint: dict[str, str]
-    """The machine; see `harness.measure.fingerprint`."""
+    """The machine (`harness.measure.fingerprint`)."""
     arms: tuple[BaselineArm, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -77,7 +70,7 @@ class Baseline(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Baseline:
-        """Read a baseline. Raises `InvalidInput` if it is none, or one of a newer version."""
+        """Read a baseline. Raises `InvalidInput` if it is broken or of a newer version."""
         try:
             content = path.read_bytes()
         except OSError as error:

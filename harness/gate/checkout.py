@@ -18,15 +18,15 @@ from harness.measure.machine import installed
 
 @dataclass(frozen=True)
 class Checkout:
-    """Two versions of a project, as processes import them."""
+    """Two versions of a project, each with the paths that its processes import from."""
 
     working: Tree
     reference: Tree
     root: Path
-    """Of the working tree."""
+    """The root of the working tree."""
     reference_root: Path
     working_name: str
-    """As in a sentence: `the working tree (1a2b3c4 with changes)`."""
+    """For a sentence: `the working tree (1a2b3c4, with changes)`."""
     reference_name: str
     identical: bool
     """Whether the working tree holds exactly what the reference does."""
@@ -34,17 +34,17 @@ class Checkout:
 
 @contextmanager
 def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
-    """Check a reference out for as long as the block lasts.
+    """Check a reference out into a temporary folder, for the time of the `with` block.
 
-    `modules` are those that both versions import. Raises `InvalidInput` where there is no git
-    repository or no such reference.
+    `modules` are imported in both versions. Raises `InvalidInput` if there is no git repository or
+    no such reference.
     """
     root = Path(git("rev-parse", "--show-toplevel"))
     commit = _commit(reference)
     untracked = "??" in git("status", "--porcelain", "--untracked-files=normal")
     same = not untracked and not git("diff", "--name-only", commit)
     with tempfile.TemporaryDirectory(prefix="harness-reference-") as folder:
-        # Resolved as Python resolves the paths of what it imports.
+        # Python resolves the paths of what it imports, too.
         path = Path(folder).resolve() / "tree" / root.name
         _extract(commit, root, path)
         working = _with_roots(Tree.here(), root, modules)
@@ -62,7 +62,7 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
 def _extract(commit: str, root: Path, to: Path) -> None:
     """Write the files of a commit to a folder.
 
-    Through an index of its own, so that nothing in the repository changes and no hook runs.
+    It has an index of its own, so nothing in the repository changes and no hook runs.
     """
     index = str(to.parent.with_name("index"))
     git("read-tree", commit, GIT_INDEX_FILE=index)
@@ -70,7 +70,7 @@ def _extract(commit: str, root: Path, to: Path) -> None:
 
 
 def describe_working_tree() -> str:
-    """Name the version at hand, as in a sentence: `the working tree (1a2b3c4, with changes)`."""
+    """Name this version for a sentence: `the working tree (1a2b3c4, with changes)`."""
     try:
         head = git("rev-parse", "--short", "HEAD")
         changes = ", with changes" if git("status", "--porcelain") else ""
@@ -82,7 +82,7 @@ def describe_working_tree() -> str:
 def _commit(reference: str) -> str:
     """Return the commit that a reference names."""
     try:
-        # Not an option, whatever it looks like.
+        # A reference that looks like an option is still a reference.
         return git(
             "rev-parse", "--verify", "--quiet", "--end-of-options", f"{reference}^{{commit}}"
         )
@@ -93,9 +93,9 @@ def _commit(reference: str) -> str:
 
 
 def _with_roots(tree: Tree, root: Path, modules: Sequence[str]) -> Tree:
-    """Return the tree with the folders in the project that the modules are imported from.
+    """Add the folders of the project that the modules are imported from.
 
-    A package installed in editable mode may be found by other means than the import path.
+    A package installed in editable mode need not be found by way of the import path.
     """
     roots = []
     for module in modules:
@@ -108,7 +108,7 @@ def _with_roots(tree: Tree, root: Path, modules: Sequence[str]) -> Tree:
 
 
 def _moved(tree: Tree, root: Path, to: Path) -> Tree:
-    """Return the same places in another checkout."""
+    """Return the same folders in another checkout."""
 
     def move(path: str | os.PathLike[str]) -> Path:
         resolved = Path(path).resolve()

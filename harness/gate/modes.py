@@ -1,14 +1,14 @@
-"""The regression gate: whether one version trains slower, or learns worse, than another.
+"""The gate's modes: against another version, against a baseline, and writing a baseline.
 
-Both versions train against each other (`harness.gate.rounds`). With a baseline, what trains in
-turns with the version at hand is a yardstick backend instead.
+`against` trains both versions in turns. With a baseline, this version trains in turns with a
+yardstick backend instead, and the ratios are compared with those of the baseline.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -19,29 +19,30 @@ from harness.backend import registry
 from harness.errors import InvalidInput, Unavailable
 from harness.gate.baseline import Baseline, BaselineArm
 from harness.gate.checkout import Checkout, checkout, describe_working_tree
-from harness.gate.paired import Duel, Outcome, Side
-from harness.gate.rounds import Say, Tournament
+from harness.gate.paired import Pair, Side, SideResult
+from harness.gate.rounds import GateRun, Say
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import Verdict
 from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.fingerprint import differences, fingerprint
+from harness.measure.launch import Tree
 from harness.task.task import Task
 from harness.trial.arms import Arm
 
 _BASELINE_PAIRS = 12
-# What a task does not ask for and a version of the code may choose.
+# Fields of a task whose defaults a version may choose: how it trains, not what it learns.
 _HOW_TO_TRAIN = ("learning_rate", "optimiser", "curve_points")
-# Loaded by the harness itself, and of no effect on how long an epoch takes.
+# Packages that the harness itself loads and that do not change the time of an epoch.
 _NOT_TIMED = re.compile("harness|pydantic|annotated.types|typing")
 
 
 def against(reference: str, task: Task, settings: GateSettings, say: Say) -> Verdict:
-    """Hold the working tree against a git reference, both measured in turns on this machine.
+    """Compare the working tree with a git reference, both measured in turns on this machine.
 
-    Raises `InvalidInput` or `Unavailable` if that cannot be.
+    Raises `InvalidInput` or `Unavailable` if they cannot be compared.
     """
-    gate = Tournament(task, settings, say)
+    gate = GateRun(task, settings, say)
     modules = ["harness", *map(registry.module_of, settings.backends)]
     with checkout(reference, modules) as versions:
         _check_takes_turns(versions)
@@ -52,127 +53,133 @@ def against(reference: str, task: Task, settings: GateSettings, say: Say) -> Ver
             job = gate.job(arm, seed)
             return (
                 Side(f"{arm} in {versions.reference_name}", job, versions.reference),
-                Side(f"{arm} in {versions.working_name}", job, versions.working, second=True),
+                Side(f"{arm} in {versions.working_name}", job, versions.working),
             )
 
-        def before(arm: Arm, seed: int, duel: Duel) -> Sequence[float]:
+        def earlier(arm: Arm, seed: int, pair: Pair) -> Sequence[float]:
             if not seed:
-                gate.note(*_check_task(duel, versions), *_check_sources(arm, duel, versions))
-            return duel.first.step_mse
+                gate.note(*_check_task(pair, versions), *_check_sources(arm, pair, versions))
+            return pair.first.step_mse
 
-        contests = [gate.contest(arm) for arm in gate.certified_arms()]
+        tests = [gate.sequential_test(arm) for arm in gate.certified_arms()]
         for arm in gate.left_out:
             if gate.trains(sides(arm, 0)[0]):
                 reason = f"{versions.reference_name} can train on it, {versions.working_name} not."
-                gate.find(arm, "training", reason)
-        gate.measure(contests, sides, before)
-        return gate.verdict(f"{versions.working_name} against {versions.reference_name}", contests)
+                gate.find_regression(arm, "training", reason)
+        gate.measure_rounds(tests, sides, earlier)
+        return gate.verdict(f"{versions.working_name} against {versions.reference_name}", tests)
 
 
 def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) -> Verdict:
-    """Hold this version against a baseline; without a task, the baseline's own is measured.
+    """Compare this version with a baseline; `task` None means the task of the baseline.
 
-    Raises `InvalidInput` or `Unavailable` if that cannot be.
+    Raises `InvalidInput` or `Unavailable` if they cannot be compared.
     """
-    earlier = Baseline.read(path)
-    if task is not None and task != earlier.task:
+    stored = Baseline.read(path)
+    if task is not None and task != stored.task:
         raise InvalidInput(f"`{path}` is a baseline of another task; write one of this task.")
-    gate = Tournament(earlier.task, settings, say)
-    moved = differences(earlier.fingerprint, _machine())
+    gate = GateRun(stored.task, settings, say)
+    moved = differences(stored.fingerprint, _machine())
     if moved:
         gate.settings = _for_another_machine(settings)
         gate.note(
             f"The baseline is from another machine ({'; '.join(moved)}): a slowdown of up to "
-            f"{100 * settings.max_slowdown_across:g} % against `{earlier.yardstick}` is allowed."
+            f"{100 * settings.max_slowdown_across:g} % against `{stored.yardstick}` is allowed."
         )
     else:
         gate.note(
             "The baseline is from another session: how its ratios shift from one session to the "
             "next is not in the intervals. To be sure of a small change, use `--against`."
         )
-    known = {Arm(backend=arm.backend, device=arm.device): arm for arm in earlier.arms}
-    missing = [f"`{arm}`" for arm in gate.arms() if arm not in known]
-    if missing and settings.devices != "auto":
-        raise InvalidInput(f"the baseline `{path}` does not hold {', '.join(missing)}.")
+    known = {Arm(backend=arm.backend, device=arm.device): arm for arm in stored.arms}
+    if settings.devices != "auto":
+        _check_known(gate.arms(), known, path)
     arms = gate.certified_arms()
-    missing = [f"`{arm}`" for arm in arms if arm not in known]
-    if missing:
-        raise InvalidInput(f"the baseline `{path}` does not hold {', '.join(missing)}.")
+    _check_known(arms, known, path)
     for arm in gate.left_out:
         if arm in known:
-            gate.find(arm, "training", "The baseline holds it, but it cannot train here.")
-    absolute: dict[Arm, list[float]] = {arm: [] for arm in arms}
+            gate.find_regression(
+                arm, "training", "The baseline holds it, but it cannot train here."
+            )
+    times_s: dict[Arm, list[float]] = {arm: [] for arm in arms}
 
     def sides(arm: Arm, seed: int) -> tuple[Side, Side]:
-        return gate.against_yardstick(earlier.yardstick, arm, seed)
+        return _yardstick_and(arm, gate, stored.yardstick, seed)
 
-    def before(arm: Arm, seed: int, duel: Duel) -> Sequence[float]:
-        _check_yardstick(earlier, duel)
-        absolute[arm].append(duel.second.epoch_s)
+    def earlier(arm: Arm, seed: int, pair: Pair) -> Sequence[float]:
+        _check_yardstick(stored, pair)
+        times_s[arm].append(pair.second.epoch_s)
         return known[arm].step_mse[seed] if seed < len(known[arm].step_mse) else ()
 
-    gate.sizes = {arm: known[arm].epochs_per_turn for arm in arms}
-    contests = [gate.contest(arm, np.array(known[arm].log_ratios)) for arm in arms]
-    gate.measure(contests, sides, before)
+    gate.turn_sizes = {arm: known[arm].epochs_per_turn for arm in arms}
+    tests = [gate.sequential_test(arm, np.array(known[arm].log_ratios)) for arm in arms]
+    gate.measure_rounds(tests, sides, earlier)
     if not moved:
-        gate.note(
-            *(_absolute(a, known[a].epoch_s, times) for a, times in absolute.items() if times)
-        )
-    return gate.verdict(f"{describe_working_tree()} against {path} ({earlier.version})", contests)
+        gate.note(*(_times_note(a, known[a].epoch_s, now) for a, now in times_s.items() if now))
+    return gate.verdict(f"{describe_working_tree()} against {path} ({stored.version})", tests)
 
 
 def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> None:
-    """Measure this version and write it down as a baseline.
+    """Measure this version and write the baseline.
 
-    Raises `InvalidInput`, `Unavailable` or `SideFailed` if that cannot be, `StoreError` if the file
-    cannot be written.
+    Raises `InvalidInput`, `Unavailable` or `SideFailed` if it cannot be measured, `StoreError` if
+    the file cannot be written.
     """
-    gate = Tournament(task, settings, say)
-    duels: dict[Arm, list[Duel]] = {arm: [] for arm in gate.certified_arms()}
-    if gate.findings:
-        raise Unavailable("\n".join(f"{f.subject}: {f.reason}" for f in gate.findings))
+    gate = GateRun(task, settings, say)
+    pairs: dict[Arm, list[Pair]] = {arm: [] for arm in gate.certified_arms()}
+    if gate.judgements:
+        raise Unavailable("\n".join(f"{j.subject}: {j.reason}" for j in gate.judgements))
     for seed in range(_BASELINE_PAIRS):
-        for arm in gate.shuffled(list(duels)):
-            sides = gate.against_yardstick(settings.yardstick, arm, seed)
-            duels[arm].append(gate.duel(arm, sides))
+        for arm in gate.rng.sample(list(pairs), len(pairs)):
+            sides = _yardstick_and(arm, gate, settings.yardstick, seed)
+            pairs[arm].append(gate.measure_pair(arm, sides))
         say(f"{seed + 1} of {_BASELINE_PAIRS} pairs")
     for note in gate.notes:
         say(f"note: {note}")
-    first = next(iter(duels.values()))[0].first
+    yardstick = next(iter(pairs.values()))[0].first
     Baseline(
         created_utc=timestamp(),
         version=describe_working_tree(),
         task=gate.task,
         yardstick=settings.yardstick,
-        yardstick_version=_yardstick_version(settings.yardstick, first),
+        yardstick_version=_yardstick_version(settings.yardstick, yardstick),
         fingerprint=_machine(),
         arms=tuple(
             BaselineArm(
                 backend=arm.backend,
                 device=arm.device,
-                log_ratios=tuple(duel.log_ratio for duel in fought),
-                epoch_s=tuple(duel.second.epoch_s for duel in fought),
-                step_mse=tuple(duel.second.step_mse for duel in fought),
-                epochs_per_turn=gate.sizes[arm],
+                log_ratios=tuple(pair.log_ratio for pair in measured),
+                epoch_s=tuple(pair.second.epoch_s for pair in measured),
+                step_mse=tuple(pair.second.step_mse for pair in measured),
+                epochs_per_turn=gate.turn_sizes[arm],
             )
-            for arm, fought in duels.items()
+            for arm, measured in pairs.items()
         ),
     ).write(path)
+
+
+def _yardstick_and(arm: Arm, gate: GateRun, yardstick: str, seed: int) -> tuple[Side, Side]:
+    """Return the sides of a pair of the yardstick and an arm, both in this version."""
+    here, other = Tree.here(), Arm(backend=yardstick, device="cpu")
+    return (
+        Side(f"the yardstick {other}", gate.job(other, seed), here, scored=False),
+        Side(f"{arm}", gate.job(arm, seed), here),
+    )
 
 
 def _check_takes_turns(versions: Checkout) -> None:
     """Refuse a reference whose own harness is too old to train in turns."""
     worker = versions.reference_root / "harness" / "worker.py"
-    # The kind of job; where the module is that serves it may change between versions.
+    # The worker names every kind of job, wherever the module is that does it.
     if worker.is_file() and '"turns"' not in worker.read_text():
         raise InvalidInput(
             f"{versions.reference_name} is from before the gate: its harness cannot train in turns."
         )
 
 
-def _check_task(duel: Duel, versions: Checkout) -> list[str]:
-    """Refuse sides with different tasks by default; how they train is for them to say."""
-    there, here = duel.first.task, duel.second.task
+def _check_task(pair: Pair, versions: Checkout) -> list[str]:
+    """Refuse versions with different default tasks; return a note per default that may differ."""
+    there, here = pair.first.task, pair.second.task
     unlike = {
         name: f"{there.get(name, 'none')} there, {here.get(name, 'none')} here"
         for name in dict.fromkeys([*there, *here])
@@ -187,48 +194,53 @@ def _check_task(duel: Duel, versions: Checkout) -> list[str]:
     return [f"By default, `{name}` is {how}." for name, how in unlike.items()]
 
 
-def _check_sources(arm: Arm, duel: Duel, versions: Checkout) -> list[str]:
-    """Refuse a duel of the working tree with itself; note what is the same code on both sides."""
+def _check_sources(arm: Arm, pair: Pair, versions: Checkout) -> list[str]:
+    """Refuse a reference that imports from the working tree; note code that both sides share."""
 
-    def is_ours(file: str) -> bool:
-        # Some modules have made-up names for files; those are nowhere.
+    def in_working_tree(file: str) -> bool:
+        # Some modules have made-up names for files, which lie nowhere.
         path = Path(file).resolve() if Path(file).is_absolute() else Path()
         inside = path.is_relative_to(versions.root)
         return inside and not path.is_relative_to(versions.reference_root)
 
-    strayed = [file for file in duel.first.sources.values() if is_ours(file)]
+    strayed = [file for file in pair.first.sources.values() if in_working_tree(file)]
     if strayed:
         raise InvalidInput(
             f"{arm}: {versions.reference_name} would import `{strayed[0]}` of the working tree; "
             "put the folder it is imported from on PYTHONPATH."
         )
     parts = {"harness": "The harness", registry.module_of(arm.backend): f"The code of {arm}"}
-    files = {name: duel.second.sources.get(name) for name in parts}
+    files = {name: pair.second.sources.get(name) for name in parts}
     return [
         f"{parts[name]} is the same in both versions: `{file or 'an installed package'}`."
         for name, file in files.items()
-        if file is None or not is_ours(file)
+        if file is None or not in_working_tree(file)
     ]
 
 
-def _check_yardstick(earlier: Baseline, duel: Duel) -> None:
-    unlike = differences(
-        earlier.yardstick_version, _yardstick_version(earlier.yardstick, duel.first)
-    )
-    if unlike:
+def _check_known(arms: Sequence[Arm], known: Mapping[Arm, BaselineArm], path: Path) -> None:
+    """Refuse arms that a baseline does not hold."""
+    if missing := [f"`{arm}`" for arm in arms if arm not in known]:
+        raise InvalidInput(f"the baseline `{path}` does not hold {', '.join(missing)}.")
+
+
+def _check_yardstick(stored: Baseline, pair: Pair) -> None:
+    """Refuse a baseline whose yardstick has changed since."""
+    version = _yardstick_version(stored.yardstick, pair.first)
+    if unlike := differences(stored.yardstick_version, version):
         raise InvalidInput(
-            f"the yardstick `{earlier.yardstick}` is not what it was when the baseline was written "
+            f"the yardstick `{stored.yardstick}` is not what it was when the baseline was written "
             f"({'; '.join(unlike)}): write a new one with `gate --write-baseline`."
         )
 
 
-def _yardstick_version(name: str, outcome: Outcome) -> dict[str, str]:
-    """Return what the yardstick's times depend on beside the machine."""
+def _yardstick_version(name: str, result: SideResult) -> dict[str, str]:
+    """Return what the yardstick's times depend on, other than the machine."""
     file = find_spec(registry.module_of(name))
     code = Path(file.origin).read_bytes() if file and file.origin else b""
     packages = {
         package: version
-        for package, version in outcome.versions.items()
+        for package, version in result.versions.items()
         if not _NOT_TIMED.match(package)
     }
     return {"code": hashlib.sha256(code).hexdigest()[:12], **packages}
@@ -240,19 +252,18 @@ def _machine() -> dict[str, str]:
 
 
 def _for_another_machine(settings: GateSettings) -> GateSettings:
-    """Return the settings with the slowdown allowed that holds between unlike machines."""
-    lenient = {"max_slowdown": settings.max_slowdown_across}
+    """Return the settings with `max_slowdown_across` in place of every `max_slowdown`."""
     overrides = {
         name: override.model_copy(update={"max_slowdown": None})
         for name, override in settings.backend.items()
     }
-    return settings.model_copy(update=lenient | {"backend": overrides})
+    return settings.model_copy(
+        update={"max_slowdown": settings.max_slowdown_across, "backend": overrides}
+    )
 
 
-def _absolute(arm: Arm, before: Sequence[float], after: Sequence[float]) -> str:
-    """Tell the times themselves: they depend on the hour, so nothing is decided by them."""
-    then, today = median(before) * 1e3, median(after) * 1e3
+def _times_note(arm: Arm, before: Sequence[float], now: Sequence[float]) -> str:
     return (
-        f"{arm}: {then:.3g} ms an epoch in the baseline, {today:.3g} ms now, on the same kind of "
-        f"machine (not judged: this shifts from hour to hour)."
+        f"{arm}: {1e3 * median(before):.3g} ms an epoch in the baseline, {1e3 * median(now):.3g} "
+        "ms now, on the same kind of machine (not judged: this shifts from hour to hour)."
     )

@@ -1,31 +1,32 @@
 """Judges benchmarks measured by pytest-benchmark: its JSON files from before and after a change.
 
-Two files are one pair of processes. Of several pairs, each is one independent value: the logarithm
-of the ratio of medians, and Student's t says what is known of their mean. One pair alone holds two
-processes, and rounds inside a process say nothing of how fresh processes differ (where memory came
-to lie, how the hash seed fell), so that spread has to be assumed: `GateSettings.process_noise`.
+Two files are one pair of processes. With several pairs, each gives one independent value, the
+logarithm of the ratio of medians, and Student's t tells how well their mean is known. One pair is
+two processes. Rounds inside a process do not show how fresh processes differ (where memory lies,
+the hash seed), so that spread has to be assumed: `GateSettings.process_noise`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from harness.errors import InvalidInput, brief
 from harness.gate.settings import GateSettings
-from harness.gate.verdict import Finding, Outcome, Verdict, decide, finding
+from harness.gate.verdict import Judgement, Outcome, Verdict, decide
 from harness.measure.clock import Stopwatch
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 
 _BATCHES = 10
-# Of normal rounds: the standard error of their median in that of their mean, and how many standard
-# deviations their quartiles are apart.
+# For normal rounds: the standard error of the median over that of the mean, and the distance of the
+# quartiles in standard deviations.
 _MEDIAN_ERROR = 1.2533
 _IQR = 1.349
 _MORE_PAIRS = (
@@ -42,20 +43,18 @@ class Stats(BaseModel):
     stddev: float = Field(ge=0, allow_inf_nan=False)
     median: float = Field(gt=0, allow_inf_nan=False)
     iqr: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """How far apart the quartiles are."""
+    """The distance of the quartiles."""
     rounds: int = Field(ge=1)
     data: tuple[float, ...] | None = None
     """Every round; only with `--benchmark-json` or `--benchmark-save-data`."""
 
     @property
     def spread(self) -> float:
-        """The standard deviation of a round as a share of it.
+        """The standard deviation of a round, relative.
 
-        By the quartiles, if the file has them: those do not move for a rare interruption.
+        From the quartiles if the file has them, since a rare interruption does not move those.
         """
-        if self.iqr is None:
-            return self.stddev / self.mean
-        return self.iqr / self.median / _IQR
+        return self.stddev / self.mean if self.iqr is None else self.iqr / self.median / _IQR
 
 
 class Benchmark(BaseModel):
@@ -66,7 +65,7 @@ class Benchmark(BaseModel):
 
 
 class Machine(BaseModel):
-    """What the times depend on beside the code."""
+    """The machine and the Python that the times depend on."""
 
     cpu: Mapping[str, Any] = {}
     python_implementation: str | None = None
@@ -90,48 +89,56 @@ class File(BaseModel):
     commit_info: Mapping[str, Any] = {}
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
 
+    @cached_property
     def by_name(self) -> dict[str, Stats]:
-        """Return the times of each benchmark."""
+        """The times of each benchmark."""
         return {benchmark.fullname: benchmark.stats for benchmark in self.benchmarks}
 
     @property
     def commit(self) -> str:
-        """The commit that was measured, in short; empty if the file does not say."""
+        """The commit, for a heading: ` (3f2a1c9, with changes)`; empty if it is not known."""
         commit = self.commit_info.get("id") or "unversioned"
         dirty = ", with changes" if self.commit_info.get("dirty") else ""
         return "" if commit == "unversioned" else f" ({str(commit)[:7]}{dirty})"
 
 
-def judge(pairs: Sequence[tuple[Path, Path]], settings: GateSettings) -> Verdict:
-    """Judge pairs of files, before and after the change.
+Paths: TypeAlias = Sequence[tuple[Path, Path]]
+Files: TypeAlias = Sequence[tuple[File, File]]
 
-    A benchmark is a regression where its p-value, corrected for the number of benchmarks (Holm), is
-    below `settings.false_alarms`. One that is gone after the change is inconclusive. Raises
+
+def judge(pairs: Paths, settings: GateSettings) -> Verdict:
+    """Judge pairs of files, each from before and after the change.
+
+    A benchmark is a regression if its p-value, corrected for the number of benchmarks (Holm), is
+    below `settings.false_alarms`. One that is missing after the change is inconclusive. Raises
     `InvalidInput` for files that cannot be compared.
     """
     with Stopwatch() as watch:
         _check_distinct(pairs)
-        read = [(_read(old), _read(new)) for old, new in pairs]
-        for paths, files in zip(pairs, read, strict=True):
-            _check_machines(paths, files)
-        samples = [(old.by_name(), new.by_name()) for old, new in read]
-        common, partial = _in_common(samples)
+        files = [(_read(old), _read(new)) for old, new in pairs]
+        for paths, (old, new) in zip(pairs, files, strict=True):
+            _check_machines(paths, old.machine_info.traits(), new.machine_info.traits())
+        every = [file.by_name for pair in files for file in pair]
+        names = list(dict.fromkeys(name for file in every for name in file))
+        common = [name for name in names if all(name in file for file in every)]
         if not common:
             raise InvalidInput("the files have no benchmark in common.")
-        changes = {name: _change(name, samples, settings.process_noise) for name in common}
-        gone = _gone(pairs, samples)
-        findings = (*_findings(changes, settings), *gone.values())
-        partial = [name for name in partial if name not in gone]
+        changes = {name: _change(name, files, settings.process_noise) for name in common}
+        missing = _missing(pairs, files)
+        judgements = (*_judgements(changes, settings), *missing.values())
+        partial = [name for name in names if name not in common and name not in missing]
+    more = f" and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
+    (old_path, new_path), (old, new) = pairs[0], files[0]
     return Verdict(
-        compared=_compared(pairs, read),
-        findings=findings,
-        notes=tuple(_notes(pairs, read, settings, partial)),
+        compared=f"{new_path}{new.commit} against {old_path}{old.commit}{more}",
+        judgements=judgements,
+        notes=tuple(_notes(pairs, files, settings, partial)),
         seconds=watch.seconds,
     )
 
 
 def _read(path: Path) -> File:
-    """Read a file. Raises `InvalidInput` if it is none of pytest-benchmark's or has bad times."""
+    """Read a file; raise `InvalidInput` if it is not from pytest-benchmark or has bad times."""
     try:
         file = File.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -144,17 +151,17 @@ def _read(path: Path) -> File:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidInput(f"`{path}`: benchmark `{twice[0]}` is in it twice.")
-    for benchmark in file.benchmarks:
-        for time_s in benchmark.stats.data or ():
+    for name, stats in file.by_name.items():
+        for time_s in stats.data or ():
             if not 0 < time_s < math.inf:
                 raise InvalidInput(
-                    f"`{path}`: benchmark `{benchmark.fullname}` has a round of {time_s} s; "
-                    f"times are positive numbers."
+                    f"`{path}`: benchmark `{name}` has a round of {time_s} s; "
+                    "times are positive numbers."
                 )
     return file
 
 
-def _check_distinct(pairs: Sequence[tuple[Path, Path]]) -> None:
+def _check_distinct(pairs: Paths) -> None:
     """Refuse a file in two pairs: the pairs would not be independent."""
     seen: set[Path] = set()
     for pair in pairs:
@@ -166,8 +173,9 @@ def _check_distinct(pairs: Sequence[tuple[Path, Path]]) -> None:
         seen |= resolved
 
 
-def _check_machines(paths: tuple[Path, Path], files: tuple[File, File]) -> None:
-    old, new = (file.machine_info.traits() for file in files)
+def _check_machines(
+    paths: tuple[Path, Path], old: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
     differing = [f"{name} ({old[name]}, {new[name]})" for name in old if old[name] != new[name]]
     if differing:
         raise InvalidInput(
@@ -176,46 +184,35 @@ def _check_machines(paths: tuple[Path, Path], files: tuple[File, File]) -> None:
         )
 
 
-_Samples = Sequence[tuple[Mapping[str, Stats], Mapping[str, Stats]]]
+def _missing(pairs: Paths, files: Files) -> dict[str, Judgement]:
+    """Return a judgement for each benchmark that is only in the file before the change.
 
-
-def _in_common(samples: _Samples) -> tuple[list[str], list[str]]:
-    """Return the benchmarks that are in all files, and those that are only in some."""
-    files = [file for pair in samples for file in pair]
-    names = list(dict.fromkeys(name for file in files for name in file))
-    common = [name for name in names if all(name in file for file in files)]
-    return common, [name for name in names if name not in common]
-
-
-def _gone(pairs: Sequence[tuple[Path, Path]], samples: _Samples) -> dict[str, Finding]:
-    """Return a finding for each benchmark that a file before the change has and its partner not.
-
-    Whatever raises an exception is left out of the file by pytest-benchmark.
+    pytest-benchmark leaves out whatever raises an exception.
     """
     return {
-        name: Finding(
+        name: Judgement(
             subject=name,
             metric="time",
             outcome="inconclusive",
             reason=f"it is in `{paths[0]}`, but not in `{paths[1]}`: it failed or was not run. "
             "Measure it, or, if it is meant to be gone, leave it out before the change, too",
         )
-        for paths, (old, new) in zip(pairs, samples, strict=True)
-        for name in old
-        if name not in new
+        for paths, (old, new) in zip(pairs, files, strict=True)
+        for name in old.by_name
+        if name not in new.by_name
     }
 
 
-def _change(name: str, samples: _Samples, process_noise: float) -> Estimate:
+def _change(name: str, files: Files, process_noise: float) -> Estimate:
     """Estimate the change of the logarithm of a time."""
-    pairs = [(old[name], new[name]) for old, new in samples]
+    pairs = [(old.by_name[name], new.by_name[name]) for old, new in files]
     if len(pairs) > 1:
         medians = np.array([[old.median, new.median] for old, new in pairs])
         return estimates.mean(np.diff(np.log(medians))[:, 0])
     old, new = pairs[0]
     raw = bool(old.data and new.data)
     within = estimates.welch(_level(old, raw), _level(new, raw))
-    # Two processes, each off by its own luck; that spread counts as known.
+    # Two processes with a spread each; that spread counts as known.
     between = Estimate(0.0, math.sqrt(2) * process_noise, math.inf, n=1)
     return estimates.welch(between, within)
 
@@ -223,9 +220,9 @@ def _change(name: str, samples: _Samples, process_noise: float) -> Estimate:
 def _level(times: Stats, raw: bool) -> Estimate:
     """Estimate the logarithm of a time from the rounds of one process.
 
-    Neighbouring rounds are alike, so `raw` rounds count as some ten batches (batch means, here
-    the medians of the batches, as rare interruptions are no property of the code). Without them, by
-    the delta method from the median and the spread, which takes the rounds for independent.
+    Neighbouring rounds are alike, so `raw` rounds count as some ten batches (batch means; here the
+    median of each batch, since a rare interruption is no property of the code). Without them, the
+    delta method is used on median and spread, as if rounds were independent.
     """
     if raw and times.data:
         batches = np.array_split(np.array(times.data), min(_BATCHES, len(times.data)))
@@ -235,19 +232,19 @@ def _level(times: Stats, raw: bool) -> Estimate:
     return Estimate(math.log(times.median), error, n - 1, n)
 
 
-def _findings(changes: Mapping[str, Estimate], settings: GateSettings) -> tuple[Finding, ...]:
+def _judgements(changes: Mapping[str, Estimate], settings: GateSettings) -> list[Judgement]:
     corrected = estimates.holm([change.p_above() for change in changes.values()])
-    findings = []
+    tolerance = settings.max_slowdown
+    judgements = []
     for (name, change), p in zip(changes.items(), corrected, strict=True):
-        tolerance = settings.max_slowdown
         outcome = decide(change, math.log1p(tolerance), settings.false_alarms, settings.misses, p)
-        reason = _reason(change, outcome)
-        findings.append(finding(name, "time", outcome, change, tolerance, reason))
-    return tuple(findings)
+        reason = _advice(change, outcome)
+        judgements.append(Judgement.of_logarithm(name, "time", outcome, change, tolerance, reason))
+    return judgements
 
 
-def _reason(change: Estimate, outcome: Outcome) -> str:
-    """Say what to do where nothing could be decided."""
+def _advice(change: Estimate, outcome: Outcome) -> str:
+    """Return what to do if nothing could be decided."""
     if outcome != "inconclusive":
         return ""
     if not change.df:
@@ -255,18 +252,7 @@ def _reason(change: Estimate, outcome: Outcome) -> str:
     return f"allow more with `--max-slowdown`, or {_MORE_PAIRS}"
 
 
-def _compared(pairs: Sequence[tuple[Path, Path]], read: Sequence[tuple[File, File]]) -> str:
-    (old_path, new_path), (old, new) = pairs[0], read[0]
-    more = f" and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
-    return f"{new_path}{new.commit} against {old_path}{old.commit}{more}"
-
-
-def _notes(
-    pairs: Sequence[tuple[Path, Path]],
-    read: Sequence[tuple[File, File]],
-    settings: GateSettings,
-    partial: Sequence[str],
-) -> list[str]:
+def _notes(pairs: Paths, files: Files, settings: GateSettings, partial: Sequence[str]) -> list[str]:
     notes = []
     if len(pairs) == 1:
         notes.append(
@@ -274,16 +260,16 @@ def _notes(
             f"{100 * settings.process_noise:.2g} % between them is assumed (`process_noise`), and "
             "that the machine was equally busy with both."
         )
-        bare = [
+        without_rounds = [
             f"`{path}`"
-            for path, file in zip(pairs[0], read[0], strict=True)
-            if not all(times.data for times in file.by_name().values())
+            for path, file in zip(pairs[0], files[0], strict=True)
+            if not all(benchmark.stats.data for benchmark in file.benchmarks)
         ]
-        if bare:
+        if without_rounds:
             notes.append(
-                f"no single rounds in {' and '.join(bare)}: median, spread and number of rounds "
-                "are used instead, as if rounds were independent (`--benchmark-save-data` saves "
-                "them)."
+                f"no single rounds in {' and '.join(without_rounds)}: median, spread and number of "
+                "rounds are used instead, as if rounds were independent (`--benchmark-save-data` "
+                "saves them)."
             )
     if partial:
         notes.append(f"not in every file, and not judged: {', '.join(partial)}.")

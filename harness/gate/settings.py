@@ -1,4 +1,4 @@
-"""What the gate allows and how it measures: `[tool.harness.gate]` in `pyproject.toml`."""
+"""The settings of the gate: `[tool.harness.gate]` in `pyproject.toml`, and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator
 
 from harness.backend import registry
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, build_all
 from harness.inputs.quantities import fraction, seconds
 from harness.inputs.validated import Validated
 from harness.trial.arms import Selection, installed
@@ -22,14 +22,14 @@ ErrorRate: TypeAlias = Annotated[Fraction, Field(gt=0, lt=0.5)]
 
 
 class Override(Validated):
-    """What one backend is allowed; None is what all are."""
+    """The limits of one backend; None means the limit of all backends."""
 
     max_slowdown: Tolerance | None = None
     max_accuracy_loss: Tolerance | None = None
 
 
 class GateSettings(Selection):
-    """What a gate allows and how it measures. All changes are relative: 0.02 and `2%` are the same.
+    """What the gate allows and how it measures; 0.02 and `2%` are the same.
 
     Raises `InvalidInput` with a sentence for every bad or unknown field.
     """
@@ -43,19 +43,19 @@ class GateSettings(Selection):
     max_lag_skill_loss: Tolerance = 0.05
     """How much `lag_skill` may fall, where it was above 0; a difference."""
     false_alarms: ErrorRate = 0.01
-    """How often a gate on identical code may fail at most, all its comparisons together."""
+    """How often a gate on identical code may fail, all its comparisons together."""
     misses: ErrorRate = 0.05
-    """How often a change as large as is allowed may pass at most."""
+    """How often a change exactly as large as is allowed may pass."""
     budget_s: Annotated[Seconds, Field(gt=0)] = 180.0
-    """How long to measure at most; `3m` and `90s` are accepted."""
+    """How long to measure at most, such as `90s` or `3m`."""
     yardstick: str = "reference"
     """The backend whose time stands for the speed of a machine."""
     max_slowdown_across: Tolerance = 0.10
     """How much longer training may take than in a baseline from another machine."""
     process_noise: Fraction = 0.01
-    """The standard deviation of a time from one fresh process to the next, as a share of it."""
+    """The relative standard deviation of a time between fresh processes."""
     backend: Mapping[str, Override] = Field(default_factory=dict)
-    """What single backends are allowed, by name."""
+    """The limits of single backends, by name."""
 
     @field_validator("yardstick")
     @classmethod
@@ -71,35 +71,36 @@ class GateSettings(Selection):
 
     @classmethod
     def read(cls, folder: Path, **options: Any) -> Self:
-        """Read the table of the nearest `pyproject.toml` in `folder` or above it.
+        """Read the nearest `pyproject.toml` in `folder` or above it.
 
-        `options` that are not None come before what is written there, for single backends, too.
-        Raises `InvalidInput` with every problem of both.
+        `options` that are not None replace what is in the file, for single backends, too. Raises
+        `InvalidInput` with all problems of both.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        path = next((p for d in (folder, *folder.parents) if (p := d / _FILE).is_file()), None)
-        problems: list[str] = []
-        table: dict[str, Any] = {}
-        if path is not None:
-            try:
-                table = _table(path)
-                cls(**table)
-            except InvalidInput as error:
-                problems += [f"`{path}`: [{_TABLE}]: {problem}" for problem in error.problems]
-        try:
-            cls(**given)
-        except InvalidInput as error:
-            problems += error.problems
-        if problems:
-            raise InvalidInput(*problems)
+        table, _ = build_all(lambda: cls._checked_table(folder), lambda: cls(**given))
         overrides = {
             name: {key: value for key, value in fields.items() if key not in given}
             for name, fields in table.get("backend", {}).items()
         }
         return cls(**table | {"backend": overrides} | given)
 
+    @classmethod
+    def _checked_table(cls, folder: Path) -> dict[str, Any]:
+        """Return the gate's table of the nearest file; raise `InvalidInput` if it is bad."""
+        path = next((p for d in (folder, *folder.parents) if (p := d / _FILE).is_file()), None)
+        if path is None:
+            return {}
+        try:
+            table = _table(path)
+            cls(**table)
+        except InvalidInput as error:
+            raise InvalidInput(
+                *(f"`{path}`: [{_TABLE}]: {problem}" for problem in error.problems)
+            ) from None
+        return table
+
     def for_backend(self, name: str) -> Self:
-        """Return the settings as they hold for one backend."""
+        """Return the settings with the limits of one backend."""
         override = self.backend.get(name, Override())
         return self.model_copy(update=override.model_dump(exclude_none=True))
 
@@ -118,7 +119,7 @@ def _override(name: str, fields: object) -> Override:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    """Read the gate's table of a file; empty if it has none."""
+    """Return the gate's table of a file, empty if it has none."""
     try:
         content: Any = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,31 +1,31 @@
-"""What the gate finds, and the one rule by which it decides.
+"""The gate's judgements, and the rule by which it decides.
 
-A finding compares two versions of one thing in one metric. A change that makes things worse is
-positive whatever the metric: 0.05 is 5 % more time, or 5 % more error.
+A judgement compares one thing in two versions, in one metric. Positive is worse in every metric:
+0.05 is 5 % more time, or 5 % more error.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.stats.estimates import CONFIDENCE, Estimate
 
-Outcome: TypeAlias = Literal["pass", "regression", "inconclusive"]
+Outcome: TypeAlias = Literal["regression", "inconclusive", "pass"]
+WORST_FIRST: tuple[Outcome, ...] = get_args(Outcome)
 
 
-class Finding(BaseModel):
-    """One comparison; `change`, `low` and `high` are None where nothing was measured."""
+class Judgement(BaseModel):
+    """One comparison; `change`, `low`, `high` and `p` are None where nothing was measured."""
 
     model_config = ConfigDict(frozen=True)
 
     subject: str
     """What was compared: `jax on cpu`, or the name of a benchmark."""
     metric: str
-    """In which respect: `train time`, `final_mse`, `parity`, ..."""
+    """`train time`, `final_mse`, `parity`, ..."""
     outcome: Outcome
     change: float | None = None
     """Relative: 0.05 is 5 % worse."""
@@ -35,46 +35,75 @@ class Finding(BaseModel):
     p: float | None = None
     """One-sided p-value of the claim that it got worse at all."""
     n: int = 0
-    """How many independent values (pairs of processes, seeds) that rests on."""
+    """The number of independent values (pairs of processes, seeds)."""
     tolerance: float | None = None
     """The `change` that must be found."""
     reason: str = ""
     """A sentence where the figures alone do not say why."""
 
+    @classmethod
+    def of_logarithm(
+        cls,
+        subject: str,
+        metric: str,
+        outcome: Outcome,
+        change: Estimate,
+        tolerance: float,
+        reason: str = "",
+        looks: int = 1,
+    ) -> Self:
+        """Return the judgement on an estimated change of a logarithm.
+
+        If this is one of several `looks` at growing data, the interval is wider, so that the
+        intervals of all looks hold together in 95 % of all cases (Bonferroni).
+        """
+        low, high = map(_relative, change.interval(1 - (1 - CONFIDENCE) / looks))
+        known = math.isfinite(low)
+        return cls(
+            subject=subject,
+            metric=metric,
+            outcome=outcome,
+            change=_relative(change.value) if math.isfinite(change.value) else None,
+            low=low if known else None,
+            high=high if known else None,
+            p=change.p_above(0) if known else None,
+            n=change.n,
+            tolerance=tolerance,
+            reason=reason,
+        )
+
 
 class Verdict(BaseModel):
-    """Everything a gate found."""
+    """All judgements of a gate."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     compared: str
-    """What with what, for a heading: `working tree against main (3f2a1c9)`."""
-    findings: tuple[Finding, ...]
+    """Both versions, for a heading: `working tree against main (3f2a1c9)`."""
+    judgements: tuple[Judgement, ...] = Field(alias="findings")
     notes: tuple[str, ...] = ()
-    """What the reader should know to judge the findings."""
+    """What the reader should know to trust the judgements."""
     seconds: float
     """How long the gate took."""
 
     @property
     def outcome(self) -> Outcome:
-        """A regression in anything is one; what is not known to pass does not."""
-        outcomes = {finding.outcome for finding in self.findings}
-        if "regression" in outcomes:
-            return "regression"
-        return "pass" if outcomes == {"pass"} else "inconclusive"
+        """The worst outcome of any judgement; inconclusive if there is none."""
+        outcomes = [judgement.outcome for judgement in self.judgements]
+        return min(outcomes, key=WORST_FIRST.index, default="inconclusive")
 
 
 def decide(
     change: Estimate, limit: float, false_alarm: float, miss: float, p: float | None = None
 ) -> Outcome:
-    """Decide on a change: a pass, a regression, or not known yet.
+    """Decide on an estimated change; `limit` is on the same scale (a logarithm, for a logarithm).
 
-    It passes if it is shown to be below `limit`, by a test that is wrong at most in a share `miss`
-    of the cases in which it is that large. It is a regression if it is shown to be above zero, by
-    a test that is wrong at most in a share `false_alarm` of the cases in which nothing changed. A
-    small change shown to be both passes. `limit` is on the scale of the estimate: a logarithm's is
-    one. Of many comparisons that share one `false_alarm`, `p` is the p-value of the second test,
-    corrected for their number.
+    - pass: a test shows that the change is below `limit`. If it is exactly `limit`, the test errs
+      in at most a share `miss` of all cases.
+    - regression: a test shows that the change is above zero. If it is zero, the test errs in at
+      most a share `false_alarm` of all cases. `p` replaces its p-value: corrected, where several
+      comparisons share one `false_alarm`.
+    - inconclusive: neither. If both are shown, it passes.
     """
     if change.p_below(limit) < miss:
         return "pass"
@@ -82,43 +111,6 @@ def decide(
     return "regression" if worse < false_alarm else "inconclusive"
 
 
-def finding(
-    subject: str,
-    metric: str,
-    outcome: Outcome,
-    change: Estimate,
-    tolerance: float,
-    reason: str = "",
-    looks: int = 1,
-) -> Finding:
-    """Return the finding that an estimate of a logarithm amounts to.
-
-    If it is one of several `looks` at growing data, the interval is such that those of all looks
-    hold together in 95 % of all cases (Bonferroni).
-    """
-    confidence = 1 - (1 - CONFIDENCE) / looks
-    low, high = (_relative(bound) for bound in change.interval(confidence))
-    known = math.isfinite(low)
-    return Finding(
-        subject=subject,
-        metric=metric,
-        outcome=outcome,
-        change=_relative(change.value) if math.isfinite(change.value) else None,
-        low=low if known else None,
-        high=high if known else None,
-        p=change.p_above(0) if known else None,
-        n=change.n,
-        tolerance=tolerance,
-        reason=reason,
-    )
-
-
-def worst(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings, regressions first, then what is not known."""
-    rank = {"regression": 0, "inconclusive": 1, "pass": 2}
-    return sorted(findings, key=lambda f: rank[f.outcome])
-
-
 def _relative(log_ratio: float) -> float:
-    # A ratio of 10^300 is as good as any beyond, which no float holds.
+    # A float holds no ratio much larger than 10^300.
     return math.expm1(min(log_ratio, 690.0))

@@ -12,7 +12,6 @@ from harness import ContractViolation, InvalidInput, Task
 from harness.backend import registry
 from harness.backend.model import Model
 from harness.backend.single_seed import many_seeds
-from harness.backend.testing import FakeBackend, ManualClock
 from harness.compare import compare_runs
 from harness.measure import parity
 from harness.measure.trial import Training
@@ -21,6 +20,7 @@ from harness.store import results_folder
 from harness.task.data import evaluation_paths, initial_params
 from harness.trial.jobs import TrialJob
 from tests.helpers.commands import Cli
+from tests.helpers.doubles import FakeBackend, ManualClock
 from tests.helpers.many import Looped, MixesSeeds, NoDouble
 
 TASK = Task(epochs=100, n_steps=5, eval_paths=20, curve_points=4, hidden=3)

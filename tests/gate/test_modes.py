@@ -81,12 +81,12 @@ class Project:
         )
 
     def verdict(self, *arguments: object) -> tuple[int, dict[str, Any]]:
-        """Run the gate; return its exit code, and its findings by metric."""
+        """Run the gate; return its exit code, and its judgements by metric."""
         file = self.path.parent / "verdict.json"
         done = self.gate(*TINY, *arguments, "--json", file)
         assert file.exists(), done.stderr
-        findings = json.loads(file.read_text())["findings"]
-        return done.returncode, {finding["metric"]: finding for finding in findings}
+        judgements = json.loads(file.read_text())["findings"]
+        return done.returncode, {judgement["metric"]: judgement for judgement in judgements}
 
 
 @pytest.fixture
@@ -292,8 +292,8 @@ def test_a_reference_that_crashes_is_no_verdict(project: Project) -> None:
 def test_a_budget_that_is_spent_is_no_verdict(project: Project) -> None:
     code, found = project.verdict("--against", "HEAD", "--budget", "1ms")
     assert code == 3
-    assert {finding["outcome"] for finding in found.values()} == {"inconclusive"}
-    assert {finding["reason"] for finding in found.values()} == {""}
+    assert {judgement["outcome"] for judgement in found.values()} == {"inconclusive"}
+    assert {judgement["reason"] for judgement in found.values()} == {""}
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def drawn(rng: np.random.Generator, level: float = 1.0, process: float = 0.0) ->
 def test_a_real_slowdown_is_found(tmp_path: Path, measured: tuple[Content, Content]) -> None:
     old, new = save(tmp_path, *measured)
     verdict = judge([(old, new)], SETTINGS.model_copy(update={"max_slowdown": 0.2}))
-    summing, sorting = verdict.findings
+    summing, sorting = verdict.judgements
     assert (summing.subject, sorting.subject) == (SUMMING, SORTING)
     assert (summing.outcome, summing.metric, summing.n) == ("regression", "time", 1)
     assert summing.change == pytest.approx(1, abs=0.5)
@@ -118,7 +118,7 @@ def test_a_real_slowdown_is_found(tmp_path: Path, measured: tuple[Content, Conte
 def test_a_file_against_itself_shows_no_change(tmp_path: Path, real: Content) -> None:
     (path,) = save(tmp_path, real)
     verdict = judge([(path, path)], SETTINGS.model_copy(update={"max_slowdown": 0.3}))
-    assert [finding.change for finding in verdict.findings] == [0, 0]
+    assert [judgement.change for judgement in verdict.judgements] == [0, 0]
     assert verdict.outcome == "pass"
 
 
@@ -126,10 +126,10 @@ def test_one_pair_is_no_surer_than_processes_differ(tmp_path: Path, real: Conten
     times = with_times(real, [1.0] * 10, [1.0] * 10)
     (path,) = save(tmp_path, times)
     verdict = judge([(path, path)], SETTINGS)
-    (finding, _) = verdict.findings
-    assert finding.high == pytest.approx(np.expm1(1.96 * np.sqrt(2) * 0.01), rel=1e-3)
+    (judgement, _) = verdict.judgements
+    assert judgement.high == pytest.approx(np.expm1(1.96 * np.sqrt(2) * 0.01), rel=1e-3)
     assert verdict.outcome == "inconclusive"
-    assert "measure that many anew and give only those" in finding.reason
+    assert "measure that many anew and give only those" in judgement.reason
     quiet = SETTINGS.model_copy(update={"process_noise": 0.001})
     assert judge([(path, path)], quiet).outcome == "pass"
 
@@ -145,7 +145,7 @@ def test_several_pairs(tmp_path: Path, real: Content, level: float, outcome: str
     paths = save(tmp_path, *contents)
     verdict = judge(list(zip(paths[::2], paths[1::2], strict=True)), SETTINGS)
     assert verdict.outcome == outcome
-    assert [finding.n for finding in verdict.findings] == [8, 8]
+    assert [judgement.n for judgement in verdict.judgements] == [8, 8]
     assert verdict.notes == ()
     assert "and 7 more pairs" in verdict.compared
 
@@ -180,7 +180,7 @@ def test_p_values_are_corrected_for_their_number(tmp_path: Path, real: Content) 
         content["benchmarks"] = [first, *fillers]
     old, new = save(tmp_path, before, alone)
     verdict = judge([(old, new)], settings)
-    assert verdict.findings[0].outcome == "inconclusive"
+    assert verdict.judgements[0].outcome == "inconclusive"
 
 
 def test_files_without_rounds_are_used_as_they_are(tmp_path: Path, real: Content) -> None:
@@ -191,8 +191,8 @@ def test_files_without_rounds_are_used_as_they_are(tmp_path: Path, real: Content
     ]
     old, new = save(tmp_path, *contents)
     verdict = judge([(old, new)], SETTINGS)
-    assert verdict.findings[0].change == pytest.approx(0.2, abs=0.01)
-    assert verdict.findings[0].outcome == "regression"
+    assert verdict.judgements[0].change == pytest.approx(0.2, abs=0.01)
+    assert verdict.judgements[0].outcome == "regression"
     assert f"no single rounds in `{new}`: median" in verdict.notes[1]
     assert "--benchmark-save-data" in verdict.notes[1]
 
@@ -207,9 +207,11 @@ def test_one_outlier_does_not_turn_a_verdict(
     both = [factor * rng.normal(1, 0.02, 1000) for factor in (1.0, level)]
     both[interrupted][500] *= 100
     old, new = save(tmp_path, *(with_times(real, times, times, raw=False) for times in both))
-    (finding, _) = judge([(old, new)], SETTINGS.model_copy(update={"max_slowdown": 0.1})).findings
-    assert finding.change == pytest.approx(level - 1, abs=0.01)
-    assert finding.outcome == outcome
+    (judgement, _) = judge(
+        [(old, new)], SETTINGS.model_copy(update={"max_slowdown": 0.1})
+    ).judgements
+    assert judgement.change == pytest.approx(level - 1, abs=0.01)
+    assert judgement.outcome == outcome
 
 
 @settings(deadline=None)
@@ -236,24 +238,24 @@ def test_no_outlier_turns_a_verdict(
     for benchmark in [] if quartiles else [b for c in contents for b in c["benchmarks"]]:
         del benchmark["stats"]["iqr"]
     old, new = save(tmp_path_factory.mktemp("outlier"), *contents)
-    (finding, _) = judge([(old, new)], LENIENT).findings
+    (judgement, _) = judge([(old, new)], LENIENT).judgements
     expected = "regression" if level > 1 else "pass"
     # Without the quartiles an outlier may hide what there is, but not turn it round.
-    assert finding.outcome in ({expected} if quartiles else {expected, "inconclusive"})
+    assert judgement.outcome in ({expected} if quartiles else {expected, "inconclusive"})
 
 
 def test_a_single_round_shows_nothing(tmp_path: Path, real: Content) -> None:
     old, new = save(tmp_path, *(with_times(real, [1.0], [1.0], raw=raw) for raw in (True, False)))
     verdict = judge([(old, new)], SETTINGS)
     assert verdict.outcome == "inconclusive"
-    assert "a single round shows no spread" in verdict.findings[0].reason
-    assert verdict.findings[0].low is None
+    assert "a single round shows no spread" in verdict.judgements[0].reason
+    assert verdict.judgements[0].low is None
 
 
 def test_new_benchmarks_are_listed(tmp_path: Path, real: Content) -> None:
     old, new = save(tmp_path, without_first(real), real)
     verdict = judge([(old, new)], LENIENT)
-    assert [finding.subject for finding in verdict.findings] == [SORTING]
+    assert [judgement.subject for judgement in verdict.judgements] == [SORTING]
     assert verdict.notes[-1] == f"not in every file, and not judged: {SUMMING}."
     assert verdict.outcome == "pass"
 
@@ -261,7 +263,7 @@ def test_new_benchmarks_are_listed(tmp_path: Path, real: Content) -> None:
 def test_a_benchmark_that_is_gone_does_not_pass(tmp_path: Path, real: Content) -> None:
     old, new = save(tmp_path, real, without_first(real))
     verdict = judge([(old, new)], LENIENT)
-    kept, gone = verdict.findings
+    kept, gone = verdict.judgements
     assert (kept.subject, kept.outcome) == (SORTING, "pass")
     assert (gone.subject, gone.outcome, gone.change) == (SUMMING, "inconclusive", None)
     assert gone.reason.startswith(f"it is in `{old}`, but not in `{new}`: it failed")
@@ -272,11 +274,11 @@ def test_a_benchmark_that_is_gone_does_not_pass(tmp_path: Path, real: Content) -
 def test_a_benchmark_that_is_gone_from_one_of_several_pairs(tmp_path: Path, real: Content) -> None:
     paths = save(tmp_path, real, real, real, without_first(real))
     verdict = judge([(paths[0], paths[1]), (paths[2], paths[3])], LENIENT)
-    assert [(f.subject, f.outcome) for f in verdict.findings] == [
+    assert [(f.subject, f.outcome) for f in verdict.judgements] == [
         (SORTING, "pass"),
         (SUMMING, "inconclusive"),
     ]
-    assert f"not in `{paths[3]}`" in verdict.findings[1].reason
+    assert f"not in `{paths[3]}`" in verdict.judgements[1].reason
 
 
 def test_a_failing_benchmark_is_gone_from_a_real_file(
@@ -286,7 +288,7 @@ def test_a_failing_benchmark_is_gone_from_a_real_file(
     assert [benchmark["fullname"] for benchmark in failing["benchmarks"]] == [SORTING]
     old, new = save(tmp_path, measured[0], failing)
     verdict = judge([(old, new)], LENIENT)
-    assert verdict.findings[-1].subject == SUMMING
+    assert verdict.judgements[-1].subject == SUMMING
     assert verdict.outcome != "pass"
 
 
@@ -302,8 +304,8 @@ def test_extreme_times_are_figures(tmp_path: Path, real: Content) -> None:
     for raw in (True, False):
         contents = [with_times(real, [t, 3 * t], [t, t], raw=raw) for t in (1e-150, 1e150)]
         old, new = save(tmp_path, *contents)
-        assert judge([(old, new)], SETTINGS).findings[0].change is not None
-        assert judge([(new, old)], SETTINGS).findings[0].change == pytest.approx(-1)
+        assert judge([(old, new)], SETTINGS).judgements[0].change is not None
+        assert judge([(new, old)], SETTINGS).judgements[0].change == pytest.approx(-1)
 
 
 def edit(*keys: Any, value: Any) -> Callable[[Content], Content]:

@@ -13,10 +13,10 @@ from junitparser import Error, Failure, JUnitXml
 
 from harness.errors import InvalidInput, StoreError
 from harness.gate import report
-from harness.gate.verdict import Finding, Outcome, Verdict
+from harness.gate.verdict import Judgement, Outcome, Verdict
 from tests.helpers.commands import ROOT
 
-SLOWER = Finding(
+SLOWER = Judgement(
     subject="jax on cpu",
     metric="train time",
     outcome="regression",
@@ -30,7 +30,7 @@ SLOWER = Finding(
 FINE = SLOWER.model_copy(
     update={"subject": "torch on cpu", "outcome": "pass", "change": -0.003, "low": -0.01}
 )
-UNKNOWN = Finding(
+UNKNOWN = Judgement(
     subject="torch on gpu",
     metric="final_mse",
     outcome="inconclusive",
@@ -40,16 +40,16 @@ UNKNOWN = Finding(
     n=3,
     tolerance=0.1,
 )
-WRONG = Finding(subject="jax on cpu", metric="parity", outcome="regression", reason="it is wrong")
+WRONG = Judgement(subject="jax on cpu", metric="parity", outcome="regression", reason="it is wrong")
 HOSTILE = "<script>|`@you`\n[x](y) *b* \x1b[31m &amp; ]]> --"
 
 
-def verdict(*findings: Finding, notes: tuple[str, ...] = ()) -> Verdict:
-    return Verdict(compared="tree against main", findings=findings, notes=notes, seconds=12.3)
+def verdict(*judgements: Judgement, notes: tuple[str, ...] = ()) -> Verdict:
+    return Verdict(compared="tree against main", judgements=judgements, notes=notes, seconds=12.3)
 
 
 @pytest.mark.parametrize(
-    ("findings", "sentence"),
+    ("judgements", "sentence"),
     [
         ([FINE], "PASS: nothing got worse by more than is allowed (1 comparison)."),
         (
@@ -79,13 +79,13 @@ def verdict(*findings: Finding, notes: tuple[str, ...] = ()) -> Verdict:
         ([], "INCONCLUSIVE: nothing was compared."),
     ],
 )
-def test_the_sentence(findings: list[Finding], sentence: str) -> None:
-    assert report.sentence(verdict(*findings)) == sentence
+def test_the_sentence(judgements: list[Judgement], sentence: str) -> None:
+    assert report.sentence(verdict(*judgements)) == sentence
 
 
 @pytest.mark.parametrize(("outcome", "code"), [("pass", 0), ("regression", 1), ("inconclusive", 3)])
 def test_the_exit_code(outcome: Outcome, code: int) -> None:
-    assert report.exit_code(verdict(FINE.model_copy(update={"outcome": outcome}))) == code
+    assert report.EXIT_CODES[verdict(FINE.model_copy(update={"outcome": outcome})).outcome] == code
 
 
 def test_the_terminal() -> None:
@@ -190,7 +190,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 @given(names, names, names)
 def test_every_format_takes_every_name(subject: str, metric: str, reason: str) -> None:
     given = verdict(
-        Finding(subject=subject, metric=metric, outcome="inconclusive", reason=reason),
+        Judgement(subject=subject, metric=metric, outcome="inconclusive", reason=reason),
         notes=(reason,),
     )
     assert report.terminal(given).count("\n") >= 4
@@ -207,7 +207,7 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     report.check_writable(paths)
     assert not any(path.exists() for path in paths)
     given = verdict(FINE)
-    report.write(given, *paths)
+    report.write(given, dict(zip(report.FORMATS, paths, strict=True)))
     texts = [report.as_json(given), report.junit(given), report.markdown(given)]
     assert [path.read_text() for path in paths] == texts
     assert summary.read_text() == "before\n" + texts[2]
@@ -215,16 +215,16 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_only_the_files_asked_for_are_written(tmp_path: Path) -> None:
-    report.write(verdict(FINE), junit=tmp_path / "gate.xml")
+    report.write(verdict(FINE), {"junit": tmp_path / "gate.xml", "json": None})
     assert [path.name for path in tmp_path.iterdir()] == ["gate.xml"]
     with pytest.raises(StoreError, match="cannot be written"):
-        report.write(verdict(FINE), json=tmp_path / "none" / "gate.json")
+        report.write(verdict(FINE), {"json": tmp_path / "none" / "gate.json"})
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (link := tmp_path / "link").symlink_to(tmp_path / "gate.json")
     report.check_writable([link])
-    report.write(verdict(FINE), json=link)
+    report.write(verdict(FINE), {"json": link})
     assert link.is_symlink()
     assert (tmp_path / "gate.json").read_text() == report.as_json(verdict(FINE))
     (loop := tmp_path / "loop").symlink_to(loop)

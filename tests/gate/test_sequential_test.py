@@ -1,4 +1,4 @@
-"""What the gate concludes from duels, at which look: on duels that are made up."""
+"""What the sequential test concludes from made-up pairs, and at which look."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.gate.paired import Duel, Outcome
-from harness.gate.sequential_test import LOOKS, Contest
+from harness.gate.paired import Pair, SideResult
+from harness.gate.sequential_test import LOOKS, SequentialTest
 from harness.gate.settings import GateSettings
-from harness.gate.verdict import Finding
+from harness.gate.verdict import Judgement
 from harness.trial.arms import Arm
 
 ARM = Arm(backend="torch", device="cpu")
 
 
-def duel(
+def pair(
     log_ratio: float, before: Sequence[float] = (1.0,), after: Sequence[float] = (1.0,)
-) -> Duel:
-    def side(step_mse: Sequence[float]) -> Outcome:
-        return Outcome(
+) -> Pair:
+    def side(step_mse: Sequence[float]) -> SideResult:
+        return SideResult(
             epoch_s=1.0,
             losses=(),
             step_mse=tuple(step_mse),
@@ -33,20 +33,20 @@ def duel(
             versions={},
         )
 
-    return Duel(log_ratio, side(before), side(after), finished=True)
+    return Pair(log_ratio, side(before), side(after), finished=True)
 
 
-def contest(memoryless: float = 0.0, **changes: object) -> Contest:
-    return Contest(ARM, GateSettings.model_validate(changes), 1, memoryless)
+def new_test(memoryless: float = 0.0, **changes: object) -> SequentialTest:
+    return SequentialTest(ARM, GateSettings.model_validate(changes), 1, memoryless)
 
 
-def fight(contest: Contest, duels: Sequence[Duel]) -> dict[str, Finding]:
-    """Fight as many of the duels as the contest asks for."""
-    remaining = iter(duels)
-    while contest.open:
+def decide(test: SequentialTest, pairs: Sequence[Pair]) -> dict[str, Judgement]:
+    """Add as many of the pairs as the test asks for."""
+    remaining = iter(pairs)
+    while test.undecided:
         one = next(remaining)
-        contest.add(one, one.first.step_mse)
-    return {finding.metric: finding for finding in contest.findings()}
+        test.add(one, one.first.step_mse)
+    return {judgement.metric: judgement for judgement in test.judgements()}
 
 
 def noise(spread: float, size: int = LOOKS[-1]) -> np.ndarray:
@@ -54,7 +54,7 @@ def noise(spread: float, size: int = LOOKS[-1]) -> np.ndarray:
 
 
 def test_identical_code_passes_early() -> None:
-    found = fight(contest(), [duel(x) for x in noise(0.004)])
+    found = decide(new_test(), [pair(x) for x in noise(0.004)])
     assert found["train time"].outcome == "pass"
     assert found["accuracy"].outcome == "pass"
     assert "identical to the bit" in found["accuracy"].reason
@@ -62,8 +62,8 @@ def test_identical_code_passes_early() -> None:
 
 
 def test_a_slowdown_is_found_as_soon_as_it_is_sure() -> None:
-    small = fight(contest(), [duel(0.03 + x) for x in noise(0.01)])["train time"]
-    large = fight(contest(), [duel(0.30 + x) for x in noise(0.01)])["train time"]
+    small = decide(new_test(), [pair(0.03 + x) for x in noise(0.01)])["train time"]
+    large = decide(new_test(), [pair(0.30 + x) for x in noise(0.01)])["train time"]
     assert small.outcome == large.outcome == "regression"
     assert large.n == LOOKS[0] < small.n
     assert small.low is not None
@@ -72,33 +72,33 @@ def test_a_slowdown_is_found_as_soon_as_it_is_sure() -> None:
 
 
 def test_faster_passes() -> None:
-    assert fight(contest(), [duel(-0.2 + x) for x in noise(0.01)])["train time"].outcome == "pass"
+    assert decide(new_test(), [pair(-0.2 + x) for x in noise(0.01)])["train time"].outcome == "pass"
 
 
 def test_a_slowdown_shown_to_be_small_passes() -> None:
-    found = fight(contest(), [duel(0.002 + x) for x in noise(0.0001)])["train time"]
+    found = decide(new_test(), [pair(0.002 + x) for x in noise(0.0001)])["train time"]
     assert found.outcome == "pass"
     assert found.low is not None
     assert found.low > 0
 
 
 def test_hopeless_noise_is_inconclusive_in_the_end() -> None:
-    found = fight(contest(), [duel(x) for x in noise(0.5)])["train time"]
+    found = decide(new_test(), [pair(x) for x in noise(0.5)])["train time"]
     assert (found.outcome, found.n) == ("inconclusive", LOOKS[-1])
 
 
 def test_nothing_is_concluded_between_looks() -> None:
-    running = contest()
+    running = new_test()
     for x in (0.3, 0.301, 0.299):
-        running.add(duel(x), (1.0,))
-    assert {f.outcome for f in running.findings()} == {"inconclusive"}
+        running.add(pair(x), (1.0,))
+    assert {f.outcome for f in running.judgements()} == {"inconclusive"}
 
 
 def test_limits_of_one_backend_are_its_own() -> None:
-    slower = [duel(0.05 + x) for x in noise(0.004)]
-    assert fight(contest(), slower)["train time"].outcome == "regression"
-    lenient = contest(backend={"torch": {"max_slowdown": "10%"}})
-    assert fight(lenient, slower)["train time"].outcome == "pass"
+    slower = [pair(0.05 + x) for x in noise(0.004)]
+    assert decide(new_test(), slower)["train time"].outcome == "regression"
+    lenient = new_test(backend={"torch": {"max_slowdown": "10%"}})
+    assert decide(lenient, slower)["train time"].outcome == "pass"
 
 
 def test_a_worse_error_is_found_and_a_better_one_passes() -> None:
@@ -106,13 +106,13 @@ def test_a_worse_error_is_found_and_a_better_one_passes() -> None:
     seeds = np.exp(rng.normal(0, 0.3, (LOOKS[-1], 4)))
     wobble = np.exp(rng.normal(0, 0.01, (LOOKS[-1], 4)))
     times = noise(0.004)
-    worse = fight(
-        contest(), [duel(x, b, 1.5 * b * w) for x, b, w in zip(times, seeds, wobble, strict=True)]
+    worse = decide(
+        new_test(), [pair(x, b, 1.5 * b * w) for x, b, w in zip(times, seeds, wobble, strict=True)]
     )
     assert worse["final_mse"].outcome == "regression"
     assert worse["final_mse"].change == pytest.approx(0.5, abs=0.05)
-    better = fight(
-        contest(), [duel(x, b, 0.5 * b * w) for x, b, w in zip(times, seeds, wobble, strict=True)]
+    better = decide(
+        new_test(), [pair(x, b, 0.5 * b * w) for x, b, w in zip(times, seeds, wobble, strict=True)]
     )
     assert {f.outcome for f in better.values()} == {"pass"}
 
@@ -123,18 +123,18 @@ def test_one_time_step_that_got_worse_is_named() -> None:
     after = seeds * np.exp(rng.normal(0, 0.01, seeds.shape))
     after[:, 36] *= 2
     pairs = zip(noise(0.004), seeds, after, strict=True)
-    found = fight(contest(), [duel(x, b, a) for x, b, a in pairs])
+    found = decide(new_test(), [pair(x, b, a) for x, b, a in pairs])
     assert found["mse per step"].outcome == "regression"
     assert "t = 37" in found["mse per step"].reason
     assert found["final_mse"].outcome != "regression"
 
 
 def test_the_lag_is_gated_once_it_was_learned() -> None:
-    def run(before: float, after: float) -> dict[str, Finding]:
+    def run(before: float, after: float) -> dict[str, Judgement]:
         rng = np.random.default_rng(3)
         pairs = zip(noise(0.004), rng.normal(0, 0.001, LOOKS[-1]), strict=True)
-        limits = contest(memoryless=1.0, max_accuracy_loss="900%", max_step_accuracy_loss="900%")
-        return fight(limits, [duel(x, [before], [after + w]) for x, w in pairs])
+        limits = new_test(memoryless=1.0, max_accuracy_loss="900%", max_step_accuracy_loss="900%")
+        return decide(limits, [pair(x, [before], [after + w]) for x, w in pairs])
 
     assert run(before=0.1, after=0.3)["lag_skill"].outcome == "regression"
     assert "0.900 became 0.700" in run(before=0.1, after=0.3)["lag_skill"].reason
@@ -144,25 +144,25 @@ def test_the_lag_is_gated_once_it_was_learned() -> None:
 
 @pytest.mark.parametrize(("later", "outcome"), [(True, "regression"), (False, "inconclusive")])
 def test_a_version_that_cannot_train(later: bool, outcome: str) -> None:
-    running = contest()
+    running = new_test()
     running.fail("mine on cpu: killed by SIGKILL.", regression=later)
-    assert not running.open
-    assert [(f.outcome, f.metric) for f in running.findings()] == [(outcome, "training")]
+    assert not running.undecided
+    assert [(f.outcome, f.metric) for f in running.judgements()] == [(outcome, "training")]
 
 
 def test_a_baseline_is_a_sample_of_its_own() -> None:
     earlier = 3.0 + noise(0.004, 12)
-    against = Contest(ARM, GateSettings(), 1, 0.0, earlier)
-    found = fight(against, [duel(3.1 + x) for x in noise(0.004)])
+    against = SequentialTest(ARM, GateSettings(), 1, 0.0, earlier)
+    found = decide(against, [pair(3.1 + x) for x in noise(0.004)])
     assert found["train time"].outcome == "regression"
     assert found["train time"].change == pytest.approx(np.expm1(0.1), abs=0.01)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-0.3, 0.3), min_size=LOOKS[-1], max_size=LOOKS[-1]), st.booleans())
-def test_any_duels_come_to_an_end(log_ratios: list[float], same: bool) -> None:
+def test_any_pairs_come_to_an_end(log_ratios: list[float], same: bool) -> None:
     after = (1.0,) if same else (1.1,)
-    found = fight(contest(memoryless=2.0), [duel(x, after=after) for x in log_ratios])
+    found = decide(new_test(memoryless=2.0), [pair(x, after=after) for x in log_ratios])
     assert {f.outcome for f in found.values()} <= {"pass", "regression", "inconclusive"}
 
 
@@ -171,6 +171,6 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     rng = np.random.default_rng(11)
     alarms = 0
     for _ in range(400):
-        found = fight(contest(), [duel(x) for x in rng.normal(0, 0.012, LOOKS[-1])])
+        found = decide(new_test(), [pair(x) for x in rng.normal(0, 0.012, LOOKS[-1])])
         alarms += found["train time"].outcome == "regression"
     assert alarms <= 8  # 1 % of them would be 4; 9 or more come up once in 50 times then.

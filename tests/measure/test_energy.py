@@ -13,7 +13,6 @@ import pytest
 
 import harness
 from harness import Task
-from harness.backend.testing import FakeBackend, ManualClock
 from harness.measure.energy import Rapl, meter
 from harness.measure.trial import Training
 from harness.tables.from_records import chunks_table, trials_table
@@ -22,6 +21,7 @@ from harness.tables.text import render_summary
 from harness.trial.jobs import TrialJob
 from harness.trial.record import Chunk
 from tests.helpers.commands import ROOT
+from tests.helpers.doubles import FakeBackend, ManualClock
 from tests.helpers.records import timed
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from harness import Task
-from harness.backend.testing import FakeBackend, ManualClock
 from harness.measure.trial import run
 from harness.trial.jobs import TrialJob
 from harness.trial.record import Chunk, CurvePoint
+from tests.helpers.doubles import FakeBackend, ManualClock
 
 TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
 
