@@ -1,8 +1,7 @@
-"""A training that waits for its turn: one side of a duel (see `harness.gate.paired`), in its own
-process.
+"""A training that waits for its turn: one side of a pair (`harness.gate.paired`).
 
 The language spoken with whoever gives the turns is small and stays as it is, because the two
-sides of a duel may be different versions of this code. The first message is ("ready", {task,
+sides of a pair may be different versions of this code. The first message is ("ready", {task,
 sources, versions}): the task with all its defaults, the files of all modules that are not
 installed ones, and the versions of the packages loaded. Then a line of text is a command:
 
