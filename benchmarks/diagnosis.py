@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.diagnosis.rules import symptoms
-from harness.diagnosis.trainings import Case
+from harness.diagnosis.rules import observe
+from harness.diagnosis.trainings import Trainings
 from harness.stats.forecast import forecast
 from harness.task import data
 from harness.task.task import Task
@@ -140,7 +140,7 @@ def load(folder: Path, name: str) -> dict[int, Trained]:
     return dict(sorted(found.items()))
 
 
-def case_of(name: str, trained: Mapping[int, Trained], length: int) -> Case | None:
+def trainings_of(name: str, trained: Mapping[int, Trained], length: int) -> Trainings | None:
     """Return what a run of so many epochs knows; None if none of its seeds got that far."""
     at_K = [EPOCHS.index(length // POINTS * k) for k in range(1, POINTS + 1)]
     long = {seed: one for seed, one in trained.items() if len(one.loss) > at_K[-1]}
@@ -148,7 +148,7 @@ def case_of(name: str, trained: Mapping[int, Trained], length: int) -> Case | No
         return None
     epochs_K = np.array([EPOCHS[k] for k in at_K], float)
     sums_SK = np.stack([one.loss[at_K] for one in long.values()])
-    return Case(
+    return Trainings(
         task=Task(epochs=length, **TASKS[name][1]),
         seeds=tuple(long),
         epochs_K=epochs_K,
@@ -159,13 +159,13 @@ def case_of(name: str, trained: Mapping[int, Trained], length: int) -> Case | No
     )
 
 
-def runs(folder: Path, name: str, length: int, size: int) -> Iterator[Case]:
+def runs(folder: Path, name: str, length: int, size: int) -> Iterator[Trainings]:
     """Yield the runs of so many seeds that can be made of the trainings, none in two of them."""
     trained = list(load(folder, name).items())
     for first in range(0, len(trained) - size + 1, size):
-        case = case_of(name, dict(trained[first : first + size]), length)
-        if case is not None:
-            yield case
+        trainings = trainings_of(name, dict(trained[first : first + size]), length)
+        if trainings is not None:
+            yield trainings
 
 
 # What a training that is healthy, if perhaps unfinished, may be said to be.
@@ -179,19 +179,19 @@ PLANTED_RULE = {
 }
 
 
-def expected(name: str, case: Case) -> str:
+def expected(name: str, trainings: Trainings) -> str:
     """Return the rule that should speak; "" if none of those for faults should."""
     planted = next((rule for key, rule in PLANTED_RULE.items() if name.startswith(key)), "")
     if planted != "stuck-seed":
         return planted
-    ill = sum(is_ill(case, seed) for seed in case.seeds)
+    ill = sum(is_ill(trainings, seed) for seed in trainings.seeds)
     # Where most are ill, or there is nobody to compare with, it is no seed that stands out.
-    return planted if ill and len(case.seeds) >= 3 * ill else ""
+    return planted if ill and len(trainings.seeds) >= 3 * ill else ""
 
 
-def is_ill(case: Case, seed: int) -> bool:
+def is_ill(trainings: Trainings, seed: int) -> bool:
     """Return whether a start is one of those that `tests.helpers.ailing` spoils."""
-    return bool(data.initial_params(case.task.model, seed)["W_1"][0, 0] < -0.3)
+    return bool(data.initial_params(trainings.task.model, seed)["W_1"][0, 0] < -0.3)
 
 
 def rates(folder: Path, sizes: Sequence[int] = (1, 3, 6)) -> None:
@@ -202,16 +202,16 @@ def rates(folder: Path, sizes: Sequence[int] = (1, 3, 6)) -> None:
             told: Counter[str] = Counter()
             number = planted = found = 0
             for size in sizes:
-                for case in runs(folder, name, length, size):
-                    rules = {symptom.rule for symptom in symptoms(case)}
+                for trainings in runs(folder, name, length, size):
+                    rules: set[str] = {rule.id for rule, _ in observe(trainings)}
                     number += 1
                     told.update(rules or {"nothing"})
-                    rule = expected(name, case)
+                    rule = expected(name, trainings)
                     planted, found = planted + bool(rule), found + (rule in rules)
                     if name in HEALTHY:
                         healthy["runs"] += 1
                         healthy["false"] += bool(rules - FINE)
-                        goal = np.exp(np.log(case.final_S).mean()) < case.target / 2
+                        goal = np.exp(np.log(trainings.final_S).mean()) < trainings.target / 2
                         healthy["unfinished, they say, and twice as good"] += bool(
                             goal and "not-converged" in rules
                         )
@@ -237,11 +237,11 @@ def coverage(folder: Path, sizes: Sequence[int] = (1, 3)) -> None:
             continue
         for length in (500, 1000, 2000, 5000):
             right: list[tuple[bool, float]] = []
-            for case in (c for size in sizes for c in runs(folder, name, length, size)):
-                told = forecast(case.epochs_K, case.mse_SK, case.target)
+            for trainings in (t for size in sizes for t in runs(folder, name, length, size)):
+                told = forecast(trainings.epochs_K, trainings.mse_SK, trainings.target)
                 if told is None:
                     continue
-                reached = reaches(folder, name, case)
+                reached = reaches(folder, name, trainings)
                 held = reached >= told.low and (
                     reached <= told.high or (np.isinf(reached) and told.high > LENGTHS[-1])
                 )
@@ -259,12 +259,14 @@ def _summary(right: Sequence[tuple[bool, float]]) -> str:
     return f"{len(right):>4} {held:>5.0%} {len(factors) / len(right):>5.0%} {typical:>6.2f}"
 
 
-def reaches(folder: Path, name: str, case: Case) -> float:
-    """Return the epoch at which the seeds of a case reach its goal; infinite if they do not."""
+def reaches(folder: Path, name: str, trainings: Trainings) -> float:
+    """Return the epoch at which the seeds of a run reach its goal; infinite if they do not."""
     trained = load(folder, name)
-    log_K = np.mean([np.log(trained[seed].step_mse.mean(axis=1)) for seed in case.seeds], axis=0)
+    log_K = np.mean(
+        [np.log(trained[seed].step_mse.mean(axis=1)) for seed in trainings.seeds], axis=0
+    )
     smooth_K = np.convolve(np.pad(log_K, 1, "edge"), np.ones(3) / 3, "valid")
-    there_K = np.flatnonzero(smooth_K <= np.log(case.target))
+    there_K = np.flatnonzero(smooth_K <= np.log(trainings.target))
     return float(EPOCHS[there_K[0]]) if len(there_K) else np.inf
 
 

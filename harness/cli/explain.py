@@ -18,7 +18,7 @@ from harness.cli.output import errors, width
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.diagnosis.findings import Finding
+    from harness.diagnosis.statements import Finding
 
 _MOST_COLUMNS = 100
 
@@ -60,10 +60,11 @@ def explain(
         if (run_id is None) == (predictions is None):
             raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")
         if predictions is not None:
-            from harness.diagnosis import predictions as own
+            from harness.diagnosis.predictions import explain as explain_predictions
+            from harness.diagnosis.predictions_file import read
 
             task = build_task(options)
-            found, nothing = own.explain(own.read(predictions), task), _NOTHING
+            found, nothing = explain_predictions(read(predictions), task), _NOTHING
         else:
             if options["preset"] or options["config"] or options["changes"]:
                 raise InvalidInput(

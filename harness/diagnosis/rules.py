@@ -1,348 +1,227 @@
-"""What is wrong, or right, with one backend at one point of a sweep: a rule each.
+"""What the trainings of one backend at one point of a sweep show: a rule for each thing.
 
-A rule looks at the errors of the trials that ended ok and holds them against the yardsticks. It
-says something only where nothing else explains the figures; docs/diagnosis.md has the thresholds,
-their reasons, and how often they err. Shape suffixes: S seeds, K evaluations, T time steps.
+A rule compares the errors of the trials that ended ok with the yardsticks. It says something only
+where nothing else explains the errors. docs/diagnosis.md has the thresholds, the reasons for them,
+and how often they are wrong. Shape suffixes: S seeds, K evaluations, T time steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.special import stdtr
 
 from harness.backend.protocol import Array
-from harness.diagnosis.trainings import FOURTH_MOMENT, LEARNED_R2, SURE, Case, Which
+from harness.diagnosis import wording
+from harness.diagnosis.statements import Evidence, Id, Rule, Severity
+from harness.diagnosis.trainings import (
+    FOURTH_MOMENT,
+    LEARNED_R2,
+    SURE,
+    TARGET_LAG_SKILL,
+    TARGET_R2,
+    Trainings,
+    Which,
+)
+from harness.diagnosis.wording import count, lag_term, short, span
 from harness.stats.forecast import Forecast, forecast
-from harness.task.task import Task
 
-Severity: TypeAlias = Literal["fault", "warning", "good"]
+Look: TypeAlias = Callable[[Trainings], Evidence | None]
 
 
-@dataclass(frozen=True)
-class Symptom:
-    """What a rule says of a backend at a point of a sweep; see
-    `harness.diagnosis.findings.Finding`.
+class TrainingRule(NamedTuple):
+    """A rule, and how to look whether some trainings show it."""
+
+    rule: Rule
+    look: Look
+
+
+def _rule(name: Id, severity: Severity, headline: str) -> Callable[[Look], TrainingRule]:
+    return lambda look: TrainingRule(Rule(name, severity, headline), look)
+
+
+def observe(trainings: Trainings) -> Iterator[tuple[Rule, Evidence]]:
+    """Yield the rules that apply to some trainings.
+
+    If the task trains towards the wrong sign, only that: the network cannot learn anything else.
     """
-
-    rule: str
-    severity: Severity
-    headline: str
-    """The same wherever the same is wrong: what has one headline is one finding."""
-    evidence: str
-    remedy: str = ""
-    brief: str = ""
-    """The evidence in a few words."""
-    weight: float = 0.0
-    """Of several that have one headline, the evidence of the heaviest is shown."""
+    for one in [_wrong_sign] if trainings.wrong_on_purpose else RULES:
+        evidence = one.look(trainings)
+        if evidence is not None:
+            yield one.rule, evidence
 
 
-def symptoms(case: Case) -> Iterator[Symptom]:
-    """Yield what is to be said of a case.
-
-    Trained towards something else, a network cannot be told to be anything else: that comes alone.
-    """
-    if case.wrong_on_purpose:
-        yield _wrong_sign(case)
-        return
-    for rule in RULES:
-        found = rule(case)
-        if found is not None:
-            yield found
-
-
-def _wrong_sign(case: Case) -> Symptom:
-    task, level = case.task, case.exact.wrong_sign
-    mean = float(level.mean())
-    mse, loss = float(np.mean(case.mse_SK[:, -1])), float(np.mean(case.loss_SK[:, -1]))
-    later, first = float(case.later_S.mean()), float(case.step_mse_ST[:, 0].mean())
-    ratio = later / float(level[1:].mean())
-    steps_T = case.step_mse_ST.mean(axis=0)[1:]
-    near_T = np.abs(np.log(steps_T / level[1:])) < np.log(2)  # Of t = 2, ..., each by itself.
-    sits = abs(ratio - 1) < 0.15 + SURE * case.noise and first < 0.1 * mean and near_T.all()
-    gap = mse - loss
-    shows = loss < 0.5 * mse and abs(gap / mean - 1) < 0.25
-    parts = [
-        f"The task says so itself: train_sign = -1 with lag_weight = {task.lag_weight:g}. The loss "
-        f"is taken against x_t^2 {signed(-task.lag_weight)}*x_(t-1)^2, the error against x_t^2 "
-        f"{signed(task.lag_weight)}*x_(t-1)^2: the sign of the lag term differs."
-    ]
-    if shows:
-        parts.append(
-            f"The training loss has fallen to {_show(loss)} while the error on held-out paths stays"
-            f" at {_show(mse)}: the gap of {_show(gap)} is what the sign costs ({_show(mean)}, the "
-            "mean of the wrong-sign yardstick)."
+@_rule(
+    "wrong-sign",
+    "fault",
+    "The training target and the evaluation target differ in the sign of the lag term, so the "
+    "network learns something else than it is scored on.",
+)
+def _wrong_sign(trainings: Trainings) -> Evidence:
+    """See the task itself. The errors show it later: first the gap, then the single steps."""
+    task, w = trainings.task, trainings.task.lag_weight
+    mse, loss = float(trainings.mse_SK[:, -1].mean()), float(trainings.loss_SK[:, -1].mean())
+    cost = float(trainings.exact.wrong_sign.mean())
+    gap_shows = loss < 0.5 * mse and abs((mse - loss) / cost - 1) < 0.25
+    if gap_shows:
+        gap = (
+            f"The training loss has fallen to {short(loss)} while the error on held-out paths stays"
+            f" at {short(mse)}: the gap of {short(mse - loss)} is what the sign costs "
+            f"({short(cost)}, the mean of the wrong-sign yardstick)."
         )
     else:
-        parts.append(
+        gap = (
             f"The figures do not show it clearly yet: the training is not far enough (loss "
-            f"{_show(loss)}, error {_show(mse)}). However long it goes on, the error cannot come "
-            f"far below {_show(mean)}, the wrong-sign yardstick."
+            f"{short(loss)}, error {short(mse)}). However long it goes on, the error cannot come "
+            f"far below {short(cost)}, the wrong-sign yardstick."
         )
-    if sits:
-        parts.append(
-            f"The error sits on the wrong-sign yardstick, {_show(level[-1])}, at every t >= 2 (on "
-            f"average {ratio:.2f} of it; {task.eval_paths} held-out paths and "
-            f"{len(case.seeds)} seed{'s' * (len(case.seeds) > 1)} tell the error at one step to "
-            f"±{_per_step(case):.0%}) and is near zero at t = 1 ({_show(first)}), where the lag "
-            "term vanishes."
-        )
-    elif shows:
-        parts.append(
-            f"Per step it is not on the yardstick yet: {_show(later)} against "
-            f"{_show(level[1:].mean())} at t >= 2, and {_show(first)} at t = 1, where the lag term "
-            "vanishes and the error will go to zero."
-        )
-    return Symptom(
-        "wrong-sign",
-        "fault",
-        "The training target and the evaluation target differ in the sign of the lag term, so the "
-        "network learns something else than it is scored on.",
-        " ".join(parts),
-        f"Fix the loss: python -m harness run --preset corrected{_settings(task)} (the same task "
-        "with train_sign = 1). In a program of your own, compute the target of the loss with "
-        f"{signed(task.lag_weight)}*x_(t-1)^2, as the evaluation does; if the other sign is meant, "
-        "fix the evaluation.",
-        f"loss {_show(loss)}, error {_show(mse)}",
-        weight=sits + shows,
+    steps_show, steps = _wrong_sign_steps(trainings)
+    return Evidence(
+        f"The task says so itself: train_sign = -1 with lag_weight = {w:g}. The loss is taken "
+        f"against {wording.target(-w)}, the error against {wording.target(w)}: the sign of the lag "
+        f"term differs. {gap}{f' {steps}' if steps_show or gap_shows else ''}",
+        f"Fix the loss: python -m harness run --preset corrected{wording.settings(task)} (the same "
+        "task with train_sign = 1). In a program of your own, compute the target of the loss with "
+        f"{lag_term(w)}, as the evaluation does; if the other sign is meant, fix the evaluation.",
+        f"loss {short(loss)}, error {short(mse)}",
+        weight=steps_show + gap_shows,
     )
 
 
-def _settings(task: Task) -> str:
-    """Return the options that make this task out of the default one, but for the sign."""
-    default = Task().model_dump() | {"train_sign": task.train_sign}
-    changed = {name: v for name, v in task.model_dump().items() if v != default[name]}
-    return "".join(f" --set {name}={value}" for name, value in changed.items())
+def _wrong_sign_steps(trainings: Trainings) -> tuple[bool, str]:
+    """Return whether the errors at single steps are those of the wrong sign, and how near."""
+    level, mse_T = trainings.exact.wrong_sign, trainings.step_mse_ST.mean(axis=0)
+    first, later, ideal = mse_T[0], float(trainings.later_S.mean()), float(level[1:].mean())
+    near = abs(later / ideal - 1) < 0.15 + SURE * trainings.noise
+    near_each = np.abs(np.log(mse_T[1:] / level[1:])) < np.log(2)
+    if not (near and first < 0.1 * level.mean() and near_each.all()):
+        return False, (
+            f"Per step it is not on the yardstick yet: {short(later)} against {short(ideal)} at "
+            f"t >= 2, and {short(first)} at t = 1, where the lag term vanishes and the error will "
+            "go to zero."
+        )
+    paths, seeds = trainings.task.eval_paths, len(trainings.seeds)
+    known = 2 * float(np.sqrt(FOURTH_MOMENT / (paths * seeds)))
+    return True, (
+        f"The error sits on the wrong-sign yardstick, {short(level[-1])}, at every t >= 2 (on "
+        f"average {later / ideal:.2f} of it; {paths} held-out paths and {seeds} "
+        f"seed{'s' * (seeds > 1)} tell the error at one step to ±{known:.0%}) and is near zero at "
+        f"t = 1 ({short(first)}), where the lag term vanishes."
+    )
 
 
-def _memoryless(case: Case) -> Symptom | None:
-    found_S = case.memoryless_S
-    if not found_S.any() or not _most(found_S):
+@_rule(
+    "memoryless",
+    "fault",
+    "The network uses only the present value and has not learned to use the one before.",
+)
+def _memoryless(trainings: Trainings) -> Evidence | None:
+    some_S = trainings.memoryless_S
+    if not _most(some_S):
         return None
-    level = case.exact.memoryless[1:].mean()
-    later, first = case.later_S[found_S].mean(), case.step_mse_ST[found_S, 0].mean()
-    return Symptom(
-        "memoryless",
-        "fault",
-        "The network uses only the present value and has not learned to use the one before.",
-        f"In {_of(found_S)} seeds the error at t >= 2 is {_show(later)}, {later / level:.2f} times "
-        f"the memoryless yardstick ({_show(level)}, the least error of anything that sees x_t "
-        "only; 1.5 times is x_t^2 alone), it is lower at t = 1 "
-        f"({_show(first)}), where there is nothing to remember, and over the last half of the "
-        f"training it has not moved ({_show(_half(case, found_S))} at epoch "
-        f"{_half_epoch(case)}, {_show(case.mse_SK[found_S, -1].mean())} at the end).",
+    level = trainings.exact.memoryless[1:].mean()
+    later, first = trainings.later_S[some_S].mean(), trainings.step_mse_ST[some_S, 0].mean()
+    return Evidence(
+        f"In {count(some_S)} seeds the error at t >= 2 is {short(later)}, {later / level:.2f} "
+        f"times the memoryless yardstick ({short(level)}, the least error of anything that sees "
+        f"x_t only; 1.5 times is x_t^2 alone), it is lower at t = 1 ({short(first)}), where there "
+        "is nothing to remember, and over the last half of the training it has not moved "
+        f"({_half(trainings, some_S)}, {_end(trainings, some_S)} at the end).",
         "Check that the hidden state is carried from each step to the next, that the gradient goes "
         "back through it, and that the recurrent weights are among the trained parameters. If they "
         "are, train longer: a network can rest there for a while before it finds the lag.",
-        f"error {_show(later)}, {_of(found_S)} seeds",
-        weight=float(found_S.sum()),
+        f"error {short(later)}, {count(some_S)} seeds",
+        weight=float(some_S.sum()),
     )
 
 
-def _stuck_seed(case: Case) -> Symptom | None:
-    """Find seeds at rest above the memoryless yardstick, while most are far below it."""
-    if len(case.seeds) < 3:
+@_rule(
+    "worse-than-constant", "fault", "After training, the network is worse than a constant would be."
+)
+def _worse_than_constant(trainings: Trainings) -> Evidence | None:
+    """Find an error above that of the best constant, which does not come down."""
+    if not trainings.has_curve:
         return None
-    final_S = case.final_S
-    if case.has_lag:
-        level = case.exact.memoryless.mean()
-        well_S, ill_S = final_S < level / 3, final_S > 0.9 * level
-    else:
-        level = (1 - LEARNED_R2) * case.exact.variance.mean()
-        well_S, ill_S = final_S < level, final_S > 10 * level
-    rest_S = case.flat_S & (case.memoryless_S | ~case.falling_S)
-    stuck_S = ill_S & rest_S & (final_S > 10 * np.median(final_S))
-    if not stuck_S.any() or well_S.sum() < 2 * stuck_S.sum():
+    level = trainings.exact.variance.mean()
+    best_S = trainings.mse_SK[:, trainings.after(0.5)].min(axis=1)
+    some_S = (best_S > level * (1 + SURE * trainings.noise)) & ~trainings.falling_S
+    if not _most(some_S):
         return None
-    at = final_S[stuck_S]
-    where = ""
-    if (at > case.exact.variance.mean()).all():
-        where = ", above the best constant"
-    elif case.memoryless_S[stuck_S].all():
-        where = ", where a network is that uses the present value only"
-    return Symptom(
-        "stuck-seed",
-        "warning",
-        "Some starts got stuck while the others learned.",
-        f"{case.named(stuck_S).capitalize()} came to rest at {_range(at)}{where}: the error has "
-        "not moved over the last half of the training. "
-        f"The {int(well_S.sum())} that learned are at {_range(final_S[well_S])}.",
-        "Do not average over them, look at each seed: python -m harness show RUN --table trials. "
-        "Such starts get fewer with a lower learning rate, "
-        f"--set learning_rate={case.task.learning_rate / 3:.1g}, or a wider network, "
-        f"--set hidden={2 * case.task.hidden}",
-        case.named(stuck_S),
-        weight=float(stuck_S.sum()),
-    )
-
-
-def _not_converged(case: Case) -> Symptom | None:
-    # What is at rest above its goal says nothing of when the others will be there.
-    going_S = ~case.flat_S | case.learned_S
-    if case.memoryless_S.any():
-        return None
-    told = None if case.flat_S.all() else forecast(case.epochs_K, case.mse_SK[going_S], case.target)
-    if told is None:
-        return _creeping(case)
-    now = float(np.exp(np.log(case.mse_SK[going_S, -1]).mean()))
-    parts = [
-        f"The error is {_show(now)} after {case.task.epochs} epochs and falls as the power "
-        f"{told.power:.1f} of the epochs.",
-        _forecast_words(case, told),
-    ]
-    if case.has_lag and now > case.exact.memoryless.mean():
-        parts.append(
-            "So far it is above the memoryless yardstick "
-            f"({_show(case.exact.memoryless.mean())}): nothing shows yet that the network will "
-            "use the past."
-        )
-    known = case.typical and not told.beyond
-    longer = told.next_try(case.task.curve_points) if known else 4 * case.task.epochs
-    longer = case.task.nearest_epochs(longer)
-    return Symptom(
-        "not-converged",
-        "warning",
-        "Training stopped before it was finished: the error is still falling.",
-        " ".join(parts),
-        f"Train longer: --set epochs={longer}",
-        f"error {_show(now)}" + f", about {_round(told.epochs)} epochs in all" * known,
-        weight=told.epochs,
-    )
-
-
-def _creeping(case: Case) -> Symptom | None:
-    """Say that an error falls steadily, but too slowly, or since too recently, for a forecast."""
-    if not _most(case.falling_S) or case.final_S[case.falling_S].mean() < case.target:
-        return None
-    longer = case.task.nearest_epochs(4 * case.task.epochs)
-    return Symptom(
-        "not-converged",
-        "warning",
-        "Training stopped before it was finished: the error is still falling.",
-        f"In {_of(case.falling_S)} seeds the error falls steadily, from "
-        f"{_show(_half(case, case.falling_S))} at epoch {_half_epoch(case)} to "
-        f"{_show(case.mse_SK[case.falling_S, -1].mean())} at the end. For how long that will go "
-        "on cannot be told.",
-        f"Train four times as long and look again: --set epochs={longer}",
-        f"error {_show(case.final_S[case.falling_S].mean())}",
-    )
-
-
-def _forecast_words(case: Case, told: Forecast) -> str:
-    goal = f"{case.target_words} (error {_show(case.target)})"
-    if not case.typical:
-        return (
-            f"How long it takes to {goal} cannot be told: that was measured for tanh networks "
-            "trained by Adam only. Train four times as long and look again."
-        )
-    if told.beyond:
-        return (
-            f"To reach {goal}, it takes more than {_round(told.low)} epochs in all, if it can be "
-            "reached; train four times as long and look again."
-        )
-    return (
-        f"To reach {goal}, it takes about {_round(told.epochs)} epochs in all, by a rule of thumb "
-        f"(between {_round(told.low)} and {_round(told.high)})."
-    )
-
-
-def _round(epochs: float) -> str:
-    return f"{float(f'{epochs:.2g}'):,.0f}"
-
-
-def _worse_than_constant(case: Case) -> Symptom | None:
-    """Find an error that is above that of the best constant, and does not come down."""
-    if not case.has_curve:
-        return None
-    level = case.exact.variance.mean()
-    best_S = case.mse_SK[:, case.epochs_K > 0.5 * case.epochs_K[-1]].min(axis=1)
-    bad_S = (best_S > level * (1 + SURE * case.noise)) & ~case.falling_S
-    if not bad_S.any() or not _most(bad_S):
-        return None
-    final = case.final_S[bad_S].mean()
-    return Symptom(
-        "worse-than-constant",
-        "fault",
-        "After training, the network is worse than a constant would be.",
-        f"In {_of(bad_S)} seeds the error is {_show(final)}; the best constant has "
-        f"{_show(level)}. It did not come down over the last half of the training: "
-        f"{_show(_half(case, bad_S))} at epoch {_half_epoch(case)}, "
-        f"{_show(case.mse_SK[bad_S, -1].mean())} at the end.",
+    final = trainings.final_S[some_S].mean()
+    return Evidence(
+        f"In {count(some_S)} seeds the error is {short(final)}; the best constant has "
+        f"{short(level)}. It did not come down over the last half of the training: "
+        f"{_half(trainings, some_S)}, {_end(trainings, some_S)} at the end.",
         "Check that the optimiser moves the parameters at all. If the error leaps about, lower the "
-        f"learning rate: --set learning_rate={case.task.learning_rate / 10:.1g}",
-        f"error {_show(final)}",
+        f"learning rate: --set learning_rate={trainings.task.learning_rate / 10:.1g}",
+        f"error {short(final)}",
         weight=float(final / level),
     )
 
 
-def _got_worse(case: Case) -> Symptom | None:
-    """Find a curve all of whose last quarter is far above what had been reached before."""
-    bad_S = case.risen_S & ~case.learned_S
-    if not bad_S.any() or not _most(bad_S) or _worse_than_constant(case):
+@_rule("got-worse", "warning", "Training lost again what it had learned.")
+def _got_worse(trainings: Trainings) -> Evidence | None:
+    """Find curves whose last quarter is all far above what had been reached before."""
+    some_S = trainings.risen_S & ~trainings.learned_S
+    if not _most(some_S) or _worse_than_constant.look(trainings):
         return None
-    best_S = case.mse_SK.min(axis=1)
-    return Symptom(
-        "got-worse",
-        "warning",
-        "Training lost again what it had learned.",
-        f"In {_of(bad_S)} seeds the error had been down to {_range(best_S[bad_S])} and is "
-        f"{_range(case.mse_SK[bad_S, -1])} at the end, and as high throughout the last quarter.",
-        f"Lower the learning rate: --set learning_rate={case.task.learning_rate / 3:.1g}",
-        f"{_range(best_S[bad_S])}, then {_range(case.mse_SK[bad_S, -1])}",
-        weight=float((case.mse_SK[:, -1] / best_S).max()),
+    best_S, last_S = trainings.mse_SK.min(axis=1), trainings.mse_SK[:, -1]
+    return Evidence(
+        f"In {count(some_S)} seeds the error had been down to {span(best_S[some_S])} and is "
+        f"{span(last_S[some_S])} at the end, and as high throughout the last quarter.",
+        f"Lower the learning rate: --set learning_rate={trainings.task.learning_rate / 3:.1g}",
+        f"{span(best_S[some_S])}, then {span(last_S[some_S])}",
+        weight=float((last_S / best_S).max()),
     )
 
 
 _LEAST_STEPS, _GROWS_P, _GROWS_BY = 20, 1e-5, 2.0
 
 
-def _error_grows(case: Case) -> Symptom | None:
+@_rule("error-grows", "fault", "The error grows with the time step: the later, the worse.")
+def _error_grows(trainings: Trainings) -> Evidence | None:
     """Find an error that at late steps is a multiple of that at early ones, beyond luck.
 
     Only steps count at which the path has its full variance: before, the network sees smaller
     inputs, and the first ones have no, or little, past.
     """
-    variance_T = case.exact.variance
+    variance_T = trainings.exact.variance
     t = np.flatnonzero(variance_T > 0.95 * variance_T[-1])
     t = t[t >= 2]  # From t = 3 on.
     # Neighbouring steps have much of their luck in common: squares correlate by rho^2.
-    alike = case.task.rho**2
+    alike = trainings.task.rho**2
     independent = len(t) * (1 - alike) / (1 + alike)
     if independent < _LEAST_STEPS:
         return None
-    log_ST = np.log(np.maximum(case.step_mse_ST[:, t], 1e-300) / variance_T[t])
+    mse_ST = trainings.step_mse_ST[:, t]
+    log_ST = np.log(np.maximum(mse_ST, 1e-300) / variance_T[t])
     third = len(t) // 3
     rise_S = np.median(log_ST[:, -third:], axis=1) - np.median(log_ST[:, :third], axis=1)
     correlation, p = _spearman(log_ST.mean(axis=0), independent)
-    by = float(np.exp(np.median(rise_S)))
-    sure = correlation > 0.6 and p < _GROWS_P and by > _GROWS_BY
+    times = float(np.exp(np.median(rise_S)))
+    sure = correlation > 0.6 and p < _GROWS_P and times > _GROWS_BY
     if not sure or np.mean(rise_S > np.log(1.5)) < 0.8:
         return None
-    early = float(np.median(case.step_mse_ST[:, t[:third]]))
-    late = float(np.median(case.step_mse_ST[:, t[-third:]]))
-    return Symptom(
-        "error-grows",
-        "fault",
-        "The error grows with the time step: the later, the worse.",
-        f"The error is {_show(early)} over t = {t[0] + 1} to {t[third - 1] + 1} and {_show(late)} "
-        f"over t = {t[-third] + 1} to {t[-1] + 1} (medians), {by:.1f} times as much, while the "
+    early, late = float(np.median(mse_ST[:, :third])), float(np.median(mse_ST[:, -third:]))
+    return Evidence(
+        f"The error is {short(early)} over t = {t[0] + 1} to {t[third - 1] + 1} and {short(late)} "
+        f"over t = {t[-third] + 1} to {t[-1] + 1} (medians), {times:.1f} times as much, while the "
         f"variance of the target stays the same (rank correlation with t "
         f"{correlation:.2f}, p = {p:.0e}).",
         "Something adds up from step to step that should not: check that the hidden state starts "
         "anew with each path, that it is the same code that trains and that predicts, and that "
         "training sees paths as long as the evaluation does.",
-        f"{by:.1f} times as much",
-        weight=by,
+        f"{times:.1f} times as much",
+        weight=times,
     )
 
 
 def _spearman(values: Array, independent: float) -> tuple[float, float]:
     """Return the rank correlation of values with their order, and its two-sided p-value.
 
-    So many of them count as independent.
+    `independent` is how many of the values count as independent.
     """
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     r = float(np.corrcoef(np.arange(len(values)), ranks)[0, 1])
@@ -350,87 +229,171 @@ def _spearman(values: Array, independent: float) -> tuple[float, float]:
     return r, float(2 * stdtr(independent - 2, -student))
 
 
-def _learned(case: Case) -> Symptom | None:
-    # Those that did not end ok have learned nothing: survivors alone are not most.
-    if case.learned_S.sum() * 2 <= case.asked:
+@_rule("stuck-seed", "warning", "Some starts got stuck while the others learned.")
+def _stuck_seed(trainings: Trainings) -> Evidence | None:
+    """Find seeds at rest above the memoryless yardstick, while most are far below it."""
+    if len(trainings.seeds) < 3:
         return None
-    if case.has_lag:
-        level = float(case.exact.memoryless.mean())
-        headline = "The network learned to use the previous value."
-        what = (
-            f"the memoryless yardstick ({_show(level)}, the least error of anything that sees the "
-            "present value only)"
-        )
+    final_S = trainings.final_S
+    if trainings.has_lag:
+        level = trainings.exact.memoryless.mean()
+        well_S, ill_S = final_S < level / 3, final_S > 0.9 * level
     else:
-        level = float((1 - LEARNED_R2) * case.exact.variance.mean())
-        headline = "The network learned the function."
-        what = f"{1 - LEARNED_R2:.0%} of the variance of the target ({_show(level)})"
-    below_SK = case.mse_SK < level
-    got_S = below_SK.any(axis=1) & case.learned_S
-    if not got_S.any():
+        level = (1 - LEARNED_R2) * trainings.exact.variance.mean()
+        well_S, ill_S = final_S < level, final_S > 10 * level
+    rest_S = trainings.flat_S & (trainings.memoryless_S | ~trainings.falling_S)
+    stuck_S = ill_S & rest_S & (final_S > 10 * np.median(final_S))
+    if not stuck_S.any() or well_S.sum() < 2 * stuck_S.sum():
         return None
-    first_S = below_SK.argmax(axis=1)[got_S]
-    epochs, time = case.epochs_K[first_S], ""
-    if case.seconds_SK is not None:
-        time = f"{np.median(case.seconds_SK[got_S, first_S]):.3g} s"
-    count = f"{int(got_S.sum())} of {case.asked}"
-    return Symptom(
-        "learned",
-        "good",
-        headline,
-        f"In {count} seeds the error fell below {what}: at epoch "
-        f"{np.median(epochs):.0f}{_spread(epochs)}{f', after {time} of training' if time else ''}"
-        f"{' (medians)' if got_S.sum() > 1 else ''}; at the end it is "
-        f"{_range(case.final_S[got_S])}.",
-        brief=f"{count} seeds, epoch {np.median(epochs):.0f}" + f", {time}" * bool(time),
+    where = ""
+    if (final_S[stuck_S] > trainings.exact.variance.mean()).all():
+        where = ", above the best constant"
+    elif trainings.memoryless_S[stuck_S].all():
+        where = ", where a network is that uses the present value only"
+    named = wording.seeds(trainings.seeds, stuck_S)
+    return Evidence(
+        f"{named.capitalize()} came to rest at {span(final_S[stuck_S])}{where}: the error has not "
+        f"moved over the last half of the training. The {int(well_S.sum())} that learned are at "
+        f"{span(final_S[well_S])}.",
+        "Do not average over them, look at each seed: python -m harness show RUN --table trials. "
+        "Such starts get fewer with a lower learning rate, "
+        f"--set learning_rate={trainings.task.learning_rate / 3:.1g}, or a wider network, "
+        f"--set hidden={2 * trainings.task.hidden}",
+        named,
+        weight=float(stuck_S.sum()),
     )
 
 
-RULES: tuple[Callable[[Case], Symptom | None], ...] = (
+@_rule(
+    "not-converged",
+    "warning",
+    "Training stopped before it was finished: the error is still falling.",
+)
+def _not_converged(trainings: Trainings) -> Evidence | None:
+    """Forecast when a target that is not reached yet will be."""
+    if trainings.memoryless_S.any():
+        return None
+    # A seed that is at rest above its target does not tell when the others will reach it.
+    moving_SK = trainings.mse_SK[~trainings.flat_S | trainings.learned_S]
+    ahead = None
+    if not trainings.flat_S.all():
+        ahead = forecast(trainings.epochs_K, moving_SK, trainings.target)
+    if ahead is None:
+        return _falling_slowly(trainings)
+    task, now = trainings.task, float(np.exp(np.log(moving_SK[:, -1]).mean()))
+    text = (
+        f"The error is {short(now)} after {task.epochs} epochs and falls as the power "
+        f"{ahead.power:.1f} of the epochs. {_forecast_words(trainings, ahead)}"
+    )
+    memoryless = trainings.exact.memoryless.mean()
+    if trainings.has_lag and now > memoryless:
+        text += (
+            f" So far it is above the memoryless yardstick ({short(memoryless)}): nothing shows "
+            "yet that the network will use the past."
+        )
+    known = trainings.typical and not ahead.beyond
+    longer = ahead.next_try(task.curve_points) if known else 4 * task.epochs
+    return Evidence(
+        text,
+        f"Train longer: --set epochs={task.nearest_epochs(longer)}",
+        f"error {short(now)}" + f", about {wording.epochs(ahead.epochs)} epochs in all" * known,
+        weight=ahead.epochs,
+    )
+
+
+def _falling_slowly(trainings: Trainings) -> Evidence | None:
+    """Find an error that falls steadily, but too slowly or too recently for a forecast."""
+    some_S = trainings.falling_S
+    if not _most(some_S) or trainings.final_S[some_S].mean() < trainings.target:
+        return None
+    return Evidence(
+        f"In {count(some_S)} seeds the error falls steadily, from {_half(trainings, some_S)} to "
+        f"{_end(trainings, some_S)} at the end. For how long that will go on cannot be told.",
+        "Train four times as long and look again: --set "
+        f"epochs={trainings.task.nearest_epochs(4 * trainings.task.epochs)}",
+        f"error {short(trainings.final_S[some_S].mean())}",
+    )
+
+
+def _forecast_words(trainings: Trainings, ahead: Forecast) -> str:
+    name = f"lag_skill {TARGET_LAG_SKILL}" if trainings.has_lag else f"r2 {TARGET_R2}"
+    target = f"{name} (error {short(trainings.target)})"
+    low, middle, high = map(wording.epochs, (ahead.low, ahead.epochs, ahead.high))
+    if not trainings.typical:
+        return (
+            f"How long it takes to {target} cannot be told: that was measured for tanh networks "
+            "trained by Adam only. Train four times as long and look again."
+        )
+    if ahead.beyond:
+        return (
+            f"To reach {target}, it takes more than {low} epochs in all, if it can be reached; "
+            "train four times as long and look again."
+        )
+    return (
+        f"To reach {target}, it takes about {middle} epochs in all, by a rule of thumb (between "
+        f"{low} and {high})."
+    )
+
+
+@_rule("learned", "good", "The network learned to use the previous value.")
+def _learned_lag(trainings: Trainings) -> Evidence | None:
+    level = float(trainings.exact.memoryless.mean())
+    what = "the least error of anything that sees the present value only"
+    what = f"the memoryless yardstick ({short(level)}, {what})"
+    return _learned(trainings, level, what) if trainings.has_lag else None
+
+
+@_rule("learned", "good", "The network learned the function.")
+def _learned_function(trainings: Trainings) -> Evidence | None:
+    level = float((1 - LEARNED_R2) * trainings.exact.variance.mean())
+    what = f"{1 - LEARNED_R2:.0%} of the variance of the target ({short(level)})"
+    return None if trainings.has_lag else _learned(trainings, level, what)
+
+
+def _learned(trainings: Trainings, level: float, what: str) -> Evidence | None:
+    """Find that most seeds ended below a level, and when they fell below it."""
+    below_SK = trainings.mse_SK < level
+    some_S = below_SK.any(axis=1) & trainings.learned_S
+    # Trials that did not end ok have learned nothing: the survivors alone are not most.
+    if trainings.learned_S.sum() * 2 <= trainings.asked or not some_S.any():
+        return None
+    first_S = below_SK.argmax(axis=1)[some_S]
+    epochs, time = trainings.epochs_K[first_S], ""
+    if trainings.seconds_SK is not None:
+        time = f"{np.median(trainings.seconds_SK[some_S, first_S]):.3g} s"
+    spread = f" ({epochs.min():.0f} to {epochs.max():.0f})" if np.ptp(epochs) else ""
+    seeds = f"{int(some_S.sum())} of {trainings.asked}"
+    return Evidence(
+        f"In {seeds} seeds the error fell below {what}: at epoch {np.median(epochs):.0f}{spread}"
+        f"{f', after {time} of training' if time else ''}"
+        f"{' (medians)' if some_S.sum() > 1 else ''}; at the end it is "
+        f"{span(trainings.final_S[some_S])}.",
+        brief=f"{seeds} seeds, epoch {np.median(epochs):.0f}" + f", {time}" * bool(time),
+    )
+
+
+RULES = (
     _memoryless,
     _worse_than_constant,
     _got_worse,
     _error_grows,
     _stuck_seed,
     _not_converged,
-    _learned,
+    _learned_lag,
+    _learned_function,
 )
 
 
-def _most(found_S: Which) -> bool:
-    return bool(found_S.sum() * 2 > len(found_S))
+def _most(some_S: Which) -> bool:
+    return bool(some_S.sum() * 2 > len(some_S))
 
 
-def _of(found_S: Which) -> str:
-    return f"{int(found_S.sum())} of {len(found_S)}"
+def _half(trainings: Trainings, some_S: Which) -> str:
+    """Return the error of some seeds halfway: `0.2 at epoch 500`."""
+    half = len(trainings.epochs_K) // 2
+    error = trainings.mse_SK[some_S, half].mean()
+    return f"{short(error)} at epoch {int(trainings.epochs_K[half])}"
 
 
-def _half(case: Case, chosen_S: Which) -> float:
-    return float(case.mse_SK[chosen_S, len(case.epochs_K) // 2].mean())
-
-
-def _half_epoch(case: Case) -> int:
-    return int(case.epochs_K[len(case.epochs_K) // 2])
-
-
-def _per_step(case: Case) -> float:
-    """Return the relative half width of the interval of the error at one step, over the seeds."""
-    return 2 * float(np.sqrt(FOURTH_MOMENT / (case.task.eval_paths * len(case.seeds))))
-
-
-def signed(weight: float) -> str:
-    """Return a weight as it follows another term: `+ 0.1`."""
-    return f"{'+' if weight >= 0 else '-'} {abs(weight):g}"
-
-
-def _spread(values: Array) -> str:
-    return f" ({values.min():.0f} to {values.max():.0f})" if values.min() < values.max() else ""
-
-
-def _range(values: Array) -> str:
-    low, high = _show(values.min()), _show(values.max())
-    return low if low == high else f"{low} to {high}"
-
-
-def _show(value: float) -> str:
-    return f"{value:.3g}"
+def _end(trainings: Trainings, some_S: Which) -> str:
+    return short(trainings.mse_SK[some_S, -1].mean())

@@ -1,50 +1,54 @@
-"""The trials of one backend at one point of a sweep, and what is to be seen at each of its seeds.
+"""The trainings of one backend at one point of a sweep, and what the curve of each seed shows.
 
-Shape suffixes: S seeds, K evaluations, T time steps. The thresholds have their reasons, and how
-often they lead astray, in docs/diagnosis.md.
+Shape suffixes: S seeds, K evaluations, T time steps. docs/diagnosis.md has the reasons for the
+thresholds, and how often they are wrong.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from harness.backend.protocol import Array
+from harness.tables.summary import ARM
 from harness.task.task import Task
 from harness.task.yardsticks import Yardsticks, yardsticks
+from harness.trial.sweep import SweepPoint
 
 Which: TypeAlias = npt.NDArray[np.bool_]
-"""Of the seeds, those of which something holds [S]."""
+"""For which seeds something holds [S]."""
 
-# Relative variances of what is averaged: x^4, where the sign is wrong, 105/9 - 1; (x^2 - 1)^2,
-# where there is no memory, 60/4 - 1. The larger one is used for both.
 FOURTH_MOMENT = 14
-# Beyond so many standard deviations of its sampling, an error is another one.
+"""Relative variance of an error at one step. It is 105/9 - 1 for x^4, the wrong sign, and
+60/4 - 1 for (x^2 - 1)^2, no memory; the larger one is used for both."""
 SURE = 4.0
-# With fewer evaluations, nobody can say whether a curve has gone flat.
+"""Two errors differ if they are more than this many standard deviations of sampling apart."""
 _LEAST_POINTS = 8
+"""With fewer evaluations nobody can say whether a curve is flat."""
 _FLAT = 1.1
 """A curve is flat if the medians of its last two quarters differ by less than this factor."""
 _CREEP, _STEADY = 0.02, 0.8
 """An error falls steadily if it loses 2 % over half a curve, and some at 4 evaluations in 5."""
 _RISEN = 3.0
+"""A curve has risen if all of its last quarter is above its best before by this factor."""
 TARGET_LAG_SKILL = 0.9
 TARGET_R2 = 0.999
 LEARNED_R2 = 0.99
 _NO_CONSTANT = 1.6
 """A network that outputs x_t^2, without the constant, errs by 1.5 times the memoryless one."""
-
 _NO_PAST = 0.75
 """At t = 1 there is no lag term, but a network without memory cannot know that: with the constant
-it errs by half the memoryless yardstick, without by nothing."""
+it errs by half the memoryless yardstick, without it by nothing."""
 
 
 @dataclass(frozen=True)
-class Case:
+class Trainings:
     """The trials of a backend on a device at a point of a sweep that ended ok."""
 
     task: Task
@@ -52,7 +56,7 @@ class Case:
     epochs_K: Array
     seconds_SK: Array | None
     """Steady training until then, of all seeds that were trained at once; None if times are not
-    comparable: of unlike nodes, or with other trials beside them."""
+    comparable: on unlike nodes, or with other trials beside them."""
     loss_SK: Array
     mse_SK: Array
     step_mse_ST: Array
@@ -73,8 +77,8 @@ class Case:
     def noise(self) -> float:
         """The relative standard deviation that sampling gives an error averaged over t.
 
-        For errors that go with the square of x, as all yardsticks do; neighbouring steps of a path
-        count less than independent ones.
+        It is that of errors that grow with the square of x, as all yardsticks do. Neighbouring
+        steps of a path count less than independent ones.
         """
         squares = self.task.rho**4  # Successive x^4 correlate less than that would.
         steps = max(1, self.task.n_steps - 1) * (1 - squares) / (1 + squares)
@@ -82,7 +86,7 @@ class Case:
 
     @property
     def wrong_on_purpose(self) -> bool:
-        """Whether it trains towards something else than it is scored against."""
+        """Whether the target of the training is not what the network is scored against."""
         return self.task.train_sign < 0 and bool(self.exact.wrong_sign.any())
 
     @property
@@ -104,17 +108,25 @@ class Case:
 
     @property
     def has_curve(self) -> bool:
-        """Whether there are evaluations enough to say whether the error still moves."""
+        """Whether there are enough evaluations to say whether the error still moves."""
         return len(self.epochs_K) >= _LEAST_POINTS
+
+    @property
+    def _none_S(self) -> Which:
+        return np.zeros(len(self.seeds), bool)
+
+    def after(self, share: float) -> Which:
+        """Return which evaluations come after this share of the training [K]."""
+        after: Which = self.epochs_K > share * self.epochs_K[-1]
+        return after
 
     @cached_property
     def flat_S(self) -> Which:
-        """Whether the curve of a seed has gone flat: its last quarter is at the level before it."""
+        """Whether the curve of a seed is flat: its last quarter is at the level before it."""
         if not self.has_curve:
-            return np.zeros(len(self.seeds), bool)
-        share_K = self.epochs_K / self.epochs_K[-1]
-        before = np.median(self.mse_SK[:, (share_K > 0.5) & (share_K <= 0.75)], axis=1)
-        last = np.median(self.mse_SK[:, share_K > 0.75], axis=1)
+            return self._none_S
+        before = np.median(self.mse_SK[:, self.after(0.5) & ~self.after(0.75)], axis=1)
+        last = np.median(self.mse_SK[:, self.after(0.75)], axis=1)
         flat: Which = np.maximum(last, before) <= _FLAT * np.minimum(last, before)
         return flat
 
@@ -122,13 +134,12 @@ class Case:
     def falling_S(self) -> Which:
         """Whether the error of a seed falls at nearly every evaluation, however slowly.
 
-        Over the last half of the curve; so a training that has hardly begun is told from one that
+        Over the last half of the curve. This tells a training that has hardly begun from one that
         is at rest or leaps about.
         """
         if not self.has_curve:
-            return np.zeros(len(self.seeds), bool)
-        share_K = self.epochs_K / self.epochs_K[-1]
-        late_SK = self.mse_SK[:, share_K > 0.5]
+            return self._none_S
+        late_SK = self.mse_SK[:, self.after(0.5)]
         less_S = late_SK[:, -1] < (1 - _CREEP) * late_SK[:, 0]
         falls: Which = less_S & (np.mean(np.diff(late_SK) < 0, axis=1) >= _STEADY)
         return falls
@@ -137,39 +148,39 @@ class Case:
     def risen_S(self) -> Which:
         """Whether the last quarter of a seed's curve is far above its best."""
         if not self.has_curve:
-            return np.zeros(len(self.seeds), bool)
-        last_K = self.epochs_K > 0.75 * self.epochs_K[-1]
+            return self._none_S
+        last_K = self.after(0.75)
         best_S = self.mse_SK[:, ~last_K].min(axis=1)
         risen: Which = self.mse_SK[:, last_K].min(axis=1) > _RISEN * best_S
         return risen
 
     @cached_property
     def memoryless_S(self) -> Which:
-        """Whether a seed has come to rest where a network is that sees the present only."""
+        """Whether a seed is at rest where a network is that sees the present only."""
         if not self.has_lag or self.noise * SURE > 0.2:
-            return np.zeros(len(self.seeds), bool)
+            return self._none_S
         level = self.exact.memoryless[1:].mean()
         ratio_S = self.later_S / level
-        there: Which = (
+        at_level: Which = (
             (ratio_S > 1 - SURE * self.noise)
             & (ratio_S < _NO_CONSTANT)
             & (self.step_mse_ST[:, 0] < _NO_PAST * level)
             & self.flat_S
         )
-        return there
+        return at_level
 
     @cached_property
     def learned_S(self) -> Which:
-        """Whether a seed ended where only what was to be learned can lead."""
+        """Whether a seed ended at an error that only what was to be learned can reach."""
         if self.has_lag:
-            known: Which = self.final_S < self.exact.memoryless.mean() * (1 - SURE * self.noise)
+            learned: Which = self.final_S < self.exact.memoryless.mean() * (1 - SURE * self.noise)
         else:
-            known = self.final_S < (1 - LEARNED_R2) * self.exact.variance.mean()
-        return known
+            learned = self.final_S < (1 - LEARNED_R2) * self.exact.variance.mean()
+        return learned
 
     @property
     def typical(self) -> bool:
-        """Whether it is a training of the kind that `harness.stats.forecast` was measured with."""
+        """Whether `harness.stats.forecast` was measured with trainings of this kind."""
         task = self.task
         return (task.cell, task.activation, task.optimiser) == ("rnn", "tanh", "adam")
 
@@ -180,13 +191,60 @@ class Case:
             return float((1 - TARGET_LAG_SKILL) * self.exact.memoryless.mean())
         return float((1 - TARGET_R2) * self.exact.variance.mean())
 
-    @property
-    def target_words(self) -> str:
-        """What the target is called."""
-        return f"lag_skill {TARGET_LAG_SKILL}" if self.has_lag else f"r2 {TARGET_R2}"
 
-    def named(self, chosen_S: Which) -> str:
-        """Name some of the seeds: `seed 3`, `seeds 1, 4, 5 and 9 more`."""
-        seeds = [str(seed) for seed, chosen in zip(self.seeds, chosen_S, strict=True) if chosen]
-        more = f" and {len(seeds) - 5} more" if len(seeds) > 5 else ""
-        return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds[:5])}{more}"
+def by_arm(
+    trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame, points: Sequence[SweepPoint]
+) -> Iterator[tuple[SweepPoint, str, Trainings]]:
+    """Yield the trainings of each backend ("torch on cpu") at each point of a sweep.
+
+    The tables are those of `harness.tables.from_records`. Where no trial ended ok, there are none.
+    """
+    keys = [*points[0].values, *ARM]
+    ok = trials[trials["status"] == "ok"]
+    asked = trials.groupby(keys, sort=False).size().to_dict()
+    curves_of, steps_of = (
+        dict(iter(table.merge(ok[["trial", "seed"]]).groupby(keys, sort=False)))
+        for table in (curves, steps)
+    )
+    for key, mine in ok.groupby(keys, sort=False):
+        if key not in curves_of or key not in steps_of:
+            continue
+        *values, backend, device = key
+        point = point_at(points, values)
+        not_ok = int(asked[key]) - len(mine)
+        found = _trainings(point.task, mine, curves_of[key], steps_of[key], not_ok)
+        if found is not None:
+            yield point, f"{backend} on {device}", found
+
+
+def point_at(points: Sequence[SweepPoint], values: Sequence[object]) -> SweepPoint:
+    """Return the point of a sweep with these values."""
+    return next(point for point in points if list(point.values.values()) == list(values))
+
+
+def _trainings(
+    task: Task, trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame, not_ok: int
+) -> Trainings | None:
+    """Turn the rows of some trials into arrays; None if the trials have not as many rows each."""
+    curves = curves.sort_values(["seed", "epoch"], kind="stable")
+    steps = steps.sort_values(["seed", "t"], kind="stable")
+    trials = trials.sort_values("seed", kind="stable")
+    seeds = trials["seed"]
+    even = curves.groupby("seed").size().nunique() == 1
+    if not even or len(steps) != len(seeds) * task.n_steps:
+        return None
+    epochs_SK, train_s_SK, loss_SK, mse_SK = (
+        curves[name].to_numpy(dtype=float).reshape(len(seeds), -1)
+        for name in ("epoch", "train_s", "train_loss", "eval_mse")
+    )
+    alike = trials["node_kind"].nunique() == 1 and not trials["contended"].any()
+    return Trainings(
+        task=task,
+        seeds=tuple(int(seed) for seed in seeds),
+        epochs_K=epochs_SK[0],
+        seconds_SK=train_s_SK * trials["at_once"].to_numpy()[:, None] if alike else None,
+        loss_SK=loss_SK,
+        mse_SK=mse_SK,
+        step_mse_ST=steps["mse"].to_numpy(dtype=float).reshape(len(seeds), -1),
+        not_ok=not_ok,
+    )

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.charts import figures, page, vega
 from harness.charts.figures import MOST_POINTS
 from harness.charts.page import Command, Figure, Items, Note, Page, Section, Table, Text
-from harness.diagnosis.rules import signed
+from harness.diagnosis.wording import target
 from harness.errors import StoreError
 from harness.runs.progress import describe_certificate
 from harness.runs.results import Run
@@ -97,11 +97,10 @@ def build(run: Run) -> Page:
 
 
 def _formula(task: Task) -> str:
-    trained, scored = signed(task.train_sign * task.lag_weight), signed(task.lag_weight)
     return (
         f"A network ({task.cell}, {task.hidden} units) reads a random path x (AR(1), rho = "
-        f"{task.rho:g}) step by step and learns x_t^2 {trained}*x_(t-1)^2; it is scored "
-        f"against x_t^2 {scored}*x_(t-1)^2."
+        f"{task.rho:g}) step by step and learns {target(task.train_sign * task.lag_weight)}; it is "
+        f"scored against {target(task.lag_weight)}."
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.charts.draw import Chart
     from harness.charts.figures import Against
-    from harness.diagnosis.findings import Finding
+    from harness.diagnosis.statements import Finding
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
@@ -183,12 +183,11 @@ class Run:
         return trials, point
 
     def findings(self) -> list[Finding]:
-        """Return what the run shows, in words, the worst first; see
-        `harness.diagnosis.findings`.
-        """
+        """Return what the run shows, in words, faults first; see `harness.diagnosis.findings`."""
         from harness.diagnosis.findings import findings
 
-        return findings(self)
+        points, certificates = self.manifest.plan.points, self.manifest.parity
+        return findings(self.trials, self.curves, self.steps, points, certificates)
 
     @property
     def missing(self) -> list[str]:

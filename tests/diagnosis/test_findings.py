@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 import harness
 from harness import Run, Task
-from harness.diagnosis.findings import Finding, cases, diagnose
-from harness.diagnosis.rules import symptoms
-from harness.diagnosis.trainings import Case
+from harness.diagnosis.findings import findings
+from harness.diagnosis.rules import observe
+from harness.diagnosis.statements import Finding, Id
+from harness.diagnosis.trainings import Trainings, by_arm
 from harness.stats.forecast import POWER, forecast
 from harness.trial.events import Certificate, Check
+from tests.helpers.commands import ROOT
 from tests.helpers.trainings import run
 
 # Shorter paths than those of the presets, so that long trainings take a second.
@@ -93,10 +95,10 @@ def test_no_memory(tmp_path: Path) -> None:
 
 def test_passing_the_level_of_no_memory_is_not_staying_there(tmp_path: Path) -> None:
     """The error is on the yardstick, as the training is cut off there, and falls steeply."""
-    (case,) = _cases(run(tmp_path, Task(epochs=740), seeds=(0, 1)))
-    ratio = case.later_S / case.exact.memoryless[1:].mean()
+    (trainings,) = _trainings(run(tmp_path, Task(epochs=740), seeds=(0, 1)))
+    ratio = trainings.later_S / trainings.exact.memoryless[1:].mean()
     assert (np.abs(np.log(ratio)) < np.log(1.6)).all()
-    assert not case.memoryless_S.any()
+    assert not trainings.memoryless_S.any()
 
 
 # ---- unfinished, or not going anywhere
@@ -266,7 +268,7 @@ def test_survivors_alone_have_not_learned(tmp_path: Path) -> None:
     for count, expected in ((1, ["learned"]), (2, [])):
         trials = learned.trials.assign(status=["ok"] * (3 - count) + ["lost"] * count)
         points = learned.manifest.plan.points
-        found = diagnose(trials, learned.curves, learned.steps, points)
+        found = findings(trials, learned.curves, learned.steps, points)
         good = [finding for finding in found if finding.severity == "good"]
         assert rules(good) == expected
         assert all("In 2 of 3 seeds" in finding.evidence for finding in good)
@@ -277,7 +279,7 @@ def test_a_time_is_said_only_of_what_can_be_timed(tmp_path: Path) -> None:
     points, trials = learned.manifest.plan.points, learned.trials
 
     def seconds(**columns: Any) -> str:
-        found = diagnose(trials.assign(**columns), learned.curves, learned.steps, points)
+        found = findings(trials.assign(**columns), learned.curves, learned.steps, points)
         _, _, time = one(found, "learned").evidence.partition(", after ")
         return time.partition(" s of training")[0]
 
@@ -411,18 +413,18 @@ def test_a_run_as_it_is_measured(tmp_path: Path) -> None:
     assert set(rules(found)) == {"backends-disagree", "memoryless", "learned"}
 
 
-def _cases(run: Run) -> list[Case]:
+def _trainings(run: Run) -> list[Trainings]:
     points = run.manifest.plan.points
-    return [case for *_, case in cases(run.trials, run.curves, run.steps, points, run.swept)]
+    return [found for *_, found in by_arm(run.trials, run.curves, run.steps, points)]
 
 
 @cache
-def _healthy_case() -> Case:
+def _healthy() -> Trainings:
     epochs_K = np.arange(1.0, 21) * 500
     rng = np.random.default_rng(0)
     mse_SK = 2e-3 * (epochs_K / 1e4) ** -1.5 * np.exp(0.1 * rng.standard_normal((4, 20)))
     steps_ST = 2e-3 * np.exp(0.3 * rng.standard_normal((4, 100)))
-    return Case(Task(epochs=10_000), (0, 1, 2, 3), epochs_K, mse_SK, mse_SK, mse_SK, steps_ST)
+    return Trainings(Task(epochs=10_000), (0, 1, 2, 3), epochs_K, mse_SK, mse_SK, mse_SK, steps_ST)
 
 
 @given(seed=st.integers(0, 2**32), spread=st.floats(0, 1.5))
@@ -430,5 +432,10 @@ def test_luck_at_single_steps_is_no_growth(seed: int, spread: float) -> None:
     """Steps that differ by a factor of five and more, in no order, are what sampling does."""
     rng = np.random.default_rng(seed)
     steps_ST = 2e-3 * np.exp(spread * rng.standard_normal((4, 100)))
-    told = symptoms(replace(_healthy_case(), step_mse_ST=steps_ST))
-    assert "error-grows" not in {symptom.rule for symptom in told}
+    observed = observe(replace(_healthy(), step_mse_ST=steps_ST))
+    assert "error-grows" not in {rule.id for rule, _ in observed}
+
+
+@pytest.mark.parametrize("rule", get_args(Id))
+def test_every_rule_is_described(rule: str) -> None:
+    assert f"`{rule}`" in (ROOT / "docs" / "diagnosis.md").read_text()

@@ -20,7 +20,8 @@ import harness
 from harness import InvalidInput, Task
 from harness.backend.protocol import Array
 from harness.cli import cli
-from harness.diagnosis.predictions import Predictions, coefficients, explain, read
+from harness.diagnosis.predictions import coefficients, explain
+from harness.diagnosis.predictions_file import Predictions, read
 from tests.helpers import docs
 from tests.helpers.commands import ROOT, TINY
 from tests.helpers.trainings import run
@@ -181,9 +182,10 @@ def test_the_coefficient_is_found(
 ) -> None:
     exact = predictions(lambda x, before: a * x**2 + c * before**2 + b, paths, 20, rho, seed)
     found = coefficients(exact)
-    for name, value in {"before": c, "now": a, "1": b}.items():
-        assert found[name].low - 1e-9 <= value <= found[name].high + 1e-9
-        assert found[name].value == pytest.approx(value, abs=1e-9)
+    assert found is not None
+    for term, value in ((found.before, c), (found.now, a), (found.constant, b)):
+        assert term.low - 1e-9 <= value <= term.high + 1e-9
+        assert term.value == pytest.approx(value, abs=1e-9)
 
 
 @pytest.mark.parametrize("paths", [5, 40])
@@ -197,8 +199,9 @@ def test_the_interval_holds_as_often_as_it_says(paths: int) -> None:
             error = 0.05 * (1 + x**2) * rng.standard_normal(len(x))
             return x**2 - 0.1 * before**2 + error
 
-        found = coefficients(predictions(function, paths, 30, 0.3, seed))["before"]
-        held += found.low <= -0.1 <= found.high
+        found = coefficients(predictions(function, paths, 30, 0.3, seed))
+        assert found is not None
+        held += found.before.low <= -0.1 <= found.before.high
     assert 0.91 <= held / 400 <= 0.98
 
 

@@ -1,0 +1,68 @@
+"""What a diagnosis consists of: rules, the evidence that one applies, and findings made of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+Severity: TypeAlias = Literal["fault", "warning", "good"]
+SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "good")
+"""The worst first: findings come in this order."""
+Id: TypeAlias = Literal[
+    "wrong-sign",
+    "memoryless",
+    "stuck-seed",
+    "worse-than-constant",
+    "got-worse",
+    "error-grows",
+    "diverged",
+    "backends-disagree",
+    "failed",
+    "not-converged",
+    "learned",
+    "imprecise",
+    "other-lag",
+    "other-present",
+    "other-inputs",
+    "unsure",
+]
+"""The names of all rules, as docs/diagnosis.md has them; the last five are on predictions only."""
+
+
+class Rule(NamedTuple):
+    """Something that can be wrong, or right."""
+
+    id: Id
+    severity: Severity
+    headline: str
+    """One plain sentence."""
+
+
+class Evidence(NamedTuple):
+    """How it is known that a rule applies, and what to do next."""
+
+    text: str
+    """Sentences with the numbers."""
+    remedy: str = ""
+    brief: str = ""
+    """The text in a few words."""
+    weight: float = 0.0
+    """If a rule applies to several backends, the text of the heaviest is shown."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A statement of the diagnosis about a run, or about predictions."""
+
+    rule: Id
+    severity: Severity
+    headline: str
+    """One plain sentence."""
+    evidence: str
+    """Sentences with the numbers."""
+    remedy: str
+    """What to do next; "" if nothing."""
+    subjects: tuple[str, ...]
+    """What it is about: "jax on cpu", ..."""
+    where: str
+    """At which points of a sweep; "" without one."""
