@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.backend.protocol import Array
 from harness.measure import machine
-from harness.measure.launch import Place, execute
+from harness.measure.launch import Host, execute
 from harness.stats import estimates
 from harness.task.task import Task
 from harness.trial.jobs import TrialJob
@@ -39,7 +39,7 @@ def harness_chunks(backend: str, seed: int) -> Array:
         block=seed,
         seed=seed,
     )
-    *_, record = execute(job, Place())
+    *_, record = execute(job, Host())
     assert isinstance(record, Record), record
     assert record.status == "ok", record.error
     return np.diff([0.0, *(point.train_s for point in record.points)])

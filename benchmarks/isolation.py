@@ -15,7 +15,7 @@ from contextlib import closing
 
 import numpy as np
 
-from harness.measure.launch import Place, execute
+from harness.measure.launch import Host, execute
 from harness.stats import estimates
 from harness.task.task import Task
 from harness.trial.jobs import TrialJob
@@ -25,7 +25,7 @@ BACKENDS = ("torch", "jax", "reference")
 TIMES = ("train_s", "first_call_s", "import_s", "setup_s", "eval_s", "wall_s")
 
 
-def trial(backend: str, epochs: int, seed: int, isolation: Isolation, place: Place) -> Record:
+def trial(backend: str, epochs: int, seed: int, isolation: Isolation, host: Host) -> Record:
     """Run a trial and return its record."""
     job = TrialJob(
         task=Task(epochs=epochs),
@@ -39,7 +39,7 @@ def trial(backend: str, epochs: int, seed: int, isolation: Isolation, place: Pla
         seed=seed,
         isolation=isolation,
     )
-    *_, record = execute(job, place)
+    *_, record = execute(job, host)
     assert isinstance(record, Record), record
     assert record.status == "ok", record.error
     return record
@@ -59,13 +59,13 @@ def numbers(record: Record) -> object:
 def pairs_of(backend: str, rounds: int, epochs: int) -> list[tuple[Record, Record]]:
     """Return trials alone and in a shared process, of the same seeds."""
     pairs = []
-    with closing(Place()) as place:
-        trial(backend, epochs, 0, "backend", place)
+    with closing(Host()) as host:
+        trial(backend, epochs, 0, "backend", host)
         for seed in range(rounds):
             # Every other time the other way round, against drift.
             order: tuple[Isolation, ...] = ("process", "backend")
             done = {
-                isolation: trial(backend, epochs, seed, isolation, place)
+                isolation: trial(backend, epochs, seed, isolation, host)
                 for isolation in (order if seed % 2 else reversed(order))
             }
             assert done["backend"].trials_before == seed + 1

@@ -35,7 +35,7 @@ import harness
 from harness import Task
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
-from harness.measure.launch import Worker
+from harness.measure.process import Worker
 from harness.tables.text import render
 from harness.trial.jobs import TurnsJob
 

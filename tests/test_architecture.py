@@ -22,7 +22,7 @@ FRAMEWORKS = {
     "llvmlite": ("backends/floor_lanes.py",),
     "mlflow": ("harness/report/mlflow.py",),
     "pynvml": ("harness/measure/energy.py",),
-    "ray": ("harness/dispatch/ray_cluster.py", "harness/submit/job_server.py"),
+    "ray": ("harness/dispatch/ray_", "harness/submit/job_server.py"),
 }
 
 

@@ -52,7 +52,7 @@ def doctor(strict: bool, address: str | None, kind: str, results: str) -> None:
 def _compare_nodes(address: str, strict: bool, kind: str) -> None:
     from contextlib import closing
 
-    from harness.dispatch import cluster
+    from harness.dispatch.dispatcher import cluster
     from harness.doctor import side_by_side, unlike_nodes
     from harness.tables.text import render
 

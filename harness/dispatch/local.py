@@ -9,13 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness.dispatch.admission import Admission
 from harness.measure import machine
-from harness.measure.launch import Place, execute
+from harness.measure.launch import Host, execute
 from harness.trial.events import Event
 from harness.trial.jobs import Job, ParityJob, TrialJob
 
 
 class InlineDispatcher:
-    """One batch at a time, or as many as there are cores if none of them is exclusive."""
+    """Runs one batch at a time, or as many as there are cores if no job is exclusive."""
 
     def has_gpu(self) -> bool:
         """Say whether this machine has a GPU."""
@@ -28,31 +28,30 @@ class InlineDispatcher:
     def run(
         self, batches: Iterable[Sequence[TrialJob]], *_: Admission | int
     ) -> Generator[Event, None, None]:
-        """Run the trials here; there is no other node to be admitted, or to be lost."""
+        """Run the trials here; this node needs no admission and cannot be lost."""
         return self._run(list(batches))
 
     def close(self) -> None:
-        """Nothing is left running."""
+        """Do nothing: nothing is left running."""
 
     def _run(self, batches: Sequence[Sequence[Job]]) -> Generator[Event, None, None]:
-        """Run the jobs in threads that do nothing but wait for their processes."""
+        """Run the batches in threads, which only wait for the processes of the jobs."""
         events: queue.SimpleQueue[Event | Future[None]] = queue.SimpleQueue()
-        places: queue.SimpleQueue[Place] = queue.SimpleQueue()
         stop = threading.Event()
         slots = _slots(batches)
-        for _ in range(slots):
-            places.put(Place())
+        all_hosts = [Host(stop=stop) for _ in range(slots)]
+        free = list(all_hosts)
 
         def run_batch(batch: Sequence[Job]) -> None:
-            place = places.get()
+            host = free.pop()
             try:
                 for job in batch:
-                    for event in execute(job, place, stop):
+                    for event in execute(job, host):
                         events.put(event)
                     if stop.is_set():
                         return
             finally:
-                places.put(place)
+                free.append(host)
 
         with ThreadPoolExecutor(max_workers=slots) as pool:
             try:
@@ -69,8 +68,8 @@ class InlineDispatcher:
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
-                for _ in range(slots):
-                    places.get().close()
+                for host in all_hosts:
+                    host.close()
 
 
 def _slots(batches: Sequence[Sequence[Job]]) -> int:

@@ -1,7 +1,7 @@
-"""Which batch of jobs may go to which node now: what a batch needs, what a node has left.
+"""Which batch of jobs may go to which node now. Independent of Ray.
 
-A node runs one exclusive batch and nothing beside it, or as many others as its cores and GPUs
-hold. Nothing here knows of Ray.
+A node runs one exclusive batch and nothing beside it, or as many other batches as its cores and
+GPUs hold.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from harness.measure.clock import now, timestamp
-from harness.measure.launch import Loss, another_follows
+from harness.measure.launch import another_follows
+from harness.measure.outcome import Messages, Outcome
 from harness.trial.events import Certificate, Event, Progress, Refused, Started
 from harness.trial.jobs import Job, TrialJob
-from harness.trial.record import CurvePoint, Record
+from harness.trial.record import Record
 
 
 class Node(NamedTuple):
@@ -23,15 +23,15 @@ class Node(NamedTuple):
 
     id: str
     name: str
-    """As the tables name it."""
+    """Its name in the tables."""
     cpus: float
     gpus: int
     taken: float = 0.0
-    """How many of its cores are taken, by us or by anybody."""
+    """How many of its cores are in use, by this run or by others."""
 
 
 class Need(NamedTuple):
-    """What a batch needs of a node; batches with the same need are interchangeable."""
+    """What a batch needs of a node."""
 
     device: str
     threads: int
@@ -48,11 +48,11 @@ class Need(NamedTuple):
 
     @property
     def gpus(self) -> int:
-        """The GPUs that it takes: a trial sees one."""
+        """The number of GPUs: a trial sees one at most."""
         return int(self.device == "gpu")
 
     def fits(self, node: Node) -> bool:
-        """Whether a node could take it if it had nothing else to do."""
+        """Whether an idle node of this size could take the batch."""
         return node.cpus >= self.threads and node.gpus >= self.gpus
 
     def __str__(self) -> str:
@@ -61,27 +61,23 @@ class Need(NamedTuple):
 
 @dataclass(eq=False)
 class Batch:
-    """Jobs that run in order on one node, and what has become of them."""
+    """Jobs that run in order on one node, and how far they are."""
 
     jobs: tuple[Job, ...]
     bound: Node | None = None
-    """The one node that it may run on, if there is only one."""
+    """The only node that it may run on; None: any node."""
     optional: bool = False
-    """Nobody waits for it to end."""
+    """The run may end without it."""
     go: int = 1
-    """Counts how often the whole batch was sent off."""
+    """Counts how often the whole batch was sent to a node."""
     avoid: str = ""
-    """The id of the node on which it was lost: any other is better."""
+    """The id of the node on which it was lost: other nodes are preferred."""
     left: deque[Job] = field(default_factory=deque)
     """The jobs without an outcome yet."""
     attempts: dict[str, int] = field(default_factory=dict)
     """The number of the last attempt of each trial that has begun."""
-    running: bool = False
-    """Whether the first of those left has begun."""
-    points: list[CurvePoint] = field(default_factory=list)
-    """What that one has reported."""
-    _began: float = 0.0
-    _began_utc: str = ""
+    running: Messages | None = None
+    """What the first of `left` has reported; None if it has not begun."""
 
     def __post_init__(self) -> None:
         self.left = deque(self.jobs)
@@ -91,83 +87,80 @@ class Batch:
         """What it needs of a node."""
         return Need.of(self.jobs)
 
-    def see(self, event: Event) -> None:
-        """Keep the account: what would be lost if the node went away now."""
+    def update(self, event: Event) -> None:
+        """Keep track of an event of the batch, so that `lost_trial` and `repeated` can be made."""
         match event:
             case Started(job=job, attempt=attempt):
-                self.running = True
-                self._began, self._began_utc = now(), timestamp()
+                self.running = Messages(job, attempt)
                 if isinstance(job, TrialJob):
                     self.attempts[job.trial] = attempt
-                self.points.clear()
-            case Progress(point=point):
-                self.points.append(point)
+            case Progress(point=point) if self.running:
+                self.running.points.append(point)
             case Record() | Certificate() | Refused():
-                self.running = False
+                self.running = None
                 if not another_follows(self.left[0], event):
                     self.left.popleft()
 
-    def again(self, node: str) -> Batch:
-        """Return the batch as it is repeated whole after it was lost with a node."""
-        return Batch(tuple(map(self._next, self.jobs)), go=self.go + 1, avoid=node)
+    def repeated(self, avoid: str) -> Batch:
+        """Return the whole batch once more, after it was lost on the node with the id `avoid`."""
+        return Batch(tuple(map(self._next, self.jobs)), go=self.go + 1, avoid=avoid)
 
-    def loss(self, node: str, reason: str) -> Loss:
-        """Return what is known of the trial that was running, or was about to."""
+    def lost_trial(self, node: str, reason: str) -> Outcome:
+        """Return the outcome of the trial that was running or about to begin on a lost node."""
         job = self.left[0]
-        assert isinstance(job, TrialJob)
-        begun = self.attempts.get(job.trial, job.attempt - 1)
-        if not self.running:
-            return Loss(begun + 1, node, reason)
-        wall_s = now() - self._began
-        return Loss(begun, node, reason, self._began_utc, wall_s, tuple(self.points))
+        running = self.running or Messages(job, self._begun(job) + 1)
+        return running.lost(node, reason)
 
     def rest(self) -> Batch | None:
-        """Return what comes after the job that was lost, if anything does."""
+        """Return the jobs after the one that was lost, if there are any."""
         rest = tuple(self.left)[1:]
         return Batch(rest) if rest else None
+
+    def _begun(self, job: Job) -> int:
+        """Return the number of the last attempt that has begun."""
+        return self.attempts.get(job.trial, job.attempt - 1) if isinstance(job, TrialJob) else 0
 
     def _next(self, job: Job) -> Job:
         if not isinstance(job, TrialJob):
             return job
-        attempt = self.attempts.get(job.trial, job.attempt - 1) + 1
-        return job.model_copy(update={"attempt": attempt, "go": job.go + 1})
+        return job.model_copy(update={"attempt": self._begun(job) + 1, "go": job.go + 1})
 
 
-Line: TypeAlias = tuple[Need, Node | None]
-"""What batches that wait for the same thing have in common: their need, and where they must go."""
+Target: TypeAlias = tuple[Need, Node | None]
+"""What batches in one queue have in common: their need, and the node they are bound to."""
 
 
-class Board:
+class Scheduler:
     """The batches that wait, in order, and those that are on a node."""
 
     def __init__(self, allows: Callable[[Node, Batch], bool]) -> None:
-        """Take who says whether a batch may go to a node that has room."""
+        """`allows(node, batch)` says whether this batch may run on this node."""
         self._allows = allows
         self.open = 0
-        """How many batches have not ended that are not optional."""
-        self._waiting: dict[Line, deque[Batch]] = {}
+        """How many batches have not ended, optional ones not counted."""
+        self._waiting: dict[Target, deque[Batch]] = {}
         self._placed: dict[Batch, Node] = {}
 
     def add(self, batch: Batch, first: bool = False) -> None:
-        """Let a batch wait for its turn, or for the first free node."""
+        """Add a batch at the end of its queue, or as its first."""
         self.open += not batch.optional
-        line = self._waiting.setdefault((batch.need, batch.bound), deque())
-        line.appendleft(batch) if first else line.append(batch)
+        queue = self._waiting.setdefault((batch.need, batch.bound), deque())
+        queue.appendleft(batch) if first else queue.append(batch)
 
     def place(self, nodes: Sequence[Node]) -> Iterator[tuple[Batch, Node]]:
-        """Take each batch that a node has room for, and say which."""
-        # Nodes without a GPU come first, and on those with one the work that needs it.
-        lines = sorted(self._waiting.items(), key=lambda item: -item[0][0].gpus)
+        """Yield each batch that a node has room for, with the node."""
+        # Nodes without a GPU first; on nodes with one, the batches that need it first.
+        queues = sorted(self._waiting.items(), key=lambda item: -item[0][0].gpus)
         for node in sorted(nodes, key=lambda node: node.gpus):
-            for _, line in lines:
-                while line and self._may_take(node, line[0], nodes):
-                    batch = line.popleft()
+            for _, queue in queues:
+                while queue and self._may_take(node, queue[0], nodes):
+                    batch = queue.popleft()
                     self._placed[batch] = node
                     yield batch, node
-        self._waiting = {key: line for key, line in self._waiting.items() if line}
+        self._waiting = {target: queue for target, queue in self._waiting.items() if queue}
 
     def end(self, batch: Batch) -> Node:
-        """Note that a batch is no longer on its node, and return that."""
+        """Take a batch off its node, and return the node."""
         self.open -= not batch.optional
         return self._placed.pop(batch)
 
@@ -176,20 +169,20 @@ class Board:
         return [batch for batch, at in self._placed.items() if at.id == node.id]
 
     def waiting(self) -> dict[Need, int]:
-        """Return how many batches wait for whatever node, by what they need."""
-        return {need: len(batches) for (need, bound), batches in self._waiting.items() if not bound}
+        """Return how many batches without a bound node wait, by what they need."""
+        return {need: len(queue) for (need, bound), queue in self._waiting.items() if not bound}
 
-    def hopeless(self, nodes: Sequence[Node]) -> list[Line]:
-        """Return the lines whose batches no node could take, even with nothing else to do."""
+    def hopeless(self, nodes: Sequence[Node]) -> list[Target]:
+        """Return the targets whose batches no node could take, even if it were idle."""
         return [
-            line
-            for line, batches in self._waiting.items()
-            if not any(self._could_take(node, batches[0]) for node in nodes)
+            target
+            for target, queue in self._waiting.items()
+            if not any(self._could_take(node, queue[0]) for node in nodes)
         ]
 
-    def drop(self, lines: Iterable[Line]) -> list[Batch]:
-        """Take the batches in these lines off the board, and return them."""
-        dropped = [batch for line in lines for batch in self._waiting.pop(line)]
+    def drop(self, targets: Iterable[Target]) -> list[Batch]:
+        """Remove the waiting batches of these targets, and return them."""
+        dropped = [batch for target in targets for batch in self._waiting.pop(target)]
         self.open -= sum(not batch.optional for batch in dropped)
         return dropped
 
@@ -199,7 +192,7 @@ class Board:
         return batch.avoid != node.id or not any(
             other.id != node.id
             and self._could_take(other, batch)
-            # Others may keep theirs for good; our own batches end.
+            # Our own batches on it will end; work of others may go on for ever.
             and (self._has_room(other, batch.need) or self.on(other))
             for other in nodes
         )

@@ -1,4 +1,4 @@
-"""The token that a Ray cluster asks for: whether it is here, and that Ray sends it."""
+"""The token that a Ray cluster may ask for."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def has_token() -> bool:
 
 
 def show_token() -> None:
-    """Let Ray's client send the token that is there; left alone, it sends none."""
+    """Make Ray's client send the token, if there is one; by default it does not."""
     if has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")

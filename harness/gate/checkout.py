@@ -12,8 +12,8 @@ from pathlib import Path
 
 from harness.errors import InvalidInput, UnknownName
 from harness.measure.git import git
-from harness.measure.launch import Tree
 from harness.measure.machine import installed
+from harness.measure.process import Tree
 
 
 @dataclass(frozen=True)

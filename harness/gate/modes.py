@@ -26,7 +26,7 @@ from harness.gate.verdict import Verdict
 from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.fingerprint import differences, fingerprint
-from harness.measure.launch import Tree
+from harness.measure.process import Tree
 from harness.task.task import Task
 from harness.trial.arms import Arm
 

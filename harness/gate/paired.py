@@ -22,7 +22,7 @@ from scipy.stats import trim_mean
 
 from harness.errors import HarnessError
 from harness.measure import machine
-from harness.measure.launch import Tree, Worker
+from harness.measure.process import Tree, Worker
 from harness.trial.jobs import TurnsJob
 
 # Long against what a call costs, short against what disturbs it.

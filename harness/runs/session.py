@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.dispatch import NAMES, Dispatcher, dispatcher
 from harness.dispatch.admission import Admission
+from harness.dispatch.dispatcher import NAMES, Dispatcher, dispatcher
 from harness.errors import ClusterLost, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
@@ -454,10 +454,8 @@ class _Session:
                 self._reporter.note(f"left out: {message}")
             plan = plan.without(arm)
         _refuse(refusal.message for refusals in refused.values() for refusal in refusals)
-        unheard = [
-            a for a in needed if a in plan.arms and not self._admission.heard(a.backend, a.device)
-        ]
-        _refuse(f"{arm} could be held against the reference on no node." for arm in unheard)
+        unheard = [arm for arm in needed if arm in plan.arms and not self._admission.answered(arm)]
+        _refuse(f"{arm} could be compared with the reference on no node." for arm in unheard)
         if not self._run().records:
             plan = self._vectorized(plan, certificates)
         self._writer.update(plan=plan)

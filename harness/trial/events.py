@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.trial.arms import Arm
 from harness.trial.jobs import Job, TrialJob
 from harness.trial.record import CurvePoint, Record
 
@@ -58,6 +59,11 @@ class Certificate(BaseModel):
     """The versions of the packages that were loaded for it."""
     error: str | None = None
     """Why the comparison could not be finished; None if it was."""
+
+    @property
+    def arm(self) -> Arm:
+        """The backend on the device."""
+        return Arm.model_validate({"backend": self.backend, "device": self.device})
 
     @property
     def many(self) -> bool:

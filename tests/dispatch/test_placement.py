@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness import Task
 from harness.dispatch.admission import Admission
-from harness.dispatch.placement import Batch, Board, Node
+from harness.dispatch.placement import Batch, Node, Scheduler
 from harness.store.run_folder import counting
 from harness.trial.events import Certificate, Check, Refused, Started
 from harness.trial.jobs import ParityJob, TrialJob
@@ -44,17 +44,17 @@ def record(job: TrialJob, status: str = "ok", attempt: int = 1) -> Record:
     )
 
 
-def placed(board: Board, nodes: Sequence[Node]) -> list[tuple[int, str]]:
+def placed(made: Scheduler, nodes: Sequence[Node]) -> list[tuple[int, str]]:
     found = []
-    for batch, node in board.place(nodes):
+    for batch, node in made.place(nodes):
         job = batch.jobs[0]
         assert isinstance(job, TrialJob)
         found.append((job.seed, node.name))
     return found
 
 
-def board(*batches: Batch) -> Board:
-    made = Board(allows=lambda *_: True)
+def scheduler(*batches: Batch) -> Scheduler:
+    made = Scheduler(allows=lambda *_: True)
     for batch in batches:
         made.add(batch)
     return made
@@ -71,7 +71,7 @@ JOBS = st.lists(st.tuples(st.booleans(), st.sampled_from(["cpu", "gpu"])), max_s
 @given(NODES, JOBS)
 def test_no_node_is_given_more_than_it_has(nodes: list[Node], jobs: list[tuple[bool, str]]) -> None:
     batches = [Batch((trial(n, "a", device, alone),)) for n, (alone, device) in enumerate(jobs)]
-    made = board(*batches)
+    made = scheduler(*batches)
     placements = list(made.place(nodes))
     for node in nodes:
         here = [batch for batch, at in placements if at.id == node.id]
@@ -84,31 +84,33 @@ def test_no_node_is_given_more_than_it_has(nodes: list[Node], jobs: list[tuple[b
 
 def test_work_that_needs_a_gpu_gets_it_first() -> None:
     plain, gpu = Node("1", "plain", 1, 0), Node("2", "gpu", 1, 1)
-    made = board(*(Batch((trial(seed),)) for seed in range(2)), Batch((trial(9, device="gpu"),)))
+    made = scheduler(
+        *(Batch((trial(seed),)) for seed in range(2)), Batch((trial(9, device="gpu"),))
+    )
     assert sorted(placed(made, [gpu, plain])) == [(0, "plain"), (9, "gpu")]
 
 
 def test_a_node_that_others_use_is_left_alone() -> None:
     busy = Node("1", "busy", 4, 0, taken=1)
-    assert placed(board(Batch((trial(0),))), [busy]) == []
-    assert placed(board(Batch((trial(0, exclusive=False),))), [busy]) == [(0, "busy")]
+    assert placed(scheduler(Batch((trial(0),))), [busy]) == []
+    assert placed(scheduler(Batch((trial(0, exclusive=False),))), [busy]) == [(0, "busy")]
 
 
 def test_a_lost_batch_is_repeated_whole_and_rather_elsewhere() -> None:
     a, b = trial(0, "a"), trial(0, "b")
     batch = Batch((a, b))
     for event in (Started(job=a), record(a), Started(job=b)):
-        batch.see(event)
-    again = batch.again("1")
+        batch.update(event)
+    again = batch.repeated("1")
     assert [getattr(job, "attempt", 0) for job in again.jobs] == [2, 2]
     assert again.go == 2
     assert {getattr(job, "go", 0) for job in again.jobs} == {2}
     here, other = Node("1", "here", 1, 0), Node("2", "other", 1, 0)
-    assert placed(board(again), [here, other]) == [(0, "other")]
-    assert placed(board(batch.again("1")), [here]) == [(0, "here")]
+    assert placed(scheduler(again), [here, other]) == [(0, "other")]
+    assert placed(scheduler(batch.repeated("1")), [here]) == [(0, "here")]
     # One that others use for ever is no better: there is nobody whose end could be waited for.
     taken = Node("2", "other", 1, 0, taken=1)
-    assert placed(board(batch.again("1")), [here, taken]) == [(0, "here")]
+    assert placed(scheduler(batch.repeated("1")), [here, taken]) == [(0, "here")]
     # Lost for good in its first job, it goes on with the second.
     rest = Batch((a, b)).rest()
     assert rest is not None
@@ -117,7 +119,7 @@ def test_a_lost_batch_is_repeated_whole_and_rather_elsewhere() -> None:
 
 def test_what_no_node_can_take_is_told_apart_from_what_waits() -> None:
     node = Node("1", "n", 1, 0)
-    made = board(Batch((trial(0),)), Batch((trial(1),)), Batch((trial(2, device="gpu"),)))
+    made = scheduler(Batch((trial(0),)), Batch((trial(1),)), Batch((trial(2, device="gpu"),)))
     assert placed(made, [node]) == [(0, "n")]
     ((need, bound),) = made.hopeless([node])
     assert (need.device, bound) == ("gpu", None)
@@ -140,10 +142,15 @@ def test_a_block_counts_whole_or_not_at_all() -> None:
 def test_what_is_lost_before_it_starts_overwrites_no_attempt() -> None:
     job = trial(0).model_copy(update={"retry_noisy": 1})
     batch = Batch((job,))
-    batch.see(Started(job=job))
-    assert batch.loss("n", "gone").attempt == 1
-    batch.running = False  # It has ended, noisy, and another attempt is about to follow.
-    assert batch.loss("n", "gone").attempt == 2
+    batch.update(Started(job=job))
+    assert attempt(batch.lost_trial("n", "gone")) == 1
+    batch.running = None  # It has ended, noisy, and another attempt is about to follow.
+    assert attempt(batch.lost_trial("n", "gone")) == 2
+
+
+def attempt(outcome: object) -> int:
+    assert isinstance(outcome, Record)
+    return outcome.attempt
 
 
 def parity(backend: str, device: str = "cpu") -> ParityJob:

@@ -130,7 +130,7 @@ int nvmlDeviceGetTotalEnergyConsumption(gpu *h, unsigned long long *mj) {
     millijoules += 2500; *mj = millijoules; return 0; }
 """
 READ = """
-from harness.energy import meter
+from harness.measure.energy import meter
 read = meter("gpu")
 print([read(), read()])
 """

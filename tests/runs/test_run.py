@@ -170,7 +170,7 @@ def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: i
     assert (run.trials["status"] == "ok").all()
     assert slow["attempts"].tolist() == [2, 1]
     assert slow["lost"].tolist() == [f"attempt 1 on {slow['node'].iloc[0]}", ""]
-    assert "the whole block is repeated, go 2 of 3" in errors
+    assert "the whole block is repeated, attempt 2 of 3" in errors
     # Pairs stay pairs: what had ended before the loss was measured again, with the other.
     assert {(record.seed, record.go) for record in run.records} == {(0, 2), (1, 1)}
 

@@ -1,0 +1,186 @@
+"""Joins a Ray cluster, and says which nodes it has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node
+from ray.exceptions import RayError
+from ray.runtime_env import RuntimeEnv
+
+from harness.dispatch.placement import Node
+from harness.dispatch.token import ADVICE, has_token
+from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName, brief
+from harness.measure.clock import now
+
+REFRESH_S = 0.2
+"""How long an answer of the head about its nodes is used."""
+_HEAD_S = 20.0
+"""Timeout of the head; Ray's own is a minute."""
+# A local Ray reads these when it starts: it sends no usage statistics, runs its workers at normal
+# priority, and leaves CUDA_VISIBLE_DEVICES to the harness.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# Events are a few kilobytes and are read at once; Ray's default is a third of the memory.
+_OBJECT_STORE_BYTES = 100 * 2**20
+
+
+def check_runtime_env(runtime_env: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` unless Ray takes this runtime environment."""
+    known = sorted(RuntimeEnv.known_fields)
+    problems = [UnknownName("field of `runtime_env`", n, known) for n in {*runtime_env} - {*known}]
+    if problems:
+        raise InvalidInput(*(problem.problems[0] for problem in problems))
+    try:
+        RuntimeEnv(**runtime_env)
+    except (TypeError, ValueError, OSError) as error:
+        raise InvalidInput(f"`runtime_env` is not one for Ray: {error}") from error
+
+
+def connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:
+    """Join the cluster at an address, or start a local Ray.
+
+    Raises `Unavailable` if that fails, `InvalidInput` for an address of Ray's client.
+    """
+    common = {"runtime_env": dict(runtime_env) or None, "logging_level": logging.ERROR}
+    if address is None:
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        store = {"object_store_memory": _OBJECT_STORE_BYTES}
+        _init("local", include_dashboard=False, **store, **common)
+        return
+    _check_address(address)
+    # Ray writes the reason of a refusal only to standard error, again and again.
+    with _captured_stderr() as captured:
+        try:
+            _init(address, **common)
+        except Unavailable as error:
+            if "Unauthenticated" not in captured():
+                raise
+            token = "the token here is not its own" if has_token() else "there is none here"
+            raise Unavailable(
+                f"the Ray cluster at `{address}` asks for a token, and {token}: {ADVICE}."
+            ) from error
+
+
+def _init(address: str, **arguments: Any) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, **arguments)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise Unavailable(f"Ray at `{address}` cannot be used: {brief(error)}.") from error
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """Capture the standard error of this process, that of libraries in C included."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: os.pread(file.fileno(), 2**20, 0).decode(errors="replace")
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+
+
+def _check_address(address: str) -> None:
+    """Raise `Unavailable` if nothing listens there: Ray would take minutes to say so."""
+    if address.startswith("ray://"):
+        raise InvalidInput(
+            f"`--address {address}`: a run is started on a node of the cluster, with `HEAD:6379`, "
+            "or from anywhere by `submit`."
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise Unavailable(
+            f"Ray at `{address}` cannot be used: nobody answers there ({error.strerror or error})."
+        ) from error
+
+
+class Nodes:
+    """The nodes of the cluster, each under a name of its own."""
+
+    def __init__(self, alone: bool) -> None:
+        """`alone`: a local Ray, where nobody else uses any cores."""
+        self.lost = False
+        """Whether the head has gone."""
+        self._alone = alone
+        self._names: dict[str, str] = {}
+        self._seen: list[Node] = []
+        self._looked = -REFRESH_S
+        self._asker = ThreadPoolExecutor(max_workers=1)
+
+    def look(self, all_of_them: bool = False) -> list[Node]:
+        """Return the nodes that are alive and have cores to run on, or all that are alive.
+
+        Raises `ClusterLost` if the head does not answer.
+        """
+        if all_of_them or now() - self._looked >= REFRESH_S:
+            nodes, free = self._ask()
+            alive = [node for node in nodes if node["Alive"]]
+            self._name(alive)
+            self._seen = [self._node(node, free.get(node["NodeID"])) for node in alive]
+            self._looked = now()
+        return [node for node in self._seen if node.cpus or all_of_them]
+
+    def forget(self) -> None:
+        """Ask the head again at the next look."""
+        self._looked = -REFRESH_S
+
+    def _ask(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+        """Ask the head for the nodes, and for the free resources of each."""
+
+        def ask() -> tuple[Any, Any]:
+            nodes = ray.nodes()
+            return nodes, {} if self._alone else available_resources_per_node()
+
+        try:
+            # In a thread, because Ray waits for a head that has gone, and then ends the process.
+            return self._asker.submit(ask).result(timeout=_HEAD_S)
+        except (RayError, OSError, RuntimeError) as error:
+            self.lost = True
+            raise ClusterLost(
+                f"the head of the Ray cluster does not answer any more ({type(error).__name__})."
+            ) from error
+
+    def _node(self, node: Mapping[str, Any], free: Mapping[str, float] | None) -> Node:
+        resources = node["Resources"]
+        cpus = resources.get("CPU", 0.0)
+        taken = 0.0 if free is None else cpus - free.get("CPU", 0.0)
+        name = self._names[node["NodeID"]]
+        return Node(node["NodeID"], name, cpus, int(resources.get("GPU", 0)), taken)
+
+    def _name(self, alive: Sequence[Mapping[str, Any]]) -> None:
+        """Give each node the name that its owner gave it, or that of its host, made unique."""
+        ids = {node["NodeID"] for node in alive}
+        self._names = {id_: name for id_, name in self._names.items() if id_ in ids}
+        for node in alive:
+            given = node.get("NodeName") or ""
+            name = node["NodeManagerHostname"]
+            if given not in {"", str(node["NodeManagerAddress"])}:
+                name = given
+            if node["NodeID"] not in self._names:
+                self._names[node["NodeID"]] = _unique(name, node["NodeID"], self._names.values())
+
+
+def _unique(name: str, node_id: str, taken: Collection[str]) -> str:
+    """Return the name, with as much of the id as makes it unlike all that are taken."""
+    longer = (f"{name}#{node_id[-digits:]}" for digits in range(6, len(node_id) + 1))
+    return next(name for name in (name, *longer) if name not in taken)

@@ -1,0 +1,192 @@
+"""The process of a job: how it is started, spoken with and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from harness.measure import machine
+from harness.measure.clock import now
+from harness.trial.jobs import Job, TrialJob, TurnsJob
+
+_POLL_S = 0.5
+_TAIL_BYTES = 4000
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A version of the code: import paths of its own, and a working directory."""
+
+    cwd: Path
+    paths: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Tree:
+        """Return the paths that this process imports from, less the Python installation."""
+        return cls(Path.cwd(), tuple(p for p in sys.path if p and not machine.installed(p)))
+
+
+class Worker:
+    """The process of a job, in a session of its own, which is killed as a whole by `close`.
+
+    If `reusable`, it can run another trial after the first.
+    """
+
+    def __init__(
+        self,
+        job: Job | TurnsJob,
+        cores: tuple[int, ...] | None = None,
+        tree: Tree | None = None,
+        **environment: str,
+    ) -> None:
+        tree = tree or Tree.here()
+        fields = job.model_dump(mode="json")
+        if isinstance(job, TurnsJob):
+            # Another version of the code may lack a field, or have another default.
+            fields["task"] = job.task.model_dump(mode="json", exclude_unset=True)
+        request = json.dumps({"job": fields, "cores": cores})
+        reader, writer = os.pipe()
+        self.reusable = isinstance(job, TrialJob) and job.isolation == "backend"
+        self._set_deadline(job)
+        self._events = os.fdopen(reader, "rb", buffering=0)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.worker", str(writer), request],
+                cwd=tree.cwd,
+                stdin=subprocess.PIPE,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writer],
+                env=_environment(job, tree) | environment,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the process and its children."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._stdin.close()
+        self._events.close()
+        self._output.close()
+
+    def reuse(self, job: TrialJob) -> bool:
+        """Give the process another trial; return False if it has ended."""
+        if self._process.poll() is not None:
+            return False
+        self._output.seek(0)
+        self._output.truncate()
+        self._set_deadline(job)
+        self.say(json.dumps(job.model_dump(mode="json")))
+        return True
+
+    def _set_deadline(self, job: Job | TurnsJob) -> None:
+        self._deadline = None if job.timeout_s is None else now() + job.timeout_s
+
+    def messages(self, stop: threading.Event | None = None) -> Iterator[tuple[str, Any]]:
+        """Yield the messages of the process, each a kind and its value.
+
+        The last one is ("exit", (how, output)), ("timeout", output) after the job's timeout, or
+        ("done", None) from a reusable process. If `stop` is set, the messages just end.
+        """
+        buffer = b""
+        while stop is None or not stop.is_set():
+            wait_s = _POLL_S if self._deadline is None else min(_POLL_S, self._deadline - now())
+            if wait_s <= 0:
+                yield "timeout", self._tail()
+                return
+            # Poll before reading: when it has ended, all that it wrote can be read. The pipe may
+            # stay open, if a child of the process outlives it.
+            gone = self._process.poll() is not None
+            if not select.select([self._events], [], [], 0 if gone else wait_s)[0]:
+                if gone:
+                    break
+                continue
+            received = self._events.read(65536)
+            if not received:
+                break
+            *lines, buffer = (buffer + received).split(b"\n")
+            for line in lines:
+                kind, value = json.loads(line)
+                yield kind, value
+                if kind == "done" and self.reusable:
+                    return
+        else:
+            return
+        try:
+            returncode = self._process.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            returncode = None  # It closed the pipe but has not ended.
+        yield "exit", (_describe_exit(returncode), self._tail())
+
+    def say(self, line: str) -> None:
+        """Send the process a line, if it has not ended."""
+        with suppress(BrokenPipeError):
+            self._stdin.write(f"{line}\n".encode())
+            self._stdin.flush()
+
+    def pin(self, cores: tuple[int, ...]) -> None:
+        """Restrict every thread of the process to these cores."""
+        for thread in Path(f"/proc/{self._process.pid}/task").glob("*"):
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cores)
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _tail(self) -> str:
+        """Return the last lines that the process printed."""
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - _TAIL_BYTES))
+        return self._output.read().decode(errors="replace").strip()
+
+
+def _describe_exit(returncode: int | None) -> str:
+    if returncode is None:
+        return "the process stopped reporting before it was done"
+    if returncode < 0:
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"the process ended by itself with exit code {returncode}"
+
+
+def visible_gpu(job: Job | TurnsJob) -> str:
+    """Return the one GPU that the process of a job may use: the first that this process may."""
+    if job.device != "gpu":
+        return ""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+
+def _environment(job: Job | TurnsJob, tree: Tree) -> dict[str, str]:
+    """Return the environment of the process; frameworks read it when they are imported."""
+    return os.environ | {
+        **dict.fromkeys(machine.THREAD_VARIABLES, str(job.threads)),
+        "CUDA_VISIBLE_DEVICES": visible_gpu(job),
+        # Full float32 products and reproducible sums in every CUDA library.
+        "NVIDIA_TF32_OVERRIDE": "0",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        # Memory is allocated when needed, so that its peak means something.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "PYTHONPATH": os.pathsep.join(tree.paths),
+    }
