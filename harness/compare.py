@@ -20,11 +20,10 @@ from harness.measure.fingerprint import differences, fingerprint
 from harness.runs.results import Run
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
-from harness.tables.metrics import METRICS, Metric
-from harness.tables.summary import SIGNIFICANT, ArmKey, of_arm, pair
+from harness.tables.metrics import Metric, compared_metrics
+from harness.tables.pairs import SIGNIFICANT, ArmKey, of_arm, pair
 from harness.trial.record import Record
 
-DEFAULT = ("train_s", "final_mse", "lag_skill")
 CHANGES = {
     "metric": "string",
     "backend": "string",
@@ -137,12 +136,13 @@ def _ok(run: Run) -> list[Record]:
 
 
 def _metrics(run: Run, names: Sequence[str]) -> list[Metric]:
-    problems = [UnknownName("metric", n, METRICS) for n in names if n not in METRICS]
+    known = compared_metrics()
+    problems = [UnknownName("metric", name, known) for name in names if name not in known]
     if problems:
         raise InvalidInput(*(problem.problems[0] for problem in problems))
     has_lag = run.manifest.plan.task.lag_weight != 0
-    names = names or [name for name in DEFAULT if has_lag or name != "lag_skill"]
-    return [METRICS[name] for name in dict.fromkeys(names)]
+    default = [m for m in known.values() if m.default and (has_lag or not m.needs_lag)]
+    return [known[name] for name in dict.fromkeys(names)] or default
 
 
 def _common_arms(before: Run, after: Run) -> list[ArmKey]:
@@ -349,7 +349,7 @@ def _row(change: _Change) -> dict[str, Any]:
         "backend": change.arm[0],
         "device": change.arm[1],
         "across": change.reference[0] if change.reference else None,
-        "kind": "ratio" if metric.ratio else "difference",
+        "kind": metric.compared,
         "a": metric.natural(estimates.mean(change.a.values).value),
         "b": metric.natural(estimates.mean(change.b.values).value),
         "value": metric.natural(estimate.value),

@@ -13,7 +13,7 @@ from harness.backend.protocol import Array
 from harness.charts import draw, series
 from harness.charts.page import Figure
 from harness.tables.metrics import METRICS
-from harness.tables.summary import points
+from harness.tables.points import points
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.sweep import SweepPoint
@@ -175,7 +175,7 @@ def _label(row: pd.Series, among: pd.DataFrame, swept: Sequence[str]) -> str:
     place = [f"{name}={row[name]}" for name in swept]
     place += [str(row["node_kind"])] * (kinds.nunique() > 1)
     where = f" ({', '.join(place)})" if place else ""
-    return f"{METRICS[row['metric']].title}: {mine} / {other}{where}"
+    return f"{METRICS[row['metric']].label}: {mine} / {other}{where}"
 
 
 def _slug(point: SweepPoint) -> str:

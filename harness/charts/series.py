@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.tables.summary import ARM, KIND, points
+from harness.tables.pairs import ARM, KIND
+from harness.tables.points import points
 
 _ALL_SEEDS = 20
 """Up to so many seeds a band reaches over all of them."""

@@ -9,6 +9,14 @@ from harness.cli.options import FORMAT, RESULTS, quantity
 from harness.cli.output import errors, width
 from harness.errors import InvalidInput
 from harness.inputs.quantities import fraction
+from harness.tables.metrics import compared_metrics
+
+
+def _metrics_help() -> str:
+    metrics = compared_metrics().values()
+    default, others = ([m.name for m in metrics if m.default == wanted] for wanted in (True, False))
+    names = ", ".join(default).replace("train_s", "train_s (per epoch)")
+    return f"May be repeated. Default: {names}. Others: {', '.join(others)}."
 
 
 @click.command()
@@ -19,8 +27,8 @@ from harness.inputs.quantities import fraction
     "metrics",
     metavar="NAME",
     multiple=True,
-    help="May be repeated. Default: train_s (per epoch), final_mse, lag_skill. Others: "
-    "first_call_s, import_s, setup_s, eval_s, wall_s, epochs_to_lag, seconds_to_lag, peak_rss_mb.",
+    shell_complete=completion.metrics,
+    help=_metrics_help(),
 )
 @click.option(
     "--margin",

@@ -49,6 +49,13 @@ def presets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Item
     return _beginning(PRESETS, incomplete)
 
 
+def metrics(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer the metrics that can be compared."""
+    from harness.tables.metrics import compared_metrics
+
+    return _beginning(compared_metrics(), incomplete)
+
+
 def one_of(*names: str) -> Completer:
     """Offer a few fixed names."""
     return lambda ctx, param, incomplete: _beginning(names, incomplete)

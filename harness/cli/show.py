@@ -81,7 +81,7 @@ def list_(results: str) -> None:
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only a choice of the time steps."""
     from harness.runs.precision import conclusion
-    from harness.tables.summary import curves_by_arm, spread_out, steps_by_arm
+    from harness.tables.side_by_side import curves_by_arm, spread_out, steps_by_arm
     from harness.tables.text import render, render_comparisons, render_scaling, render_summary
 
     columns = width()

@@ -20,8 +20,8 @@ from harness.diagnosis.trainings import by_arm, point_at
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.metrics import METRICS
-from harness.tables.summary import ARM, ArmKey, pair
-from harness.tables.summary import points as points_of
+from harness.tables.pairs import ARM, ArmKey, pair
+from harness.tables.points import points as points_of
 from harness.trial.events import Certificate
 from harness.trial.sweep import SweepPoint
 
@@ -195,7 +195,7 @@ def _when(curves: pd.DataFrame, diverged: pd.DataFrame) -> str:
 def _disagreements(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Observation]:
     """Yield the backends whose error differs from that of the best, from the same start and data.
 
-    They are compared as `harness.tables.summary.compare_arms` does it, and corrected for all pairs
+    They are compared as in `harness.tables.comparisons.compare_arms`, corrected for all pairs
     at all points: the data that are tested have chosen which is the best.
     """
     metric, pairs = METRICS["final_mse"], []

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.backend.protocol import Array
-from harness.tables.summary import ARM
+from harness.tables.pairs import ARM
 from harness.task.task import Task
 from harness.task.yardsticks import Yardsticks, yardsticks
 from harness.trial.sweep import SweepPoint

@@ -34,7 +34,8 @@ from harness.stats.changepoints import FEWEST, Step, find_steps
 from harness.tables import numbers
 from harness.tables.from_records import IntArray
 from harness.tables.metrics import METRICS
-from harness.tables.summary import FLOOR, of_arm, pair
+from harness.tables.pairs import of_arm, pair
+from harness.tables.summary import FLOOR
 from harness.tables.text import render
 from harness.task.task import PRESETS, Task
 

@@ -24,7 +24,8 @@ from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, 
 from harness.report import run_page
 from harness.runs.results import TABLES, Run
 from harness.runs.session import Reporter
-from harness.tables.summary import ARM, KIND
+from harness.tables.metrics import METRICS
+from harness.tables.pairs import ARM, KIND
 from harness.tables.text import stated
 from harness.trial.events import Event
 from harness.trial.record import Record
@@ -35,14 +36,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "harness"
 """Where runs are logged if no experiment is named."""
 TRACKERS = ("mlflow",)
-FIGURES = (
-    *("import_s", "setup_s", "first_call_s", "train_at_once_s", "eval_s", "wall_s"),
-    *("epochs_per_s", "final_mse", "r2", "lag_skill", "epochs_to_lag", "seconds_to_lag"),
-    *("peak_rss_mb", "peak_gpu_mb", "cpu_s", "lost_share", "energy_j"),
-)
-"""The columns of `trials` that become metrics of a trial; `train_s` is the end of its curve."""
 CURVES = ("train_loss", "eval_mse", "train_s")
-"""The columns of `curves` that do, by epoch."""
+"""The columns of `curves` that become metrics of a trial, by epoch."""
 
 _MS = 1000
 _REQUESTS = 8  # At once: the server needs most of the time of one for its database.
@@ -342,7 +337,7 @@ def _trial(
         for name, value in zip(CURVES, (*values, train_s), strict=True)
     ]
     metrics += [Metric("step_mse", float(mse), ended, int(t)) for t, mse in steps]
-    figures = {name: row[name] for name in FIGURES}
+    figures = {name: row[name] for name, metric in METRICS.items() if metric.tracked}
     # In a sweep over it, `epochs` is what was to be trained.
     figures["epochs_trained"] = row.get("epochs_trained", row["epochs"])
     metrics += [Metric(name, value, ended) for name, value in _numbers(figures).items()]

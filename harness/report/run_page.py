@@ -19,7 +19,7 @@ from harness.errors import StoreError
 from harness.runs.progress import describe_certificate
 from harness.runs.results import Run
 from harness.store.files import LocalFolder, reason
-from harness.tables.summary import points
+from harness.tables.points import points
 from harness.tables.text import node_legend, stated, summary_tables
 from harness.task.task import Task
 

@@ -40,7 +40,7 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
     """
     from harness.stats.estimates import stein_size
     from harness.tables.metrics import METRICS
-    from harness.tables.summary import KIND, by_speed, pair
+    from harness.tables.pairs import KIND, by_speed, pair
 
     assert plan.precision is not None
     more, several = [0], trials[KIND].nunique() > 1

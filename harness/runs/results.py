@@ -115,12 +115,12 @@ class Run:
         return summarise(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
     def comparisons(self) -> pd.DataFrame:
-        """Return every backend against the fastest; see `harness.tables.summary.compare_arms`."""
+        """Compare every backend with the fastest; see `harness.tables.comparisons.compare_arms`."""
         return self._comparisons.copy()
 
     @cached_property
     def _comparisons(self) -> pd.DataFrame:
-        from harness.tables.summary import compare_arms
+        from harness.tables.comparisons import compare_arms
 
         return compare_arms(self.trials, self.manifest.plan.pilot or 0, self.swept)
 

@@ -1,75 +1,161 @@
-"""What can be compared: each metric's values, the scale they are compared on, and its words."""
+"""The metrics: each is declared once, here, and every table, command and export reads this list.
+
+A new metric needs an entry in `_ALL` and, unless it is a field of `Record`, its formula in
+`harness.tables.from_records`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-
-from harness.backend.protocol import Array
-
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind: TypeAlias = Literal["time", "accuracy", "memory"]
+    from harness.backend.protocol import Array
+
+Kind: TypeAlias = Literal["time", "accuracy", "memory", "energy"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the trials table that can be compared.
-
-    Ratios are formed on the logarithm; what may be negative is compared as a difference.
-    """
+    """A measured quantity: a column of the table `trials`."""
 
     name: str
     kind: Kind
-    title: str
+    label: str
     """What a sentence calls it."""
-    ratio: bool = True
+    compared: Literal["ratio", "difference"] | None = "ratio"
+    """How two backends or runs are compared. A value that may be negative has no ratio."""
     higher_is_better: bool = False
+    default: bool = False
+    """Whether `compare` compares it if no metric is named."""
+    needs_lag: bool = False
+    """Whether it exists only for a task with a lag term."""
+    summary: Literal["mean", "median"] | None = None
+    """How the summary averages it over seeds, if it is in there."""
+    heading: str = ""
+    """Its column in the printed summary; empty if it has none, or one with a format of its own."""
+    in_comparisons: bool = False
+    """Whether the table `comparisons` compares each backend with the fastest."""
+    stated: bool = False
+    """Whether the sentences below the summary state that comparison."""
     sized: bool = False
     """Whether it shares the noise by which the number of blocks is chosen (`run --precision`)."""
+    tracked: bool = True
+    """Whether MLflow gets it as a metric of a trial."""
+
+    @property
+    def ratio(self) -> bool:
+        """Whether it is compared as a ratio."""
+        return self.compared == "ratio"
 
     def values(self, trials: pd.DataFrame) -> Array:
-        """Return the value of each trial, on the log scale for a ratio; NaN where there is none."""
+        """Return the value of each trial [n] on the compared scale; NaN where there is none.
+
+        The scale of a ratio is the logarithm. `train_s` counts per epoch, so that a training that
+        was cut short stays comparable.
+        """
+        import numpy as np
+
         values = trials[self.name].to_numpy(dtype=float, na_value=np.nan)
         if self.name == "train_s":
-            # Per epoch, so that a training that was cut short would count as what it is.
             values = 1 / trials["epochs_per_s"].to_numpy(dtype=float, na_value=np.nan)
         if self.ratio:
-            # A zero or a negative time is no time: it has no logarithm.
             values = np.log(np.where(values > 0, values, np.nan))
         return np.where(np.isfinite(values), values, np.nan)
 
     def natural(self, value: float) -> float:
-        """Return what a value on the compared scale is on the metric's own: a ratio, mostly."""
+        """Return a value on the compared scale as a ratio, or as the difference that it is."""
+        import numpy as np
+
         return float(np.exp(value)) if self.ratio else value
 
     def margin(self, share: float) -> float:
-        """Return a relative margin on the scale that is compared; of a difference, the number."""
+        """Return a relative margin on the compared scale."""
+        import numpy as np
+
         return float(np.log1p(share)) if self.ratio else share
 
     def word(self, increase: bool) -> str:
         """Return what an increase or a decrease of the metric is called."""
         if self.kind == "time":
             return "slower" if increase else "faster"
-        if self.kind == "memory":
-            return "higher" if increase else "lower"
-        return "better" if increase == self.higher_is_better else "worse"
+        if self.kind == "accuracy":
+            return "better" if increase == self.higher_is_better else "worse"
+        return "higher" if increase else "lower"
 
 
 _ALL = (
-    Metric("train_s", "time", "train time", sized=True),
-    Metric("first_call_s", "time", "time of the first call"),
-    Metric("import_s", "time", "time of the import"),
-    Metric("setup_s", "time", "time of the set-up"),
-    Metric("eval_s", "time", "time of evaluation"),
-    Metric("wall_s", "time", "wall time", sized=True),
-    Metric("final_mse", "accuracy", "MSE"),
-    Metric("lag_skill", "accuracy", "lag_skill", ratio=False, higher_is_better=True),
-    Metric("epochs_to_lag", "accuracy", "number of epochs to the lag"),
-    Metric("seconds_to_lag", "time", "training time to the lag", sized=True),
-    Metric("peak_rss_mb", "memory", "peak memory"),
+    Metric("epochs_per_s", "time", "rate", None, True, summary="median", heading="epochs/s"),
+    Metric(
+        "train_s",
+        "time",
+        "train time",
+        default=True,
+        summary="median",
+        heading="train s",
+        in_comparisons=True,
+        stated=True,
+        sized=True,
+        tracked=False,  # In MLflow it is the end of the curve.
+    ),
+    Metric("train_at_once_s", "time", "train time of all seeds", None, summary="median"),
+    Metric(
+        "first_call_s", "time", "time of the first call", summary="median", heading="first call s"
+    ),
+    Metric("import_s", "time", "time of the import", summary="median", heading="import s"),
+    Metric("setup_s", "time", "time of the set-up", summary="median"),
+    Metric("eval_s", "time", "time of evaluation", summary="median"),
+    Metric("wall_s", "time", "wall time", summary="median", sized=True),
+    Metric("cpu_s", "time", "processor time", None),
+    Metric("lost_share", "time", "share of the time lost", None),
+    Metric(
+        "final_mse",
+        "accuracy",
+        "MSE",
+        default=True,
+        summary="mean",
+        in_comparisons=True,
+        stated=True,
+    ),
+    Metric("r2", "accuracy", "r2", None, True, summary="mean"),
+    Metric(
+        "lag_skill",
+        "accuracy",
+        "lag_skill",
+        "difference",
+        higher_is_better=True,
+        default=True,
+        needs_lag=True,
+        summary="mean",
+        in_comparisons=True,
+    ),
+    Metric(
+        "epochs_to_lag",
+        "accuracy",
+        "number of epochs to the lag",
+        needs_lag=True,
+        summary="median",
+        in_comparisons=True,
+    ),
+    Metric(
+        "seconds_to_lag",
+        "time",
+        "training time to the lag",
+        needs_lag=True,
+        summary="median",
+        in_comparisons=True,
+        stated=True,
+        sized=True,
+    ),
+    Metric("peak_rss_mb", "memory", "peak memory", summary="median"),
+    Metric("peak_gpu_mb", "memory", "peak memory of the GPU", None),
+    Metric("energy_j", "energy", "energy", None, summary="median", heading="energy J"),
 )
 METRICS = {metric.name: metric for metric in _ALL}
+
+
+def compared_metrics() -> dict[str, Metric]:
+    """Return the metrics that `compare` can compare, by name."""
+    return {name: metric for name, metric in METRICS.items() if metric.compared}

@@ -19,7 +19,8 @@ from harness.backend.protocol import Array
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.metrics import METRICS
-from harness.tables.summary import ARM, KIND, SIGNIFICANT, pair, points
+from harness.tables.pairs import ARM, KIND, SIGNIFICANT, pair
+from harness.tables.points import points
 
 TIME = METRICS["train_s"]
 GROWTH = {

@@ -1,23 +1,35 @@
-"""Turns the summary tables into text: for a terminal, Markdown, CSV or JSON."""
+"""Tables as text: for a terminal, Markdown, CSV or JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from harness.tables import numbers
+from harness.tables.metrics import METRICS
 from harness.tables.numbers import number
 
 FORMATS = ("table", "csv", "markdown", "json")
+Columns: TypeAlias = dict[str, Callable[[Any], str]]
+"""The columns of a printed table: the heading, and the cell of a row."""
+_GAP = "  "
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Columns aligned to the left.
+_TEXT = (
+    *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
+    *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
+    *("comparison", "against", "nodes", "node", "node_kind", "field", "lost", "isolation", "what"),
+)
 
 
 def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "", keys: int = 1) -> str:
-    """Return a table as text in one of `FORMATS`; only "table" looks at what comes after that.
+    """Return a table as text in one of `FORMATS`.
 
-    The first `keys` columns say what a row is of: they are repeated if the table is broken up.
+    The rest is for the format "table": a table that is wider than `width` is broken into parts,
+    each of which begins with the first `keys` columns.
     """
     match kind:
         case "csv":
@@ -30,35 +42,45 @@ def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "", key
             return _terminal(cells(frame), width, title, keys)
 
 
+def render_sentences(sentences: Iterable[str], kind: str) -> str:
+    """Return sentences, one a line; in Markdown as a list."""
+    bullet = "- " if kind == "markdown" else ""
+    return "".join(f"{bullet}{sentence}\n" for sentence in sentences)
+
+
 def cells(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with everything in it as a person reads it: numbers to three digits."""
+    """Return a table of text, its numbers to three digits."""
     return frame.map(_cell)
 
 
 def summary_tables(
     summary: pd.DataFrame, swept: Sequence[str] = ()
 ) -> list[tuple[str, pd.DataFrame]]:
-    """Return the summary as a person reads it: titles and tables of text, accuracy and time.
+    """Return the summary for people: titles and tables of text, for accuracy and for time.
 
-    Of a sweep over the fields `swept`, each row begins with its point.
+    A row of a sweep begins with the values of the `swept` fields.
     """
-    kinds = _letters(summary)
-    at = {name: _plain(name) for name in swept}
+    shared = not summary.empty and bool((summary["at_once"] > 1).any())
+    per_seed = "; epochs/s and train s per seed, the rest of all at once" * shared
+    parts = {
+        "Accuracy, mean over seeds": _accuracy(),
+        f"Time, median over seeds{per_seed}": _times(summary),
+    }
     return [
-        ("Accuracy, mean over seeds", _columns(summary, at | _by_kind(_ACCURACY, kinds))),
-        (_time_title(summary), _columns(summary, at | _by_kind(_times(summary), kinds))),
+        (title, _columns(summary, _plain(swept) | _with_kinds(summary, columns)))
+        for title, columns in parts.items()
     ]
 
 
 def node_legend(summary: pd.DataFrame) -> list[str]:
-    """Say which kind of node is called by which letter, if there are several."""
+    """Return which kind of node each letter stands for, if there are several kinds."""
     return [f"nodes {letter}: {name}" for name, letter in _letters(summary).items()]
 
 
 def stated(comparisons: pd.DataFrame) -> list[str]:
-    """Return what is stated; `lag_skill` says the same as the MSE, and epochs as seconds do."""
-    told = comparisons["metric"].isin(["train_s", "final_mse", "seconds_to_lag"])
-    return [str(words) for words in comparisons.loc[told, "words"]]
+    """Return the sentences about the metrics whose comparisons are stated."""
+    metrics = [metric.name for metric in METRICS.values() if metric.stated]
+    return [str(words) for words in comparisons.loc[comparisons["metric"].isin(metrics), "words"]]
 
 
 def render_summary(
@@ -69,9 +91,9 @@ def render_summary(
     conclusion: Sequence[str] = (),
     swept: Sequence[str] = (),
 ) -> str:
-    """Return the summary as text: for people two tables and sentences, for programs as it is.
+    """Return the summary as text: for people two tables and sentences, for programs unchanged.
 
-    `conclusion` is said last. Of a sweep over the fields `swept`, each row begins with its point.
+    The sentences are those of `comparisons`, then the `conclusion`.
     """
     if kind in {"csv", "json"}:
         return render(summary, kind)
@@ -82,104 +104,129 @@ def render_summary(
     contended = not summary.empty and bool(summary["contended"].any())
     text += "* contended: other trials ran beside it; do not compare times\n" * contended
     sentences = [] if comparisons is None else stated(comparisons)
-    sentences += conclusion
     paragraphs = [
-        _list(node_legend(summary), kind),
-        _noise_note(summary),
-        _list(sentences, kind),
+        render_sentences(node_legend(summary), kind),
+        _noise_warning(summary),
+        render_sentences([*sentences, *conclusion], kind),
     ]
-    return text + separator + "".join(f"{told}\n" for told in paragraphs if told)
+    return text + separator + "".join(f"{paragraph}\n" for paragraph in paragraphs if paragraph)
 
 
 def render_comparisons(
     comparisons: pd.DataFrame, kind: str, width: int = 80, swept: Sequence[str] = ()
 ) -> str:
-    """Return the comparisons of backends as text: for programs as they are."""
+    """Return the comparisons of backends as text: for programs unchanged."""
     if kind in {"csv", "json"}:
         return render(comparisons, kind)
-    table = _columns(comparisons, {name: _plain(name) for name in swept} | _COMPARISON)
+    table = _columns(comparisons, _plain(swept) | _COMPARISON)
     title = "Each backend against the fastest, 95 % intervals"
     text = render(table, kind, width, title, keys=len(swept) + 1)
-    return text + "\n" * (kind == "markdown") + _list(comparisons["words"], kind)
+    return text + "\n" * (kind == "markdown") + render_sentences(comparisons["words"], kind)
 
 
 def render_scaling(
     growth: pd.DataFrame, crossovers: pd.DataFrame, kind: str, width: int = 80
 ) -> str:
-    """Return the two tables of `harness.tables.scaling` as text: for people one, and sentences.
+    """Return the two tables of `harness.tables.scaling` as text.
 
-    For programs both as they are: JSON as an object of two lists, CSV with an empty line between.
+    People get the first one and sentences. Programs get both unchanged: JSON as an object of two
+    lists, CSV with an empty line in between.
     """
     if kind == "csv":
         return render(growth, kind) + "\n" + render(crossovers, kind)
     if kind == "json":
         both = (render(table, kind).rstrip() for table in (growth, crossovers))
         return '{{"growth": {},\n"crossovers": {}}}\n'.format(*both)
-    kinds = _letters(growth)
-    table = _columns(growth, _by_kind(_GROWTH, kinds))
+    table = _columns(growth, _with_kinds(growth, _GROWTH))
     text = render(table, kind, width, "How the time of an epoch grows, as a power of the size")
     overtaken = crossovers["words"].tolist() or ["no backend is shown to overtake another"]
-    paragraphs = [_list(told, kind) for told in (node_legend(growth), growth["words"], overtaken)]
+    lists = (node_legend(growth), growth["words"], overtaken)
+    paragraphs = [render_sentences(sentences, kind) for sentences in lists]
     return text + "\n" * (kind == "markdown") + "\n".join(filter(None, paragraphs))
 
 
 def render_changes(changes: pd.DataFrame, kind: str, width: int, title: str) -> str:
-    """Return the changes from one run to another as text: for programs as they are."""
+    """Return the changes from one run to another as text: for programs unchanged."""
     if kind in {"csv", "json"}:
         return render(changes, kind)
     return render(_columns(changes, _CHANGE), kind, width, title)
 
 
+def letter(place: int) -> str:
+    """Return a letter for each of 0, 1, 2, ...; after Z comes AA, then BB."""
+    return _LETTERS[place % 26] * (1 + place // 26)
+
+
 def _letters(summary: pd.DataFrame) -> dict[str, str]:
     """Return a letter for each kind of node, if there are several."""
     kinds = [] if summary.empty else list(dict.fromkeys(summary["node_kind"]))
-    return {kind: _LETTERS[n % 26] * (1 + n // 26) for n, kind in enumerate(kinds) if kinds[1:]}
+    return {kind: letter(place) for place, kind in enumerate(kinds) if kinds[1:]}
 
 
-def _by_kind(
-    columns: dict[str, Callable[[Any], str]], kinds: dict[str, str]
-) -> dict[str, Callable[[Any], str]]:
-    """Return the columns with the letter of the kind of node after the device."""
+def _with_kinds(summary: pd.DataFrame, columns: Columns) -> Columns:
+    """Return the columns with the letter of the kind of node after the device, if needed."""
+    kinds = _letters(summary)
     if not kinds:
         return columns
     first = {name: columns[name] for name in ("backend", "device")}
     return first | {"nodes": lambda row: kinds[row["node_kind"]]} | columns
 
 
-def _list(sentences: Iterable[str], kind: str) -> str:
-    bullet = "- " if kind == "markdown" else ""
-    return "".join(f"{bullet}{sentence}\n" for sentence in sentences)
+def _accuracy() -> Columns:
+    return {
+        **_plain(("backend", "device")),
+        "seeds": lambda row: f"{row['seeds']}/{row['trials']}",
+        "MSE": lambda row: number(row["final_mse"]),
+        "geometric [95 %]": lambda row: _mean(row, "final_mse_geo", "final_mse_"),
+        "lag_skill [95 %]": lambda row: _mean(row, "lag_skill", "lag_skill_"),
+        "r2": lambda row: number(row["r2"]),
+        "lag epoch": lambda row: _to_lag(row, "epochs_to_lag"),
+        "lag s": lambda row: _to_lag(row, "seconds_to_lag"),
+        **_headed("accuracy"),
+    }
 
 
-def _compared(row: Any) -> str:
-    """Return what a row of comparisons is about: `train_s/epoch, torch on cpu`."""
-    metric = "train_s/epoch" if row["metric"] == "train_s" else row["metric"]
-    across = row.get("across")
-    over = "" if across is None or pd.isna(across) else f" over {across}"
-    return f"{metric}, {row['backend']}{over} on {row['device']}"
+def _times(summary: pd.DataFrame) -> Columns:
+    """Return the columns of the table of times; some are there only if they have a value."""
+    columns: Columns = {
+        "backend": lambda row: row["backend"] + "*" * row["contended"] + "†" * bool(row["noisy"]),
+        **_plain(("device",)),
+        **_headed("time"),
+        "train time [95 %]": lambda row: (
+            "fastest"
+            if row["fastest"] and pd.notna(row["time_ratio"])
+            else _time_ratio(row, "time_ratio")
+        ),
+    }
+    if summary.empty:
+        return columns
+    if (summary["at_once"] > 1).any():
+        columns["at once"] = lambda row: number(row["at_once"])
+        columns["all at once s"] = lambda row: number(row["train_at_once_s"])
+    if summary["floor_ratio"].notna().any():
+        columns["x floor [95 %]"] = lambda row: _time_ratio(row, "floor_ratio")
+    known = summary.columns[summary.notna().any()]
+    return columns | _headed("memory", known) | _headed("energy", known)
 
 
-def _ratio_or_difference(row: Any) -> str:
-    """Return the figures of a comparison; a difference has its sign."""
-    ratio = row["kind"] == "ratio"
-    show = numbers.ratio if ratio else "{:+.2g}".format
-    if pd.isna(row["value"]):
-        return "-"
-    interval = numbers.interval(row["low"], row["high"], show)
-    return f"{show(row['value'])}{'x' if ratio else ''}{interval}"
+def _headed(kind: str, known: Iterable[str] = METRICS) -> Columns:
+    """Return the columns of the metrics of a kind that the summary prints as plain numbers."""
+    metrics = [METRICS[name] for name in known if name in METRICS]
+    headed = {metric.heading: metric.name for metric in metrics if metric.kind == kind}
+    return _plain({heading: name for heading, name in headed.items() if heading})
 
 
-def _change(row: Any) -> str:
-    """Return a ratio as a change in per cent, a large one as it is, a difference with its sign."""
-    if pd.isna(row["value"]):
-        return "-"
-    if row["kind"] == "difference" or not 0.5 < row["value"] < 2:
-        return _ratio_or_difference(row)
-    interval = numbers.interval(row["low"] - 1, row["high"] - 1, numbers.percentage)
-    return numbers.change(row["value"]) + interval
+def _plain(columns: Sequence[str] | Mapping[str, str]) -> Columns:
+    """Return columns of plain values, by heading if that is not the name."""
+    names = columns if isinstance(columns, Mapping) else {name: name for name in columns}
+
+    def column(name: str) -> Callable[[Any], str]:
+        return lambda row: _cell(row[name])
+
+    return {heading: column(name) for heading, name in names.items()}
 
 
-def _noise_note(summary: pd.DataFrame) -> str:
+def _noise_warning(summary: pd.DataFrame) -> str:
     noisy = [row for _, row in summary.iterrows() if row["noisy"]]
     if not noisy:
         return ""
@@ -192,125 +239,84 @@ def _noise_note(summary: pd.DataFrame) -> str:
     )
 
 
-def _columns(summary: pd.DataFrame, columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
-    rows = [{name: text(row) for name, text in columns.items()} for _, row in summary.iterrows()]
+def _columns(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    rows = [{name: text(row) for name, text in columns.items()} for _, row in table.iterrows()]
     return pd.DataFrame(rows, columns=list(columns), dtype="object")
 
 
-def _with_interval(value: str, interval: str) -> Callable[[Any], str]:
-    def text(row: Any) -> str:
-        low, high = (row[f"{interval}_{end}".lstrip("_")] for end in ("low", "high"))
-        return number(row[value]) + numbers.interval(low, high, "{:.2g}".format)
-
-    return text
+def _mean(row: Any, value: str, ends: str) -> str:
+    interval = numbers.interval(row[f"{ends}low"], row[f"{ends}high"], "{:.2g}".format)
+    return number(row[value]) + interval
 
 
-def _plain(name: str) -> Callable[[Any], str]:
-    return lambda row: _cell(row[name])
+def _to_lag(row: Any, name: str) -> str:
+    if not row["lag_seeds"]:
+        return "-" if pd.isna(row["lag_skill"]) else "not yet"
+    some = f" ({row['lag_seeds']}/{row['seeds']})" if row["lag_seeds"] < row["seeds"] else ""
+    return number(row[name]) + some
 
 
-def _to_lag(name: str) -> Callable[[Any], str]:
-    def text(row: Any) -> str:
-        if not row["lag_seeds"]:
-            return "-" if pd.isna(row["lag_skill"]) else "not yet"
-        some = f" ({row['lag_seeds']}/{row['seeds']})" if row["lag_seeds"] < row["seeds"] else ""
-        return _cell(row[name]) + some
-
-    return text
+def _time_ratio(row: Any, name: str) -> str:
+    if pd.isna(row[name]):
+        return "-"
+    interval = numbers.interval(row[f"{name}_low"], row[f"{name}_high"], numbers.ratio)
+    return f"{numbers.ratio(row[name])}x{interval or ' [one block]'}"
 
 
-def _times(summary: pd.DataFrame) -> dict[str, Callable[[Any], str]]:
-    """Return the columns of the table of times: some are there only where there is something."""
-    columns = dict(_TIME)
-    if summary.empty:
-        return columns
-    if (summary["at_once"] > 1).any():
-        columns |= {"at once": _plain("at_once"), "all at once s": _plain("train_at_once_s")}
-    if summary["floor_ratio"].notna().any():
-        columns["x floor [95 %]"] = _ratio("floor_ratio")
-    if summary["energy_j"].notna().any():
-        columns["energy J"] = _plain("energy_j")
-    return columns
+def _compared(row: Any) -> str:
+    """Return what a row compares: `train_s/epoch, torch on cpu`."""
+    metric = "train_s/epoch" if row["metric"] == "train_s" else row["metric"]
+    across = row.get("across")
+    over = "" if across is None or pd.isna(across) else f" over {across}"
+    return f"{metric}, {row['backend']}{over} on {row['device']}"
 
 
-def _time_title(summary: pd.DataFrame) -> str:
-    shared = not summary.empty and bool((summary["at_once"] > 1).any())
-    per_seed = "; epochs/s and train s per seed, the rest of all at once"
-    return "Time, median over seeds" + per_seed * shared
+def _ratio_or_difference(row: Any) -> str:
+    """Return the value of a comparison with its interval; a difference has its sign."""
+    ratio = row["kind"] == "ratio"
+    text = numbers.ratio if ratio else "{:+.2g}".format
+    if pd.isna(row["value"]):
+        return "-"
+    return f"{text(row['value'])}{'x' * ratio}" + numbers.interval(row["low"], row["high"], text)
 
 
-def _time_ratio(row: Any) -> str:
-    return "fastest" if row["fastest"] and pd.notna(row["time_ratio"]) else _TIME_RATIO(row)
+def _change(row: Any) -> str:
+    """Return a ratio as a change in per cent unless it is large, a difference with its sign."""
+    if row["kind"] == "difference" or not 0.5 < row["value"] < 2:
+        return _ratio_or_difference(row)
+    interval = numbers.interval(row["low"] - 1, row["high"] - 1, numbers.percentage)
+    return numbers.change(row["value"]) + interval
 
 
-def _ratio(name: str) -> Callable[[Any], str]:
-    def text(row: Any) -> str:
-        if pd.isna(row[name]):
-            return "-"
-        ratio, low, high = (numbers.ratio(row[name + end]) for end in ("", "_low", "_high"))
-        if pd.isna(row[f"{name}_low"]):
-            return f"{ratio}x [one block]"
-        return f"{ratio}x [{low}, {high}]"
-
-    return text
-
-
-_TIME_RATIO = _ratio("time_ratio")
-
-
-_ACCURACY: dict[str, Callable[[Any], str]] = {
-    "backend": lambda row: str(row["backend"]),
-    "device": lambda row: str(row["device"]),
-    "seeds": lambda row: f"{row['seeds']}/{row['trials']}",
-    "MSE": _plain("final_mse"),
-    "geometric [95 %]": _with_interval("final_mse_geo", "final_mse"),
-    "lag_skill [95 %]": _with_interval("lag_skill", "lag_skill"),
-    "r2": _plain("r2"),
-    "lag epoch": _to_lag("epochs_to_lag"),
-    "lag s": _to_lag("seconds_to_lag"),
-}
-_TIME: dict[str, Callable[[Any], str]] = {
-    "backend": lambda row: str(row["backend"]) + "*" * row["contended"] + "†" * bool(row["noisy"]),
-    "device": lambda row: str(row["device"]),
-    "epochs/s": _plain("epochs_per_s"),
-    "train s": _plain("train_s"),
-    "first call s": _plain("first_call_s"),
-    "import s": _plain("import_s"),
-    "train time [95 %]": _time_ratio,
-}
-_CHANGE: dict[str, Callable[[Any], str]] = {
+_CHANGE: Columns = {
     "comparison": _compared,
     "change": _change,
     "verdict": lambda row: str(row["verdict"]),
-    "A": _plain("a"),
-    "B": _plain("b"),
-    "p (Holm)": _plain("p_holm"),
+    **_plain({"A": "a", "B": "b", "p (Holm)": "p_holm"}),
 }
-_GROWTH: dict[str, Callable[[Any], str]] = {
-    "backend": lambda row: str(row["backend"]),
-    "device": lambda row: str(row["device"]),
-    "field": lambda row: str(row["field"]),
-    "exponent [95 %]": _with_interval("exponent", ""),
-    "trials": _plain("trials"),
-    "sizes": _plain("sizes"),
-    "p (Holm), bent": _plain("p_bent_holm"),
+_GROWTH: Columns = {
+    **_plain(("backend", "device", "field")),
+    "exponent [95 %]": lambda row: _mean(row, "exponent", ""),
+    **_plain({"trials": "trials", "sizes": "sizes", "p (Holm), bent": "p_bent_holm"}),
 }
-_COMPARISON: dict[str, Callable[[Any], str]] = {
+_COMPARISON: Columns = {
     "comparison": _compared,
     "against": lambda row: f"{row['against_backend']} on {row['against_device']}",
     "ratio [95 %]": _ratio_or_difference,
     "n": lambda row: f"{row['n']}/{row['of']}",
-    "p (Holm)": _plain("p_holm"),
+    **_plain({"p (Holm)": "p_holm"}),
 }
 
 
 def _cell(value: Any) -> str:
-    """Return text as it is, a number to three digits, and `-` for a missing value."""
+    """Return text unchanged, a number to three digits, and `-` for a missing value."""
     if isinstance(value, str):
         return value
     if pd.isna(value):
         return "-"
-    return number(value) if not isinstance(value, bool | np.bool) else "yes" if value else "no"
+    if isinstance(value, bool | np.bool):
+        return "yes" if value else "no"
+    return number(value)
 
 
 def _markdown(frame: pd.DataFrame) -> str:
@@ -340,15 +346,5 @@ def _draw(frame: pd.DataFrame, widths: dict[str, int]) -> str:
         ).rstrip()
 
     rule = _GAP.join("─" * widths[name] for name in frame.columns)
-    rows = [list(frame.columns), *frame.to_numpy().tolist()]
-    head, *body = map(line, rows)
+    head, *body = map(line, [list(frame.columns), *frame.to_numpy().tolist()])
     return "".join(f"{text}\n" for text in (head, rule, *body))
-
-
-_GAP = "  "
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_TEXT = (
-    *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
-    *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
-    *("comparison", "against", "nodes", "node", "node_kind", "field", "lost", "isolation", "what"),
-)

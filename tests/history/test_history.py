@@ -24,7 +24,7 @@ from harness.store.files import Folder
 from harness.store.lease import Timing
 from harness.store.results_folder import open_folder
 from harness.tables.metrics import METRICS
-from harness.tables.summary import pair
+from harness.tables.pairs import pair
 from tests.helpers.browser import Seen, chromium
 from tests.helpers.commands import Cli
 from tests.helpers.histories import TWIN, commit_of, copy, real_run

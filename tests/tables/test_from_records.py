@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
+from harness.tables.comparisons import COMPARISONS, compare_arms
 from harness.tables.from_records import (
     CURVES,
     STEPS,
@@ -17,14 +18,8 @@ from harness.tables.from_records import (
     steps_table,
     trials_table,
 )
-from harness.tables.summary import (
-    COMPARISONS,
-    compare_arms,
-    curves_by_arm,
-    spread_out,
-    steps_by_arm,
-    summarise,
-)
+from harness.tables.side_by_side import curves_by_arm, spread_out, steps_by_arm
+from harness.tables.summary import summarise
 from harness.tables.text import FORMATS, render, render_comparisons, render_summary
 from tests.helpers.records import TASK, timed
 

@@ -1,0 +1,79 @@
+"""Pairs of trials of two backends: times in one block on one node, anything else by seed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from harness.backend.protocol import Array
+from harness.stats import estimates
+from harness.stats.estimates import Estimate
+from harness.tables.metrics import Metric
+
+ArmKey: TypeAlias = tuple[str, str]
+"""A backend and a device."""
+
+ARM = ["backend", "device"]
+KIND = "node_kind"
+SIGNIFICANT = 0.05
+
+
+class Pairs(NamedTuple):
+    """The values of a metric that two arms have in common, in the order of the blocks."""
+
+    metric: Metric
+    differences: Array
+    """On the compared scale [n]: the logarithm of a ratio, mostly."""
+    blocks: Array
+    """The block of each [n]."""
+    of: int
+    """How many pairs ended ok, including those without a value of the metric."""
+    lacking: str = ""
+    """How many of the seeds have a value, if not all do: "3 of 5"."""
+
+    def pilot(self, blocks: int) -> int:
+        """Return how many of the pairs are in the first `blocks` blocks, if those chose `n`."""
+        return int((self.blocks < blocks).sum()) if self.metric.sized else 0
+
+    def estimate(self, pilot_blocks: int) -> Estimate:
+        """Estimate the mean difference; a failed trial of the pilot makes the pilot smaller."""
+        return estimates.mean(self.differences, self.pilot(pilot_blocks))
+
+
+def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> Pairs:
+    """Pair the trials of two arms that ended ok and have a value of the metric.
+
+    A time with other trials beside it is left out. Seeds that were trained at once in a block are
+    one measurement of a time: their mean is one pair.
+    """
+    usable, keys = trials[trials["status"] == "ok"], ["seed", "block"]
+    if metric.kind == "time":
+        usable, keys = usable[~usable["contended"]], ["seed", "block", "node"]
+    mine, theirs = (
+        side[keys].assign(value=metric.values(side))
+        for side in (of_arm(usable, arm), of_arm(usable, against))
+    )
+    both = mine.merge(theirs, on=keys, suffixes=("", "_against")).sort_values("block")
+    both["difference"] = both["value"] - both["value_against"]
+    have = int(both["difference"].notna().sum())
+    lacking = f"{have} of {len(both)}" if have < len(both) else ""
+    if metric.kind == "time":
+        both = both.groupby("block", as_index=False)[["difference"]].mean()
+    differences = both["difference"].to_numpy(dtype=float)
+    known = ~np.isnan(differences)
+    return Pairs(metric, differences[known], both["block"].to_numpy()[known], len(both), lacking)
+
+
+def of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
+    """Return the trials of a backend on a device."""
+    return trials[(trials[ARM] == list(arm)).all(axis=1)]
+
+
+def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
+    """Return the arms of which a trial ended ok, the fastest (median) first."""
+    ok = trials[trials["status"] == "ok"]
+    speed = ok.groupby(ARM, sort=False)["epochs_per_s"].median()
+    ordered = speed.sort_values(ascending=False, kind="stable")
+    return [(backend, device) for backend, device in ordered.index]
