@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import TemporaryFile
@@ -169,18 +169,12 @@ class Nodes:
 
     def _name(self, alive: Sequence[Mapping[str, Any]]) -> None:
         """Give each node the name that its owner gave it, or that of its host, made unique."""
-        ids = {node["NodeID"] for node in alive}
+        ids = [node["NodeID"] for node in alive]
         self._names = {id_: name for id_, name in self._names.items() if id_ in ids}
-        for node in alive:
+        for id_, node in zip(ids, alive, strict=True):
             given = node.get("NodeName") or ""
             name = node["NodeManagerHostname"]
             if given not in {"", str(node["NodeManagerAddress"])}:
                 name = given
-            if node["NodeID"] not in self._names:
-                self._names[node["NodeID"]] = _unique(name, node["NodeID"], self._names.values())
-
-
-def _unique(name: str, node_id: str, taken: Collection[str]) -> str:
-    """Return the name, with as much of the id as makes it unlike all that are taken."""
-    longer = (f"{name}#{node_id[-digits:]}" for digits in range(6, len(node_id) + 1))
-    return next(name for name in (name, *longer) if name not in taken)
+            taken = self._names.values()
+            self._names.setdefault(id_, name if name not in taken else f"{name}#{id_[-6:]}")

@@ -1,4 +1,4 @@
-"""The one place that reads clocks: durations in seconds, from `time.perf_counter`."""
+"""All clocks of the harness; durations are in seconds, from `time.perf_counter`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from itertools import pairwise
 from typing import TypeAlias
 
 Clock: TypeAlias = Callable[[], float]
-"""Returns seconds from an arbitrary start; tests hand in one that they set themselves."""
+"""Returns seconds from an arbitrary start; tests pass one of their own."""
 
 now: Clock = time.perf_counter
 
 cpu_time: Clock = time.process_time
-"""The processor time of this process, all its threads added up."""
+"""The processor time of this process, summed over its threads."""
 
 
 def resolution(reads: int = 1000) -> float:
-    """Return the smallest step, in seconds, seen between two readings of the clock."""
+    """Return the smallest difference, in seconds, between two readings of the clock."""
     times = [now() for _ in range(reads)]
     steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
     return min(steps, default=float("inf"))
 
 
 class Stopwatch:
-    """Adds up the time spent in `with` blocks on it, in `seconds`."""
+    """Adds up the time spent in its `with` blocks, in `seconds`."""
 
     def __init__(self, clock: Clock = now) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""The convergence curves of the seeds of a trial, each as if it were trained alone."""
+"""The convergence curve of each seed of a trial, as if it were trained alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from harness.trial.record import CurvePoint, Share
 
 
 class Curves:
-    """Takes down losses and errors; a seed whose loss or error is not finite has diverged.
+    """Collects losses and errors. A seed diverges when its loss or error is not finite.
 
-    Its curve ends there, while the others go on. Shape suffixes: E epochs, R seeds, T time steps.
+    Then its curve ends, and the others go on. Shape suffixes: E epochs, R seeds, T time steps.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -30,7 +30,7 @@ class Curves:
         return bool(self._running_R.any())
 
     def add(self, losses_ER: Array) -> bool:
-        """Take the losses of a chunk; say whether a seed has diverged in it."""
+        """Add the losses of a chunk; return whether a seed has diverged in it."""
         self._losses.append(losses_ER)
         self._failing_R = self._running_R & ~np.isfinite(losses_ER).all(0)
         return bool(self._failing_R.any())
@@ -38,12 +38,12 @@ class Curves:
     def evaluate(
         self, epoch: int, train_s: float, step_mse_RT: Array, everyone: bool
     ) -> CurvePoint:
-        """Add a point to the curves: of `everyone`, or only of those that are diverging.
+        """Add a point to the curves, and return their mean point.
 
-        Returns the mean over them.
+        If not `everyone`, only to the curves of the seeds that diverge in this chunk.
         """
         added_R = self._running_R if everyone else self._failing_R
-        # Each seed's losses side by side in memory: so they add up as if it were alone.
+        # Contiguous for each seed, so that the sum is the same as if it were trained alone.
         loss_R = np.ascontiguousarray(np.concatenate(self._losses).T).mean(1)
         mse_R = step_mse_RT.mean(1)
         for r in np.flatnonzero(added_R):
@@ -67,7 +67,7 @@ class Curves:
         return mean
 
     def shares(self) -> list[Share]:
-        """Return what became of each seed."""
+        """Return the results of each seed."""
         return [
             Share(seed=seed, status="ok", points=tuple(points), step_mse=tuple(mse_T.tolist()))
             if running

@@ -1,13 +1,12 @@
-"""What a training takes in energy: running totals of the counters that the hardware keeps.
+"""The energy of a training, from the counters of the hardware.
 
-Of a trial on the CPU, it is that of the processor packages of the node (RAPL, which Intel and AMD
-processors share under one tree): cores, caches and memory controller, idle cores and the work of
-all other processes included, memory modules mostly not. So it means something only for a trial
-that has the node to itself. Of a trial on a GPU, it is that of this one GPU with its memory (NVML),
-without the processor that feeds it.
+On the CPU: all processor packages of the node (RAPL, of Intel and AMD), with cores, caches and
+memory controller, and mostly without the memory modules. Idle cores and other processes count, so
+it means something only for a trial that has the node to itself. On a GPU: this GPU with its memory
+(NVML), without the processor that feeds it.
 
-RAPL counts every millisecond; NVML's counter moves about every 100 ms, so what takes less than some
-seconds on a GPU is known roughly.
+RAPL counts every millisecond. NVML's counter moves about every 100 ms, so trainings of less than
+some seconds on a GPU are known roughly.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 Meter: TypeAlias = Callable[[], float | None]
-"""Returns the energy so far, in joules from an arbitrary start; None where that is not known. A
-reading takes from ten microseconds to a few milliseconds, so not while a clock runs."""
+"""Returns the energy so far, in joules from an arbitrary start; None if unknown. A call takes from
+ten microseconds to a few milliseconds, so none while a clock runs."""
 
 POWERCAP = Path("/sys/class/powercap")
 
 
 def meter(device: str, root: Path = POWERCAP) -> Meter:
-    """Return the meter of a device: "cpu", or "gpu" for the GPU that this process sees.
+    """Return the meter of "cpu", or of "gpu": the GPU that this process may use.
 
-    `root` is where the system shows the counters of the processor. Never raises: without a counter,
-    or without the right to read it, the meter returns None.
+    `root` is where the system shows the counters of the processor. Never raises: the meter returns
+    None if there is no counter, or no right to read it.
     """
     return _nvml() if device == "gpu" else Rapl(root)
 
@@ -38,79 +37,66 @@ def meter(device: str, root: Path = POWERCAP) -> Meter:
 class Rapl:
     """The energy of all processor packages of this node, since the first call.
 
-    Counters start over (every quarter of an hour or more, at full power); a turn is noticed if
-    there is not a second one before the next call. They are as good as none if one is missing.
+    Counters wrap around, at full power after a quarter of an hour or more; one wrap between two
+    calls is corrected. If a counter of one package is missing, the total is unknown.
     """
 
     def __init__(self, root: Path = POWERCAP) -> None:
         self._packages: list[Path] = []
         with suppress(OSError):
-            self._packages = [folder for folder in sorted(root.iterdir()) if _whole(folder)]
+            self._packages = [folder for folder in sorted(root.iterdir()) if _is_package(folder)]
         self._last: list[int] | None = None
         self._total_uj = 0
 
     def __call__(self) -> float | None:
         """Return the joules so far."""
         try:
-            counts = [_number(folder / "energy_uj") for folder in self._packages]
-            ranges = [_number(folder / "max_energy_range_uj") for folder in self._packages]
+            counts = [int((folder / "energy_uj").read_text()) for folder in self._packages]
+            ranges = [int((f / "max_energy_range_uj").read_text()) for f in self._packages]
         except (OSError, ValueError):
             return None
-        for now, before, turn in zip(counts, self._last or counts, ranges, strict=True):
-            self._total_uj += now - before + (turn if now < before else 0)
+        for now, before, wrap in zip(counts, self._last or counts, ranges, strict=True):
+            self._total_uj += now - before + (wrap if now < before else 0)
         self._last = counts
         return self._total_uj / 1e6 if counts else None
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a domain is a package; others are parts of one, or the platform that holds it."""
-    if not re.fullmatch(r"intel-rapl:\d+", folder.name):
-        return False
-    try:
-        return (folder / "name").read_text().startswith("package")
-    except OSError:
-        return False
-
-
-def _number(path: Path) -> int:
-    return int(path.read_text())
-
-
-def _unknown() -> None:
-    return None
+def _is_package(folder: Path) -> bool:
+    """Whether a domain is a package, and not a part of one or the whole platform."""
+    with suppress(OSError):
+        named = re.fullmatch(r"intel-rapl:\d+", folder.name)
+        return bool(named) and (folder / "name").read_text().startswith("package")
+    return False
 
 
 def _nvml() -> Meter:
-    """Return the meter of the GPU that this process sees."""
+    """Return the meter of the GPU that this process may use."""
     try:
         import pynvml
     except ImportError:
-        return _unknown
-    try:
+        return lambda: None
+    handle = None
+    with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         handle = _visible(pynvml)
-    except pynvml.NVMLError:
-        return _unknown
 
     def joules() -> float | None:
-        try:
+        with suppress(pynvml.NVMLError):
             return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
-        except pynvml.NVMLError:
-            return None
+        return None
 
-    return _unknown if handle is None else joules
+    return joules if handle is not None else lambda: None
 
 
 def _visible(nvml: Any) -> Any:
     """Return the handle of the first GPU in `CUDA_VISIBLE_DEVICES`: an index, or a UUID's start.
 
-    None if it is a slice (MIG), for the counter is that of the whole GPU, or if it cannot be told
-    which one it is.
+    None if that is ambiguous, or if it is a slice (MIG): the counter is that of the whole GPU.
     """
     name = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
     handles = [nvml.nvmlDeviceGetHandleByIndex(n) for n in range(nvml.nvmlDeviceGetCount())]
     if name.isdecimal():
-        # CUDA counts the fastest GPU first, NVML by the slot, unless CUDA is told to.
+        # By default, CUDA counts the fastest GPU first, and NVML by the slot.
         alike = len({nvml.nvmlDeviceGetName(handle) for handle in handles}) == 1
         if not alike and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
             return None

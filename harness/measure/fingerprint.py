@@ -1,8 +1,7 @@
 """Which trials may be compared in absolute times: those measured on the same kind of node.
 
 The fingerprint is the part of a record's `environment` that decides how fast the same code runs
-there. Versions of packages and commits are no part of it: to compare those is what the times are
-for.
+there. Versions of packages and commits are not in it: their effect is what is measured.
 """
 
 from __future__ import annotations
@@ -11,40 +10,39 @@ from collections.abc import Mapping, Sequence
 
 from harness.measure.machine import THREAD_VARIABLES
 
-# In the order in which differences are told.
+# Differences are listed in this order.
 _NODE = ("cpu", "cpu_quota", "governor", "os", "kernel", "python", "gpu", "gpu_driver")
 
 
 def fingerprint(environment: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
     """Return what decides whether absolute times of two trials may be compared.
 
-    `environment` is a record's, or a manifest's with the record's `threads`. What is not in it is
-    not in the fingerprint.
+    `environment` is that of a record, or of a manifest with the `threads` of a record. What is not
+    in it is not in the fingerprint.
     """
     kind = {name: environment[name] for name in _NODE if name in environment}
     if "cores" in environment:
         kind["cores"] = environment["cores"]
         if "cores_used" in environment:
-            # Which cores those were does not make it another kind of node.
+            # Their number decides, not which ones.
             kind["cores"] = f"{environment['cores_used'].count(',') + 1} of {environment['cores']}"
     if "memory_gb" in environment:
-        # The kernel keeps some for itself, and not always the same.
+        # The kernel keeps some memory for itself, and not always the same amount.
         kind["memory_gb"] = f"{float(environment['memory_gb']):.0f}"
     named = (f"env:{name}" for name in THREAD_VARIABLES)
     settings = [environment[name] for name in named if name in environment]
     if threads is not None:
         kind["threads"] = str(threads)
     elif settings:
-        # The harness sets all of them alike; where somebody else did not, all are told.
+        # The harness sets all variables to one number; others may have set several.
         kind["threads"] = ", ".join(dict.fromkeys(settings))
     return kind
 
 
 def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """Say how two fingerprints differ, in a phrase for each name; none if they are the same.
+    """Return a phrase for each name in which two fingerprints differ.
 
-    A name that only one of them has is a difference: a GPU that is not there, or a record of a
-    version that did not take it down.
+    A name that only one of them has is a difference, for example a GPU that the other node lacks.
     """
     return [
         f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here"
@@ -54,14 +52,14 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
 
 
 def public_version(version: str) -> str:
-    """Return a version less its build: that for a GPU and that for the CPU are one version."""
+    """Return a version without its build: the builds for GPU and CPU are one version."""
     return version.partition("+")[0]
 
 
 def name_kinds(kinds: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return a name for each of several fingerprints: what most people mean by a kind of machine.
+    """Return a name for each fingerprint: processor, cores and GPU.
 
-    Those that this does not tell apart are named by the other things in which they differ, too.
+    If several get the same name, what they differ in is added.
     """
     names = [_short_name(kind) for kind in kinds]
     for name in {name for name in names if names.count(name) > 1}:
@@ -72,8 +70,8 @@ def name_kinds(kinds: Sequence[Mapping[str, str]]) -> list[str]:
             if len({kinds[number].get(field) for number in alike}) > 1
         ]
         for number in alike:
-            told = (f"{field} {kinds[number].get(field, 'none')}" for field in unlike)
-            names[number] = ", ".join([name, *told])
+            more = (f"{field} {kinds[number].get(field, 'none')}" for field in unlike)
+            names[number] = ", ".join([name, *more])
     return names
 
 

@@ -1,4 +1,4 @@
-"""What this machine and process are: cores, GPUs, memory, versions, settings."""
+"""Facts about this machine and process: cores, GPUs, memory, versions, settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|NUMBA_|XLA_|JAX_|TORCH|CUDA_|C
 
 _PACKAGES = ("harness", "ray", "torch", "jax", "jaxlib", "flax", "optax", "numpy", "numba")
 
-# How OpenMP, the BLAS libraries, XLA and numba are told their number of threads, by the harness.
+# With these, the harness sets the number of threads of OpenMP, BLAS libraries, XLA and numba.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -44,43 +44,47 @@ def usable_cores() -> tuple[int, ...]:
 
 
 def has_gpu() -> bool:
-    """Say whether the NVIDIA driver lists a GPU that this process may see."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
-        return False
-    try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return listing.returncode == 0 and listing.stdout.startswith("GPU ")
+    """Say whether the NVIDIA driver lists a GPU that this process may use."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
+    return not hidden and _nvidia_smi("-L").startswith("GPU ")
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    """Return what `nvidia-smi` prints; empty if it fails."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20
+        )
+        if done.returncode == 0:
+            return done.stdout
+    return ""
 
 
 def peak_rss_mb() -> float:
-    """Return the most memory this process had resident, in MB (10^6 bytes)."""
-    # Not getrusage where it can be helped: on Linux a process inherits its parent's peak there.
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+    """Return the most memory that this process has had resident, in MB (10^6 bytes)."""
+    # Not from getrusage if possible: on Linux a process inherits its parent's peak there.
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text()):
+            return int(found[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def reset_peak_rss() -> None:
-    """Forget the peak so far, where the system can (Linux)."""
+    """Start the peak anew, on Linux."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 class Counters(NamedTuple):
-    """What the system has counted so far for this process and the cores it may run on."""
+    """What the system has counted for this process and its cores."""
 
     involuntary_switches: int
     steal_s: float | None
 
 
 def counters() -> Counters:
-    """Read the counters; takes some 50 microseconds, so not while a clock runs."""
+    """Read the counters. Takes some 50 microseconds, so not while a clock runs."""
     return Counters(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, _steal_s())
 
 
@@ -93,19 +97,29 @@ def load() -> float | None:
 
 
 def core_mhz() -> float | None:
-    """Return the mean frequency of the cores that this process may run on, where it is known."""
-    khz = []
-    for core in usable_cores():
-        path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
-        try:
-            khz.append(int(path.read_text()))
-        except (OSError, ValueError):
-            return None
-    return sum(khz) / len(khz) / 1000
+    """Return the mean frequency of the cores that this process may use; None: unknown."""
+    with suppress(ValueError):
+        if khz := [int(value) for value in _cpufreq("scaling_cur_freq")]:
+            return sum(khz) / len(khz) / 1000
+    return None
+
+
+def governor() -> str | None:
+    """Return the frequency governors of the cores that this process may use; None: unknown."""
+    return ", ".join(sorted(set(_cpufreq("scaling_governor")))) or None
+
+
+def _cpufreq(name: str) -> list[str]:
+    """Return a value of each core that this process may use; empty if one is missing."""
+    folders = (f"/sys/devices/system/cpu/cpu{core}/cpufreq" for core in usable_cores())
+    try:
+        return [Path(folder, name).read_text().strip() for folder in folders]
+    except OSError:
+        return []
 
 
 def _steal_s() -> float | None:
-    """Return the time that the hypervisor took from the cores of this process."""
+    """Return how long the hypervisor has kept the cores of this process; None: unknown."""
     names = {f"cpu{core}" for core in usable_cores()}
     try:
         lines = Path("/proc/stat").read_text().splitlines()
@@ -116,7 +130,7 @@ def _steal_s() -> float | None:
 
 
 def cpu_quota() -> float | None:
-    """Return how many cores' time the control group of this process may use; None: no limit."""
+    """Return the limit on processor time, in cores, of this process's cgroup; None: no limit."""
     for read in (_quota_v2, _quota_v1):
         with suppress(OSError, ValueError):
             return read()
@@ -127,7 +141,7 @@ def _quota_v2() -> float | None:
     group = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip().strip("/")
     root = Path("/sys/fs/cgroup")
     limits = []
-    # A group is held by its parents' limits too.
+    # The limits of its parents hold for a group, too.
     for folder in (root / group, *(root / group).parents):
         if folder.is_relative_to(root) and (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
@@ -141,16 +155,6 @@ def _quota_v1() -> float | None:
     folder = Path("/sys/fs/cgroup/cpu")
     quota = int((folder / "cpu.cfs_quota_us").read_text())
     return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
-
-
-def governor() -> str | None:
-    """Return by what rule the frequency of the usable cores is chosen, where the system says it."""
-    rules = set()
-    for core in usable_cores():
-        with suppress(OSError):
-            path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor")
-            rules.add(path.read_text().strip())
-    return ", ".join(sorted(rules)) or None
 
 
 def describe() -> dict[str, str]:
@@ -170,21 +174,19 @@ def describe() -> dict[str, str]:
 
 
 def describe_gpu() -> dict[str, str]:
-    """Return `gpu` and `gpu_driver` of the GPU that this process may see, if the driver tells."""
+    """Return `gpu` and `gpu_driver` of the GPU that this process may use; empty if unknown."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    # By a name that nvidia-smi does not take (a slice of a GPU), it is asked for the first one.
-    for command in ([*query, f"--id={visible}"], query):
-        with suppress(OSError, subprocess.TimeoutExpired):
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-            name, comma, driver = answer.stdout.partition("\n")[0].rpartition(",")
-            if answer.returncode == 0 and comma:
-                return {"gpu": name.strip(), "gpu_driver": driver.strip()}
+    query = ("--query-gpu=name,driver_version", "--format=csv,noheader")
+    # nvidia-smi does not know the name of a slice of a GPU: then ask for the first GPU.
+    for which in ([f"--id={visible}"], []):
+        name, comma, driver = _nvidia_smi(*query, *which).partition("\n")[0].rpartition(",")
+        if comma:
+            return {"gpu": name.strip(), "gpu_driver": driver.strip()}
     return {}
 
 
 def describe_process() -> dict[str, str]:
-    """Describe this process: its cores, priority and settings, the packages and pools it loaded."""
+    """Describe this process: cores, priority, settings, loaded packages and thread pools."""
     return {
         "cores_used": ",".join(map(str, usable_cores())),
         **{f"version:{name}": version for name, version in loaded_versions().items()},
@@ -203,14 +205,14 @@ def _thread_pools() -> dict[str, str]:
         build = [pool.get(name) for name in ("version", "threading_layer", "architecture")]
         described = " ".join([*filter(None, build), f"threads={pool['num_threads']}"])
         pools.setdefault(pool["prefix"], []).append(described)
-    # A package may bring a copy of its own.
+    # Packages may bring copies of their own.
     return {name: "; ".join(sorted(copies)) for name, copies in sorted(pools.items())}
 
 
 def installed(path: str) -> bool:
-    """Say whether a file or folder belongs to the installation of Python that runs.
+    """Say whether a file or folder belongs to the installation of this Python.
 
-    Not everything below its prefix does: that may be /usr, and a project in /usr/src.
+    The prefix alone does not tell: it may be /usr, with a project in /usr/src.
     """
     places = Path(path).parts
     standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
@@ -230,12 +232,12 @@ def loaded_versions() -> dict[str, str]:
         try:
             versions[name] = metadata.version(name)
         except (metadata.PackageNotFoundError, ValueError):
-            continue  # of the standard library, or named unlike its distribution
+            continue  # It is of the standard library, or its distribution has another name.
     return versions
 
 
 def installed_versions() -> dict[str, str]:
-    """Return `version:PACKAGE` of what can be imported here, as far as it matters to a run."""
+    """Return `version:PACKAGE` of the installed packages that matter to a run."""
     versions = {}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -244,11 +246,9 @@ def installed_versions() -> dict[str, str]:
 
 
 def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    with suppress(OSError):
+        if found := re.search(r"model name\s*:(.*)", Path("/proc/cpuinfo").read_text()):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 

@@ -1,20 +1,21 @@
 """Parity: a backend is timed only after it matched the float64 reference.
 
-Three things are compared, each element by element, in float64 and in float32, on random data and
-random parameters (none of them zero, so that nothing hides behind a zero bias or initial state):
+Three things are compared, element by element, in float64 and in float32, on random data and
+parameters (not zero, because a zero bias or initial state would hide faults):
+
 - outputs;
 - gradients: one step of plain gradient descent at rate 1 moves every parameter by its gradient;
 - a trajectory: the losses of 20 Adam steps and how far each parameter moved, in two calls of
-  `train`, so that an optimiser which forgets its state between calls is found out.
+  `train`, which shows whether the optimiser keeps its state between calls.
 
-A backend that is to train many seeds at once is held against the reference doing that as well,
-with other data and other parameters for each seed.
+A backend that trains many seeds at once must match in that, too, with data and parameters of its
+own for each seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -24,30 +25,43 @@ from harness.backend.model import Model
 from harness.backend.protocol import Array, BackendFactory, Params, TrainsManySeeds
 from harness.backend.single_seed import Alone, many_seeds
 from harness.errors import Unavailable
+from harness.measure import machine
+from harness.measure.trial import Emit
 from harness.task.task import Task
 from harness.trial.events import Check
+from harness.trial.jobs import ParityJob
 
 DType: TypeAlias = Literal["float32", "float64"]
 
 TOLERANCE: Mapping[DType, float] = {"float64": 1e-9, "float32": 1e-4}
 TRAJECTORY_STEPS = 20
-# Not the default: a backend that ignores the rate it was told must not pass.
+# Not the default, so that a backend that ignores the rate fails.
 _TRAJECTORY_RATE = 3e-3
 _STEPS, _PATHS, _OFFSET = 32, 32, 10
-# Adam divides by the size of the gradient, so among very many parameters one whose gradient happens
-# to vanish moves by rounding alone. The optimiser works element by element: a small network shows
-# it whole. Outputs and gradients are compared at the size of the task.
+# Adam divides by the size of the gradient, so a parameter whose gradient happens to vanish moves by
+# rounding alone, and a large network has such parameters. The optimiser works element by element,
+# so a small network is enough. Outputs and gradients are compared at the size of the task.
 _TRAJECTORY_HIDDEN = 16
-# One more than a block of sixteen: whoever works in blocks has a remainder, too.
+# One more than sixteen: a backend that works in blocks of seeds has a remainder, too.
 _MOST_SEEDS = 17
 
 
-def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:
-    """Yield the checks of a backend on the network of `task`, in either precision.
+def run(job: ParityJob, emit: Emit) -> None:
+    """Run a parity job and emit its checks. Raises what the backend raises."""
+    emit("phase", "importing")
+    factory = registry.load(job.backend)
+    emit("phase", "in the parity check")
+    for network, task in job.networks:
+        for check in compare(factory, job.device, task, job.at_once):
+            emit("check", check.model_copy(update={"network": network}))
+    emit("fields", {"versions": machine.loaded_versions()})
 
-    With `at_once` above 1, also those of training that many seeds (17 at most), if it can. What
-    the backend raises comes through; only that it lacks the precision which the task does not ask
-    for is no reason to refuse it.
+
+def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:
+    """Yield the checks of a backend on the network of `task`, in both precisions.
+
+    With `at_once` above 1, also those of training that many seeds (17 at most), if it can. A
+    precision that it lacks is skipped, unless the task asks for it. Raises what the backend raises.
     """
     for dtype, tolerance in TOLERANCE.items():
         model = replace(task.model, dtype=dtype)
@@ -70,7 +84,7 @@ _Make: TypeAlias = Callable[[Model], TrainsManySeeds[Any]]
 def _compare(
     factory: BackendFactory, device: str, model: Model, tolerance: float, seeds: int
 ) -> Iterator[Check]:
-    """Yield the checks of training so many seeds; every array has them as its first axis."""
+    """Yield the checks of training `seeds` seeds; they are the first axis of every array."""
 
     def tested(model: Model) -> TrainsManySeeds[Any]:
         backend = factory(model, device)
@@ -83,9 +97,9 @@ def _compare(
         (_outputs_and_gradient, model.hidden),
         (_trajectory, _TRAJECTORY_HIDDEN),
     ):
-        cases = [_Case.draw(replace(model, hidden=hidden), number) for number in range(seeds)]
-        got = observe(_Case.stack(cases), tested)
-        alone = [observe(case, reference) for case in cases]
+        samples = [_Sample.draw(replace(model, hidden=hidden), number) for number in range(seeds)]
+        got = observe(_Sample.stack(samples), tested)
+        alone = [observe(sample, reference) for sample in samples]
         for quantity in got:
             want = {
                 name: np.concatenate([one[quantity][name] for one in alone])
@@ -94,14 +108,17 @@ def _compare(
             yield _worst(quantity, got[quantity], want, model.dtype, tolerance)
 
 
-class _Case:
-    """Random parameters and data, the same for every backend; R seeds, mostly one."""
+@dataclass(frozen=True)
+class _Sample:
+    """Random parameters and data, the same for every backend, for R seeds."""
 
-    def __init__(self, model: Model, params: Params, x_ERTB: Array, y_ERTB: Array) -> None:
-        self.model, self.params, self.x_ERTB, self.y_ERTB = model, params, x_ERTB, y_ERTB
+    model: Model
+    params: Params
+    x_ERTB: Array
+    y_ERTB: Array
 
     @classmethod
-    def draw(cls, model: Model, number: int) -> _Case:
+    def draw(cls, model: Model, number: int) -> _Sample:
         rng = np.random.default_rng(20230801 + number)
 
         def draw(*shape: int) -> Array:
@@ -117,16 +134,16 @@ class _Case:
         return cls(model, params, x_ERTB, y_ERTB)
 
     @classmethod
-    def stack(cls, cases: list[_Case]) -> _Case:
+    def stack(cls, samples: list[_Sample]) -> _Sample:
         return cls(
-            cases[0].model,
-            {n: np.concatenate([case.params[n] for case in cases]) for n in cases[0].params},
-            np.concatenate([case.x_ERTB for case in cases], axis=1),
-            np.concatenate([case.y_ERTB for case in cases], axis=1),
+            samples[0].model,
+            {n: np.concatenate([s.params[n] for s in samples]) for n in samples[0].params},
+            np.concatenate([s.x_ERTB for s in samples], axis=1),
+            np.concatenate([s.y_ERTB for s in samples], axis=1),
         )
 
     def moved(self, backend: TrainsManySeeds[Any], epochs: int, calls: int) -> tuple[Params, Array]:
-        """Train for calls x epochs steps; return how far each parameter fell, and losses [R, E]."""
+        """Train calls x epochs steps; return by how much each parameter fell, and losses [R, E]."""
         state = backend.init_many(self.params)
         losses = []
         for first in range(0, epochs * calls, epochs):
@@ -141,20 +158,20 @@ class _Case:
         return fell, np.concatenate(losses).T
 
 
-def _outputs_and_gradient(case: _Case, make: _Make) -> _Observed:
-    backend = make(replace(case.model, optimiser="sgd", learning_rate=1.0))
-    x_RTB = case.x_ERTB[0]
-    output_RTB = backend.predict_many(backend.init_many(case.params), x_RTB)
-    gradient, _ = case.moved(backend, epochs=1, calls=1)
+def _outputs_and_gradient(sample: _Sample, make: _Make) -> _Observed:
+    backend = make(replace(sample.model, optimiser="sgd", learning_rate=1.0))
+    x_RTB = sample.x_ERTB[0]
+    output_RTB = backend.predict_many(backend.init_many(sample.params), x_RTB)
+    gradient, _ = sample.moved(backend, epochs=1, calls=1)
     return {
         "outputs": {"output": contract.outputs(output_RTB, x_RTB.shape)},
         "gradient": gradient,
     }
 
 
-def _trajectory(case: _Case, make: _Make) -> _Observed:
-    backend = make(replace(case.model, optimiser="adam", learning_rate=_TRAJECTORY_RATE))
-    moved, losses_RE = case.moved(backend, epochs=TRAJECTORY_STEPS // 2, calls=2)
+def _trajectory(sample: _Sample, make: _Make) -> _Observed:
+    backend = make(replace(sample.model, optimiser="adam", learning_rate=_TRAJECTORY_RATE))
+    moved, losses_RE = sample.moved(backend, epochs=TRAJECTORY_STEPS // 2, calls=2)
     return {"losses": {"loss": losses_RE}, "trajectory": moved}
 
 

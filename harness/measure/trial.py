@@ -1,9 +1,9 @@
 """One trial, inside its own process: import, set-up, first call, steady training, evaluation.
 
-Only calls into the backend are on the clock. The first call trains a throw-away chunk: it pays for
-compilation and memory, after which the training starts anew from the initial parameters. All
-chunks are of one size, so nothing recompiles inside the clock. Shape suffixes as in
-`harness.backend.model`; R is the number of seeds that are trained at once, mostly 1.
+Only calls into the backend are on the clock. The first call trains a throw-away chunk, which pays
+for compilation and memory; then the training starts anew from the initial parameters. All chunks
+have one size, so nothing recompiles on the clock. Shape suffixes as in `harness.backend.model`;
+R is the number of seeds that are trained at once, mostly 1.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Emit: TypeAlias = Callable[[str, Any], None]
 """Takes a kind of message and its value."""
 Load: TypeAlias = Callable[[str], BackendFactory]
 
-# The most input values (16 MiB of float32) that are predicted in one call: how many paths are held
-# out, and of how many seeds, does not decide how much memory the network needs.
+# The most input values (16 MiB of float32) of one call of `predict`, so that the memory needed does
+# not grow with the number of held-out paths and seeds.
 _CALL_VALUES = 2**22
 
 
 def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = now) -> None:
-    """Run a trial and emit each measurement as soon as it is made; backend errors come through."""
+    """Run a trial and emit each measurement at once. Raises what the backend raises."""
     training = Training(job, emit, load, clock)
     task, curves = job.task, Curves(training.seeds)
 
@@ -64,11 +64,11 @@ def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = no
 
 
 class Training:
-    """A backend that trains on a task from one seed, or several at once, a chunk at a time.
+    """Trains a backend on a task from one seed, or several at once, a chunk at a time.
 
-    Of a chunk, only the backend's `train` is on the clock: not the making of its data, nor what is
-    read of the system before and after. `epoch` and `seconds` say how far it is and how long that
-    took, `evaluation` how long the predictions did.
+    In a chunk, only the backend's `train` is on the clock: neither making the data nor reading the
+    system's counters. `epoch` and `seconds` are the epochs and the time of training so far,
+    `evaluation` the time of predictions.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Training:
 
     @property
     def chunk_epochs(self) -> int:
-        """How many epochs a call trains: all are of one size."""
+        """How many epochs each call trains."""
         return self._job.task.chunk_epochs(len(self.seeds))
 
     def restart(self) -> None:
@@ -104,7 +104,7 @@ class Training:
         self.evaluation = Stopwatch(self._clock)
 
     def chunk(self, epochs: int) -> tuple[Array, Chunk]:
-        """Train some epochs; return their losses [E, R] and what the call took."""
+        """Train some epochs; return their losses [E, R] and the measurements of the call."""
         clock = self._clock
         x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, self.epoch, epochs)
         joules, before = self._joules(), machine.counters()
@@ -152,9 +152,9 @@ class Training:
         return np.stack([x_TN for x_TN, _ in paths]), np.stack([y_TN for _, y_TN in paths])
 
     def _parts(self) -> Iterator[tuple[slice, int]]:
-        """Yield the held-out paths in parts, and how many of a part were in the one before it.
+        """Yield parts of the held-out paths, and how many paths were in the part before, too.
 
-        All are of one size, so that one compilation does for all.
+        All parts have one size, so that the backend compiles once.
         """
         task = self._job.task
         most = max(1, _CALL_VALUES // (len(self.seeds) * (task.n_steps + 1)))
