@@ -1,13 +1,16 @@
-"""The documents are easy to read: short lines and paragraphs; the table of rooms is true."""
+"""The documents are easy to read, and their tables of rooms, columns and rules are complete."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from harness.diagnosis import statements
+from harness.tables import from_records
 from tests.helpers import docs
 from tests.helpers.commands import ROOT
 
@@ -57,6 +60,26 @@ def test_a_page_is_in_the_readme_and_begins_with_what_it_is_for(path: Path) -> N
     assert f"](docs/{path.name})" in (ROOT / "README.md").read_text()
     first = paragraphs(path)[1]
     assert re.search(r"[Tt]his page|command for each", first[0]), first
+
+
+def first_column(path: Path, heading: str) -> set[str]:
+    """Return the names in code in the first column of the tables below a heading."""
+    section = re.split(r"(?m)^## ", path.read_text())
+    text = next(part for part in section if part.startswith(heading))
+    cells = re.findall(r"(?m)^\| (`[^|]+) \|", text)
+    return {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)}
+
+
+def test_the_page_of_results_has_every_column() -> None:
+    page = ROOT / "docs" / "results.md"
+    assert first_column(page, "trials:") == set(from_records.TRIALS)
+    assert first_column(page, "chunks:") == set(from_records.CHUNKS)
+
+
+def test_the_page_of_the_diagnosis_has_every_rule() -> None:
+    page = ROOT / "docs" / "diagnosis.md"
+    rules = first_column(page, "The rules") | first_column(page, "Your own predictions")
+    assert rules - {"path", "t", "x", "prediction"} == set(get_args(statements.Id))
 
 
 def rooms_of_contributing() -> list[str]:
