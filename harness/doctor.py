@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from harness.backend.protocol import Array
+from harness.errors import brief
 from harness.measure import machine
 from harness.measure.clock import now, resolution
 from harness.measure.fingerprint import public_version
 from harness.stats.estimates import mean
-from harness.store.files import Folder, reason
+from harness.store.files import LocalFolder
+from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
 from harness.trial.noise import STEAL_LIMIT
 
@@ -60,7 +62,7 @@ def examine(results: str | Path) -> list[Reading]:
     """Make every check; takes a few seconds, in which the machine should do nothing else."""
     checks = (governor, turbo, load, cores, quota, variables, steal, clock, memory)
     folder = open_folder(results)
-    room = store(folder) if folder.may_stop_answering else disk(Path(folder.location))
+    room = disk(Path(folder.location)) if isinstance(folder, LocalFolder) else store(folder)
     return [*(check() for check in checks), room, *self_test()]
 
 
@@ -175,7 +177,7 @@ def store(folder: Folder) -> Reading:
         folder.create(probe, b"")
         folder.delete(probe)
     except OSError as error:
-        advice = f"{folder.location} cannot be written: {reason(error)}"
+        advice = f"{folder.location} cannot be written: {brief(error)}"
         return Reading("store", "no file can be written", "warn", advice)
     return _judge("store", f"a file written and removed in {now() - start:.2f} s")
 

@@ -66,7 +66,8 @@ def brief(error: BaseException | str) -> str:
         if isinstance(error, ValidationError):
             problem = error.errors()[0]
             return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return "" if isinstance(error, str) else type(error).__name__
     traceback = any("Traceback" in line for line in lines)

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from harness.errors import HarnessError, InvalidInput
+from harness.errors import HarnessError, InvalidInput, brief
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.runs.results import Run
-from harness.store.files import Folder, reason
+from harness.store.files import LocalFolder
 from harness.store.manifest import Manifest
+from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
 from harness.store.run_folder import RunFolder
 from harness.tables import from_records
@@ -93,7 +94,7 @@ def read_archive(results: str | Path) -> Archive:
     try:
         names = [name for name in folder.folders() if not name.startswith(".")]
     except OSError as error:
-        raise InvalidInput(f"`{folder.location}` cannot be read: {reason(error)}.") from error
+        raise InvalidInput(f"`{folder.location}` cannot be read: {brief(error)}.") from error
     collected = _Collection()
     for number, (name, reading) in enumerate(_in_turn(folder, names), 1):
         if isinstance(reading, _Reading):
@@ -117,7 +118,7 @@ def read_archive(results: str | Path) -> Archive:
 
 def _in_turn(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, _Reading | Exception]]:
     """Read the runs in order; behind a network, several at a time."""
-    if not folder.may_stop_answering:
+    if isinstance(folder, LocalFolder):
         yield from ((name, _read_run(folder.folder(name), name)) for name in names)
         return
     pool = ThreadPoolExecutor(_CONNECTIONS)

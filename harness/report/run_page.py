@@ -15,10 +15,10 @@ from harness.charts import figures, page, vega
 from harness.charts.figures import MOST_POINTS
 from harness.charts.page import Command, Figure, Items, Note, Page, Section, Table, Text
 from harness.diagnosis.wording import target
-from harness.errors import StoreError
+from harness.errors import StoreError, brief
 from harness.runs.progress import describe_certificate
 from harness.runs.results import Run
-from harness.store.files import LocalFolder, reason
+from harness.store.files import LocalFolder
 from harness.tables.points import points
 from harness.tables.text import node_legend, stated, summary_tables
 from harness.task.task import Task
@@ -51,7 +51,7 @@ def _write(folder: Path, name: str, content: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         LocalFolder(folder).write(name, content)
     except OSError as error:
-        raise StoreError(f"`{folder}` cannot be written: {reason(error)}") from error
+        raise StoreError(f"`{folder}` cannot be written: {brief(error)}") from error
 
 
 def files(run: Run, with_plots: bool = True) -> Iterator[tuple[str, bytes]]:

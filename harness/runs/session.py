@@ -327,7 +327,7 @@ class _Session:
                     f"finished and kept in `{run.location}`; run the others with "
                     f"`--resume {run.name}`{beside}."
                 )
-            self._writer.hurry()
+            self._writer.skip_retries()
             raise
         finally:
             finish(self._writer)
@@ -528,7 +528,7 @@ def finish(writer: RunWriter) -> None:
         complete = run.manifest.plan.settled and not run.missing
         if complete and not run.manifest.finished_utc:
             writer.update(finished_utc=timestamp())
-        writer.settle()
+        writer.deliver()
         for name in TABLES:
             writer.write_table(name, run.table(name))
 

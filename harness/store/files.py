@@ -1,8 +1,9 @@
-"""A folder of files, wherever it is: what the store of results needs, and that on a local disk.
+"""The files of a results folder: listed, read and written here, on a local disk.
 
-Names are relative, with `/` between folder and file. A file is written whole or not at all.
-Everything raises `OSError`: `FileNotFoundError` and `FileExistsError` mean what they say, any other
-that the place cannot be used or does not answer.
+`harness.store.remote` does the same behind a URL. Names are relative, with `/` between folder and
+file. A file is written whole or not at all. Every method may raise `OSError`: `FileNotFoundError`
+and `FileExistsError` mean what they say; any other says that the place cannot be used or does not
+answer.
 """
 
 from __future__ import annotations
@@ -12,125 +13,65 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
-from harness.errors import InvalidInput, StoreError
+from harness.errors import InvalidInput, StoreError, brief
 
-Note: TypeAlias = Callable[[str], None]
-"""Is told what the user should know."""
-
-
-def silence(message: str) -> None:
-    """Tell nobody."""
+Notify: TypeAlias = Callable[[str], None]
+"""Is called with each message that the user should see."""
 
 
-class Hold(Protocol):
-    """The right of one process to write to a folder."""
-
-    def confirm(self) -> bool:
-        """Make sure that it is held still.
-
-        Say whether the folder was lost, with all that was in it, and is held anew. Raises
-        `StoreError` if another process took it over, `OSError` if the place does not answer.
-        """
-
-    def release(self) -> None:
-        """Give it up."""
+Kind: TypeAlias = Literal["file", "directory"]
 
 
-class Files(Protocol):
-    """The files of a folder."""
+class Files:
+    """What `LocalFolder`, `RemoteFolder` and `Outbox` have in common."""
+
+    location: str
+    """The path or URL of the folder."""
 
     @property
-    def location(self) -> str:
-        """Where the folder is: a path or a URL."""
+    def name(self) -> str:
+        """The last part of the location."""
+        return self.location.replace("\\", "/").rpartition("/")[2]
 
     def file(self, name: str) -> str:
-        """Return where a file of it is, for people."""
+        """Return the path or URL of a file, to show to people."""
+        return f"{self.location}/{name}"
 
-    def names(self, folder: str, suffix: str) -> list[str]:
-        """Return the names of the files in one of its folders, as `folder/file`, sorted."""
-
-    def read(self, name: str) -> bytes:
-        """Return what is in a file."""
-
-    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """Yield what is in each file, or why that one file cannot be read."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file or replace it."""
-
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file."""
-
-    def remove(self) -> None:
-        """Remove the folder and all that is in it."""
-
-
-class Folder(Files, Protocol):
-    """A folder of files and folders."""
-
-    @property
-    def may_stop_answering(self) -> bool:
-        """Whether there is a network between here and there."""
-
-    def folder(self, name: str) -> Folder:
-        """Return a folder in it, which need not exist."""
+    def names(self, folder: str, suffix: str = "") -> list[str]:
+        """Return the names of the files in a folder, as `folder/file`, sorted."""
+        found = (name for name in self._list(folder, "file") if name.endswith(suffix))
+        return sorted(f"{folder}/{name}".lstrip("/") for name in found)
 
     def folders(self) -> list[str]:
         """Return the names of the folders in it, sorted."""
+        return sorted(self._list("", "directory"))
 
-    def create(self, name: str, content: bytes) -> None:
-        """Write a file that does not exist yet."""
-
-    def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
-
-    def claim(self) -> Hold:
-        """Make it as a new folder and hold it. Raises `FileExistsError` if it is there."""
-
-    def hold(self, note: Note) -> Hold:
-        """Hold it for writing. Raises `InvalidInput` if another process does."""
+    def _list(self, folder: str, kind: Kind) -> Iterable[str]:
+        """Return the names of what a folder contains; nothing if there is no such folder."""
+        raise NotImplementedError
 
 
-class LocalFolder:
+class LocalFolder(Files):
     """A folder on a disk of this machine."""
-
-    may_stop_answering = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
-
-    @property
-    def location(self) -> str:
-        """Its path."""
-        return str(self._path)
-
-    def file(self, name: str) -> str:
-        """Return the path of a file."""
-        return str(self._path / name)
+        self.location = str(path)
 
     def folder(self, name: str) -> LocalFolder:
         """Return a folder in it."""
         return LocalFolder(self._path / name)
 
-    def folders(self) -> list[str]:
-        """Return the names of the folders in it."""
-        return sorted(path.name for path in self._path.glob("*/"))
-
-    def names(self, folder: str, suffix: str) -> list[str]:
-        """Return the files of a folder."""
-        return sorted(f"{folder}/{path.name}" for path in (self._path / folder).glob(f"*{suffix}"))
-
     def read(self, name: str) -> bytes:
         """Read a file."""
-        with open(f"{self._path}/{name}", "rb") as file:  # Faster than by way of a `Path`.
+        with open(f"{self.location}/{name}", "rb") as file:  # Faster than a `Path`.
             return file.read()
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """Read one file after the other."""
+        """Yield each name with its content, or with the reason why this one cannot be read."""
         for name in names:
             try:
                 yield name, self.read(name)
@@ -138,96 +79,87 @@ class LocalFolder:
                 yield name, error
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file under another name and rename it."""
-        part = self._part(name, content, "")
-        try:
-            part.replace(self._path / name)
-        except OSError:
-            part.unlink()
-            raise
+        """Write a file, or replace it by renaming another one."""
+        self._put(name, content, lambda part, path: part.replace(path))
 
     def create(self, name: str, content: bytes) -> None:
-        """Write a file under another name and link it, which does not replace another."""
-        part = self._part(name, content, f".{uuid.uuid4().hex}")
-        try:
-            (self._path / name).hardlink_to(part)
-        finally:
-            part.unlink()
+        """Write a file that does not exist yet. Raises `FileExistsError`."""
+        self._put(name, content, lambda part, path: path.hardlink_to(part))
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file."""
         (self._path / old).rename(self._path / new)
 
     def delete(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file if it exists."""
         (self._path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the tree."""
+        """Remove the folder with all its files."""
         shutil.rmtree(self._path)
 
-    def claim(self) -> Hold:
-        """Make the folder, its parents too."""
+    def claim(self) -> Flock:
+        """Make the folder and missing parents, and hold it. Raises `FileExistsError`."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.mkdir()
         (self._path / "records").mkdir()
-        return self.hold()
+        return Flock(self._path)
 
-    def hold(self, note: Note | None = None) -> Hold:
-        """Lock it as long as this process lives."""
-        del note  # There is nothing to wait for: the system knows who lives.
-        return _Flock((self._path / ".lock").open("w"), self._path.name)
+    def hold(self, notify: Notify) -> Flock:
+        """Hold it for writing. Raises `InvalidInput` if another process does."""
+        del notify  # It never waits: the system knows whether the holder lives.
+        return Flock(self._path)
 
-    def _part(self, name: str, content: bytes, mark: str) -> Path:
-        path = self._path / name
-        part = path.with_name(f".{path.name}{mark}.part")
+    def _list(self, folder: str, kind: Kind) -> list[str]:
         try:
-            if path.parent != self._path:
-                path.parent.mkdir(exist_ok=True)
+            with os.scandir(self._path / folder) as entries:
+                return [entry.name for entry in entries if entry.is_dir() == (kind == "directory")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _put(self, name: str, content: bytes, publish: Callable[[Path, Path], object]) -> None:
+        path = self._path / name
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        if path.parent != self._path:
+            path.parent.mkdir(exist_ok=True)
+        try:
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
-            with suppress(OSError):
-                part.unlink()
-            raise
-        return part
+            publish(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
-class _Flock:
-    """A lock of the system's on an open file."""
+class Flock:
+    """The right to write to a folder on a disk: the system's lock on its file `.lock`."""
 
-    def __init__(self, file: IO[str], name: str) -> None:
-        self._file = file
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / ".lock").open("w")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
-            raise being_written(name) from None
+            self._file.close()
+            raise being_written(folder.name) from None
 
     def confirm(self) -> bool:
-        """Say that nothing has changed: it cannot be taken over."""
+        """Return False: no other process can take it over."""
         return False
 
     def release(self) -> None:
-        """Let go."""
+        """Let another process write."""
         self._file.close()
 
 
 def being_written(name: str) -> InvalidInput:
-    """Return the refusal of a second writer."""
+    """Return the error that refuses a second writer."""
     return InvalidInput(f"run `{name}` is being written by another process.")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and for good. Raises `StoreError`."""
+    """Write a file anywhere on this machine, whole or not at all. Raises `StoreError`."""
     try:
         LocalFolder(path.parent).write(path.name, content)
     except OSError as error:
-        raise StoreError(f"`{path}` cannot be written: {reason(error)}") from error
-
-
-def reason(error: OSError) -> str:
-    """Say in a few words what went wrong."""
-    return (error.strerror or str(error) or type(error).__name__).rstrip(".")
+        raise StoreError(f"`{path}` cannot be written: {brief(error)}") from error

@@ -1,7 +1,7 @@
-"""The right to write to a folder that no system can lock: a file that its holder keeps renewing.
+"""A lease: the right to write to a folder behind a URL, where no system has locks.
 
-Whoever wants to take it over watches for a while whether it is renewed; so nobody's clock is
-compared with anybody else's.
+The lease is a file that its holder rewrites every few seconds. Another process takes it over after
+it has watched for a while that the file does not change; so no clocks of two machines are compared.
 """
 
 from __future__ import annotations
@@ -14,33 +14,38 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.errors import StoreError
 from harness.measure.clock import now
-from harness.store.files import Folder, Note, being_written
+from harness.store.files import Notify, being_written
+from harness.store.manifest import MANIFEST
+
+if TYPE_CHECKING:
+    from harness.store.remote import RemoteFolder
 
 LOCK = ".lock"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long to wait for what of a place that may stop answering, in seconds."""
+    """Timeouts and intervals of a store behind a network, in seconds."""
 
     answer_s: float = 10.0
-    """For an answer, of which the size of a file may make more."""
+    """Timeout of a request; large files get more."""
     renew_s: float = 10.0
     """Between two renewals of a lease."""
     watch_s: float = 30.0
-    """A holder who does not renew his lease for so long has lost it."""
+    """A holder that does not renew its lease for so long has lost it."""
     settle_s: float = 3.0
-    """Longer than it takes a rival from his last look to his own claim."""
+    """Wait after taking over: longer than a rival takes from its last look to its own claim."""
 
 
 class Lease:
     """A lease on a folder, renewed by a thread until it is released or lost."""
 
-    def __init__(self, folder: Folder, timing: Timing) -> None:
-        """Prepare a lease; nobody holds it yet."""
+    def __init__(self, folder: RemoteFolder, timing: Timing) -> None:
+        """Prepare a lease, which nobody holds yet."""
         self._folder = folder
         self._timing = timing
         self._owner = uuid.uuid4().hex
@@ -55,20 +60,24 @@ class Lease:
         try:
             self._folder.create(LOCK, self._content())
         except FileExistsError:
-            # A request that seemed lost and was repeated finds what it wrote itself.
+            # A client that repeats a request finds the file that its first request wrote.
             if not self._is_mine(self._read()):
                 raise
         self._start()
 
-    def take(self, note: Note) -> None:
-        """Become the holder, also after one who died. Raises `InvalidInput` if one lives."""
+    def take(self, notify: Notify) -> None:
+        """Become the holder, also after one that died. Raises `InvalidInput` if it lives."""
         try:
             self.claim()
         except FileExistsError:
-            self._take_over(note)
+            self._take_over(notify)
 
     def confirm(self) -> bool:
-        """Make sure that it is held still; see `harness.store.files.Hold`."""
+        """Check that this process still holds it.
+
+        Returns whether the store lost all files, and it is now held anew. Raises `StoreError` if
+        another process took over, `OSError` if the store does not answer.
+        """
         with self._busy:
             if not self._lost and now() - self._renewed > 1.5 * self._timing.renew_s:
                 self._renew()
@@ -81,7 +90,7 @@ class Lease:
         return anew
 
     def release(self) -> None:
-        """Give it up, so that the next one need not wait."""
+        """Remove the file, so that the next process need not watch it."""
         self._ended.set()
         with self._busy, suppress(OSError):
             if self._is_mine(self._read()):
@@ -93,26 +102,27 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(self._timing.renew_s):
-            with self._busy, suppress(OSError):  # Of a store that does not answer, others tell.
+            # `confirm` tries again, and raises if the store does not answer.
+            with self._busy, suppress(OSError):
                 if not self._lost and not self._ended.is_set():
                     self._renew()
 
     def _renew(self) -> None:
         found = self._read()
         self._count += 1
-        if found is None and not self._exists():
-            # The store has lost all it had, and nobody took this over: begin again.
+        if self._is_mine(found):
+            self._folder.write(LOCK, self._content())
+        elif found is None and self._read(MANIFEST) is None:
+            # The store has lost all its files, and nobody has taken over: begin again.
             self._folder.create(LOCK, self._content())
             self._anew = True
-        elif self._is_mine(found):
-            self._folder.write(LOCK, self._content())
         else:
             self._lost = True
         self._renewed = now()
 
-    def _take_over(self, note: Note) -> None:
+    def _take_over(self, notify: Notify) -> None:
         seen = self._read()
-        note(
+        notify(
             f"`{self._folder.location}` is held by {_holder(seen)}; watching for "
             f"{self._timing.watch_s:g} s whether that still lives"
         )
@@ -120,29 +130,19 @@ class Lease:
         while now() < deadline:
             time.sleep(min(self._timing.renew_s / 4, self._timing.watch_s / 10))
             found = self._read()
-            if found is None:  # Its holder has gone, and properly.
-                return self.take(note)
+            if found is None:  # Its holder has released it.
+                return self.take(notify)
             if found != seen:
-                raise being_written(self._name())
+                raise being_written(self._folder.name)
         self._folder.write(LOCK, self._content())
         time.sleep(self._timing.settle_s)
         if not self._is_mine(self._read()):
-            raise being_written(self._name())
+            raise being_written(self._folder.name)
         return self._start()
 
-    def _name(self) -> str:
-        return self._folder.location.rpartition("/")[2]
-
-    def _exists(self) -> bool:
+    def _read(self, name: str = LOCK) -> bytes | None:
         try:
-            self._folder.read("manifest.json")
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _read(self) -> bytes | None:
-        try:
-            return self._folder.read(LOCK)
+            return self._folder.read(name)
         except FileNotFoundError:
             return None
 

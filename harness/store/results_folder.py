@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from harness.errors import InvalidInput, UnknownName
-from harness.store.files import Folder, LocalFolder
-from harness.store.remote import OBJECT_STORES, connect
+from harness.store.files import LocalFolder
+from harness.store.remote import OBJECT_STORES, Folder, connect
 from harness.store.run_folder import RunFolder, reading
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

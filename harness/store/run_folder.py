@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from harness.errors import HarnessError, InvalidInput, StoreError, brief
-from harness.store.files import Files, reason
 from harness.store.manifest import (
     MANIFEST,
     RECORDS,
@@ -22,6 +21,8 @@ from harness.store.manifest import (
     parse_manifest,
     refuse_newer,
 )
+from harness.store.outbox import Outbox
+from harness.store.remote import Folder
 from harness.trial.plan import Plan
 from harness.trial.record import Record
 
@@ -42,7 +43,7 @@ class RunContents:
 class RunFolder:
     """The folder of a run that exists, for reading. Raises `InvalidInput` if that fails."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Folder | Outbox) -> None:
         self._files = files
         self._manifest: bytes | None = None
 
@@ -54,7 +55,7 @@ class RunFolder:
     @property
     def name(self) -> str:
         """The id of the run."""
-        return self.location.replace("\\", "/").rpartition("/")[2]
+        return self._files.name
 
     def exists(self) -> bool:
         """Whether there is a manifest, which is then read once for all."""
@@ -118,7 +119,7 @@ class RunFolder:
             self._files.write(name, content)
         except OSError as error:
             where = self._files.file(name)
-            raise StoreError(f"`{where}` cannot be written: {reason(error)}") from error
+            raise StoreError(f"`{where}` cannot be written: {brief(error)}") from error
 
     def _record_files(self) -> list[str]:
         return self._files.names(RECORDS, ".json")
@@ -140,7 +141,7 @@ class RecordReader:
     def add(self, content: bytes | str | OSError, stem: str | None = None) -> None:
         """Add a record, read from a file called `stem`.json. Raises `NotARecord`."""
         if isinstance(content, OSError):
-            raise NotARecord(f"it is not a whole record: {reason(content)}") from content
+            raise NotARecord(f"it is not a whole record: {brief(content)}") from content
         try:
             record = Record.model_validate_json(content)
         except (ValidationError, HarnessError) as error:
@@ -189,7 +190,7 @@ def reading(location: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidInput(f"`{location}` cannot be read: {reason(error)}.") from error
+        raise InvalidInput(f"`{location}` cannot be read: {brief(error)}.") from error
 
 
 @contextmanager

@@ -12,16 +12,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InvalidInput, StoreError
-from harness.store.files import Files, Folder, Hold, Note, reason, silence
+from harness.errors import InvalidInput, StoreError, brief
+from harness.store.files import LocalFolder, Notify
 from harness.store.manifest import MANIFEST, RECORDS, Manifest, to_json
 from harness.store.outbox import Outbox, outbox_of, waits_here
+from harness.store.remote import Folder, Hold
 from harness.store.results_folder import find_run, run_folder
 from harness.store.run_folder import RunFolder, stem_of
 from harness.trial.record import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+def _silent(message: str) -> None:
+    """Show the user nothing."""
 
 
 class RunExists(InvalidInput):
@@ -31,20 +36,26 @@ class RunExists(InvalidInput):
 class RunWriter:
     """The folder of a run, held for writing by one process at a time.
 
-    In a store that may stop answering, it goes on without it (`harness.store.outbox`) and tells
-    `note`. Leaving it as a context raises `StoreError` if not all could be delivered in the end.
+    If a store does not answer, `notify` is called and the files wait in an outbox
+    (`harness.store.outbox`). The end of the context raises `StoreError` if some still wait.
     """
 
-    def __init__(self, files: Files, hold: Hold, manifest: Manifest, note: Note) -> None:
+    def __init__(
+        self, files: LocalFolder | Outbox, hold: Hold, manifest: Manifest, notify: Notify
+    ) -> None:
         self._files = files
         self._hold = hold
         self._manifest = manifest
-        self._note = note
+        self._notify = notify
         self._outbox = files if isinstance(files, Outbox) else None
 
     @classmethod
     def create(
-        cls, results: str | Path, manifest: Manifest, note: Note = silence, numbered: bool = False
+        cls,
+        results: str | Path,
+        manifest: Manifest,
+        notify: Notify = _silent,
+        numbered: bool = False,
     ) -> RunWriter:
         """Make the folder of a new run; `numbered`: as `run-2`, `run-3`, ... if it exists.
 
@@ -53,7 +64,7 @@ class RunWriter:
         plan, number = manifest.plan, 1
         while True:
             try:
-                return cls._create(results, manifest, note)
+                return cls._create(results, manifest, notify)
             except RunExists:
                 if not numbered:
                     raise
@@ -62,7 +73,7 @@ class RunWriter:
             manifest = manifest.model_copy(update={"plan": renamed})
 
     @classmethod
-    def _create(cls, results: str | Path, manifest: Manifest, note: Note) -> RunWriter:
+    def _create(cls, results: str | Path, manifest: Manifest, notify: Notify) -> RunWriter:
         run = manifest.plan.run
         folder = run_folder(results, run)
         try:
@@ -71,7 +82,7 @@ class RunWriter:
             hold = folder.claim()
             with _released_on_error(hold):
                 folder.write(MANIFEST, to_json(manifest))
-                return cls(_held(folder, hold, note), hold, manifest, note)
+                return cls(_held(folder, hold, notify), hold, manifest, notify)
         except FileExistsError:
             raise RunExists(
                 f"`{folder.location}` exists already; if it is a run, finish it with "
@@ -79,11 +90,11 @@ class RunWriter:
             ) from None
         except OSError as error:
             raise InvalidInput(
-                f"the results folder `{results}` cannot be written: {reason(error)}."
+                f"the results folder `{results}` cannot be written: {brief(error)}."
             ) from error
 
     @classmethod
-    def resume(cls, results: str | Path, run: str, note: Note = silence) -> RunWriter:
+    def resume(cls, results: str | Path, run: str, notify: Notify = _silent) -> RunWriter:
         """Find, hold and read a run, to go on with it; what waits on this machine is delivered.
 
         Raises `UnknownName` if there is no such run, `InvalidInput` if it cannot be written.
@@ -92,29 +103,25 @@ class RunWriter:
         if not RunFolder(outbox_of(folder)).exists():  # A store may have lost what is still here.
             find_run(results, run)
         try:
-            hold = folder.hold(note)
+            hold = folder.hold(notify)
             with _released_on_error(hold):
-                files = _held(folder, hold, note)
-                return cls(files, hold, RunFolder(files).manifest(), note)
+                files = _held(folder, hold, notify)
+                return cls(files, hold, RunFolder(files).manifest(), notify)
         except OSError as error:
             raise InvalidInput(
-                f"the run `{folder.location}` cannot be written: {reason(error)}."
+                f"the run `{folder.location}` cannot be written: {brief(error)}."
             ) from error
 
     def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            waits = self._outbox.unsettled() if self._outbox else ""
-            if waits and kind is None:
-                raise StoreError(waits)
-            if waits:
-                self._note(waits)
-        finally:
-            if self._outbox:
-                self._outbox.close()
-            self._hold.release()
+        undelivered = self._outbox.close() if self._outbox else ""
+        self._hold.release()
+        if undelivered and kind is None:
+            raise StoreError(undelivered)
+        if undelivered:
+            self._notify(undelivered)
 
     @property
     def manifest(self) -> Manifest:
@@ -147,15 +154,13 @@ class RunWriter:
 
         Raises `StoreError` if it cannot; the record is then kept on this machine.
         """
-        name = f"{RECORDS}/{stem_of(record)}.json"
-        content = to_json(record)
+        name, content = f"{RECORDS}/{stem_of(record)}.json", to_json(record)
         try:
-            with self._writing(name):
-                self._files.write(name, content)
-        except StoreError as error:
-            if self._outbox and not self._outbox.full:
-                raise
-            raise _take_refuge(error, record, self._files.file(name), content) from error
+            self._files.write(name, content)
+        except OSError as error:
+            where = self._files.file(name)
+            kept = _keep_elsewhere(record, where, content)
+            raise StoreError(f"`{where}` cannot be written: {brief(error)}; {kept}") from error
 
     def set_aside(self) -> list[str]:
         """Rename each broken or foreign record, so that its trial can run; say so for each."""
@@ -165,15 +170,15 @@ class RunWriter:
                 self._files.rename(name, name.removesuffix(".json") + ".unreadable")
         return list(problems.values())
 
-    def settle(self) -> None:
-        """Deliver what waits, in a minute at most. Raises `StoreError` if the run was lost."""
+    def deliver(self) -> None:
+        """Deliver what waits; try for a minute. Raises `StoreError` if the run was taken over."""
         if self._outbox:
-            self._outbox.settle()
+            self._outbox.deliver()
 
-    def hurry(self) -> None:
-        """Ask a store that does not answer once more, and then no more."""
+    def skip_retries(self) -> None:
+        """Let `deliver` try only once."""
         if self._outbox:
-            self._outbox.hurry()
+            self._outbox.skip_retries()
 
     def write_table(self, name: str, table: DataFrame) -> None:
         """Write a table as Parquet and as CSV. Raises `StoreError`."""
@@ -195,23 +200,23 @@ class RunWriter:
             yield
         except OSError as error:
             where = self._files.file(name)
-            raise StoreError(f"`{where}` cannot be written: {reason(error)}") from error
+            raise StoreError(f"`{where}` cannot be written: {brief(error)}") from error
 
 
-def _take_refuge(error: StoreError, record: Record, where: str, content: bytes) -> StoreError:
-    """Keep a record in the folder for temporary files; return what to tell."""
+def _keep_elsewhere(record: Record, where: str, content: bytes) -> str:
+    """Write a record to the folder for temporary files; return what the user can do with it."""
     folder, _, name = where.rpartition("/")
     try:
-        refuge = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / name
-        refuge.write_bytes(content)
-    except OSError as full:
-        return StoreError(
-            f"{error}; nor could the trial just finished be kept in the folder for temporary "
-            f"files ({full.strerror}): `--resume {record.run}` runs it again."
+        kept = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / name
+        kept.write_bytes(content)
+    except OSError as error:
+        return (
+            f"nor could the trial just finished be kept in the folder for temporary files "
+            f"({error.strerror}): `--resume {record.run}` runs it again."
         )
-    return StoreError(
-        f"{error}; the trial just finished is kept as `{refuge}`: once there is room, move it to "
-        f"`{folder}`, then `--resume {record.run}`."
+    return (
+        f"the trial just finished is kept as `{kept}`: once there is room, move it to `{folder}`, "
+        f"then `--resume {record.run}`."
     )
 
 
@@ -223,10 +228,10 @@ def _released_on_error(hold: Hold) -> Iterator[None]:
         stack.pop_all()
 
 
-def _held(folder: Folder, hold: Hold, note: Note) -> Files:
-    """Return the files of a run that is held, ready to be written. Raises `OSError`."""
-    if not folder.may_stop_answering:
+def _held(folder: Folder, hold: Hold, notify: Notify) -> LocalFolder | Outbox:
+    """Return the files of a run that is held: read, and what waited for it delivered."""
+    if isinstance(folder, LocalFolder):
         return folder
-    outbox = Outbox(folder, hold, note)
+    outbox = Outbox(folder, hold, notify)
     outbox.load()
     return outbox

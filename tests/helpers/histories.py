@@ -14,7 +14,7 @@ import numpy as np
 
 import harness
 from harness import Run
-from harness.store.files import Folder
+from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
 from harness.store.run_folder import RunFolder
 from harness.trial.record import Record

@@ -20,8 +20,8 @@ from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
 from harness.history.history import HISTORY, STEPS, History, _seed_ranges
 from harness.history.page import build
-from harness.store.files import Folder
 from harness.store.lease import Timing
+from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import pair

@@ -16,17 +16,17 @@ from click.testing import CliRunner
 import harness
 from harness import InvalidInput, Run, StoreError, UnknownName, doctor
 from harness.cli import cli
-from harness.store.files import Folder, LocalFolder
-from harness.store.lease import Timing
-from harness.store.outbox import Outbox, Patience, outbox_of
-from harness.store.remote import RemoteFolder
+from harness.store.files import LocalFolder
+from harness.store.lease import Lease, Timing
+from harness.store.outbox import Outbox, Retries, outbox_of
+from harness.store.remote import Folder, RemoteFolder
 from harness.store.results_folder import find_run, open_folder, run_folders
 from harness.store.run_writer import RunExists, RunWriter
 from tests.helpers.records import MANIFEST, TINY_TASK, record
 from tests.helpers.s3 import BUCKET, S3Server
 
 QUICK = Timing(answer_s=2.0, renew_s=0.1, watch_s=0.6, settle_s=0.1)
-EAGER = Patience(pause_s=0.01, share=1.0, longest_s=0.01, at_end_s=3.0)
+EAGER = Retries(pause_s=0.01, share=1.0, longest_s=0.01, at_end_s=3.0)
 PLACES = ["local", "memory", "s3", "files"]
 
 
@@ -51,7 +51,7 @@ def url(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def quick(url: str) -> RemoteFolder:
-    """Return a folder that loses its patience fast."""
+    """Return a folder that gives up fast."""
     folder = open_folder(url)
     assert isinstance(folder, RemoteFolder)
     folder._timing = QUICK
@@ -140,7 +140,7 @@ def test_the_lease_of_a_dead_writer_is_taken_over_and_he_stops(url: str) -> None
     run = quick(url).folder("r")
     dead = run.claim()
     run.write("manifest.json", b"{}")
-    dead._ended.set()  # type: ignore[attr-defined]  # What his death would end: the renewals.
+    dead._ended.set()  # What his death would end: the renewals.
     notes: list[str] = []
     hold = run.hold(notes.append)
     assert "watching for 0.6 s" in notes[0]
@@ -157,7 +157,8 @@ def test_the_lease_of_a_dead_writer_is_taken_over_and_he_stops(url: str) -> None
 def test_of_two_who_take_over_one_does(place: Folder) -> None:
     run = place.folder("r")
     dead = run.claim()
-    dead._ended.set()  # type: ignore[attr-defined]
+    assert isinstance(dead, Lease)
+    dead._ended.set()
     outcomes: list[str] = []
 
     def take() -> None:
@@ -231,11 +232,11 @@ def test_a_run_without_an_id_of_its_own_gets_a_free_one(where: str, tmp_path: Pa
 class Driver:
     """A writer in a hurry, on a store that may stop answering."""
 
-    def __init__(self, url: str, create: bool = True, patience: Patience = EAGER) -> None:
+    def __init__(self, url: str, create: bool = True, retries: Retries = EAGER) -> None:
         self.notes: list[str] = []
         self.run = quick(url).folder("r")
         self.hold = self.run.claim() if create else self.run.hold(self.notes.append)
-        self.outbox = Outbox(self.run, self.hold, self.notes.append, patience)
+        self.outbox = Outbox(self.run, self.hold, self.notes.append, retries)
         if create:
             self.run.write("manifest.json", MANIFEST.model_dump_json().encode())
         self.outbox.load()
@@ -255,7 +256,7 @@ def test_an_outage_costs_nothing(server: S3Server, url: str) -> None:
         assert len(driver.waiting) == 1
         assert Run.of(writer.folder).missing == []
         server.wake()
-        writer.settle()
+        writer.deliver()
         assert driver.waiting == []
     assert "does not answer (no answer within 2 s): the run goes on" in driver.notes[0]
     assert "answers again" in driver.notes[1]
@@ -263,13 +264,13 @@ def test_an_outage_costs_nothing(server: S3Server, url: str) -> None:
 
 
 def test_what_cannot_be_delivered_waits_for_the_next_driver(server: S3Server, url: str) -> None:
-    driver = Driver(url, patience=Patience(at_end_s=0.0))
+    driver = Driver(url, retries=Retries(at_end_s=0.0))
     server.suspend()
     try:
         with pytest.raises(StoreError, match=r"1 records are not in .* `--resume r` delivers"):  # noqa: SIM117, PT012
             with driver.writer as writer:
                 writer.add(record(0))
-                writer.settle()
+                writer.deliver()
     finally:
         server.wake()
     outbox = Path(outbox_of(driver.run).location)
@@ -292,13 +293,13 @@ def test_a_store_that_lost_everything_gets_it_again(
         monkeypatch.setenv(name, value)
     url = f"s3://{BUCKET}/deep"
     try:
-        driver = Driver(url, patience=Patience(pause_s=0, share=9, longest_s=0, at_end_s=0))
+        driver = Driver(url, retries=Retries(pause_s=0, share=9, longest_s=0, at_end_s=0))
         with pytest.raises(StoreError, match="2 records are not in"), driver.writer as writer:  # noqa: PT012
             writer.add(record(0))
             server.kill()
             writer.add(record(1))
             server.start()  # Without data, nor even the bucket.
-            writer.settle()
+            writer.deliver()
         server.make_bucket()
         notes: list[str] = []
         with RunWriter.resume(url, "r", notes.append) as writer:
@@ -307,20 +308,20 @@ def test_a_store_that_lost_everything_gets_it_again(
         assert Run("r", url).records == [record(0), record(1)]
 
         # The same while the driver lives.
-        driver = Driver(url, create=False, patience=EAGER)
+        driver = Driver(url, create=False, retries=EAGER)
         with driver.writer as writer:
             server.kill()
             server.start().make_bucket()
             time.sleep(2 * QUICK.renew_s)
             writer.update(finished_utc="then")
-            writer.settle()
+            writer.deliver()
         assert Run("r", url).records == [record(0), record(1)]
     finally:
         server.kill()
 
 
 def test_what_another_driver_measured_meanwhile_stays(url: str, server: S3Server) -> None:
-    driver = Driver(url, patience=Patience(at_end_s=0.0))
+    driver = Driver(url, retries=Retries(at_end_s=0.0))
     server.suspend()
     with pytest.raises(StoreError), driver.writer as writer:
         writer.add(record(0))
