@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,10 @@ import click
 from harness.cli.options import RESULTS, build_site, read_runtime_env, task_and_settings
 from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED, errors
 from harness.cli.run import expected_of, named, run
-from harness.errors import HarnessError, InvalidInput, UnknownName, brief
+from harness.errors import HarnessError, InvalidInput
 
 if TYPE_CHECKING:
-    from harness.submit.job_server import Job, JobServer, Order
-
-# Of the shell on the head, for a command that cannot be run or is not there.
-_NOT_STARTED = (126, 127)
+    from harness.submit.job_server import ClusterJob, JobRequest, JobServer
 
 
 @click.command()
@@ -31,8 +27,8 @@ _NOT_STARTED = (126, 127)
     envvar="RAY_API_SERVER_ADDRESS",
     help="Dashboard of the cluster, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS.",
 )
-@click.option("--wait", is_flag=True, help="Follow the job and bring its results home.")
-@click.option("--attach", metavar="JOB", help="Take up a job that was submitted before.")
+@click.option("--wait", is_flag=True, help="Follow the job and fetch its results.")
+@click.option("--attach", metavar="JOB", help="Follow a job that was submitted before.")
 @click.option(
     "--runtime-env",
     metavar="FILE",
@@ -58,8 +54,8 @@ def submit(
 ) -> None:
     """Carry out a run as a job on a Ray cluster, over HTTP.
 
-    What `.gitignore` leaves in travels; results come home if it is waited for. Its exit code is
-    that of the run, 1 if the job could not start, 130 if it was stopped.
+    Sends the project without the files that `.gitignore` names. With `--wait`, fetches the results
+    and exits with the code of the run; 1 if the job could not start, 130 if it was stopped.
 
     \b
     Examples:
@@ -95,9 +91,10 @@ def _send(
     """Check all that can be checked here, then submit; return the server and the job's name."""
     from harness.submit import project_zip
     from harness.submit.job_server import JobServer, check_address, job_environment
+    from harness.submit.unpack_run import check_results
 
     check_address(address)
-    _check_home(results)
+    check_results(results)
     folder = (working_dir or Path()).resolve()
     if working_dir is None:
         project_zip.check_project(folder)
@@ -105,24 +102,27 @@ def _send(
     for field in ("working_dir", "excludes"):
         if field in environment:
             raise InvalidInput(
-                f"`--runtime-env {runtime_env}`: `{field}` is not for it to say: `--working-dir` "
-                "and `.gitignore` tell what travels."
+                f"`--runtime-env {runtime_env}`: `{field}` cannot be set there: `--working-dir` "
+                "and `.gitignore` choose the files to send."
             )
     files = project_zip.files(folder)
-    order = _order(words, folder, results, files)
+    request = _request(words, folder, results, files)
     environment = job_environment(environment)
     with tempfile.TemporaryDirectory(prefix="harness-submit-") as scratch:
         zipped = Path(scratch) / "project.zip"
         project_zip.pack(folder, files, zipped)
         server = JobServer(address)
-        _note(f"sending {len(files)} files, {zipped.stat().st_size / 2**20:.1f} MiB")
-        return server, server.submit(order, zipped, environment)
+        _notify(f"sending {len(files)} files, {zipped.stat().st_size / 2**20:.1f} MiB")
+        return server, server.submit(request, zipped, environment)
 
 
-def _order(words: Sequence[str], folder: Path, results: str, files: Mapping[str, Path]) -> Order:
-    """Read the command line of the run as the job will; raise `InvalidInput` if it would be."""
+def _request(
+    words: Sequence[str], folder: Path, results: str, files: Mapping[str, Path]
+) -> JobRequest:
+    """Read the command line of the run as the job will. Raises `InvalidInput` as that would."""
     from harness.runs.session import readable_id
-    from harness.submit.job_server import Order
+    from harness.submit.job_server import JobRequest
+    from harness.submit.unpack_run import check_results
 
     if words[:1] != ("run",):
         got = f"`{words[0]}`" if words else "nothing"
@@ -130,24 +130,25 @@ def _order(words: Sequence[str], folder: Path, results: str, files: Mapping[str,
     with _inside(folder):
         inner = run.make_context("run", list(words[1:]))
         options, given = inner.params, named(inner)
-        _check_place(options, files)
+        place = _results_there(options, given, files)
         build_site(options).check()
         if options["resume"] is not None:
             expected_of(options, given)
-            return Order(options["resume"], words, _place(options, given))
+            return JobRequest(options["resume"], words, place)
         task, _ = task_and_settings(options)
     run_id = options["run_id"] or readable_id(task)
-    if _exists(run_id, results):
-        raise InvalidInput(
-            f"run `{run_id}` is in `{results}` already: go on with it by `--resume {run_id}`, or "
-            "choose another `--run-id`."
-        )
+    check_results(results, run_id)
     words = words if options["run_id"] else (*words, "--run-id", run_id)
-    return Order(run_id, words, _place(options, given))
+    return JobRequest(run_id, words, place)
 
 
-def _check_place(options: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Raise `InvalidInput` if the run needs what is not there where the job runs."""
+def _results_there(
+    options: Mapping[str, Any], given: set[str], files: Mapping[str, Path]
+) -> str | None:
+    """Return where the run writes on the cluster; None if the command line does not say.
+
+    Raises `InvalidInput` if it cannot write there, or needs a file that is not sent.
+    """
     if options["address"] is not None:
         raise InvalidInput(
             f"`--address {options['address']}` after `--`: the run joins the cluster that it is "
@@ -157,47 +158,12 @@ def _check_place(options: Mapping[str, Any], files: Mapping[str, Path]) -> None:
         path = options[name]
         if path is not None and path.as_posix() not in files:
             raise InvalidInput(
-                f"`--{name.replace('_', '-')} {path}` after `--` does not travel: it is not among "
+                f"`--{name.replace('_', '-')} {path}` after `--` is not sent: it is not among "
                 "the files of the project."
             )
-
-
-def _check_home(results: str) -> None:
-    """Raise `InvalidInput` if the results could not be written when they come."""
-    if "://" in results:
-        return
-    folder = Path(results).absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InvalidInput(f"`--results {results}`: `{there}` is no folder that can be written.")
-
-
-def _exists(run_id: str, results: str) -> bool:
-    from harness.store.results_folder import find_run
-
-    try:
-        find_run(results, run_id)
-    except UnknownName:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    """Look for files and backends where the job will."""
-    sys.path.insert(0, str(folder))
-    try:
-        with contextlib.chdir(folder):
-            yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-def _place(options: dict[str, Any], given: set[str]) -> str | None:
-    """Return where the run shall write on the cluster, if that was said."""
+    place = str(options["results"])
     if "results" not in given:
         return None
-    place = str(options["results"])
     if "://" not in place and not place.startswith("/"):
         raise InvalidInput(
             f"`--results {place}` after `--`: a job's folder goes away with it; give a URL, or an "
@@ -206,91 +172,85 @@ def _place(options: dict[str, Any], given: set[str]) -> str | None:
     return place
 
 
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Find files and backends as the job will, whose `python -m` starts in the project."""
+    sys.path.insert(0, str(folder))
+    try:
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        sys.path.remove(str(folder))
+
+
 def _wait(server: JobServer, name: str, results: str) -> int:
-    """Print what the job prints, bring its results home, and return the exit code."""
+    """Print the log of the job, fetch its results, and return the exit code."""
     attach = _how_to_attach(server, name, results)
     try:
-        job = _follow(server, name)
-        said = _ending(job)
-        if said:
-            _note(f"error: {said}")
-        home = _bring_home(server, job, results)
+        job = server.follow(name, lambda text: click.echo(text, nl=False), _notify)
+        if job.stopped:
+            _notify(f"error: job `{name}` was stopped.")
+        elif job.not_started:
+            _notify(f"error: job `{name}` could not start: {job.not_started}.")
+        fetched = _fetch(server, job, results)
     except KeyboardInterrupt:
-        _note(f"interrupted; job `{name}` is not affected.\n{attach}")
+        _notify(f"interrupted; job `{name}` is not affected.\n{attach}")
         return INTERRUPTED
     except HarnessError as error:
-        _note(f"error: {error}\nThe job is not affected; its results are on the cluster.\n{attach}")
+        _notify(
+            f"error: {error}\nThe job is not affected; its results are on the cluster.\n{attach}"
+        )
         return BAD_INPUT if isinstance(error, InvalidInput) else FAILED
-    return exit_code(job) or (0 if home else FAILED)
+    return exit_code(job) or (0 if fetched else FAILED)
 
 
-def _follow(server: JobServer, name: str) -> Job:
-    lines = server.follow(name, _note)
-    while True:
-        try:
-            click.echo(next(lines), nl=False)
-        except StopIteration as end:
-            job: Job = end.value
-            return job
-
-
-def exit_code(job: Job) -> int:
+def exit_code(job: ClusterJob) -> int:
     """Return that of the run; 1 if it never began, 130 if it was stopped."""
-    if job.status == "STOPPED":
+    if job.stopped:
         return INTERRUPTED
-    if job.exit_code is None:
-        return 0 if job.status == "SUCCEEDED" else FAILED
-    if job.exit_code in _NOT_STARTED:
+    if job.not_started:
         return FAILED
-    # Killed by a signal: as a shell has it.
-    return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
+    code = job.exit_code or 0
+    return code if code >= 0 else 128 - code  # The second is a shell's code for a signal.
 
 
-def _ending(job: Job) -> str:
-    """Say what became of a job that did not end by itself."""
-    if job.status == "STOPPED":
-        return f"job `{job.name}` was stopped."
-    if job.exit_code in _NOT_STARTED:
-        return f"job `{job.name}` could not start: there is no `python` on the PATH of the head."
-    if job.exit_code is None and job.status == "FAILED":
-        return f"job `{job.name}` could not start: {brief(job.message)}."
-    return ""
-
-
-def _bring_home(server: JobServer, job: Job, results: str) -> bool:
+def _fetch(server: JobServer, job: ClusterJob, results: str) -> bool:
     """Write the run to the local results folder, as far as it got; say where it is."""
-    from harness.submit import unpack_run
+    from harness.submit.unpack_run import save, unpack
 
     if job.run is None:
-        _note(
+        _notify(
             f"job `{job.name}` was not submitted by the harness: its results are where it put them"
         )
         return True
     if "://" in job.results:
-        _note(f"Results: {job.results.rstrip('/')}/{job.run}")
+        _notify(f"Results: {job.results.rstrip('/')}/{job.run}")
         return True
-    if job.status == "FAILED" and job.exit_code in {None, *_NOT_STARTED}:
+    if job.not_started:
         return False
-    arrival = unpack_run.read(server.fetch(job, _note), job.run)
-    if arrival is None:
-        _note(f"run `{job.run}` left no results")
+    fetched = unpack(server.fetch(job, _notify), job.run)
+    if fetched is None:
+        _notify(f"run `{job.run}` left no results")
         return False
-    for problem in arrival.problems:
-        _note(f"warning: {problem}")
-    home = unpack_run.save(arrival, results)
-    _note(f"Results: {home.location} (brought home, {len(home.records)} trials)")
-    folder = "" if results == "results" else f" --results {results}"
-    _note(f"Its report: python -m harness report {home.name}{folder}")
+    for problem in fetched.problems:
+        _notify(f"warning: {problem}")
+    saved = save(fetched, results)
+    _notify(f"Results: {saved.location} (fetched, {len(saved.records)} trials)")
+    _notify(f"Its report: python -m harness report {saved.name}{_results_option(results)}")
     return True
 
 
 def _how_to_attach(server: JobServer, name: str, results: str) -> str:
-    folder = "" if results == "results" else f" --results {results}"
     return (
-        f"  follow: python -m harness submit --address {server.address} --attach {name}{folder}\n"
+        f"  follow: python -m harness submit --address {server.address} --attach {name}"
+        f"{_results_option(results)}\n"
         f"  stop:   RAY_AUTH_MODE=token ray job stop --address {server.address} {name}"
     )
 
 
-def _note(message: str) -> None:
+def _results_option(results: str) -> str:
+    return "" if results == "results" else f" --results {results}"
+
+
+def _notify(message: str) -> None:
     click.echo(message, err=True)

@@ -1,7 +1,7 @@
-"""Prints a run for the way home: its manifest and records, compressed, in lines of text.
+"""Prints the manifest and the records of a run, compressed, as lines of text.
 
-The source of this module is the command of a job on the head, so that it needs nothing there: it
-imports only what comes with Python. `harness.submit.unpack_run` reads what it prints.
+The source of this module is the command of a job on the head. So it needs nothing there: it imports
+only the standard library. `harness.submit.unpack_run` reads what it prints.
 """
 
 import base64
@@ -15,11 +15,11 @@ from pathlib import Path
 LINE = 3000
 
 
-def bundle(folder: Path) -> Iterator[str]:
-    """Yield the lines: a header with sizes and hash, then the content."""
+def pack(folder: Path) -> Iterator[str]:
+    """Yield the lines: a header with sizes and hash, then the content; without a run, `{}`."""
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        yield "bundle: {}"
+        yield "packed run: {}"
         return
     records = sorted((folder / "records").glob("*.json"))
     content = json.dumps(
@@ -35,11 +35,11 @@ def bundle(folder: Path) -> Iterator[str]:
         "unpacked": len(content),
         "sha256": hashlib.sha256(packed).hexdigest(),
     }
-    yield "bundle: " + json.dumps(header)
+    yield "packed run: " + json.dumps(header)
     for start in range(0, len(text), LINE):
-        yield "bundle| " + text[start : start + LINE]
+        yield "packed run| " + text[start : start + LINE]
 
 
 if __name__ == "__main__":
-    for line in bundle(Path(sys.argv[1]) / sys.argv[2]):
+    for line in pack(Path(sys.argv[1]) / sys.argv[2]):
         print(line)  # noqa: T201

@@ -1,7 +1,7 @@
-"""Packs a project for the cluster: the files that git would add, less results and environments.
+"""Packs a project for the cluster: the files that git would add, without results and environments.
 
-Ray would read `.gitignore` itself, but not as git does (a negation below a folder, `info/exclude`),
-would send `.git` and committed results, and says what is too large only after the upload.
+Ray reads `.gitignore` itself, but not as git does (a negation below a folder, `info/exclude`). It
+would send `.git` and committed results, too, and refuses a large project only after the upload.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.errors import InvalidInput
 from harness.measure.git import git
 
 LIMIT_MB = 100
-"""What Ray's job server takes in a request (`DASHBOARD_CLIENT_MAX_SIZE`), in MiB."""
+"""The largest request that Ray's job server takes (`DASHBOARD_CLIENT_MAX_SIZE`), in MiB."""
 
 _NEVER = (".git", ".venv*", "venv", "__pycache__", "*.egg-info")
 _RESULTS = "results"
@@ -26,7 +26,7 @@ _MIB = 2**20
 
 
 def check_project(folder: Path) -> None:
-    """Raise `InvalidInput` unless it looks like a project: no home directory travels unasked."""
+    """Raise `InvalidInput` if it is no project, but for example a home directory."""
     if not any((folder / mark).exists() for mark in _MARKS):
         raise InvalidInput(
             f"`{folder}` does not look like a project (it has no {', '.join(_MARKS[:-1])} or "
@@ -35,10 +35,10 @@ def check_project(folder: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Return what travels, by its name in the package.
+    """Return the files to send, by their names in the zip file.
 
     Left out are what `.gitignore` names, `results/` at the top, `.git`, virtual environments and
-    links to folders. Raises `InvalidInput` if nothing is left, or git is not there to ask.
+    links to folders. Raises `InvalidInput` if nothing is left, or git cannot be used.
     """
     found = {
         name: folder / name
@@ -53,7 +53,7 @@ def files(folder: Path) -> dict[str, Path]:
 def pack(folder: Path, found: Mapping[str, Path], to: Path) -> None:
     """Write a zip file that is the same for the same files, so that it is sent only once.
 
-    Raises `InvalidInput`, naming what is largest, if the job server would not take it.
+    Raises `InvalidInput` with the names of the largest files if the job server would not take it.
     """
     try:
         with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -62,21 +62,21 @@ def pack(folder: Path, found: Mapping[str, Path], to: Path) -> None:
                 entry.external_attr = path.stat().st_mode << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
-                if to.stat().st_size > LIMIT_MB * _MIB:
-                    raise _too_large(folder, found)
+                _check_size(to, folder, found)
+        _check_size(to, folder, found)
     except OSError as error:
         raise InvalidInput(f"`{folder}` cannot be packed: {error}.") from error
-    if to.stat().st_size > LIMIT_MB * _MIB:
-        raise _too_large(folder, found)
 
 
-def _too_large(folder: Path, found: Mapping[str, Path]) -> InvalidInput:
+def _check_size(packed: Path, folder: Path, found: Mapping[str, Path]) -> None:
+    if packed.stat().st_size <= LIMIT_MB * _MIB:
+        return
     sizes: Counter[str] = Counter()
     for name, path in found.items():
         top, slash, _ = name.partition("/")
         sizes[top + slash] += path.stat().st_size
     largest = ", ".join(f"`{top}` {size / _MIB:.0f} MiB" for top, size in sizes.most_common(5))
-    return InvalidInput(
+    raise InvalidInput(
         f"`{folder}` is more than the {LIMIT_MB} MiB, compressed, that Ray's job server takes; "
         f"largest: {largest}. Name in `.gitignore` what the job does not need."
     )
@@ -88,12 +88,12 @@ def _left_out(name: str) -> bool:
 
 def _listed(folder: Path) -> Iterator[str]:
     """Yield the names of the files that git tracks or would add, below the folder."""
-    for name in _ask_git(folder).split("\0"):
+    for name in filter(None, _ask_git(folder).split("\0")):
         path = folder / name
-        if path.is_dir() and not path.is_symlink() and not _left_out(name.rstrip("/")) and name:
-            # A repository inside the repository: git names it and does not look in.
+        if path.is_dir() and not path.is_symlink() and not _left_out(name.rstrip("/")):
+            # Git names a repository inside the repository, but does not look into it.
             yield from (f"{name.rstrip('/')}/{inner}" for inner in _listed(path))
-        elif name:
+        else:
             yield name
 
 
@@ -102,7 +102,7 @@ def _ask_git(folder: Path) -> str:
     try:
         names = git(*others, "--cached", "--deduplicate", folder=folder)
     except InvalidInput:
-        # No repository: an empty one beside it reads the `.gitignore` files all the same.
+        # Without a repository, an empty one elsewhere reads the `.gitignore` files all the same.
         with tempfile.TemporaryDirectory() as empty:
             git("init", "--quiet", "--bare", empty, folder=folder)
             names = git(f"--git-dir={empty}", f"--work-tree={folder}", *others, folder=folder)

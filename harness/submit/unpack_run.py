@@ -1,7 +1,7 @@
-"""Takes in a run that was measured elsewhere.
+"""Fetches a run from a cluster into a local results folder.
 
-What arrives is text from another machine: its size is bounded before it is unpacked, and only whole
-manifests and records come out. No name in it becomes a path before the store has made it its own.
+The run arrives as text from another machine. Its size is bounded before it is unpacked, and only
+valid manifests and records are taken from it. Files get their names from the plan, not from it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -44,8 +45,8 @@ class _Content(BaseModel):
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """A run as it arrived: checked, and not yet written."""
+class FetchedRun:
+    """A run that arrived and was checked, but is not written yet."""
 
     manifest: Manifest
     records: Sequence[Record]
@@ -53,11 +54,34 @@ class Arrival:
     """A sentence for each record that is left out."""
 
 
-def read(log: str, run: str) -> Arrival | None:
-    """Read what `harness.submit.pack_run` printed among other lines of a log; None if there was no
-    run.
+def check_results(results: str, new_run: str | None = None) -> None:
+    """Raise `InvalidInput` if a fetched run could not be written to the results folder.
 
-    Raises `StoreError` if it is not whole, or not the run it should be.
+    That is if the folder cannot be written, or contains a run called `new_run`.
+    """
+    if "://" not in results:
+        folder = Path(results).absolute()
+        parent = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise InvalidInput(
+                f"`--results {results}`: `{parent}` is no folder that can be written."
+            )
+    if new_run is None:
+        return
+    try:
+        find_run(results, new_run)
+    except UnknownName:
+        return
+    raise InvalidInput(
+        f"run `{new_run}` is in `{results}` already: go on with it by `--resume {new_run}`, or "
+        "choose another `--run-id`."
+    )
+
+
+def unpack(log: str, run: str) -> FetchedRun | None:
+    """Return the run that `harness.submit.pack_run` printed among other lines of a log.
+
+    Returns None if it found no run. Raises `StoreError` if the text is not whole, or another run.
     """
     try:
         content = _content(log)
@@ -78,19 +102,18 @@ def read(log: str, run: str) -> Arrival | None:
             reader.add(text)
         except NotARecord as error:
             problems.append(f"a record is left out: {error}.")
-    return Arrival(manifest, reader.records(), problems)
+    return FetchedRun(manifest, reader.records(), problems)
 
 
 def _content(log: str) -> _Content | None:
     lines = log.splitlines()
-    headers = [line.removeprefix("bundle: ") for line in lines if line.startswith("bundle: ")]
+    headers = _without("packed run: ", lines)
     if len(headers) != 1:
         raise ValueError("there is no header, or more than one")
     if headers[0] == "{}":
         return None
     header = _Header.model_validate_json(headers[0])
-    body = "".join(line.removeprefix("bundle| ") for line in lines if line.startswith("bundle| "))
-    packed = base64.b64decode(body, validate=True)
+    packed = base64.b64decode("".join(_without("packed run| ", lines)), validate=True)
     if len(packed) != header.packed or hashlib.sha256(packed).hexdigest() != header.sha256:
         raise ValueError("part of it is missing or was changed on the way")
     unpacking = zlib.decompressobj()
@@ -100,37 +123,40 @@ def _content(log: str) -> _Content | None:
     return _Content.model_validate(json.loads(content))
 
 
-def save(arrival: Arrival, results: str | Path) -> Run:
+def _without(prefix: str, lines: Sequence[str]) -> list[str]:
+    """Return the lines that begin with a prefix, without it."""
+    return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+
+
+def save(fetched: FetchedRun, results: str | Path) -> Run:
     """Write the run to a results folder, or add what is new to the same run there.
 
     Raises `InvalidInput` if another run of that name is there, or the same with other results:
     neither is touched.
     """
-    run = arrival.manifest.plan.run
-    with _writer(arrival, results) as writer:
-        for record in arrival.records:
+    run = fetched.manifest.plan.run
+    with _writer(fetched, results) as writer:
+        for record in fetched.records:
             writer.add(record)
-        fields = Manifest.model_fields
-        writer.update(**{name: getattr(arrival.manifest, name) for name in fields})
+        writer.update(**dict(fetched.manifest))
         finish(writer)
     return Run(run, results)
 
 
-def _writer(arrival: Arrival, results: str | Path) -> RunWriter:
-    run = arrival.manifest.plan.run
+def _writer(fetched: FetchedRun, results: str | Path) -> RunWriter:
+    run = fetched.manifest.plan.run
     try:
-        folder = find_run(results, run)
+        here = find_run(results, run).load()
     except UnknownName:
-        return RunWriter.create(results, arrival.manifest)
+        return RunWriter.create(results, fetched.manifest)
     kept = "both are kept: the one that arrived, on the cluster"
-    there = folder.load()
-    if there.manifest.started_utc != arrival.manifest.started_utc:
+    if here.manifest.started_utc != fetched.manifest.started_utc:
         raise InvalidInput(f"another run `{run}` is in `{results}` already; {kept}.")
-    arrived = {(r.trial, r.attempt): r.model_dump_json() for r in arrival.records}
-    for record in there.attempts:
+    arrived = {(r.trial, r.attempt): r.model_dump_json() for r in fetched.records}
+    for record in here.attempts:
         if arrived.get((record.trial, record.attempt)) != record.model_dump_json():
             raise InvalidInput(
-                f"run `{run}` in `{results}` was taken further here, or has another result of "
+                f"run `{run}` in `{results}` was continued here, or has another result of "
                 f"`{record.trial}`; {kept}."
             )
     return RunWriter.resume(results, run)

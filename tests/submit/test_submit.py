@@ -1,4 +1,4 @@
-"""Runs as jobs of a real cluster, over HTTP: there, followed, interrupted, and back home."""
+"""Runs as jobs of a real cluster, over HTTP: followed, interrupted, and their results fetched."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Client:
         submit.returncode = submit.process.wait(170)
         return submit
 
-    def same_at_home(self, run: str) -> bool:
+    def same_as_on_the_head(self, run: str) -> bool:
         """Whether the manifest and all records are here as they are on the head."""
         there, here = self.head.home / "harness-results" / run, self.results / run
         names = {path.relative_to(there) for path in there.rglob("*.json")}
@@ -98,7 +98,9 @@ def client(head: Head, tmp_path: Path) -> Client:
     return Client(head, tmp_path / "results")
 
 
-def test_a_run_survives_a_lost_connection_and_comes_home(client: Client, head: Head) -> None:
+def test_a_run_survives_a_lost_connection_and_its_results_are_fetched(
+    client: Client, head: Head
+) -> None:
     proxy = Proxy(head.port)
     arguments = ["--wait", *SLOW, "--run-id", "lost"]
     # An address in the environment is for others.
@@ -113,7 +115,7 @@ def test_a_run_survives_a_lost_connection_and_comes_home(client: Client, head: H
     assert submitting.stdout == head.log("harness-lost")
     errors = submitting.stderr
     assert errors.count("trying again") == errors.count("connected again") in {1, 2}
-    assert client.same_at_home("lost")
+    assert client.same_as_on_the_head("lost")
     run = Run("lost", client.results)
     assert run.trials["status"].tolist() == ["ok", "ok"]
     assert run.manifest.finished_utc
@@ -123,9 +125,9 @@ def test_a_run_survives_a_lost_connection_and_comes_home(client: Client, head: H
     assert job["job_id"]
     assert job["driver_exit_code"] == 0
     (folder,) = (head.home / "r").glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
-    travelled = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert {"pyproject.toml", "harness/__main__.py", "backends/reference.py"} <= travelled
-    tops = {name.partition("/")[0] for name in travelled}
+    sent = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"pyproject.toml", "harness/__main__.py", "backends/reference.py"} <= sent
+    tops = {name.partition("/")[0] for name in sent}
     assert not tops & {"results", ".git", ".venv", ".mypy_cache", "harness.egg-info"}
 
 
@@ -154,16 +156,16 @@ def test_a_connection_that_falls_silent_is_given_up(client: Client, head: Head) 
     proxy.freeze()
     assert submitting.end() == 0, submitting.stderr
     assert submitting.stdout == head.log("harness-silent")
-    assert client.same_at_home("silent")
+    assert client.same_as_on_the_head("silent")
 
 
 @pytest.mark.slow
-def test_a_failing_trial_gives_its_exit_code_and_comes_home(client: Client) -> None:
+def test_a_failing_trial_gives_its_exit_code_and_its_results_are_fetched(client: Client) -> None:
     backends = "tests.helpers.faulty:RaisesMidTraining,reference"
     done = client("--wait", "--", "run", "--backends", backends, *TINY, "--run-id", "failing")
     assert done.returncode == 1
     assert "failed: seed0-tests.helpers.faulty.RaisesMidTraining-cpu" in done.stdout
-    assert client.same_at_home("failing")
+    assert client.same_as_on_the_head("failing")
     assert sorted(Run("failing", client.results).trials["status"]) == ["failed"] * 3 + ["ok"] * 3
 
 
@@ -183,7 +185,7 @@ def test_a_client_that_was_killed_is_followed_by_another(client: Client, head: H
     assert third.returncode == 0, third.stderr
     assert third.stdout == head.log("harness-killed")
     assert third.stdout.startswith(printed)
-    assert client.same_at_home("killed")
+    assert client.same_as_on_the_head("killed")
     # Once more, and from a place where another run of that name is.
     assert client("--attach", "harness-killed").returncode == 0
     manifest = client.results / "killed" / "manifest.json"
@@ -196,7 +198,7 @@ def test_a_client_that_was_killed_is_followed_by_another(client: Client, head: H
 
 
 @pytest.mark.slow
-def test_a_job_that_was_stopped_comes_home_and_is_resumed(client: Client, head: Head) -> None:
+def test_a_job_that_was_stopped_is_fetched_and_resumed(client: Client, head: Head) -> None:
     submitted = client(*SLOW, "--seeds", 9, "--run-id", "stopped")
     assert submitted.returncode == 0
     assert submitted.stdout.splitlines()[0] == "harness-stopped"
@@ -212,7 +214,7 @@ def test_a_job_that_was_stopped_comes_home_and_is_resumed(client: Client, head: 
     assert f"{finished} of 9 trials are finished already" in resumed.stdout
     assert head.ask("/api/jobs/harness-stopped-2")["status"] == "SUCCEEDED"
     assert len(Run("stopped", client.results).records) == 9
-    assert client.same_at_home("stopped")
+    assert client.same_as_on_the_head("stopped")
 
 
 @pytest.mark.slow
@@ -267,7 +269,7 @@ def test_ray_submits_the_same_command(head: Head, tmp_path: Path) -> None:
         (["--", "run", "--backends", "torhc", "--set", "hiden=3"], "did you mean `hidden`"),
         (["--", "run", "--results", "here"], "an absolute path on the head"),
         (["--", "run", "--address", "other:1"], "joins the cluster that it is submitted to"),
-        (["--", "run", "--config", "/etc/hostname"], "does not travel"),
+        (["--", "run", "--config", "/etc/hostname"], "is not sent"),
         (["--", "run", "--run-id", "../up"], "run id `../up`"),
         (["--", "run", "--dispatch", "rya"], "did you mean `ray`"),
         (["--results", ROOT / "results", *RUN, "--run-id", "example"], "is in `"),
@@ -294,7 +296,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
         ("env_var: {A: b}", "unknown field `env_var`, did you mean `env_vars`?"),
         ("env_vars: {A: 1}", "`env_vars` A = 1: write a mapping"),
         ("env_vars: [A]", "write a mapping of names to texts"),
-        ("working_dir: /", "`working_dir` is not for it to say"),
+        ("working_dir: /", "`working_dir` cannot be set there"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
         ("- pip", "expected a mapping"),
         ("{pip: [a], conda: {}}", "the runtime environment is refused"),
@@ -330,7 +332,7 @@ def write(folder: Path, **contents: str) -> None:
 
 
 @pytest.mark.parametrize("repository", [True, False])
-def test_what_git_would_add_travels(tmp_path: Path, repository: bool) -> None:
+def test_what_git_would_add_is_sent(tmp_path: Path, repository: bool) -> None:
     project = tmp_path / "project"
     kept = ["pyproject.toml", "pkg/a.py", "pkg/data/keep.csv", "pkg/results/b.py", "ä b.txt"]
     left = ["pkg/data/big.csv", "pkg/a.pyc", "secret.env", "build/x", ".venv/bin/python"]
@@ -357,7 +359,7 @@ def test_what_git_would_add_travels(tmp_path: Path, repository: bool) -> None:
         assert archive.read("pkg/a.py") == b"x"
 
 
-def test_a_package_that_is_too_large_names_the_culprit(
+def test_a_project_that_is_too_large_names_the_largest_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(project_zip, "LIMIT_MB", 3)
@@ -369,34 +371,34 @@ def test_a_package_that_is_too_large_names_the_culprit(
         project_zip.pack(project, project_zip.files(project), tmp_path / "zip")
 
 
-def test_no_home_directory_travels_unasked(tmp_path: Path) -> None:
+def test_no_home_directory_is_sent_unasked(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="does not look like a project"):
         project_zip.check_project(tmp_path)
 
 
 def example() -> str:
-    return "\n".join(pack_run.bundle(ROOT / "results" / "example"))
+    return "\n".join(pack_run.pack(ROOT / "results" / "example"))
 
 
 def repacked(folder: Path, **changes: object) -> str:
-    """Return the bundle of a run whose records (or manifest) were changed with evil intent."""
+    """Return a packed run whose records (or manifest) were changed with evil intent."""
     source = ROOT / "results" / "example"
     write(folder, **{"manifest.json": (source / "manifest.json").read_text()})
     record = json.loads((source / "records" / "seed0-jax-cpu.json").read_text())
     write(folder, **{"records/a.json": json.dumps(record | changes)})
-    return "\n".join(pack_run.bundle(folder))
+    return "\n".join(pack_run.pack(folder))
 
 
-def test_a_bundle_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    arrival = unpack_run.read(f"INFO a line of Ray\n{example()}\nanother", "example")
-    assert arrival is not None
-    unpack_run.save(arrival, tmp_path)
+def test_a_packed_run_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    fetched = unpack_run.unpack(f"INFO a line of Ray\n{example()}\nanother", "example")
+    assert fetched is not None
+    unpack_run.save(fetched, tmp_path)
     original = ROOT / "results" / "example"
     assert Run("example", tmp_path).summary().equals(Run("example", ROOT / "results").summary())
     names = {path.name for path in (original / "records").iterdir()}
     assert {path.name for path in (tmp_path / "example" / "records").iterdir()} == names
-    unpack_run.save(arrival, tmp_path)
-    assert unpack_run.read("bundle: {}", "example") is None
+    unpack_run.save(fetched, tmp_path)
+    assert unpack_run.unpack("packed run: {}", "example") is None
 
 
 @pytest.mark.parametrize(
@@ -413,11 +415,11 @@ def test_a_bundle_comes_out_as_it_went_in(tmp_path: Path) -> None:
 def test_what_is_no_record_of_the_run_is_left_out(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    arrival = unpack_run.read(repacked(tmp_path / "evil", **changes), "example")
-    assert arrival is not None
-    assert not arrival.records
-    assert len(arrival.problems) == 1
-    unpack_run.save(arrival, tmp_path / "home")
+    fetched = unpack_run.unpack(repacked(tmp_path / "evil", **changes), "example")
+    assert fetched is not None
+    assert not fetched.records
+    assert len(fetched.problems) == 1
+    unpack_run.save(fetched, tmp_path / "home")
     assert not list((tmp_path / "home" / "example" / "records").iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"evil", "home"}
 
@@ -429,27 +431,27 @@ def test_a_plan_whose_trials_are_paths_is_refused(tmp_path: Path) -> None:
     evil["plan"]["arms"][0]["backend"] = "/../../x y"
     write(tmp_path, **{"manifest.json": json.dumps(evil)})
     with pytest.raises(StoreError, match="that is no name"):
-        unpack_run.read("\n".join(pack_run.bundle(tmp_path)), "example")
+        unpack_run.unpack("\n".join(pack_run.pack(tmp_path)), "example")
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("bundle| ", "bundle| AAAA"),
-        ("bundle| ", "bundle| ~"),
+        ("packed run| ", "packed run| AAAA"),
+        ("packed run| ", "packed run| ~"),
         ('"sha256": "', '"sha256": "0'),
         ('"unpacked": ', '"unpacked": 9'),
         ('"unpacked": ', '"unpacked": 99999999999'),
         ('"packed": ', '"packed": -'),
-        ("bundle: ", "bundle: {}\nbundle: "),
-        ("bundle: ", "bundel: "),
+        ("packed run: ", "packed run: {}\npacked run: "),
+        ("packed run: ", "paked run: "),
     ],
 )
-def test_a_bundle_that_was_changed_on_the_way_is_refused(old: str, new: str) -> None:
+def test_a_packed_run_that_was_changed_on_the_way_is_refused(old: str, new: str) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
-        unpack_run.read(example().replace(old, new, 1), "example")
+        unpack_run.unpack(example().replace(old, new, 1), "example")
 
 
 def test_another_run_of_that_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not run `mine` but `example`"):
-        unpack_run.read(example(), "mine")
+        unpack_run.unpack(example(), "mine")
