@@ -156,6 +156,12 @@ def test_it_runs(command: Command, inside: Path) -> None:
     assert done.stdout
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_tables_of_the_example_are_those_that_are_printed(page: str, inside: Path) -> None:
+    shown = CliRunner().invoke(cli, ["show", "example"]).stdout.rstrip()
+    assert any(block.text.endswith(shown) for block in docs.blocks(ROOT / page))
+
+
 @pytest.mark.parametrize("command", TYPED, ids=name)
 def test_it_is_run_or_excused(command: Command) -> None:
     """Say how to run it in `docs.smaller`, or in `documented.ELSEWHERE` why it cannot be run."""
