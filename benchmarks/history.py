@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 
 from harness.backend.protocol import Array
 from harness.measure.clock import now
-from harness.stats.changepoints import FALSE_ALARMS, find_steps
+from harness.stats.changepoints import FALSE_ALARMS, find_change_points
 from tests.helpers.commands import ROOT, command
 from tests.helpers.histories import TWIN, copy, real_run
 
@@ -112,7 +112,7 @@ def rates(histories: int) -> None:
     for name, noise in NOISE.items():
         for series, runs in ((1, 30), (1, 200), (6, 60)):
             false = sum(
-                any(find_steps(noise(rng, runs), tests=series) for _ in range(series))
+                any(find_change_points(noise(rng, runs), tests=series) for _ in range(series))
                 for _ in range(histories)
             )
             print(f"{name:28} {series:6} {runs:5}  {share(false, histories)}")
@@ -131,7 +131,7 @@ def power(name: str, size: float, after: int, histories: int, rng: np.random.Gen
     for _ in range(histories):
         values = NOISE[name](rng, 60)
         values[-after:] += size
-        found = find_steps(values, tests=6)
+        found = find_change_points(values, tests=6)
         best = min(found, key=lambda step: abs(step.at - (60 - after)), default=None)
         hit = best is not None and abs(best.at - (60 - after)) <= 2
         near += hit

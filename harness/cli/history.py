@@ -41,9 +41,9 @@ def history(
 ) -> None:
     """Show how fast and how accurate each backend was over all runs, and where that changed.
 
-    A step is named with the commit at which it appears. Runs are compared only where task, kind of
-    machine, device and way of measuring are the same. CSV has a row per run and series, JSON the
-    steps, the newest rows and all rows.
+    A change point is named with the commit at which it appears. Runs are compared only where task,
+    kind of machine, device and way of measuring are the same. CSV has a row per run and series,
+    JSON the change points, the newest rows and all rows.
 
     \b
     Examples:
@@ -56,21 +56,22 @@ def history(
         if html is not None and not html.absolute().parent.is_dir():
             raise InvalidInput(f"`--html {html}`: there is no folder `{html.absolute().parent}`.")
         from harness.history.history import History
+        from harness.history.wording import rendered
 
         if html is not None:
             from harness.charts import vega
 
             vega.prepare()
-        told = History(results, split(backends), relative_to)
-        for warning in told.warnings[:_MOST_WARNINGS]:
+        shown = History(results, split(backends), relative_to)
+        for warning in shown.warnings[:_MOST_WARNINGS]:
             click.echo(f"warning: {warning}", err=True)
-        if len(told.warnings) > _MOST_WARNINGS:
-            more = len(told.warnings) - _MOST_WARNINGS
+        if len(shown.warnings) > _MOST_WARNINGS:
+            more = len(shown.warnings) - _MOST_WARNINGS
             click.echo(f"warning: {more} more were left out", err=True)
-        click.echo(told.render(kind, width()), nl=False)
+        click.echo(rendered(shown, kind, width()), nl=False)
         if html is not None:
             from harness.history.page import build
             from harness.store.files import write_whole
 
-            write_whole(html, build(told).html().encode())
+            write_whole(html, build(shown).html().encode())
             click.echo(f"Page: {html}", err=True)

@@ -1,26 +1,27 @@
-"""Where the level of a series of values changes: steps in time order, with few false ones.
+"""Change points: where the level of a series of values changes, with few false alarms.
 
 A segment is split where the means before and after differ most, by the CUSUM statistic
 
     max over k of |sum of the first k centred values| / sqrt(k (n - k) / n) / spread,
 
-if more than chance does that: its p-value is the share of random orders of the same values that
-have a larger one. If the order says nothing, all orders are equally likely, whatever the values'
-distribution; so the p-value holds for outliers and skew, too. Values far out are pulled in first,
-since they would hide steps. Then both parts are split in the same way (binary segmentation).
+if that is more than chance does. The p-value is the share of random orders of the same values with
+a larger statistic. If the order means nothing, all orders are equally likely, whatever the
+distribution of the values, so the p-value also holds for outliers and skew. Outliers are pulled in
+first, since they would hide change points. Both parts are then split in the same way (binary
+segmentation).
 
-The spread is that of a mean of neighbours: from the differences between values one and two places
-apart, which a step hardly touches, however large. So other steps in the segment do not hide one,
-and if each value is a little like the one before it (a machine that drifts), the spread is larger.
+The spread is that of a mean of neighbours. It comes from the differences between values one and two
+places apart, which a change point hardly affects, so one change point does not hide another. If
+each value resembles the one before it (a machine that drifts), the spread is larger.
 
-Of `tests` series, a segment that is the result of d splits is held to `false_alarms / tests / 2^d`.
-Of the segments that are tested and hold no step, none is part of another but by a false alarm; so
-their shares add up to at most one (Kraft), and so do their chances of a false alarm to at most
-`false_alarms`: that any step is stated where there is none, in all series together.
+With `tests` series, a segment that d splits have led to is tested at the level
+`false_alarms / tests / 2^d`. No tested segment without a change point is part of another one,
+except after a false alarm. So the shares of these segments add up to at most one (Kraft), and the
+probability of any false alarm in all series together is at most `false_alarms`.
 
 Sources: Page (1954) for the statistic; von Neumann (1941) for a spread from differences; Besag &
 Clifford (1991) for the sequential p-value, which is valid however early it stops; Bai (1997) for
-placing each step anew between its neighbours; Siegmund (1988) for where else it may be.
+placing each change point anew between its neighbours; Siegmund (1988) for where else it may be.
 """
 
 from __future__ import annotations
@@ -37,49 +38,49 @@ from harness.stats.estimates import Estimate
 
 FALSE_ALARMS = 0.05
 FEWEST = 8
-"""Series with fewer values are not tested: hardly an order of so few is rare enough."""
+"""Series with fewer values are not tested: so few values have too few orders."""
 LEAST = 3
-"""Values on either side of a step: one or two that are out of line are no new level."""
+"""Values on either side of a change point: one or two outliers are no new level."""
 _REACH = 3.0
-"""How far out a value may be, in robust standard deviations, before it is pulled in."""
+"""Outliers are pulled in to so many robust standard deviations."""
 _FAR = 4.0
-"""How many times their median a difference counts at most."""
+"""A difference counts at most as so many times the median difference."""
 _MOST_ALIKE = 0.6
-"""The largest correlation with the value before that is believed: beyond it, nothing is a step."""
+"""Largest correlation with the value before: with more, nothing would be a change point."""
 _EXCEEDED = 10
-"""So many orders as extreme as the one observed, and the search for more ends."""
+"""The sequential p-value stops after so many orders as extreme as the observed one."""
 _MOST_WORK = 5e7
-"""Most values to be put in order for a p-value: a few seconds."""
+"""Most values to shuffle for a p-value: a few seconds."""
 _BATCH = 250_000
-"""Values that are put in order at a time: few enough for the cache."""
+"""Values to shuffle at a time: few enough for the cache."""
 _SEED = 20_151_021
 # P(likelihood ratio of the true position <= x) is about (1 - exp(-x / 2))^2 (Siegmund).
 _LIKELY = float(-2 * np.log(1 - np.sqrt(estimates.CONFIDENCE)))
 
 
 @dataclass(frozen=True)
-class Step:
+class ChangePoint:
     """A change of level."""
 
     at: int
     """Index of the first value after it."""
     earliest: int
     latest: int
-    """`at` is in between with 95 % confidence, if the step is one."""
+    """`at` is in between with 95 % confidence, if there is a change point."""
     change: Estimate
-    """Mean after it less mean before it, each as far as the next step."""
+    """Mean after it less mean before it, each up to the next change point."""
     p: float
     """Corrected for the number of tests."""
 
 
-def find_steps(
+def find_change_points(
     values: Array, tests: int = 1, false_alarms: float = FALSE_ALARMS, margin: float = 0.0
-) -> list[Step]:
-    """Return the steps in a series of values [n], in their order.
+) -> list[ChangePoint]:
+    """Return the change points in a series of values [n], in their order.
 
-    `tests` is how many series are searched in all; `false_alarms` the probability that any step is
-    found in any of them if there is none. Steps smaller than `margin` are left out. The same values
-    give the same steps, and so do their multiples.
+    `tests` is how many series are searched in all; `false_alarms` the probability that any is
+    found in any of them if there is none. Changes below `margin` are left out. The same values
+    give the same change points, and so do their multiples.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < FEWEST:
@@ -94,22 +95,22 @@ def find_steps(
         if sizes[smallest] >= margin:
             spans = [_likely(values, *ends) for ends in _neighbours(values, placed)]
             return [
-                Step(at, *span, change, p_values[at])
+                ChangePoint(at, *span, change, p_values[at])
                 for at, span, change in zip(placed, spans, changes, strict=True)
             ]
         del placed[smallest]
     return []
 
 
-def levels(values: Array, steps: Sequence[Step]) -> Array:
-    """Return the mean of the segment that each value is in [n], as the steps' changes have it."""
+def levels(values: Array, change_points: Sequence[ChangePoint]) -> Array:
+    """Return for each value the mean of its segment [n], with outliers pulled in."""
     values = np.asarray(values, dtype=float)
-    cuts = [step.at for step in steps]
+    cuts = [point.at for point in change_points]
     return _each_segment(np.mean, _pulled_in(values, cuts), cuts)
 
 
 def _split(values: Array, start: int, tests: float, false_alarms: float) -> dict[int, float]:
-    """Return where a segment, whose first value has the index `start`, has steps, and their p."""
+    """Return the change points of a segment that begins at index `start`, with their p-values."""
     if len(values) < 2 * LEAST:
         return {}
     scores = _scores(values)
@@ -125,7 +126,7 @@ def _split(values: Array, start: int, tests: float, false_alarms: float) -> dict
 
 
 def _scores(values: Array) -> Array:
-    """Return the values less their mean, those far out pulled in."""
+    """Return the centred values, with outliers pulled in."""
     centred = values - np.median(values)
     distance = np.abs(centred)
     # More than half of them may be equal.
@@ -136,7 +137,7 @@ def _scores(values: Array) -> Array:
 
 
 def _contrast(scores: Array) -> Array:
-    """Return the statistic for each place of a step, of many orders at once: [m, n] to [m, k]."""
+    """Return the statistic at each possible change point, for many orders: [m, n] to [m, k]."""
     n = scores.shape[1]
     before = np.arange(LEAST, n - LEAST + 1)
     sums = scores.cumsum(axis=1)[:, LEAST - 1 : n - LEAST]
@@ -174,7 +175,7 @@ def _statistic(scores: Array) -> Array:
 
 
 def _p_value(scores: Array, level: float) -> float:
-    """Return the share of orders as extreme as this one [n], as exactly as `level` asks for."""
+    """Return the share of orders as extreme as this one [n], exact enough to test at `level`."""
     n = len(scores)
     # What differs by rounding is equal.
     threshold = _statistic(scores[np.newaxis])[0] * (1 - 1e-9)
@@ -192,7 +193,7 @@ def _p_value(scores: Array, level: float) -> float:
 
 
 def _place(values: Array, found: list[int]) -> list[int]:
-    """Move each step to where it is strongest between its neighbours."""
+    """Move each change point to where it is strongest between its neighbours."""
     placed = list(found)
     for number in range(len(placed)):
         start, _, stop = _neighbours(values, placed)[number]
@@ -200,14 +201,14 @@ def _place(values: Array, found: list[int]) -> list[int]:
     return placed
 
 
-def _neighbours(values: Array, steps: list[int]) -> list[tuple[int, int, int]]:
-    """Return each step between the one before it, or the start, and the one after it."""
-    edges = [0, *steps, len(values)]
+def _neighbours(values: Array, points: list[int]) -> list[tuple[int, int, int]]:
+    """Return each change point with the one before it, or the start, and the one after it."""
+    edges = [0, *points, len(values)]
     return list(zip(edges, edges[1:], edges[2:], strict=False))
 
 
 def _likely(values: Array, start: int, at: int, stop: int) -> tuple[int, int]:
-    """Return the earliest and the latest place that a step may well have."""
+    """Return the earliest and the latest likely place of a change point."""
     scores = _scores(values[start:stop])
     explained = _contrast(scores[np.newaxis])[0] ** 2
     best = explained[at - start - LEAST]
@@ -222,7 +223,7 @@ def _change(values: Array, start: int, at: int, stop: int) -> Estimate:
 
 
 def _pulled_in(values: Array, cuts: list[int]) -> Array:
-    """Pull in what is far out of its segment, as measured by what all are off theirs."""
+    """Pull in the outliers of each segment, by the median distance of all values to theirs."""
     centre = _each_segment(np.median, values, cuts)
     reach = _REACH * float(np.median(np.abs(values - centre))) / 0.6745 if len(values) else 0.0
     return np.clip(values, centre - reach, centre + reach) if reach else values

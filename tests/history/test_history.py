@@ -1,4 +1,4 @@
-"""Histories of real runs, with steps that were put there."""
+"""Histories of real runs, with change points that were put there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from click.testing import CliRunner
 import harness.history.archive
 from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
-from harness.history.history import HISTORY, STEPS, History, _seed_ranges
+from harness.history.history import CHANGE_POINTS, History
 from harness.history.page import build
+from harness.history.series import HISTORY, seed_ranges
+from harness.history.wording import newest, rendered
 from harness.store.lease import Timing
 from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
@@ -61,11 +63,11 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(row) for _, row in table.iterrows()]
 
 
-def test_planted_steps_are_found_and_named(planted: Path) -> None:
+def test_planted_change_points_are_found_and_named(planted: Path) -> None:
     history = History(planted)
     assert history.warnings == []
-    worse, slower = records(history.steps)
-    assert list(history.steps) == list(STEPS)
+    worse, slower = records(history.change_points)
+    assert list(history.change_points) == list(CHANGE_POINTS)
     assert (slower["measure"], slower["relative_to"]) == ("ratio", "reference")
     assert slower["run"] == f"nightly-{SLOWER_AT}"
     assert (slower["commit"], slower["last_commit"]) == (
@@ -125,7 +127,7 @@ def test_stored_tables_and_records_say_the_same(
     monkeypatch.setattr(harness.history.archive, "_BATCH", 50)  # Several tables are built.
     built = History(results)
     pd.testing.assert_frame_equal(built.table, History(planted).table)
-    assert built.steps["words"].tolist() == History(planted).steps["words"].tolist()
+    assert built.change_points["words"].tolist() == History(planted).change_points["words"].tolist()
 
 
 def test_a_table_that_is_not_of_the_records_is_not_used(real: Run, tmp_path: Path) -> None:
@@ -276,10 +278,10 @@ def test_the_backends_of_a_group_are_compared_over_the_same_seeds(
     # Of any other seeds the two, which compute the same, would seem to differ.
     assert history.table["mse_seeds"].tolist() == ["1"] * 5
     assert history.table["final_mse"].to_numpy() == pytest.approx(history.table["final_mse"][0])
-    newest = history.newest()
-    assert newest["mse_seeds"].tolist() == ["1", "1"]
-    assert newest["MSE [95 %]"].nunique() == 1
-    assert "MSE over seeds 1" in history.render("markdown")
+    latest = newest(history)
+    assert latest["mse_seeds"].tolist() == ["1", "1"]
+    assert latest["MSE [95 %]"].nunique() == 1
+    assert "MSE over seeds 1" in rendered(history, "markdown")
 
 
 def test_errors_over_other_seeds_say_so_and_have_a_chart_of_their_own(
@@ -298,7 +300,7 @@ def test_errors_over_other_seeds_say_so_and_have_a_chart_of_their_own(
     errors = real.trials.set_index(["backend", "seed"])["final_mse"]
     mine = np.sqrt(errors[TWIN, 0] * errors[TWIN, 2])
     assert history.latest.set_index("backend").loc[TWIN, "final_mse"] == pytest.approx(mine)
-    told = history.newest().set_index("backend")["MSE [95 %]"]
+    told = newest(history).set_index("backend")["MSE [95 %]"]
     assert told[TWIN].endswith("] (only seeds 0,2)")
     assert "seeds" not in told["reference"]
     page = build(history)
@@ -321,7 +323,7 @@ def test_errors_over_other_seeds_say_so_and_have_a_chart_of_their_own(
     ],
 )
 def test_seeds_as_text(seeds: list[int], text: str) -> None:
-    assert _seed_ranges(seeds) == text
+    assert seed_ranges(seeds) == text
 
 
 def test_the_reference_is_that_in_most_runs_or_as_told(real: Run, tmp_path: Path) -> None:
@@ -339,7 +341,9 @@ def test_the_reference_is_that_in_most_runs_or_as_told(real: Run, tmp_path: Path
         History(tmp_path, backends=["torch"])
 
 
-def test_a_backend_that_was_mostly_alone_has_steps_in_its_time(real: Run, tmp_path: Path) -> None:
+def test_a_backend_that_was_mostly_alone_has_change_points_in_its_time(
+    real: Run, tmp_path: Path
+) -> None:
     for number in range(20):
         copy(
             real,
@@ -351,19 +355,21 @@ def test_a_backend_that_was_mostly_alone_has_steps_in_its_time(real: Run, tmp_pa
             leave_out=TWIN,
             environment={"commit:backend": "a" * 40, "commit:harness": "b" * 40},
         )
-    (step,) = records(History(tmp_path).steps)
-    assert (step["measure"], step["run"]) == ("epoch_s", "run10")
-    assert pd.isna(step["relative_to"])
-    assert "reference on cpu became 20" in step["words"] or "became 19" in step["words"]
-    assert "faster" in step["words"]
-    assert "with no change of commit (aaaaaaa)" in step["words"]
+    (point,) = records(History(tmp_path).change_points)
+    assert (point["measure"], point["run"]) == ("epoch_s", "run10")
+    assert pd.isna(point["relative_to"])
+    assert "reference on cpu became 20" in point["words"] or "became 19" in point["words"]
+    assert "faster" in point["words"]
+    assert "with no change of commit (aaaaaaa)" in point["words"]
 
 
-def test_a_step_of_the_reference_is_said_where_the_ratio_has_one(real: Run, tmp_path: Path) -> None:
+def test_a_change_of_the_reference_is_named_where_the_ratio_has_one(
+    real: Run, tmp_path: Path
+) -> None:
     for number in range(20):
         scale = {"reference": 1.0 if number < 10 else 1.5}
         copy(real, tmp_path, f"run{number:02}", number, times=scale, noise=0.01)
-    words = History(tmp_path).steps.set_index("backend")["words"]
+    words = History(tmp_path).change_points.set_index("backend")["words"]
     assert "reference itself changed about there, too" in words[TWIN]
     assert "became 50" in words["reference"] or "became 49" in words["reference"]
 

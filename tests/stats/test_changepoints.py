@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from harness.backend.protocol import Array
-from harness.stats.changepoints import FALSE_ALARMS, FEWEST, LEAST, find_steps, levels
+from harness.stats.changepoints import FALSE_ALARMS, FEWEST, LEAST, find_change_points, levels
 
 NOISE: dict[str, Callable[[np.random.Generator, int], Array]] = {
     "normal": lambda rng, n: rng.standard_normal(n),
@@ -30,7 +30,7 @@ def test_a_history_of_noise_rarely_has_a_step(
 ) -> None:
     rng = np.random.default_rng(7)
     false = sum(
-        any(find_steps(NOISE[noise](rng, runs), tests=series) for _ in range(series))
+        any(find_change_points(NOISE[noise](rng, runs), tests=series) for _ in range(series))
         for _ in range(histories)
     )
     # Not shown to be more often than nominal.
@@ -41,7 +41,7 @@ def test_the_rate_is_kept_beside_a_step_that_is_real() -> None:
     rng, histories, false = np.random.default_rng(3), 60, 0
     for _ in range(histories):
         values = rng.standard_normal(60) + np.repeat([0, 20], 30)
-        found = [step.at for step in find_steps(values)]
+        found = [step.at for step in find_change_points(values)]
         assert 30 in found
         false += len(found) > 1
     assert binomtest(false, histories, FALSE_ALARMS, "greater").pvalue > 0.001
@@ -54,7 +54,7 @@ def test_a_step_is_found_where_it_is(noise: str, at: int) -> None:
     size = 4.0
     for _ in range(40):
         values = NOISE[noise](rng, 40) + size * (np.arange(40) >= at)
-        steps = find_steps(values, tests=4)
+        steps = find_change_points(values, tests=4)
         nearest = min(steps, key=lambda step: abs(step.at - at), default=None)
         if nearest and abs(nearest.at - at) <= 2:
             near += 1
@@ -69,12 +69,12 @@ def test_a_step_among_outliers_is_found_and_an_outlier_is_none() -> None:
     rng = np.random.default_rng(1)
     values = rng.normal(0, 1, 60) + 3.0 * (np.arange(60) >= 40)
     values[[5, 23, 50]] += [40, -30, 60]
-    (step,) = find_steps(values)
+    (step,) = find_change_points(values)
     assert abs(step.at - 40) <= 1
     assert step.change.value == pytest.approx(3.0, abs=0.8)
     alone = rng.normal(0, 1, 60)
     alone[-2:] += 50  # Two of them, at the end.
-    assert find_steps(alone, tests=10) == []
+    assert find_change_points(alone, tests=10) == []
 
 
 def test_two_steps_are_found_up_and_down_or_up_and_up() -> None:
@@ -82,14 +82,14 @@ def test_two_steps_are_found_up_and_down_or_up_and_up() -> None:
         rng, found = np.random.default_rng(5), []
         for _ in range(20):
             values = rng.standard_normal(60) + np.repeat([0.0, 5.0, second], 20)
-            found.append([step.at for step in find_steps(values, tests=4)])
+            found.append([step.at for step in find_change_points(values, tests=4)])
         near = [len(f) == 2 and abs(f[0] - 20) <= 1 and abs(f[1] - 40) <= 1 for f in found]
         assert sum(near) >= 14, found
 
 
 def test_levels_are_those_between_the_steps() -> None:
     values = np.repeat([1.0, 2.0, 1.5], 15)
-    steps = find_steps(values)
+    steps = find_change_points(values)
     assert [step.at for step in steps] == [15, 30]
     assert [(step.earliest, step.latest) for step in steps] == [(15, 15), (30, 30)]
     assert [step.change.value for step in steps] == pytest.approx([1.0, -0.5])
@@ -99,18 +99,18 @@ def test_levels_are_those_between_the_steps() -> None:
 
 
 def test_what_is_equal_or_short_has_no_step() -> None:
-    assert find_steps(np.full(50, 2.0)) == []
-    assert find_steps(np.array([])) == []
-    assert find_steps(np.repeat([0.0, 1.0], FEWEST // 2)[1:]) == []
+    assert find_change_points(np.full(50, 2.0)) == []
+    assert find_change_points(np.array([])) == []
+    assert find_change_points(np.repeat([0.0, 1.0], FEWEST // 2)[1:]) == []
 
 
 def test_a_step_below_the_margin_is_left_out_and_parts_no_levels() -> None:
     values = np.repeat([0.0, 0.001, 1.0], 20)
-    assert [step.at for step in find_steps(values)] == [20, 40]
-    (step,) = find_steps(values, margin=0.01)
+    assert [step.at for step in find_change_points(values)] == [20, 40]
+    (step,) = find_change_points(values, margin=0.01)
     assert step.at == 40
     assert step.change.value == pytest.approx(0.9995)
-    assert find_steps(values[:40], margin=0.01) == []
+    assert find_change_points(values[:40], margin=0.01) == []
 
 
 def test_what_drifts_has_far_fewer_false_steps_than_the_order_alone_would_say() -> None:
@@ -119,7 +119,7 @@ def test_what_drifts_has_far_fewer_false_steps_than_the_order_alone_would_say() 
         values = rng.standard_normal(100)
         for t in range(1, 100):
             values[t] += 0.5 * values[t - 1]
-        false += bool(find_steps(values))
+        false += bool(find_change_points(values))
     # Half of such histories have one if the spread is that of independent values.
     assert false < 22
 
@@ -137,9 +137,9 @@ def test_units_do_not_matter_nor_which_way_is_up(
     rng = np.random.default_rng(seed)
     # Multiples of a power of two, so that nothing is rounded.
     values = np.round(rng.normal(0, 1, n) * 64) / 64 + 3.0 * (np.arange(n) >= n // 2)
-    mine = find_steps(values)
+    mine = find_change_points(values)
     for factor in (scale, -scale):
-        other = find_steps(factor * values + shift)
+        other = find_change_points(factor * values + shift)
         assert [s.at for s in other] == [s.at for s in mine]
         assert [s.p for s in other] == [s.p for s in mine]
         assert [s.change.value for s in other] == pytest.approx(
@@ -150,7 +150,7 @@ def test_units_do_not_matter_nor_which_way_is_up(
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.0, 1.0, 5.0, -2.0]), max_size=60), st.integers(1, 100))
 def test_steps_are_in_order_apart_and_shown(values: list[float], tests: int) -> None:
-    steps = find_steps(np.array(values), tests=tests)
+    steps = find_change_points(np.array(values), tests=tests)
     edges = [0, *(step.at for step in steps), len(values)]
     assert not steps or min(np.diff(edges)) >= LEAST
     for step in steps:
