@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.runs import session
+from harness.runs.reporter import Reporter
+from harness.runs.request import RunRequest
 from harness.runs.results import Run
-from harness.runs.session import Reporter, Settings, Site
+from harness.runs.settings import Settings, Site
+from harness.runs.start import start
 from harness.task.task import Task
 
 
@@ -26,7 +28,7 @@ def run(
 ) -> Run:
     """Measure a task (the default: preset `corrected`) on several backends and return the results.
 
-    `settings` are those of `harness.runs.session.Settings`: backends, seeds, devices, threads,
+    `settings` are those of `harness.runs.settings.Settings`: backends, seeds, devices, threads,
     packed, timeout_s, retry_noisy, isolation, max_retries, precision (a share: 0.02 is 2 %),
     budget_s. Everything else is as on the command line: `dispatch` is "ray" or "inline", `address`
     that of a Ray cluster, `runtime_env` that of the Ray job, `wait_s` how long work waits for a
@@ -37,7 +39,7 @@ def run(
     cannot be written. A trial that fails is a row of `Run.trials` with its status and error.
     """
     site = Site(dispatch, address, results, runtime_env or {}, wait_s)
-    return session.run(task or Task(), Settings(**settings), site, run_id, reporter)
+    return start(RunRequest(task, Settings(**settings), site, run_id), reporter)
 
 
 def resume(
@@ -53,7 +55,8 @@ def resume(
 ) -> Run:
     """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
     site = Site(dispatch, address, results, runtime_env or {}, wait_s)
-    return session.resume(run_id, site, timeout_s=timeout_s, reporter=reporter)
+    settings = Settings(timeout_s=timeout_s)
+    return start(RunRequest(None, settings, site, resume=run_id), reporter)
 
 
 def load(run_id: str, results: str | Path = "results") -> Run:

@@ -8,6 +8,7 @@ interrupted.
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import click
 
@@ -16,6 +17,7 @@ from harness.cli.doctor import doctor
 from harness.cli.explain import explain
 from harness.cli.gate import gate
 from harness.cli.history import history
+from harness.cli.output import errors
 from harness.cli.parity import parity
 from harness.cli.report import report
 from harness.cli.run import run
@@ -24,7 +26,17 @@ from harness.cli.submit import submit
 from harness.cli.track import track
 
 
+class Program(click.Group):
+    """Every command ends with the exit code that its error has."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Read the command's options and run it."""
+        with errors():
+            return super().invoke(ctx)
+
+
 @click.group(
+    cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nExit codes: 0 fine, 1 a trial or a parity check failed or a regression was found,\n"
     "2 bad usage or input, 3 inconclusive, 130 interrupted (finished trials are kept).",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, quantity
-from harness.cli.output import errors, width
+from harness.cli.output import open_run, width
 from harness.errors import InvalidInput
 from harness.inputs.quantities import fraction
 from harness.tables.metrics import compared_metrics
@@ -17,6 +19,16 @@ def _metrics_help() -> str:
     default, others = ([m.name for m in metrics if m.default == wanted] for wanted in (True, False))
     names = ", ".join(default).replace("train_s", "train_s (per epoch)")
     return f"May be repeated. Default: {names}. Others: {', '.join(others)}."
+
+
+def _margin(option: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        share = quantity(fraction, option)(text)
+        if not 0 < share <= 1:
+            raise InvalidInput(f"`{option} {text}`: a margin is above 0 and at most 100%.")
+        return share
+
+    return convert
 
 
 @click.command()
@@ -33,6 +45,7 @@ def _metrics_help() -> str:
 @click.option(
     "--margin",
     metavar="SHARE",
+    type=_margin("--margin"),
     default="2%",
     show_default=True,
     help="Times and memory within this are the same.",
@@ -40,6 +53,7 @@ def _metrics_help() -> str:
 @click.option(
     "--accuracy-margin",
     metavar="SHARE",
+    type=_margin("--accuracy-margin"),
     default="10%",
     show_default=True,
     help="The same for errors; for lag_skill, which is a share itself, 10% is 0.10.",
@@ -58,8 +72,8 @@ def compare(
     run_a: str,
     run_b: str,
     metrics: tuple[str, ...],
-    margin: str,
-    accuracy_margin: str,
+    margin: float,
+    accuracy_margin: float,
     across: str | None,
     kind: str,
     results: str,
@@ -76,28 +90,13 @@ def compare(
       python -m harness compare before after --metric wall_s --metric peak_rss_mb
       python -m harness compare laptop server --across torch
     """
-    with errors():
-        margins = (
-            _margin("--margin", margin),
-            _margin("--accuracy-margin", accuracy_margin),
-        )
-        from harness.compare import Margins, compare_runs
-        from harness.runs.results import Run
-        from harness.tables.text import render_changes
+    from harness.compare import Margins, compare_runs
+    from harness.tables.text import render_changes
 
-        before, after = Run(run_a, results), Run(run_b, results)
-        for problem in before.problems + after.problems:
-            click.echo(f"warning: {problem}", err=True)
-        comparison = compare_runs(before, after, metrics, Margins(*margins), across)
+    before, after = open_run(run_a, results), open_run(run_b, results)
+    margins = Margins(margin, accuracy_margin)
+    comparison = compare_runs(before, after, metrics, margins, across)
     title = f"From {run_a} (A) to {run_b} (B), 95 % intervals"
     click.echo(render_changes(comparison.changes, kind, width(), title), nl=False)
     for note in comparison.notes:
         click.echo(f"note: {note}", err=True)
-
-
-def _margin(option: str, text: str) -> float:
-    """Return a share above 0, at most 1. Raises `InvalidInput`."""
-    share = quantity(fraction, option, text)
-    if not 0 < share <= 1:
-        raise InvalidInput(f"`{option} {text}`: a margin is above 0 and at most 100%.")
-    return share

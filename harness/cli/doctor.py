@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from harness.cli.options import FORMAT, RESULTS
-from harness.cli.output import FAILED, errors, width
+from harness.cli.output import FAILED, width
 
 
 @click.command()
@@ -35,8 +35,7 @@ def doctor(strict: bool, address: str | None, kind: str, results: str) -> None:
     if address is not None:
         _compare_nodes(address, strict, kind)
         return
-    with errors():
-        readings = examine(results)
+    readings = examine(results)
     frame = pd.DataFrame(map(asdict, readings))
     if kind == "table":
         # Advice is a sentence, so it goes below.
@@ -56,7 +55,7 @@ def _compare_nodes(address: str, strict: bool, kind: str) -> None:
     from harness.doctor import side_by_side, unlike_nodes
     from harness.tables.text import render
 
-    with errors(), closing(cluster(address)) as nodes:
+    with closing(cluster(address)) as nodes:
         described = nodes.describe()
     click.echo(render(side_by_side(described), kind, width()), nl=False)
     unlike = unlike_nodes(described)

@@ -14,7 +14,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import RESULTS, TASK, build_task
-from harness.cli.output import errors, width
+from harness.cli.output import open_run, width
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _MOST_COLUMNS = 100
 @RESULTS
 @TASK
 def explain(
-    run_id: str | None, predictions: Path | None, kind: str, results: str, **options: Any
+    run_id: str | None, predictions: Path | None, kind: str, results: str, **task: Any
 ) -> None:
     """Say in plain words what a run shows: what is wrong, how that is known, what to do.
 
@@ -56,22 +56,20 @@ def explain(
       python -m harness explain demo --format markdown
       python -m harness explain --predictions mine.csv --set lag_weight=0.5
     """
-    with errors():
-        if (run_id is None) == (predictions is None):
-            raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")
-        if predictions is not None:
-            from harness.diagnosis.predictions import explain as explain_predictions
-            from harness.diagnosis.predictions_file import read
+    if (run_id is None) == (predictions is None):
+        raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")
+    if predictions is not None:
+        from harness.diagnosis.predictions import explain as explain_predictions
+        from harness.diagnosis.predictions_file import read
 
-            task = build_task(options)
-            found, nothing = explain_predictions(read(predictions), task), _NOTHING
-        else:
-            if options["preset"] or options["config"] or options["changes"]:
-                raise InvalidInput(
-                    "`--preset`, `--config`, `--set`: a run knows its task; they go with "
-                    "`--predictions`."
-                )
-            found, nothing = _of_run(str(run_id), results)
+        found, nothing = explain_predictions(read(predictions), build_task(**task)), _NOTHING
+    else:
+        if any(task.values()):
+            raise InvalidInput(
+                "`--preset`, `--config`, `--set`: a run knows its task; they go with "
+                "`--predictions`."
+            )
+        found, nothing = _of_run(str(run_id), results)
     click.echo(_render(found, kind, nothing), nl=False)
 
 
@@ -80,11 +78,7 @@ _NOTHING = "Nothing is known to be wrong, and nothing was shown to be learned."
 
 def _of_run(run_id: str, results: str) -> tuple[list[Finding], str]:
     """Return the findings of a run, and what to say if there are none."""
-    from harness.runs.results import Run
-
-    run = Run(run_id, results)
-    for problem in run.problems:
-        click.echo(f"warning: {problem}", err=True)
+    run = open_run(run_id, results)
     return run.findings(), _NOTHING if run.records else "No trial has ended yet."
 
 

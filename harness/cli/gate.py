@@ -11,7 +11,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import TASK, build_task, options, split
-from harness.cli.output import errors, width
+from harness.cli.output import width
 from harness.errors import InvalidInput, build_all
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def gate(**options: Any) -> None:
       python -m harness gate --baseline baseline.json --junit gate.xml --markdown gate.md
       python -m harness gate --pytest-benchmark old.json new.json
     """
-    with errors():
-        verdict = _run(options)
+    verdict = _run(options)
     if verdict is None:
         click.echo(f"Baseline: {options['write_baseline']}")
         return
@@ -116,8 +115,7 @@ def gate(**options: Any) -> None:
 
     # The logs of CI systems are wider than a terminal.
     click.echo(report.terminal(verdict, width(piped=120)), nl=False)
-    with errors():
-        report.write(verdict, _outputs(options))
+    report.write(verdict, _outputs(options))
     sys.exit(report.EXIT_CODES[verdict.outcome])
 
 
@@ -126,9 +124,10 @@ def _run(options: Mapping[str, Any]) -> Verdict | None:
     from harness.gate.report import check_writable
     from harness.task.task import Task
 
+    fields = {name: options[name] for name in _TASK}
     mode, task, settings, _ = build_all(
         lambda: _mode(options),
-        lambda: build_task(options) if any(options[name] for name in _TASK) else None,
+        lambda: build_task(**fields) if any(fields.values()) else None,
         lambda: _settings(options),
         lambda: check_writable([*_outputs(options).values(), options["write_baseline"]]),
     )

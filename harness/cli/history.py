@@ -8,7 +8,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, split
-from harness.cli.output import errors, width
+from harness.cli.output import width
 from harness.errors import InvalidInput
 
 _MOST_WARNINGS = 20
@@ -52,26 +52,25 @@ def history(
       python -m harness history --relative-to torch --backends jax,jax-tuned
       python -m harness history --format csv > history.csv
     """
-    with errors():
-        if html is not None and not html.absolute().parent.is_dir():
-            raise InvalidInput(f"`--html {html}`: there is no folder `{html.absolute().parent}`.")
-        from harness.history.history import History
-        from harness.history.wording import rendered
+    if html is not None and not html.absolute().parent.is_dir():
+        raise InvalidInput(f"`--html {html}`: there is no folder `{html.absolute().parent}`.")
+    from harness.history.history import History
+    from harness.history.wording import rendered
 
-        if html is not None:
-            from harness.charts import vega
+    if html is not None:
+        from harness.charts import vega
 
-            vega.prepare()
-        shown = History(results, split(backends), relative_to)
-        for warning in shown.warnings[:_MOST_WARNINGS]:
-            click.echo(f"warning: {warning}", err=True)
-        if len(shown.warnings) > _MOST_WARNINGS:
-            more = len(shown.warnings) - _MOST_WARNINGS
-            click.echo(f"warning: {more} more were left out", err=True)
-        click.echo(rendered(shown, kind, width()), nl=False)
-        if html is not None:
-            from harness.history.page import build
-            from harness.store.files import write_whole
+        vega.prepare()
+    shown = History(results, split(backends), relative_to)
+    for warning in shown.warnings[:_MOST_WARNINGS]:
+        click.echo(f"warning: {warning}", err=True)
+    if len(shown.warnings) > _MOST_WARNINGS:
+        more = len(shown.warnings) - _MOST_WARNINGS
+        click.echo(f"warning: {more} more were left out", err=True)
+    click.echo(rendered(shown, kind, width()), nl=False)
+    if html is not None:
+        from harness.history.page import build
+        from harness.store.files import write_whole
 
-            write_whole(html, build(shown).html().encode())
-            click.echo(f"Page: {html}", err=True)
+        write_whole(html, build(shown).html().encode())
+        click.echo(f"Page: {html}", err=True)

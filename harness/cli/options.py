@@ -1,19 +1,19 @@
-"""Options that several commands share, and what is built from them."""
+"""Options that several commands share, and the request that `run` and `parity` build from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harness.cli import completion
-from harness.errors import InvalidInput, did_you_mean
-from harness.inputs.quantities import fraction, seconds
+from harness.errors import InvalidInput, build_all, did_you_mean
+from harness.inputs.quantities import seconds
 
 if TYPE_CHECKING:
-    from harness.runs.session import Settings, Site
+    from harness.runs.request import RunRequest
     from harness.task.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,6 +28,36 @@ def options(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def split(text: str) -> tuple[str, ...]:
+    """Split at commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def quantity(parse: Callable[[str], float], option: str) -> Callable[[str], float]:
+    """Return the type of an option that takes a share or a duration.
+
+    `parse` is a function of `harness.inputs.quantities`. The type raises `InvalidInput`.
+    """
+
+    def convert(text: str) -> float:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise InvalidInput(f"`{option} {text}`: {error}.") from None
+
+    return convert
+
+
+def _at_once(text: str) -> str | int:
+    if text == "all":
+        return text
+    if not text.isdecimal() or int(text) < 2:
+        raise InvalidInput(
+            f"`--vectorize {text}`: give a number of seeds, 2 or more, or nothing for all of them."
+        )
+    return int(text)
 
 
 RESULTS = click.option(
@@ -69,11 +99,13 @@ VECTORIZE = click.option(
     is_flag=False,
     flag_value="all",
     metavar="[N]",
+    type=_at_once,
     help="Train all seeds of a backend at once, or N of them, if it can.",
 )
 BACKENDS = click.option(
     "--backends",
     metavar="A,B,...",
+    type=split,
     default="torch,jax",
     show_default=True,
     shell_complete=completion.backends,
@@ -82,6 +114,7 @@ BACKENDS = click.option(
 DEVICES = click.option(
     "--devices",
     metavar="cpu,gpu",
+    type=lambda text: text if text == "auto" else split(text),
     default="auto",
     show_default=True,
     shell_complete=completion.devices,
@@ -109,7 +142,9 @@ SITE = options(
     ),
     click.option(
         "--wait-nodes",
+        "wait_s",
         metavar="TIME",
+        type=quantity(seconds, "--wait-nodes"),
         default="10m",
         show_default=True,
         help="How long to wait for a node of the cluster that can take the work.",
@@ -128,20 +163,81 @@ FORMAT = click.option(
 )
 
 
-def build_task(options: Mapping[str, Any]) -> Task:
+def build_task(preset: str | None, config: Path | None, changes: Iterable[str]) -> Task:
     """Build the task from `--preset`, then `--config`, then `--set`."""
     from harness.task.task import Task
 
     fields: dict[str, Any] = {}
-    if options["config"] is not None:
-        fields |= _read_mapping("--config", options["config"], "task fields")
-    for change in options["changes"]:
+    if config is not None:
+        fields |= _read_mapping("--config", config, "task fields")
+    for change in changes:
         name, equals, value = change.partition("=")
         if not equals:
             raise InvalidInput(f"`--set {change}`: write KEY=VALUE.")
         fields[name.strip()] = value.strip()
-    preset = fields.pop("preset", None)
-    return Task.preset(str(options["preset"] or preset or "corrected"), **fields)
+    in_config = fields.pop("preset", None)
+    return Task.preset(str(preset or in_config or "corrected"), **fields)
+
+
+def build_sweep(sweep: Iterable[str], changes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values of each swept field, as text. Raises `InvalidInput`."""
+    fields: dict[str, tuple[str, ...]] = {}
+    changed = {change.partition("=")[0].strip() for change in changes}
+    problems = []
+    for text in sweep:
+        name, equals, values = text.partition("=")
+        name = name.strip()
+        if not equals or not split(values):
+            problems.append(f"`--sweep {text}`: write KEY=A,B,...")
+        elif name in fields:
+            problems.append(f"`--sweep {text}`: `{name}` is swept already; name its values once.")
+        elif name in changed:
+            problems.append(f"`--sweep {text}`: `--set` gives `{name}` a value; give it one way.")
+        else:
+            fields[name] = split(values)
+    if problems:
+        raise InvalidInput(*problems)
+    return fields
+
+
+def read_request(context: click.Context) -> RunRequest:
+    """Return what the options of `run` or `parity` ask for.
+
+    Only options that were given on the command line become settings: the defaults are the same.
+    Raises `InvalidInput` with every problem.
+    """
+    from harness.runs.request import RunRequest
+    from harness.runs.settings import Settings, Site
+
+    source, default = context.get_parameter_source, click.core.ParameterSource.DEFAULT
+    options = context.params
+    given = {name: value for name, value in options.items() if source(name) is not default}
+    if {"run_id", "resume"} <= given.keys():
+        raise InvalidInput("`--run-id` names a new run, `--resume` an old one: give one of them.")
+    task = [options[name] for name in ("preset", "config", "changes")]
+    changes = options["changes"]
+
+    def settings() -> Settings:
+        fields = {name: given[name] for name in Settings.model_fields if name in given}
+        if "sweep" in fields:
+            fields["sweep"] = build_sweep(fields["sweep"], changes)
+        return Settings(**fields)
+
+    def site() -> Site:
+        path = options["runtime_env"]
+        return Site(
+            dispatch=options["dispatch"],
+            address=options["address"],
+            results=options.get("results", "results"),
+            runtime_env={} if path is None else read_runtime_env(path),
+            wait_s=options["wait_s"],
+        )
+
+    def built_task() -> Task | None:
+        return build_task(*task) if any(task) else None
+
+    stated, how, where = build_all(built_task, settings, site)
+    return RunRequest(stated, how, where, options.get("run_id", ""), options.get("resume"))
 
 
 _RUNTIME_ENV = (
@@ -153,7 +249,7 @@ _RUNTIME_ENV = (
 def read_runtime_env(path: Path) -> dict[str, Any]:
     """Read the runtime environment of a Ray job. Raises `InvalidInput`.
 
-    What is in a field is Ray's to check; of an unknown one it only warns, in its logs.
+    Ray checks the values itself, but only logs a warning about an unknown field.
     """
     fields = _read_mapping("--runtime-env", path, "fields of a runtime environment")
     variables = fields.get("env_vars", {})
@@ -175,7 +271,7 @@ def read_runtime_env(path: Path) -> dict[str, Any]:
 
 
 def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
-    """Read a mapping from YAML, of which JSON is a part. Raises `InvalidInput`."""
+    """Read a mapping from YAML or JSON. Raises `InvalidInput`."""
     import yaml
 
     try:
@@ -186,95 +282,3 @@ def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InvalidInput(f"`{option} {path}`: expected a mapping of {what} to values.")
     return {str(name): value for name, value in fields.items()}
-
-
-def build_settings(options: Mapping[str, Any]) -> Settings:
-    """Build how to measure from `--backends`, `--seeds` and the like."""
-    from harness.runs.session import Settings
-
-    names = ("seeds", "threads", "packed", "timeout_s", "retry_noisy", "isolation", "max_retries")
-    devices = options["devices"]
-    vectorize = options.get("vectorize")
-    share, time = options.get("precision"), options.get("budget")
-    return Settings(
-        precision=None if share is None else quantity(fraction, "--precision", share),
-        budget_s=None if time is None else quantity(seconds, "--budget", time),
-        sweep=build_sweep(options),
-        vectorize=vectorize if vectorize in {None, "all"} else _at_once(str(vectorize)),
-        backends=split(options["backends"]),
-        devices=devices if devices == "auto" else split(devices),
-        **{name: options[name] for name in names if name in options},
-    )
-
-
-def build_sweep(options: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Build the fields to be swept from `--sweep`, as text. Raises `InvalidInput`."""
-    sweep: dict[str, tuple[str, ...]] = {}
-    changed = {change.partition("=")[0].strip() for change in options["changes"]}
-    problems = []
-    for text in options.get("sweep", ()):
-        name, equals, values = text.partition("=")
-        name = name.strip()
-        if not equals or not split(values):
-            problems.append(f"`--sweep {text}`: write KEY=A,B,...")
-        elif name in sweep:
-            problems.append(f"`--sweep {text}`: `{name}` is swept already; name its values once.")
-        elif name in changed:
-            problems.append(f"`--sweep {text}`: `--set` gives `{name}` a value; give it one way.")
-        else:
-            sweep[name] = split(values)
-    if problems:
-        raise InvalidInput(*problems)
-    return sweep
-
-
-def _at_once(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise InvalidInput(
-            f"`--vectorize {text}`: give a number of seeds, 2 or more, or nothing for all of them."
-        )
-    return int(text)
-
-
-def quantity(parse: Callable[[str], float], option: str, text: str) -> float:
-    """Return a share or a duration given to an option. Raises `InvalidInput`.
-
-    `parse` is of `harness.inputs.quantities`.
-    """
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise InvalidInput(f"`{option} {text}`: {error}.") from None
-
-
-def split(text: str) -> tuple[str, ...]:
-    """Split at commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def task_and_settings(options: Mapping[str, Any]) -> tuple[Task, Settings]:
-    """Build both, and refuse the problems of both at once."""
-    problems: list[str] = []
-    built: list[Any] = []
-    for build in (build_task, build_settings):
-        try:
-            built.append(build(options))
-        except InvalidInput as error:
-            problems += error.problems
-    if problems:
-        raise InvalidInput(*problems)
-    return built[0], built[1]
-
-
-def build_site(options: Mapping[str, Any]) -> Site:
-    """Build where to measure and where results go."""
-    from harness.runs.session import Site
-
-    path = options["runtime_env"]
-    return Site(
-        options["dispatch"],
-        options["address"],
-        options.get("results", "results"),
-        {} if path is None else read_runtime_env(path),
-        quantity(seconds, "--wait-nodes", options["wait_nodes"]),
-    )

@@ -1,4 +1,4 @@
-"""Exit codes, errors as sentences, and how wide a table may be."""
+"""What commands share: exit codes, errors and warnings as sentences, the width of a table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from harness.errors import ClusterLost, HarnessError, InvalidInput, StoreError
+
+if TYPE_CHECKING:
+    from harness.runs.results import Run
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -41,6 +44,16 @@ def stop(code: int, *sentences: str) -> NoReturn:
     for sentence in sentences:
         click.echo(f"error: {sentence}", err=True)
     sys.exit(code)
+
+
+def open_run(run: str, results: str) -> Run:
+    """Return a run, and warn of files in it that are left out. Raises `InvalidInput`."""
+    from harness.runs.results import Run
+
+    opened = Run(run, results)
+    for problem in opened.problems:
+        click.echo(f"warning: {problem}", err=True)
+    return opened
 
 
 def width(piped: int = 80) -> int:

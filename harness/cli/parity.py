@@ -15,10 +15,9 @@ from harness.cli.options import (
     SWEEP,
     TASK,
     VECTORIZE,
-    build_site,
-    task_and_settings,
+    read_request,
 )
-from harness.cli.output import FAILED, errors, width
+from harness.cli.output import FAILED, width
 
 
 @click.command()
@@ -29,8 +28,9 @@ from harness.cli.output import FAILED, errors, width
 @VECTORIZE
 @SITE
 @FORMAT
-def parity(kind: str, **options: Any) -> None:
-    """Hold backends against the float64 reference: outputs, gradients, 20 Adam steps.
+@click.pass_context
+def parity(context: click.Context, /, kind: str, **_options: Any) -> None:
+    """Check backends against the float64 reference: outputs, gradients, 20 Adam steps.
 
     \b
     Examples:
@@ -40,12 +40,12 @@ def parity(kind: str, **options: Any) -> None:
     """
     import pandas as pd
 
-    from harness.runs import session
+    from harness.runs.start import certify
     from harness.tables.text import render
+    from harness.task.task import Task
 
-    with errors():
-        task, settings = task_and_settings(options)
-        certificates = session.certify(task, settings, build_site(options))
+    request = read_request(context)
+    certificates = certify(request.task or Task(), request.settings, request.site)
     rows = [
         {"backend": c.backend, "device": c.device, **check.model_dump(), "passed": check.passed}
         for c in certificates

@@ -9,7 +9,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import RESULTS
-from harness.cli.output import errors
+from harness.cli.output import open_run
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -42,15 +42,9 @@ def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) 
     from harness.charts import vega
 
     vega.prepare()  # While the rest is imported.
-    from harness.runs.results import Run
-
-    with errors():
-        if to is not None and to.suffix == ".html":
-            raise InvalidInput(f"`--to {to}`: name a folder; the page in it is report.html.")
-        run = Run(run_id, results)
-        where = write_report(run, to, plots)
-    for problem in run.problems:
-        click.echo(f"warning: {problem}", err=True)
+    if to is not None and to.suffix == ".html":
+        raise InvalidInput(f"`--to {to}`: name a folder; the page in it is report.html.")
+    where = write_report(open_run(run_id, results), to, plots)
     if show:
         click.launch(where)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,18 @@ from harness.cli.options import (
     SWEEP,
     TASK,
     VECTORIZE,
-    build_settings,
-    build_site,
-    build_task,
-    task_and_settings,
+    quantity,
+    read_request,
 )
-from harness.cli.output import FAILED, errors
+from harness.cli.output import FAILED
 from harness.cli.report import write_report
 from harness.cli.show import table_of
-from harness.errors import InvalidInput
+from harness.inputs.quantities import fraction, seconds
 
 if TYPE_CHECKING:
     from harness.report.mlflow import Tracker
+    from harness.runs.reporter import Reporter
     from harness.runs.results import Run
-    from harness.runs.session import Reporter
 
 
 @click.command()
@@ -44,10 +41,15 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     metavar="SHARE",
+    type=quantity(fraction, "--precision"),
     help="Run until every time ratio is known to within this: 2% or 0.02.",
 )
 @click.option(
-    "--budget", metavar="TIME", help="With --precision: no longer than this: 90s, 10m, 1h30m."
+    "--budget",
+    "budget_s",
+    metavar="TIME",
+    type=quantity(seconds, "--budget"),
+    help="With --precision: no longer than this: 90s, 10m, 1h30m.",
 )
 @SWEEP
 @VECTORIZE
@@ -102,7 +104,7 @@ if TYPE_CHECKING:
     "-q", "--quiet", is_flag=True, help="Say only what went wrong; results come all the same."
 )
 @click.pass_context
-def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
+def run(context: click.Context, /, **options: Any) -> None:
     """Measure backends on a task: parity first, then every trial on the clock.
 
     \b
@@ -119,66 +121,28 @@ def run(ctx: click.Context, /, resume: str | None, **options: Any) -> None:
     """
     from rich.console import Console
 
-    from harness.runs import session
     from harness.runs.dashboard import reporter
+    from harness.runs.start import start
 
-    given = named(ctx)
+    request = read_request(context)
     tracker: Tracker | None = None
-    with errors():
-        with reporter(Console(stderr=True), options["quiet"]) as told, ExitStack() as stack:
-            listener: Reporter = told
-            site = build_site(options)
-            if options["target"] is not None:
-                from harness.report import mlflow
+    with reporter(Console(stderr=True), options["quiet"]) as shown, ExitStack() as stack:
+        listener: Reporter = shown
+        if options["target"] is not None:
+            from harness.report import mlflow
 
-                tracker = mlflow.Tracker(options["target"])
-                listener = stack.enter_context(mlflow.salvaging(tracker, site.results, told))
-            if resume is None:
-                task, settings = task_and_settings(options)
-                outcome = session.run(task, settings, site, options["run_id"], listener)
-            else:
-                expected = expected_of(options, given)
-                outcome = session.resume(resume, site, expected, options["timeout_s"], listener)
-        _print_run(outcome)
-        if options["with_report"]:
-            write_report(outcome)
-    for failure in outcome.failures:
+            tracker = mlflow.Tracker(options["target"])
+            listener = stack.enter_context(mlflow.salvaging(tracker, request.site.results, shown))
+        measured = start(request, listener)
+    _print_run(measured)
+    if options["with_report"]:
+        write_report(measured)
+    for failure in measured.failures:
         click.echo(f"failed: {failure}", err=True)
     if tracker is not None:
-        with errors():
-            click.echo(f"Logged: {tracker.log(outcome)}")
-    if outcome.failures:
+        click.echo(f"Logged: {tracker.log(measured)}")
+    if measured.failures:
         sys.exit(FAILED)
-
-
-def named(ctx: click.Context) -> set[str]:
-    """Return the parameters that were given, and not left to their defaults."""
-    default = click.core.ParameterSource.DEFAULT
-    return {name for name in ctx.params if ctx.get_parameter_source(name) is not default}
-
-
-def expected_of(options: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """Return what was said of the plan beside `--resume`, to be held against the run's own."""
-    if "run_id" in given:
-        raise InvalidInput("`--run-id` names a new run, `--resume` an old one: give one of them.")
-    expected: dict[str, Any] = {}
-    if given & {"preset", "config", "changes"}:
-        expected["task"] = build_task(options)
-    settings = build_settings(options)
-    if "precision" in given:
-        given = given - {"seeds"}  # Those it began with, at most: the pilot decides.
-    if "budget" in given:
-        expected["budget_s"] = settings.budget_s
-    names = {"backends", "devices", "seeds", "threads", "packed", "retry_noisy", "precision"}
-    names |= {"isolation", "max_retries"}
-    if "sweep" in given:
-        expected["sweep"] = dict(settings.sweep)
-    if "vectorize" in given:
-        expected["at_once"] = settings.vectorize
-    for name in given & names:
-        if getattr(settings, name) != "auto":
-            expected[name] = getattr(settings, name)
-    return expected
 
 
 def _print_run(run: Run) -> None:

@@ -8,7 +8,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS
-from harness.cli.output import errors, width
+from harness.cli.output import open_run, width
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -41,15 +41,10 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
       python -m harness show sweep --table scaling
       python -m harness show demo --table curves --format csv > curves.csv
     """
-    from harness.runs.results import Run
-
-    with errors():
-        shown = Run(run_id, results)
-        if name == "scaling" and not shown.swept:
-            raise InvalidInput(f"`--table scaling`: run `{run_id}` is no sweep (`run --sweep`).")
-    for problem in shown.problems:
-        click.echo(f"warning: {problem}", err=True)
-    click.echo(table_of(shown, name, kind), nl=False)
+    run = open_run(run_id, results)
+    if name == "scaling" and not run.swept:
+        raise InvalidInput(f"`--table scaling`: run `{run_id}` is no sweep (`run --sweep`).")
+    click.echo(table_of(run, name, kind), nl=False)
 
 
 @click.command("list")
@@ -71,8 +66,7 @@ def list_(results: str) -> None:
     click.echo("\nTask fields (--set)")
     for name, field in Task.model_fields.items():
         click.echo(f"  {name:<14} {field.default!s:<8} {field.description}")
-    with errors():
-        runs = [_describe_run(folder) for folder in run_folders(results)]
+    runs = [_describe_run(folder) for folder in run_folders(results)]
     click.echo(f"\nRuns in {results}")
     for described in runs:
         click.echo(f"  {described}")

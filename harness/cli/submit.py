@@ -7,13 +7,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import RESULTS, build_site, read_runtime_env, task_and_settings
+from harness.cli.options import RESULTS, read_request, read_runtime_env
 from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED, errors
-from harness.cli.run import expected_of, named, run
+from harness.cli.run import run
 from harness.errors import HarnessError, InvalidInput
 
 if TYPE_CHECKING:
@@ -120,7 +120,6 @@ def _request(
     words: Sequence[str], folder: Path, results: str, files: Mapping[str, Path]
 ) -> JobRequest:
     """Read the command line of the run as the job will. Raises `InvalidInput` as that would."""
-    from harness.runs.session import readable_id
     from harness.submit.job_server import JobRequest
     from harness.submit.unpack_run import check_results
 
@@ -129,26 +128,22 @@ def _request(
         raise InvalidInput(f"write `-- run` and its options at the end; there is {got}.")
     with _inside(folder):
         inner = run.make_context("run", list(words[1:]))
-        options, given = inner.params, named(inner)
-        place = _results_there(options, given, files)
-        build_site(options).check()
-        if options["resume"] is not None:
-            expected_of(options, given)
-            return JobRequest(options["resume"], words, place)
-        task, _ = task_and_settings(options)
-    run_id = options["run_id"] or readable_id(task)
-    check_results(results, run_id)
-    words = words if options["run_id"] else (*words, "--run-id", run_id)
-    return JobRequest(run_id, words, place)
+        place = _results_there(inner, files)
+        request = read_request(inner)
+        request.site.check()
+    name = request.name
+    if request.resume is None:
+        check_results(results, name)
+        words = words if request.run_id else (*words, "--run-id", name)
+    return JobRequest(name, words, place)
 
 
-def _results_there(
-    options: Mapping[str, Any], given: set[str], files: Mapping[str, Path]
-) -> str | None:
+def _results_there(inner: click.Context, files: Mapping[str, Path]) -> str | None:
     """Return where the run writes on the cluster; None if the command line does not say.
 
     Raises `InvalidInput` if it cannot write there, or needs a file that is not sent.
     """
+    options = inner.params
     if options["address"] is not None:
         raise InvalidInput(
             f"`--address {options['address']}` after `--`: the run joins the cluster that it is "
@@ -162,7 +157,7 @@ def _results_there(
                 "the files of the project."
             )
     place = str(options["results"])
-    if "results" not in given:
+    if inner.get_parameter_source("results") is click.core.ParameterSource.DEFAULT:
         return None
     if "://" not in place and not place.startswith("/"):
         raise InvalidInput(

@@ -6,7 +6,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import RESULTS
-from harness.cli.output import errors
+from harness.cli.output import open_run
 
 
 @click.command()
@@ -20,10 +20,10 @@ from harness.cli.output import errors
 )
 @RESULTS
 def track(run_id: str, target: str, results: str) -> None:
-    """Log a run that is there to an MLflow tracking server.
+    """Log a run to an MLflow tracking server, as `run --track` does when a run ends.
 
-    As `run --track` does when a run ends. A run that was logged before is brought up to date, not
-    logged twice. Needs the package `mlflow-skinny` or `mlflow`.
+    A run that was logged before is updated, not logged twice. Needs the package
+    `mlflow-skinny` or `mlflow`.
 
     \b
     Examples:
@@ -31,11 +31,5 @@ def track(run_id: str, target: str, results: str) -> None:
       python -m harness track demo --to mlflow:http://localhost:5000#cells
     """
     from harness.report.mlflow import log
-    from harness.runs.results import Run
 
-    with errors():
-        run = Run(run_id, results)
-        where = log(run, target)
-    for problem in run.problems:
-        click.echo(f"warning: {problem}", err=True)
-    click.echo(f"Logged: {where}")
+    click.echo(f"Logged: {log(open_run(run_id, results), target)}")

@@ -20,7 +20,8 @@ from harness.gate.settings import GateSettings
 from harness.gate.verdict import Judgement, Verdict
 from harness.measure import machine
 from harness.measure.clock import now
-from harness.runs.session import Settings, Site, certify
+from harness.runs.settings import Settings, Site
+from harness.runs.start import certify
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.arms import Arm

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, UnknownName
 from harness.report import run_page
+from harness.runs.reporter import Reporter
 from harness.runs.results import TABLES, Run
-from harness.runs.session import Reporter
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ARM, KIND
 from harness.tables.text import stated

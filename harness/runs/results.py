@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.errors import InvalidInput, UnknownName
 from harness.store.manifest import Manifest
 from harness.store.results_folder import find_run
-from harness.store.run_folder import RunFolder, counting
+from harness.store.run_folder import RunContents, RunFolder, counting
 from harness.trial.record import Record
 from harness.trial.sweep import SweepPoint
 
@@ -33,29 +33,29 @@ class Run:
     """
 
     def __init__(self, run: str, results: str | Path = "results") -> None:
-        self._read(find_run(results, run))
+        folder = find_run(results, run)
+        self._set(folder, folder.load())
 
     @classmethod
-    def of(cls, folder: RunFolder) -> Run:
-        """Return the run in a folder."""
+    def of(cls, folder: RunFolder, contents: RunContents | None = None) -> Run:
+        """Return the run in a folder; `contents`: what is known of it, so that nothing is read."""
         run = cls.__new__(cls)
-        run._read(folder)
+        run._set(folder, contents or folder.load())
         return run
 
-    def _read(self, folder: RunFolder) -> None:
+    def _set(self, folder: RunFolder, contents: RunContents) -> None:
         self.folder = folder
         """Its files."""
         self.name = folder.name
         self.location = folder.location
-        """Where it is: a path or a URL."""
-        contents = folder.load()
+        """Its path or URL."""
         self.manifest: Manifest = contents.manifest
         self.attempts: list[Record] = contents.attempts
-        """Of all attempts at every trial, in the order of the plan."""
+        """All records: trials in the order of the plan, attempts at one trial in their order."""
         self.problems: list[str] = list(contents.problems.values())
         """A sentence for each file among the records that is not one of this run's."""
         self.records: list[Record] = counting(self.attempts)
-        """Of each trial the attempt that counts: the last one that was not lost."""
+        """The attempt that counts of each trial: the last one that was not lost."""
 
     def __repr__(self) -> str:
         return f"Run({self.location!r}, {len(self.records)} of {self.manifest.plan.size} trials)"

@@ -6,7 +6,7 @@ Every file is written whole or not at all, so a kill at any moment loses no fini
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -162,13 +162,11 @@ class RunWriter:
             kept = _keep_elsewhere(record, where, content)
             raise StoreError(f"`{where}` cannot be written: {brief(error)}; {kept}") from error
 
-    def set_aside(self) -> list[str]:
-        """Rename each broken or foreign record, so that its trial can run; say so for each."""
-        problems = self.folder.load().problems
-        for name in problems:
+    def set_aside(self, names: Iterable[str]) -> None:
+        """Rename broken or foreign records, so that their trials can run. Raises `StoreError`."""
+        for name in names:
             with self._writing(name):
                 self._files.rename(name, name.removesuffix(".json") + ".unreadable")
-        return list(problems.values())
 
     def deliver(self) -> None:
         """Deliver what waits; try for a minute. Raises `StoreError` if the run was taken over."""

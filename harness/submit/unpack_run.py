@@ -139,7 +139,7 @@ def save(fetched: FetchedRun, results: str | Path) -> Run:
         for record in fetched.records:
             writer.add(record)
         writer.update(**dict(fetched.manifest))
-        finish(writer)
+        finish(writer, Run.of(writer.folder))
     return Run(run, results)
 
 

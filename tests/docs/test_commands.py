@@ -91,7 +91,8 @@ def test_there_is_something_to_test() -> None:
 
 def subcommand(words: tuple[str, ...]) -> tuple[click.Command, list[str]]:
     """Return the command that is called, and what follows its name."""
-    group, rest = cli, list(words)
+    group: click.Group = cli
+    rest = list(words)
     while rest:
         command = group.commands.get(rest[0])
         assert command is not None, f"there is no command `{rest[0]}`"
@@ -109,12 +110,12 @@ def options_of(command: click.Command) -> set[str]:
 
 def parse(words: tuple[str, ...]) -> None:
     """Read a command line as the program would, and build its task; start nothing."""
-    from harness.cli.options import task_and_settings
+    from harness.cli.options import read_request
 
     command, rest = subcommand(words)
     context = command.make_context(str(command.name), list(rest))
     if command.name in {"run", "parity"}:
-        task_and_settings(context.params)
+        read_request(context)
     if command.name == "submit" and context.params["words"]:
         parse(context.params["words"])
 

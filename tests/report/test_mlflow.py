@@ -26,8 +26,10 @@ from hypothesis import strategies as st
 import harness
 from harness.errors import InvalidInput, StoreError, Unavailable
 from harness.report import mlflow
-from harness.runs.session import Settings, Silence, Site
-from harness.runs.session import run as measure
+from harness.runs.reporter import Silent
+from harness.runs.request import RunRequest
+from harness.runs.settings import Settings, Site
+from harness.runs.start import start
 from harness.trial.events import Event
 from harness.trial.record import Record
 from tests.helpers.commands import ROOT, TINY, command
@@ -261,7 +263,7 @@ def test_what_was_logged_is_not_logged_twice(run: harness.Run, uri: str) -> None
     assert {"report.html", "plots"} < {file.path for file in files}
 
 
-class Interrupting(Silence):
+class Interrupting(Silent):
     """Presses Ctrl-C when so many trials have ended."""
 
     def __init__(self, after: int) -> None:
@@ -284,7 +286,7 @@ def test_an_interrupted_run_is_logged_as_far_as_it_came(uri: str, tmp_path: Path
         pytest.raises(KeyboardInterrupt),
         mlflow.salvaging(mlflow.Tracker(target), tmp_path, told) as listener,
     ):
-        measure(SMALL, measured, site, reporter=listener)
+        start(RunRequest(SMALL, measured, site), listener)
     parent, children = runs(uri, "cut short")
     assert len(children) == 3
     assert parent.info.status == "KILLED"

@@ -11,7 +11,7 @@ import pytest
 import harness
 from harness import InvalidInput, Run
 from harness.runs.precision import PILOT, blocks_needed, conclusion, extend
-from harness.runs.session import Settings
+from harness.runs.settings import Settings
 from harness.stats.estimates import stein_size
 from harness.store.manifest import Manifest
 from harness.store.run_writer import RunWriter
