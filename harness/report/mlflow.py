@@ -279,7 +279,7 @@ def entry(run: Run) -> Entry:
     started = _ms(manifest.started_utc)
     ended = max((_ended_ms(record) for record in run.records), default=started)
     asked = plan.task.model_dump() | {
-        "backends": ",".join(dict.fromkeys(arm.backend for arm in plan.arms)),
+        "backends": ",".join(plan.backends),
         "devices": ",".join(plan.devices),
         "threads": plan.threads,
         "packed": plan.packed,

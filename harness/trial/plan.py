@@ -74,6 +74,11 @@ class Plan(BaseModel):
         return self.precision is None or self.pilot is not None
 
     @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends, each once."""
+        return tuple(dict.fromkeys(arm.backend for arm in self.arms))
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         """The devices, each once."""
         return tuple(dict.fromkeys(arm.device for arm in self.arms))
