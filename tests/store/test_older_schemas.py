@@ -1,0 +1,58 @@
+"""Runs that older versions wrote, one for each schema: they stay readable.
+
+`data/schema-N` was written by the version whose schema was N, never by today's code.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import harness
+from harness.cli import cli
+from harness.cli.show import show
+from harness.trial.record import SCHEMA_VERSION
+
+DATA = Path(__file__).parent / "data"
+SCHEMAS = range(1, SCHEMA_VERSION + 1)
+TABLES = next(param.type.choices for param in show.params if param.name == "name")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_its_records_are_read_and_counted(schema: int) -> None:
+    files = list((DATA / f"schema-{schema}" / "records").iterdir())
+    assert {json.loads(file.read_text())["schema_version"] for file in files} == {schema}
+    run = harness.load(f"schema-{schema}", DATA)
+    assert run.problems == []
+    assert run.failures == []
+    assert {record.schema_version for record in run.records} == {schema}
+    trials = run.trials
+    assert len(trials) == len(files)
+    assert set(trials["status"]) == {"ok"}
+    assert trials[["train_s", "wall_s", "final_mse", "r2"]].notna().all(axis=None)
+    assert set(trials["isolation"]) == {"process" if schema < 3 else "backend"}
+    assert len(run.chunks) == (0 if schema == 1 else 2 * len(files))
+    assert run.swept == (("hidden",) if schema == 4 else ())
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_every_table_is_shown(schema: int) -> None:
+    for table in TABLES:
+        if table == "scaling" and schema < 4:
+            continue
+        arguments = ["show", f"schema-{schema}", "--results", str(DATA), "--table", table]
+        done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 0, done.output
+        assert "warning" not in done.output
+
+
+def test_a_history_of_all_of_them(tmp_path: Path) -> None:
+    shutil.copytree(DATA, tmp_path / "results")
+    done = CliRunner().invoke(cli, ["history", "--results", str(tmp_path / "results")])
+    assert done.exit_code == 0, done.output
+    assert "warning" not in done.output
+    assert all(f"schema-{schema}" in done.output for schema in SCHEMAS)
