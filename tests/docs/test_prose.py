@@ -1,4 +1,4 @@
-"""The documents are easy to read, and their tables of rooms, columns and rules are complete."""
+"""The documents are easy to read, and their tables of rooms and rules are complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import get_args
 import pytest
 
 from harness.diagnosis import statements
-from harness.tables import from_records
 from tests.helpers import docs
 from tests.helpers.commands import ROOT
 
@@ -68,12 +67,6 @@ def first_column(path: Path, heading: str) -> set[str]:
     text = next(part for part in section if part.startswith(heading))
     cells = re.findall(r"(?m)^\| (`[^|]+) \|", text)
     return {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)}
-
-
-def test_the_page_of_results_has_every_column() -> None:
-    page = ROOT / "docs" / "results.md"
-    assert first_column(page, "trials:") == set(from_records.TRIALS)
-    assert first_column(page, "chunks:") == set(from_records.CHUNKS)
 
 
 def test_the_page_of_the_diagnosis_has_every_rule() -> None:
