@@ -164,6 +164,10 @@ class Scheduler:
         self.open -= not batch.optional
         return self._placed.pop(batch)
 
+    def node_of(self, batch: Batch) -> Node:
+        """Return the node that a batch is on."""
+        return self._placed[batch]
+
     def on(self, node: Node) -> list[Batch]:
         """Return the batches on a node."""
         return [batch for batch, at in self._placed.items() if at.id == node.id]

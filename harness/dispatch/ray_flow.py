@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import NodeDiedError, RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -23,6 +23,8 @@ from harness.trial.jobs import Job, ParityJob, TrialJob
 
 _NOTICE_S = 10.0
 """How long work waits for cores that others use before the user gets a notice."""
+_GONE_S = 10.0
+"""How long after a node's death Ray may take to report what ran on it; then it counts as lost."""
 _SILENT_S = 60.0
 _SILENCE = (
     "no node has answered for a minute: if the cluster asks for no token, say so here, too, by "
@@ -62,6 +64,8 @@ class Flow:
         self._nodes = nodes
         self._max_retries = max_retries
         self._running: dict[Any, Batch] = {}
+        self._dead_since: dict[Any, float] = {}
+        """When the node of a stream was first seen dead, or the last event since."""
         self._timeout = _NodeTimeout(timeout_s)
 
     def events(self) -> Generator[Event, None, None]:
@@ -80,9 +84,8 @@ class Flow:
                     continue
                 ready, _ = ray.wait(list(self._running), timeout=REFRESH_S)
                 for stream in ready:
-                    for event in self._receive(stream):
-                        if not (self.newcomers and self.newcomers.take(event)):
-                            yield event
+                    yield from self._shown(self._receive(stream))
+                yield from self._shown(self._lose_with_nodes(nodes))
         except ClusterLost:
             raise  # Nothing can be ended without the head.
         except BaseException:
@@ -90,12 +93,21 @@ class Flow:
             raise
         self._abandon()
 
+    def _shown(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Yield the events, less those that are only for the newcomers."""
+        for event in events:
+            if not (self.newcomers and self.newcomers.take(event)):
+                yield event
+
     def _abandon(self) -> None:
         if self.demand:
             self.demand.withdraw()
         for stream in self._running:
-            with suppress(RayError):
-                ray.cancel(stream, force=True)  # A stuck worker ignores anything less.
+            self._cancel(stream)
+
+    def _cancel(self, stream: Any) -> None:
+        with suppress(RayError):
+            ray.cancel(stream, force=True)  # A stuck worker ignores anything less.
 
     def _send(self, nodes: Sequence[Node]) -> None:
         for batch, node in self._scheduler.place(nodes):
@@ -109,6 +121,7 @@ class Flow:
 
     def _receive(self, stream: Any) -> Iterator[Event]:
         batch = self._running[stream]
+        self._dead_since.pop(stream, None)
         try:
             event: Event = ray.get(next(stream))
         except StopIteration:
@@ -121,6 +134,22 @@ class Flow:
             self._timeout.answered = True
             batch.update(event)
             yield event
+
+    def _lose_with_nodes(self, nodes: Sequence[Node]) -> Iterator[Event]:
+        """Lose the batches on dead nodes of which Ray reports nothing.
+
+        Ray notices when a connection breaks. A host without power, or a cut cable, breaks none, and
+        Ray would take many minutes.
+        """
+        alive = {node.id for node in nodes}
+        for stream, batch in list(self._running.items()):
+            if self._scheduler.node_of(batch).id in alive:
+                continue
+            if now() - self._dead_since.setdefault(stream, now()) > _GONE_S:
+                self._cancel(stream)
+                del self._running[stream]
+                error = NodeDiedError("it does not answer any more")
+                yield from self._lose(batch, self._scheduler.end(batch), error)
 
     def _lose(self, batch: Batch, node: Node, error: RayError) -> Iterator[Event]:
         """Yield what follows from the loss of a batch, and repeat it if retries are left."""

@@ -1,4 +1,4 @@
-"""Runs on a cluster of several nodes: real raylets on this machine, and what may befall them."""
+"""Runs on a cluster of several nodes, real raylets on this machine, and their failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from harness import Run
-from tests.helpers.clusters import LocalCluster, check_whole, local_cluster, trial_on
+from tests.helpers.clusters import IMPATIENT, LocalCluster, check_whole, local_cluster, trial_on
 from tests.helpers.commands import ROOT, TINY, Cli, command
 from tests.helpers.processes import wait_for
 
@@ -25,7 +25,7 @@ SLOW, ANY, SLOW_ANY = (
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with local_cluster(a={"cpus": 2}, g={"cpus": 1, "gpus": 2}) as cluster:
+    with local_cluster(IMPATIENT, a={"cpus": 2}, g={"cpus": 1, "gpus": 2}) as cluster:
         yield cluster
 
 
@@ -64,7 +64,7 @@ def test_blocks_stay_on_one_node_and_gpu_trials_see_one_gpu(
     assert {
         r.environment["env:CUDA_VISIBLE_DEVICES"] for r in run.records if r.device == "cpu"
     } == {""}
-    # Every backend is held against the reference on every node that it may be timed on.
+    # Every backend is compared with the reference on every node that it may be timed on.
     certified = {(c.backend, c.device, c.node) for c in run.manifest.parity if c.passed}
     nodes = {"cpu": "ag", "gpu": "g"}
     assert certified == {(b, d, n) for b in (ANY, SLOW_ANY) for d in nodes for n in nodes[d]}
@@ -95,7 +95,7 @@ def test_packed_fills_the_cores_of_every_node(cluster: LocalCluster, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["node", "raylet", "worker"])
+@pytest.mark.parametrize("how", ["node", "raylet", "worker", "silent node"])
 def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
     cluster: LocalCluster, tmp_path: Path, how: str
 ) -> None:
@@ -110,6 +110,9 @@ def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
         trial.parent().kill()
     elif how == "raylet":
         raylet.kill()
+    elif how == "silent node":  # As without power: its connections stay open.
+        for process in [raylet, *raylet.children(recursive=True)]:
+            process.suspend()
     else:
         cluster.remove("doomed")
     code, errors = ends(driver)
@@ -120,7 +123,7 @@ def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
     check_whole(run)
     assert (run.trials["status"] == "ok").all()
     if how == "raylet":
-        # Its Ray workers may live on until they have ended what they were at: then nothing is lost.
+        # Its Ray workers may finish their trials first: then nothing is lost.
         assert sum(record.status == "lost" for record in run.attempts) <= 1
         return
     (lost,) = [record for record in run.attempts if record.status == "lost"]
@@ -128,7 +131,7 @@ def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
     repeated = run.trials[run.trials["block"] == lost.block]
     assert "doomed" not in set(repeated["node"])
     assert run.trials.set_index("trial").loc[lost.trial, "lost"] == "attempt 1 on doomed"
-    # What had ended on it before is kept, and does not count.
+    # Trials of the block that had ended on it are kept, and do not count.
     before = [r for r in run.attempts if r.block == lost.block and r.node == "doomed"]
     assert len(run.attempts) == len(run.trials) + len(before)
     assert f"doomed was lost with block {lost.block}" in errors
@@ -199,7 +202,7 @@ def test_two_drivers_share_a_cluster_and_a_results_folder(
             began = datetime.fromisoformat(record.started_utc)
             ended = began + timedelta(seconds=record.wall_s)
             spans.setdefault(record.node, []).append((began, ended))
-    # Neither has timed a trial beside one of the other; times are taken down in whole seconds.
+    # Neither has timed a trial beside one of the other; times are in whole seconds.
     for node in spans.values():
         node.sort()
         for (_, ended), (began, _) in pairwise(node):

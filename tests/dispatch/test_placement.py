@@ -90,13 +90,13 @@ def test_work_that_needs_a_gpu_gets_it_first() -> None:
     assert sorted(placed(made, [gpu, plain])) == [(0, "plain"), (9, "gpu")]
 
 
-def test_a_node_that_others_use_is_left_alone() -> None:
+def test_exclusive_work_avoids_a_node_that_others_use() -> None:
     busy = Node("1", "busy", 4, 0, taken=1)
     assert placed(scheduler(Batch((trial(0),))), [busy]) == []
     assert placed(scheduler(Batch((trial(0, exclusive=False),))), [busy]) == [(0, "busy")]
 
 
-def test_a_lost_batch_is_repeated_whole_and_rather_elsewhere() -> None:
+def test_a_lost_batch_is_repeated_whole_on_another_node_if_possible() -> None:
     a, b = trial(0, "a"), trial(0, "b")
     batch = Batch((a, b))
     for event in (Started(job=a), record(a), Started(job=b)):
@@ -117,7 +117,7 @@ def test_a_lost_batch_is_repeated_whole_and_rather_elsewhere() -> None:
     assert rest.jobs == (b,)
 
 
-def test_what_no_node_can_take_is_told_apart_from_what_waits() -> None:
+def test_work_that_no_node_can_take_is_found_and_dropped() -> None:
     node = Node("1", "n", 1, 0)
     made = scheduler(Batch((trial(0),)), Batch((trial(1),)), Batch((trial(2, device="gpu"),)))
     assert placed(made, [node]) == [(0, "n")]
@@ -139,7 +139,7 @@ def test_a_block_counts_whole_or_not_at_all() -> None:
     assert counting([*made, *untouched]) == [second[0], second[1], *untouched]
 
 
-def test_what_is_lost_before_it_starts_overwrites_no_attempt() -> None:
+def test_a_trial_lost_before_it_starts_overwrites_no_attempt() -> None:
     job = trial(0).model_copy(update={"retry_noisy": 1})
     batch = Batch((job,))
     batch.update(Started(job=job))

@@ -1,4 +1,4 @@
-"""Trials of a backend that share a process: the same numbers, and no harm to one another."""
+"""Trials of a backend that share a process: the same numbers, and failures stay apart."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_shared_process_gets_the_same_numbers_on_a_cluster(
 
 
 @pytest.mark.parametrize("dispatch", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-def test_what_befalls_a_trial_befalls_no_other_of_its_process(
+def test_a_failing_trial_does_not_affect_others_of_its_process(
     tmp_path: Path, cli: Cli, request: pytest.FixtureRequest, dispatch: str
 ) -> None:
     where: tuple[object, ...] = ("--dispatch", "inline")
@@ -87,5 +87,5 @@ def test_what_befalls_a_trial_befalls_no_other_of_its_process(
     for backend, status in ((DIES, "failed"), (RAISES, "failed"), (HANGS, "timeout")):
         records = in_order(run, backend)
         assert [r.status for r in records] == ["ok", status, "ok"]
-        # A process in which a trial went wrong is given no other: the next one has a fresh one.
+        # After a failure, the next trial gets a new process.
         assert [r.trials_before for r in records] == [0, 1, 0]

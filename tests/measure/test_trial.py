@@ -1,4 +1,4 @@
-"""What is on the clock and what is not, with a clock that is set by hand."""
+"""What is on the clock and what is not, measured with a manual clock."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_disturbance_is_what_exceeds_a_limit(given: Record, reasons: list[str]
     assert noise(given) == reasons
 
 
-def test_who_is_measured_again() -> None:
+def test_which_trials_are_measured_again() -> None:
     noisy = trial(chunk(2.0, cpu_s=0.1))
     assert not repeats(noisy, 0)
     assert repeats(noisy, 1)
