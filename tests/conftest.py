@@ -4,17 +4,37 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from tests.helpers.commands import Cli, in_a_process, in_this_process
+from harness.measure.machine import THREAD_VARIABLES
+from tests.helpers.commands import ROOT, Cli, in_a_process, in_this_process
 from tests.helpers.processes import MARK
 
 # Most tests of `run` are not about its report, which takes seconds.
 os.environ.setdefault("HARNESS_REPORT", "0")
+# One thread for each framework that tests load in their own process, as trials have by default:
+# with more, the threads of two processes wait for each other most of the time.
+os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+
+# How long an example takes says nothing on a busy machine, so there is no deadline. A slow test
+# tries more examples: see `test_properties.py`.
+settings.register_profile("fast", deadline=None, max_examples=20)
+settings.register_profile("thorough", deadline=None, max_examples=200)
+settings.load_profile("fast")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run the whole fast suite in several processes, and all else in one."""
+    whole = [Path(argument).absolute() for argument in config.args] == [Path(__file__).parent]
+    if not whole or config.option.markexpr != "not slow":
+        return 0
+    return min(4, len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call the command line in this process."""
+    monkeypatch.chdir(ROOT)
     monkeypatch.setenv(MARK, str(tmp_path))
     return in_this_process
 

@@ -19,6 +19,10 @@ NAMES = [
     "torch",
     "torch-tuned",
 ]
+# The network of `jax-step` is that of `jax`.
+ALIKE = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "jax-step" else []) for name in NAMES
+]
 TASKS = [
     Task(),
     Task(hidden=64, batch_size=5, n_steps=7),
@@ -33,8 +37,12 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.parametrize(
     ("name", "task"),
-    # The network of `jax-step` is that of `jax`: the default task will do.
-    [(name, task) for name in NAMES for task in (TASKS[:1] if name == "jax-step" else TASKS)],
+    [
+        # JAX compiles for seconds at every size.
+        pytest.param(name, task, marks=[pytest.mark.slow] if number and "jax" in name else [])
+        for name in NAMES
+        for number, task in enumerate(TASKS)
+    ],
 )
 def test_parity(name: str, task: Task) -> None:
     checks = list(parity.compare(registry.load(name), "cpu", task))
@@ -56,7 +64,7 @@ def trained(name: str, task: Task, chunk: int, seed: int = 0) -> tuple[dict[str,
     return dict(backend.params(state)), np.concatenate(losses)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALIKE)
 def test_the_same_seed_gives_the_same_losses_bit_for_bit(name: str) -> None:
     task = Task(epochs=10, n_steps=20)
     params, losses = trained(name, task, chunk=5)
@@ -67,8 +75,8 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(name: str) -> None:
     assert not np.array_equal(losses, trained(name, task, chunk=5, seed=1)[1])
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("optimiser", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ALIKE)
 def test_how_the_epochs_are_cut_into_chunks_does_not_matter(name: str, optimiser: str) -> None:
     task = Task(epochs=12, n_steps=10, optimiser=optimiser, dtype="float64")
     _, losses = trained(name, task, chunk=12)

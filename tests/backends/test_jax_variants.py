@@ -17,16 +17,17 @@ from harness.task.data import initial_params, training_chunk
 JAX = "jax"
 STEP = "jax-step"
 TUNED = "jax-tuned"
+slow = pytest.mark.slow
 SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        pytest.param(JAX, {"activation": "relu", "layers": 3}, id="jax-relu-3"),
+        pytest.param(JAX, {"activation": "relu", "layers": 3}, id="jax-relu-3", marks=slow),
         pytest.param(JAX, {"cell": "gru", "layers": 2}, id="jax-gru-2"),
-        pytest.param(JAX, {"cell": "lstm", "layers": 2}, id="jax-lstm-2"),
-        pytest.param(STEP, {"cell": "lstm"}, id="step-lstm-1"),
+        pytest.param(JAX, {"cell": "lstm", "layers": 2}, id="jax-lstm-2", marks=slow),
+        pytest.param(STEP, {"cell": "lstm"}, id="step-lstm-1", marks=slow),
         pytest.param(TUNED, {"activation": "relu"}, id="tuned-relu-1"),
     ],
 )
@@ -39,7 +40,7 @@ def test_parity_of_every_network(name: str, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "at_once"),
     # Of the last, a group of eight side by side and one left over.
-    [(JAX, 2), (STEP, 2), (TUNED, 9)],
+    [pytest.param(JAX, 2, marks=slow), pytest.param(STEP, 2, marks=slow), (TUNED, 9)],
 )
 def test_parity_of_many_seeds(name: str, at_once: int) -> None:
     checks = list(parity.compare(registry.load(name), "cpu", Task(**SMALL), at_once=at_once))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.reference import ReferenceBackend
@@ -27,7 +27,6 @@ def draw(
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @given(seed=st.integers(0, 10**6), hidden=st.integers(1, 4), layers=st.integers(1, 3))
-@settings(max_examples=10, deadline=None)
 def test_the_gradient_is_that_of_the_loss(cell: Cell, seed: int, hidden: int, layers: int) -> None:
     model = Model(hidden=hidden, dtype="float64", cell=cell, layers=layers)
     backend = ReferenceBackend(model, "cpu")

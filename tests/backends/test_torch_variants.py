@@ -13,20 +13,21 @@ from harness.errors import Unavailable
 from harness.measure import parity
 from harness.task.data import initial_params, training_chunks
 
+slow = pytest.mark.slow
 SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        pytest.param("torch", {"activation": "relu", "layers": 3}, id="torch-relu-3"),
-        pytest.param("torch", {"cell": "gru"}, id="torch-gru-1"),
+        pytest.param("torch", {"activation": "relu", "layers": 3}, id="torch-relu-3", marks=slow),
+        pytest.param("torch", {"cell": "gru"}, id="torch-gru-1", marks=slow),
         pytest.param("torch", {"cell": "gru", "layers": 2}, id="torch-gru-2"),
-        pytest.param("torch", {"cell": "lstm", "layers": 2}, id="torch-lstm-2"),
+        pytest.param("torch", {"cell": "lstm", "layers": 2}, id="torch-lstm-2", marks=slow),
         pytest.param("torch-tuned", {"activation": "relu"}, id="tuned-relu"),
         pytest.param("torch-tuned", {"hidden": 1}, id="tuned-smallest"),
-        pytest.param("torch-compile", {}, id="compile", marks=pytest.mark.slow),
-        pytest.param("torch-compile", {"activation": "relu"}, id="relu", marks=pytest.mark.slow),
+        pytest.param("torch-compile", {}, id="compile", marks=slow),
+        pytest.param("torch-compile", {"activation": "relu"}, id="relu", marks=slow),
     ],
 )
 def test_parity_of_every_network(name: str, changes: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
@@ -205,7 +205,6 @@ def test_the_interval_holds_as_often_as_it_says(paths: int) -> None:
     assert 0.91 <= held / 400 <= 0.98
 
 
-@settings(max_examples=25)
 @given(weight=st.floats(0.05, 2), sign=st.sampled_from([1, -1]), seed=st.integers(0, 999))
 def test_the_sign_is_never_taken_for_the_other(weight: float, sign: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -314,7 +313,6 @@ def test_files_that_are_no_text(content: bytes, tmp_path: Path) -> None:
 
 
 @given(text=st.text(max_size=200), named=st.booleans())
-@settings(max_examples=50)
 def test_no_file_is_a_surprise(
     text: str, named: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.commands import ROOT, TINY
+from tests.helpers.commands import ROOT, TINY, in_this_process
+from tests.helpers.processes import MARK, wait_for, workers
 
 # The NumPy backend starts fast, and its errors show after 60 steps: parity trains for 20.
 BACKEND = """
@@ -80,6 +80,16 @@ class Project:
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | environment,
         )
 
+    def refused(self, *arguments: object) -> str:
+        """Call the gate in this process; return the sentence with which it refuses."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(self.path))
+            backend = [] if "--backends" in arguments else ["--backends", "mine:Mine"]
+            patch.chdir(self.path)
+            done = in_this_process("gate", *arguments, *backend, "--devices", "cpu")
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        return done.stderr
+
     def verdict(self, *arguments: object) -> tuple[int, dict[str, Any]]:
         """Run the gate; return its exit code, and its judgements by metric."""
         file = self.path.parent / "verdict.json"
@@ -129,29 +139,26 @@ def test_a_slowdown_in_the_working_tree_is_found(project: Project) -> None:
 
 def test_a_gate_that_is_interrupted_leaves_nothing_behind(project: Project) -> None:
     command = [sys.executable, "-m", "harness", "gate", "--against", "HEAD", *TINY]
-    (project.path / "mine.py").rename(project.path / "unmistakable.py")
-    project.commit("renamed")
-    arguments = ["--backends", "unmistakable:Mine", "--devices", "cpu", "--max-slowdown", "0.1%"]
+    arguments = ["--backends", "mine:Mine", "--devices", "cpu", "--max-slowdown", "0.1%"]
     with subprocess.Popen(
         [*command, *arguments],
         cwd=project.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {MARK: str(project.path)},
     ) as running:
         assert running.stderr is not None
         while "1 pair" not in running.stderr.readline():
             pass
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=30)
+        running.communicate(timeout=120)
     assert running.returncode == 130
     # One that was being started when the signal came finds its lifeline cut, and ends by itself.
-    deadline = time.monotonic() + 20
-    while subprocess.run(["pgrep", "-f", "unmistakable:Mine"], capture_output=True).stdout:
-        assert time.monotonic() < deadline, "a process was left behind"
-        time.sleep(0.1)
+    wait_for(lambda: not workers(project.path))
 
 
+@pytest.mark.slow
 def test_a_committed_slowdown_is_found_and_one_that_was_removed_is_none(project: Project) -> None:
     project.plant("SLOWDOWN, LEARNING_RATE, FAULT = 0.0", "SLOWDOWN, LEARNING_RATE, FAULT = 1.0")
     project.commit("slower")
@@ -162,6 +169,7 @@ def test_a_committed_slowdown_is_found_and_one_that_was_removed_is_none(project:
     assert found["train time"]["change"] < -0.3
 
 
+@pytest.mark.slow
 def test_a_worse_training_is_found_that_parity_cannot_see(project: Project) -> None:
     project.plant("= 0.0, 1.0", "= 0.0, 5.0")
     code, found = project.verdict("--against", "HEAD", *LENIENT)
@@ -346,9 +354,7 @@ def test_a_reference_without_the_gate_is_refused(vendored: Project) -> None:
     ],
 )
 def test_a_reference_that_is_none(project: Project, reference: str, sentence: str) -> None:
-    done = project.gate(f"--against={reference}", *TINY)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert sentence in done.stderr
+    assert sentence in project.refused(f"--against={reference}", *TINY)
 
 
 def test_a_backend_that_cannot_be_imported(project: Project) -> None:
@@ -363,10 +369,7 @@ def test_a_backend_that_cannot_be_imported(project: Project) -> None:
 
 def test_outside_a_repository(project: Project) -> None:
     shutil.rmtree(project.path / ".git")
-    done = project.gate("--against", "main", *TINY)
-    assert done.returncode == 2
-    assert "not a git repository" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "not a git repository" in project.refused("--against", "main", *TINY)
 
 
 @pytest.fixture(scope="module")
@@ -395,6 +398,7 @@ def test_a_baseline_holds_ratios_and_errors(with_baseline: Project) -> None:
     assert all(abs(ratio) < 0.7 for ratio in arm["log_ratios"])
 
 
+@pytest.mark.slow
 def test_against_a_baseline(with_baseline: Project) -> None:
     done = with_baseline.gate("--baseline", "baseline.json", "--max-slowdown", "80%")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -431,10 +435,7 @@ def test_a_baseline_from_another_machine_allows_more(with_baseline: Project) -> 
 def test_a_baseline_that_is_none(
     with_baseline: Project, changes: dict[str, object], sentence: str
 ) -> None:
-    done = with_baseline.gate("--baseline", doctored(with_baseline, **changes))
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    assert sentence in with_baseline.refused("--baseline", doctored(with_baseline, **changes))
 
 
 def test_nothing_measured_within_the_budget_of_a_baseline(with_baseline: Project) -> None:
@@ -444,12 +445,10 @@ def test_nothing_measured_within_the_budget_of_a_baseline(with_baseline: Project
 
 
 def test_a_baseline_of_something_else(with_baseline: Project) -> None:
-    missing = with_baseline.gate("--baseline", "nowhere.json")
-    assert (missing.returncode, "No such file" in missing.stderr) == (2, True)
-    task = with_baseline.gate("--baseline", "baseline.json", "--preset", "posted")
-    assert (task.returncode, "another task" in task.stderr) == (2, True)
-    backend = with_baseline.gate("--baseline", "baseline.json", "--backends", "reference")
-    assert (backend.returncode, "does not hold `reference on cpu`" in backend.stderr) == (2, True)
+    refused = with_baseline.refused
+    assert "No such file" in refused("--baseline", "nowhere.json")
+    assert "another task" in refused("--baseline", "baseline.json", "--preset", "posted")
+    backend = refused("--baseline", "baseline.json", "--backends", "reference")
+    assert "does not hold `reference on cpu`" in backend
     with_baseline.write("broken.json", "{")
-    broken = with_baseline.gate("--baseline", "broken.json")
-    assert (broken.returncode, "cannot be read as a baseline" in broken.stderr) == (2, True)
+    assert "cannot be read as a baseline" in refused("--baseline", "broken.json")

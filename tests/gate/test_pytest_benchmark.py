@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import InvalidInput
@@ -46,7 +46,8 @@ def measure(folder: Path, size: int, code: int = 0) -> Content:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, "test_it.py"],
         cwd=folder,
-        env=os.environ | {"SIZE": str(size)},
+        # Not as a part of this session, whose workers it would take for its own.
+        env={k: v for k, v in os.environ.items() if "XDIST" not in k} | {"SIZE": str(size)},
         capture_output=True,
     )
     assert done.returncode == code, done.stdout
@@ -55,9 +56,9 @@ def measure(folder: Path, size: int, code: int = 0) -> Content:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Content, Content]:
-    """Files from before and after the first benchmark became twice as slow."""
+    """Files from before and after the first benchmark became eight times as slow."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    return measure(folder, 2000), measure(folder, 4000)
+    return measure(folder, 2000), measure(folder, 16000)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_a_real_slowdown_is_found(tmp_path: Path, measured: tuple[Content, Conte
     summing, sorting = verdict.judgements
     assert (summing.subject, sorting.subject) == (SUMMING, SORTING)
     assert (summing.outcome, summing.metric, summing.n) == ("regression", "time", 1)
-    assert summing.change == pytest.approx(1, abs=0.5)
+    assert summing.change == pytest.approx(7, abs=4)
     assert verdict.outcome == "regression"
     assert str(new) in verdict.compared
     assert "process_noise" in verdict.notes[0]
@@ -214,7 +215,6 @@ def test_one_outlier_does_not_turn_a_verdict(
     assert judgement.outcome == outcome
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 1000),
     level=st.sampled_from([0.8, 1.0, 1.5]),

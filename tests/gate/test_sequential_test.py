@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.gate.paired import Pair, SideResult
@@ -158,7 +158,6 @@ def test_a_baseline_is_a_sample_of_its_own() -> None:
     assert found["train time"].change == pytest.approx(np.expm1(0.1), abs=0.01)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-0.3, 0.3), min_size=LOOKS[-1], max_size=LOOKS[-1]), st.booleans())
 def test_any_pairs_come_to_an_end(log_ratios: list[float], same: bool) -> None:
     after = (1.0,) if same else (1.1,)

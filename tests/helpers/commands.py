@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import chdir
 from pathlib import Path
 from typing import Protocol
 
@@ -34,8 +33,7 @@ def command(*arguments: object) -> list[str]:
 def in_this_process(*arguments: object, **environment: str) -> Done:
     """Call the command line. Saves the seconds that imports take; exceptions are raised."""
     words = [str(argument) for argument in arguments]
-    with chdir(ROOT):
-        result = CliRunner(env=environment).invoke(cli, words, prog_name="python -m harness")
+    result = CliRunner(env=environment).invoke(cli, words, prog_name="python -m harness")
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(words, result.exit_code, result.stdout, result.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -229,7 +229,6 @@ def busy(running: int, backends: Sequence[str] = ("jax", "torch")) -> Tally:
 BUSY = {running: busy(running) for running in (0, 1, 3, 64)}
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(sorted(BUSY)),
     st.integers(1, 250),

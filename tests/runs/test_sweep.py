@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,13 @@ def test_a_backend_is_held_against_every_network_that_is_trained(run: harness.Ru
     }
 
 
-def test_a_sweep_is_resumed(tmp_path: Path) -> None:
-    complete = sweep(tmp_path, "cut")
-    before = complete.trials.set_index(["trial", "seed"])["final_mse"]
+def test_a_sweep_is_resumed(run: harness.Run, tmp_path: Path) -> None:
+    shutil.copytree(run.location, tmp_path / "swept")
+    before = run.trials.set_index(["trial", "seed"])["final_mse"]
     for name in ("hidden2-cellgru-seed1-reference-cpu", "hidden4-cellrnn-seed0-reference-cpu"):
-        (tmp_path / "cut" / "records" / f"{name}.json").unlink()
-    assert len(harness.load("cut", tmp_path).missing) == 2
-    resumed = harness.resume("cut", dispatch="inline", results=tmp_path)
+        (tmp_path / "swept" / "records" / f"{name}.json").unlink()
+    assert len(harness.load("swept", tmp_path).missing) == 2
+    resumed = harness.resume("swept", dispatch="inline", results=tmp_path)
     after = resumed.trials.set_index(["trial", "seed"])["final_mse"]
     assert after.to_dict() == before.to_dict()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -124,7 +124,6 @@ def test_what_drifts_has_far_fewer_false_steps_than_the_order_alone_would_say() 
     assert false < 22
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     shift=st.integers(-8, 8),
@@ -147,7 +146,6 @@ def test_units_do_not_matter_nor_which_way_is_up(
         )
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.0, 1.0, 5.0, -2.0]), max_size=60), st.integers(1, 100))
 def test_steps_are_in_order_apart_and_shown(values: list[float], tests: int) -> None:
     steps = find_change_points(np.array(values), tests=tests)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
@@ -107,7 +107,6 @@ def words(trials: pd.DataFrame, metric: str = "train_s", pilot: int = 0) -> list
 times = st.lists(st.floats(0.01, 100), min_size=2, max_size=10)
 
 
-@settings(deadline=None, max_examples=25)
 @given(times)
 def test_the_interval_holds_the_mean_and_turns_round_with_the_ratio(ratios: list[float]) -> None:
     def interval(a: list[float], b: list[float]) -> tuple[float, float, float]:

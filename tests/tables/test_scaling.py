@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.tables.from_records import TRIALS
@@ -67,7 +67,6 @@ def launch_bound(size: float, *_: object) -> float:
     return max(3e-3, 3e-3 * math.pow(size / 64, 0.9))
 
 
-@settings(deadline=None, max_examples=15)
 @given(
     exponent=st.floats(-1, 3),
     sizes=st.lists(st.integers(1, 5000), min_size=2, max_size=5, unique=True),
@@ -173,7 +172,6 @@ def test_a_crossover_is_found_where_it_is() -> None:
     assert row["hidden"] is None
 
 
-@settings(deadline=None, max_examples=15)
 @given(
     at=st.floats(11, 900),
     exponents=st.tuples(st.floats(-1, 0.5), st.floats(0.6, 2)),

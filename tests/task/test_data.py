@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Model, Task
@@ -16,7 +16,6 @@ TASK = Task(n_steps=6, batch_size=3, eval_paths=5)
     first=st.integers(0, 10**9),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
 )
-@settings(max_examples=50)
 def test_chunking_changes_nothing(seed: int, first: int, sizes: list[int]) -> None:
     whole = training_chunk(TASK, seed, first, sum(sizes))
     starts = first + np.cumsum([0, *sizes[:-1]])
