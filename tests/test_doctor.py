@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from harness import doctor
 from harness.measure import machine
 from tests.helpers.commands import Cli
@@ -16,14 +18,19 @@ CHECKS = (
 )
 
 
-def test_every_check(cli: Cli, tmp_path: Path) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A self-test of few pairs, not of seconds."""
+    monkeypatch.setattr(doctor.self_test, "__defaults__", (3,))
+
+
+def test_every_check(cli: Cli, short: None, tmp_path: Path) -> None:
     def show(kind: str) -> str:
         done = cli("doctor", "--results", tmp_path / "new" / "results", "--format", kind)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return str(done.stdout)
 
-    # Three seconds each: how tables are written in the other formats is tested elsewhere.
     rows = json.loads(show("json"))
     assert tuple(row["check"] for row in rows) == CHECKS
     assert {row["status"] for row in rows} <= {"ok", "warn", "unknown"}
@@ -33,7 +40,7 @@ def test_every_check(cli: Cli, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_strict_makes_a_warning_an_exit_code(cli: Cli) -> None:
+def test_strict_makes_a_warning_an_exit_code(cli: Cli, short: None) -> None:
     lenient, strict = (
         cli("doctor", *arguments, OMP_PROC_BIND="true", OMP_NUM_THREADS="7")
         for arguments in ((), ("--strict",))
@@ -43,7 +50,11 @@ def test_strict_makes_a_warning_an_exit_code(cli: Cli) -> None:
     assert "OMP_NUM_THREADS=7" in strict.stdout
 
 
-def test_thread_counts_are_overridden_and_it_says_so(cli: Cli) -> None:
+def test_thread_counts_are_overridden_and_it_says_so(
+    cli: Cli, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in machine.THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     done = cli("doctor", "--format", "json", OMP_NUM_THREADS="7")
     (reading,) = [row for row in json.loads(done.stdout) if row["check"] == "variables"]
     assert (reading["status"], reading["value"]) == ("ok", "OMP_NUM_THREADS=7")

@@ -20,10 +20,10 @@ SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        pytest.param("torch", {"activation": "relu", "layers": 3}, id="torch-relu-3", marks=slow),
-        pytest.param("torch", {"cell": "gru"}, id="torch-gru-1", marks=slow),
+        pytest.param("torch", {"activation": "relu", "layers": 3}, id="torch-relu-3"),
+        pytest.param("torch", {"cell": "gru"}, id="torch-gru-1"),
         pytest.param("torch", {"cell": "gru", "layers": 2}, id="torch-gru-2"),
-        pytest.param("torch", {"cell": "lstm", "layers": 2}, id="torch-lstm-2", marks=slow),
+        pytest.param("torch", {"cell": "lstm", "layers": 2}, id="torch-lstm-2"),
         pytest.param("torch-tuned", {"activation": "relu"}, id="tuned-relu"),
         pytest.param("torch-tuned", {"hidden": 1}, id="tuned-smallest"),
         pytest.param("torch-compile", {}, id="compile", marks=slow),

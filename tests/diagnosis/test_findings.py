@@ -205,6 +205,7 @@ def test_worse_than_a_constant(tmp_path: Path) -> None:
     assert rules(found) == ["worse-than-constant"]
 
 
+@pytest.mark.slow
 def test_what_was_learned_is_lost(tmp_path: Path) -> None:
     found = run(
         tmp_path, Task(**SHORT | {"epochs": 6000}), ["tests.helpers.ailing:Unlearns"], (0, 1)
@@ -217,7 +218,9 @@ def _is_ill(seed: int) -> bool:
     return bool(harness.task.data.initial_params(Task().model, seed)["W_1"][0, 0] < -0.3)
 
 
-@pytest.mark.parametrize("name", ["FreezesSome", "ForgetsSome"])
+@pytest.mark.parametrize(
+    "name", ["FreezesSome", pytest.param("ForgetsSome", marks=pytest.mark.slow)]
+)
 def test_a_seed_that_got_stuck(tmp_path: Path, name: str) -> None:
     ill, *_ = (s for s in range(30) if _is_ill(s))
     well = [s for s in range(30) if not _is_ill(s)][:3]

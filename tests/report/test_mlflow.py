@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,7 +32,7 @@ from harness.runs.settings import Settings, Site
 from harness.runs.start import start
 from harness.trial.events import Event
 from harness.trial.record import Record
-from tests.helpers.commands import ROOT, TINY, command
+from tests.helpers.commands import ROOT, TINY, Cli, command
 
 SMALL = harness.Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
 NAN, RAISES = "tests.helpers.faulty:ReturnsNan", "tests.helpers.faulty:RaisesMidTraining"
@@ -337,27 +337,14 @@ def test_any_name_becomes_one_that_mlflow_takes(backend: str, value: str) -> Non
     _validate_metric_name(name)  # type: ignore[no-untyped-call]
 
 
-Tried = Callable[..., "subprocess.CompletedProcess[str]"]
+def tracked(target: str, results: Path) -> list[object]:
+    """The words of a small run that is logged."""
+    given = ("--backends", "reference", "--dispatch", "inline", "--results", results)
+    return ["run", *TINY, *given, "--run-id", "mine", "--track", target]
 
 
-@pytest.fixture
-def tried(tmp_path: Path) -> Tried:
-    """Run the command `run` in small with `--track`."""
-
-    def run(target: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        given = ("--backends", "reference", "--dispatch", "inline", "--results", tmp_path)
-        return subprocess.run(
-            command("run", *TINY, *given, "--run-id", "mine", "--track", target, *arguments),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-
-    return run
-
-
-def test_the_command_run_logs(tried: Tried, uri: str, tmp_path: Path) -> None:
-    done = tried(f"mlflow:{uri}", "--seeds", 1)
+def test_the_command_run_logs(program: Cli, cli: Cli, uri: str, tmp_path: Path) -> None:
+    done = program(*tracked(f"mlflow:{uri}", tmp_path), "--seeds", 1)
     assert done.returncode == 0, done.stderr
     parent, children = runs(uri, "harness")
     assert list(children) == ["seed0-reference-cpu"]
@@ -365,10 +352,10 @@ def test_the_command_run_logs(tried: Tried, uri: str, tmp_path: Path) -> None:
     assert last.startswith("Logged: ")
     assert last.endswith(parent.info.run_id)
     assert "mlflow" not in done.stderr
-    again = command("track", "mine", "--results", tmp_path, "--to", f"mlflow:{uri}")
-    assert subprocess.check_output(again, cwd=ROOT, text=True).splitlines() == [last]
+    again = ("track", "mine", "--results", tmp_path, "--to", f"mlflow:{uri}")
+    assert cli(*again).stdout.splitlines() == [last]
     client(uri).delete_experiment(parent.info.experiment_id)
-    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
+    done = cli(*again)
     assert done.returncode == 2
     assert "experiment `harness` was deleted" in done.stderr
 
@@ -413,8 +400,8 @@ def test_what_cannot_be_logged_to_is_refused(target: str, sentence: str, no_trac
     assert "\n" not in said
 
 
-def test_nothing_is_measured_if_it_cannot_be_logged(tried: Tried, tmp_path: Path) -> None:
-    done = tried("mlflow:http://127.0.0.1:1")
+def test_nothing_is_measured_if_it_cannot_be_logged(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*tracked("mlflow:http://127.0.0.1:1", tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: `mlflow:http://127.0.0.1:1` cannot be used")
     assert "Traceback" not in done.stderr
@@ -427,7 +414,9 @@ def test_without_mlflow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         mlflow.Tracker("mlflow:http://127.0.0.1:1")
 
 
-def test_a_store_that_goes_away_costs_nothing_measured(run: harness.Run, tmp_path: Path) -> None:
+def test_a_store_that_goes_away_costs_nothing_measured(
+    run: harness.Run, cli: Cli, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
     tracker = mlflow.Tracker(f"mlflow:file://{store}#gone")
     store.rename(tmp_path / "away")
@@ -440,7 +429,7 @@ def test_a_store_that_goes_away_costs_nothing_measured(run: harness.Run, tmp_pat
     store.unlink()
     (tmp_path / "away").rename(store)
     words = said.removeprefix("python -m harness ").split()
-    done = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True)
+    done = cli(*words)
     assert done.returncode == 0, done.stderr
     assert len(runs(f"file://{store}", "gone")[1]) == len(run.trials)
 
@@ -448,7 +437,7 @@ def test_a_store_that_goes_away_costs_nothing_measured(run: harness.Run, tmp_pat
 def test_mlflow_is_imported_when_asked_for_and_tells_nobody(tmp_path: Path) -> None:
     code = f"""
 import sys
-from harness import track
+from harness.report import mlflow as track
 print("mlflow" in sys.modules)
 track.Tracker("mlflow:file://{tmp_path}")
 from mlflow.telemetry.client import get_telemetry_client
@@ -465,7 +454,7 @@ print("mlflow" in sys.modules, get_telemetry_client())
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_server_that_dies_during_a_run(
-    tried: Tried, environment: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+    program: Cli, environment: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     server = Server(environment, tmp_path_factory.mktemp("dying")).start()
 
@@ -475,7 +464,8 @@ def test_a_server_that_dies_during_a_run(
         server.kill()
 
     Thread(target=kill_once_it_runs, daemon=True).start()
-    done = tried(f"mlflow:{server.uri}", "--backends", "tests.helpers.faulty:Slow", "--seeds", 2)
+    words = tracked(f"mlflow:{server.uri}", tmp_path)
+    done = program(*words, "--backends", "tests.helpers.faulty:Slow", "--seeds", 2)
     assert done.returncode == 1, done.stderr
     assert f"Results: {tmp_path}/mine" in done.stdout
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
@@ -483,8 +473,8 @@ def test_a_server_that_dies_during_a_run(
     assert "Traceback" not in done.stderr
     try:
         server.start()
-        words = error.rpartition("`python -m harness ")[2].rstrip("`").split()
-        assert subprocess.call(command(*words), cwd=ROOT) == 0
+        given = error.rpartition("`python -m harness ")[2].rstrip("`").split()
+        assert subprocess.call(command(*given), cwd=ROOT) == 0
         parent, children = runs(server.uri, "harness")
         assert parent.info.status == "FINISHED"
         assert len(children) == 2
