@@ -28,7 +28,7 @@ class InlineDispatcher:
     def run(
         self, batches: Iterable[Sequence[TrialJob]], *_: Admission | int
     ) -> Generator[Event, None, None]:
-        """Run the trials here; this node needs no admission and cannot be lost."""
+        """Run the trials here; the arguments for admission and retries mean nothing here."""
         return self._run(list(batches))
 
     def close(self) -> None:

@@ -114,9 +114,11 @@ class RayDispatcher:
     def run(
         self, batches: Iterable[Sequence[TrialJob]], admission: Admission, max_retries: int = 0
     ) -> Generator[Event, None, None]:
-        """Run the batches on the nodes that are admitted; one that joins late is certified first.
+        """Run each batch in order on one node that is admitted; new nodes are certified first.
 
-        A batch whose node or Ray worker is lost is repeated whole, at most `max_retries` times.
+        A node runs nothing beside a batch with an exclusive job. Each job yields `Started`, any
+        `Progress`, and an outcome. A batch whose node or Ray worker is lost is repeated whole, at
+        most `max_retries` times. Closing the iterator ends what is still running.
         """
         if self._local:
             self._start().result()

@@ -90,10 +90,7 @@ class GateRun:
             devices=self.settings.devices,
             timeout_s=self._timeout_s,
         )
-        certificates = {
-            Arm(backend=c.backend, device=c.device): c
-            for c in certify(self.task, settings, Site(dispatch="inline"))
-        }
+        certificates = {c.arm: c for c in certify(self.task, settings, Site(dispatch="inline"))}
         self.left_out = [arm for arm in self.arms() if arm not in certificates]
         self.note(*(f"Left out, because it is not available here: {a}." for a in self.left_out))
         for arm, certificate in certificates.items():

@@ -46,20 +46,15 @@ class Curves:
         # Contiguous for each seed, so that the sum is the same as if it were trained alone.
         loss_R = np.ascontiguousarray(np.concatenate(self._losses).T).mean(1)
         mse_R = step_mse_RT.mean(1)
-        for r in np.flatnonzero(added_R):
-            point = CurvePoint(
-                epoch=epoch,
-                train_s=train_s,
-                train_loss=float(loss_R[r]),
-                eval_mse=float(mse_R[r]),
+
+        def point(loss: float, mse: float) -> CurvePoint:
+            return CurvePoint(
+                epoch=epoch, train_s=train_s, train_loss=float(loss), eval_mse=float(mse)
             )
-            self._points[r].append(point)
-        mean = CurvePoint(
-            epoch=epoch,
-            train_s=train_s,
-            train_loss=float(loss_R[added_R].mean()),
-            eval_mse=float(mse_R[added_R].mean()),
-        )
+
+        for r in np.flatnonzero(added_R):
+            self._points[r].append(point(loss_R[r], mse_R[r]))
+        mean = point(loss_R[added_R].mean(), mse_R[added_R].mean())
         self._running_R = self._running_R & ~self._failing_R & np.isfinite(mse_R)
         self._step_mse_RT = step_mse_RT
         if everyone:
@@ -69,9 +64,12 @@ class Curves:
     def shares(self) -> list[Share]:
         """Return the results of each seed."""
         return [
-            Share(seed=seed, status="ok", points=tuple(points), step_mse=tuple(mse_T.tolist()))
-            if running
-            else Share(seed=seed, status="diverged", points=tuple(points))
+            Share(
+                seed=seed,
+                status="ok" if running else "diverged",
+                points=tuple(points),
+                step_mse=tuple(mse_T.tolist()) if running else (),
+            )
             for seed, points, mse_T, running in zip(
                 self._seeds, self._points, self._step_mse_RT, self._running_R, strict=True
             )

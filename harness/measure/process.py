@@ -91,13 +91,13 @@ class Worker:
         self._output.close()
 
     def reuse(self, job: TrialJob) -> bool:
-        """Give the process another trial; return False if it has ended."""
+        """Give the process another trial; return False if the process has ended."""
         if self._process.poll() is not None:
             return False
         self._output.seek(0)
         self._output.truncate()
         self._set_deadline(job)
-        self.say(json.dumps(job.model_dump(mode="json")))
+        self.say(job.model_dump_json())
         return True
 
     def _set_deadline(self, job: Job | TurnsJob) -> None:

@@ -119,12 +119,10 @@ class Training:
             wall_s=wall_s,
             cpu_s=cpu_s,
             involuntary_switches=after.involuntary_switches - before.involuntary_switches,
-            steal_s=None
-            if before.steal_s is None or after.steal_s is None
-            else after.steal_s - before.steal_s,
+            steal_s=_difference(before.steal_s, after.steal_s),
             load=machine.load(),
             mhz=machine.core_mhz(),
-            energy_j=None if joules is None or joules_after is None else joules_after - joules,
+            energy_j=_difference(joules, joules_after),
         )
 
     def step_mse(self) -> Array:
@@ -162,3 +160,8 @@ class Training:
         for first in range(0, task.eval_paths, size):
             start = min(first, task.eval_paths - size)
             yield slice(start, start + size), first - start
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    """Return by how much a counter went up; None if it is unknown."""
+    return None if before is None or after is None else after - before
