@@ -14,7 +14,8 @@ None of them derives from ValueError: pydantic would swallow one raised inside a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -72,6 +73,15 @@ def brief(error: BaseException | str) -> str:
         return "" if isinstance(error, str) else type(error).__name__
     traceback = any("Traceback" in line for line in lines)
     return lines[-1 if traceback else 0][:500].rstrip(".:")
+
+
+@contextmanager
+def explained(kind: type[HarnessError], what: str) -> Iterator[None]:
+    """Raise an error of this kind in place of an `OSError`: `what`, then the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {brief(error)}.") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

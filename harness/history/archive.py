@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from harness.errors import HarnessError, InvalidInput, brief
+from harness.errors import HarnessError, InvalidInput, explained
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.runs.results import Run
 from harness.store.files import LocalFolder
@@ -91,10 +91,8 @@ class _Stale(Exception):
 def read_archive(results: str | Path) -> Archive:
     """Read all runs at a path or a URL. Raises `InvalidInput` if there is none."""
     folder = open_folder(results)
-    try:
+    with explained(InvalidInput, f"`{folder.location}` cannot be read"):
         names = [name for name in folder.folders() if not name.startswith(".")]
-    except OSError as error:
-        raise InvalidInput(f"`{folder.location}` cannot be read: {brief(error)}.") from error
     collected = _Collection()
     for number, (name, reading) in enumerate(_in_turn(folder, names), 1):
         if isinstance(reading, _Reading):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from harness.errors import InvalidInput, StoreError, brief
+from harness.errors import InvalidInput, StoreError, explained
 
 Notify: TypeAlias = Callable[[str], None]
 """Is called with each message that the user should see."""
@@ -159,7 +159,5 @@ def being_written(name: str) -> InvalidInput:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file anywhere on this machine, whole or not at all. Raises `StoreError`."""
-    try:
+    with explained(StoreError, f"`{path}` cannot be written"):
         LocalFolder(path.parent).write(path.name, content)
-    except OSError as error:
-        raise StoreError(f"`{path}` cannot be written: {brief(error)}") from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harness.errors import InvalidInput, UnknownName
+from harness.errors import InvalidInput, UnknownName, explained
 from harness.store.files import LocalFolder
 from harness.store.remote import OBJECT_STORES, Folder, connect
-from harness.store.run_folder import RunFolder, reading
+from harness.store.run_folder import RunFolder
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PROTOCOLS = sorted({*OBJECT_STORES, "file", "sftp", "ssh"})
@@ -42,7 +42,7 @@ def find_run(results: str | Path, run: str) -> RunFolder:
 def run_folders(results: str | Path) -> list[RunFolder]:
     """Return the folders of all runs, by name. Raises `InvalidInput` if they cannot be listed."""
     folder = open_folder(results)
-    with reading(folder.location):
+    with explained(InvalidInput, f"`{folder.location}` cannot be read"):
         names = filter(_RUN_ID.fullmatch, folder.folders())
     runs = [RunFolder(folder.folder(name)) for name in names]
     return [run for run in runs if run.exists()]

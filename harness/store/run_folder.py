@@ -8,12 +8,12 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from harness.errors import HarnessError, InvalidInput, StoreError, brief
+from harness.errors import HarnessError, InvalidInput, StoreError, brief, explained
 from harness.store.manifest import (
     MANIFEST,
     RECORDS,
@@ -59,7 +59,7 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether there is a manifest, which is then read once for all."""
-        with reading(self.location):
+        with self._reading():
             try:
                 self._manifest = self._files.read(MANIFEST)
             except FileNotFoundError:
@@ -68,10 +68,9 @@ class RunFolder:
 
     def manifest(self) -> Manifest:
         """Return the manifest."""
-        where = self._files.file(MANIFEST)
-        with reading(where):
+        with self._reading(MANIFEST):
             content = self._files.read(MANIFEST) if self._manifest is None else self._manifest
-        return parse_manifest(where, content)
+        return parse_manifest(self._files.file(MANIFEST), content)
 
     def load(self) -> RunContents:
         """Read the manifest and all records; a broken or foreign record is a problem, no error.
@@ -81,7 +80,7 @@ class RunFolder:
         manifest = self.manifest()
         reader = RecordReader(manifest.plan)
         problems: dict[str, str] = {}
-        with reading(self.location), _no_garbage_collection():
+        with self._reading(), _no_garbage_collection():
             for name, content in self._files.read_many(self._record_files()):
                 where = self._files.file(name)
                 try:
@@ -94,17 +93,17 @@ class RunFolder:
 
     def count_records(self) -> int:
         """Return how many trials have finished, without reading their records."""
-        with reading(self.location):
+        with self._reading():
             return len({_ATTEMPT.sub("", _stem_of(name)) for name in self._record_files()})
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder of the run, as `folder/file`."""
-        with reading(self.location):
+        with self._reading():
             return self._files.names(folder, "")
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None if there is no such file."""
-        with reading(self.location):
+        with self._reading():
             try:
                 return self._files.read(name)
             except FileNotFoundError:
@@ -115,11 +114,12 @@ class RunFolder:
 
         It needs no lock: it may be written while the run goes on, and again.
         """
-        try:
+        with explained(StoreError, f"`{self._files.file(name)}` cannot be written"):
             self._files.write(name, content)
-        except OSError as error:
-            where = self._files.file(name)
-            raise StoreError(f"`{where}` cannot be written: {brief(error)}") from error
+
+    def _reading(self, name: str = "") -> AbstractContextManager[None]:
+        where = self._files.file(name) if name else self.location
+        return explained(InvalidInput, f"`{where}` cannot be read")
 
     def _record_files(self) -> list[str]:
         return self._files.names(RECORDS, ".json")
@@ -182,15 +182,6 @@ def stem_of(record: Record) -> str:
 
 def _stem_of(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(".json")
-
-
-@contextmanager
-def reading(location: str) -> Iterator[None]:
-    """Raise `InvalidInput` in place of `OSError`: what is at the location cannot be read."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidInput(f"`{location}` cannot be read: {brief(error)}.") from error
 
 
 @contextmanager

@@ -6,13 +6,13 @@ Every file is written whole or not at all, so a kill at any moment loses no fini
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InvalidInput, StoreError, brief
+from harness.errors import InvalidInput, StoreError, brief, explained
 from harness.store.files import LocalFolder, Notify
 from harness.store.manifest import MANIFEST, RECORDS, Manifest, to_json
 from harness.store.outbox import Outbox, outbox_of, waits_here
@@ -41,11 +41,15 @@ class RunWriter:
     """
 
     def __init__(
-        self, files: LocalFolder | Outbox, hold: Hold, manifest: Manifest, notify: Notify
+        self, files: LocalFolder | Outbox, held: ExitStack, manifest: Manifest, notify: Notify
     ) -> None:
+        """Write to `files`, until the end of the context closes `held`."""
+        self.manifest = manifest
+        """The manifest as it was written last."""
+        self.location = files.location
+        """The path or URL of the folder."""
         self._files = files
-        self._hold = hold
-        self._manifest = manifest
+        self._held = held
         self._notify = notify
         self._outbox = files if isinstance(files, Outbox) else None
 
@@ -79,10 +83,11 @@ class RunWriter:
         try:
             if waits_here(folder):
                 raise FileExistsError
-            hold = folder.claim()
-            with _released_on_error(hold):
+            with ExitStack() as stack:
+                hold = folder.claim()
+                stack.callback(hold.release)
                 folder.write(MANIFEST, to_json(manifest))
-                return cls(_held(folder, hold, notify), hold, manifest, notify)
+                return cls(_held(folder, hold, notify), stack.pop_all(), manifest, notify)
         except FileExistsError:
             raise RunExists(
                 f"`{folder.location}` exists already; if it is a run, finish it with "
@@ -102,41 +107,30 @@ class RunWriter:
         folder = run_folder(results, run)
         if not RunFolder(outbox_of(folder)).exists():  # A store may have lost what is still here.
             find_run(results, run)
-        try:
+        with (
+            explained(InvalidInput, f"the run `{folder.location}` cannot be written"),
+            ExitStack() as stack,
+        ):
             hold = folder.hold(notify)
-            with _released_on_error(hold):
-                files = _held(folder, hold, notify)
-                return cls(files, hold, RunFolder(files).manifest(), notify)
-        except OSError as error:
-            raise InvalidInput(
-                f"the run `{folder.location}` cannot be written: {brief(error)}."
-            ) from error
+            stack.callback(hold.release)
+            files = _held(folder, hold, notify)
+            return cls(files, stack.pop_all(), RunFolder(files).manifest(), notify)
 
     def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         undelivered = self._outbox.close() if self._outbox else ""
-        self._hold.release()
+        self._held.close()
         if undelivered and kind is None:
             raise StoreError(undelivered)
         if undelivered:
             self._notify(undelivered)
 
     @property
-    def manifest(self) -> Manifest:
-        """The manifest as it was written last."""
-        return self._manifest
-
-    @property
     def name(self) -> str:
         """The id of the run."""
-        return self._manifest.plan.run
-
-    @property
-    def location(self) -> str:
-        """The path or URL of the folder."""
-        return self._files.location
+        return self.manifest.plan.run
 
     @property
     def folder(self) -> RunFolder:
@@ -145,9 +139,9 @@ class RunWriter:
 
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest. Raises `StoreError`."""
-        self._manifest = self._manifest.model_copy(update=changes)
+        self.manifest = self.manifest.model_copy(update=changes)
         with self._writing(MANIFEST):
-            self._files.write(MANIFEST, to_json(self._manifest))
+            self._files.write(MANIFEST, to_json(self.manifest))
 
     def add(self, record: Record) -> None:
         """Write the record of a finished trial; those of its earlier attempts stay.
@@ -192,13 +186,8 @@ class RunWriter:
         with suppress(OSError):
             self._files.remove()
 
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            where = self._files.file(name)
-            raise StoreError(f"`{where}` cannot be written: {brief(error)}") from error
+    def _writing(self, name: str) -> AbstractContextManager[None]:
+        return explained(StoreError, f"`{self._files.file(name)}` cannot be written")
 
 
 def _keep_elsewhere(record: Record, where: str, content: bytes) -> str:
@@ -216,14 +205,6 @@ def _keep_elsewhere(record: Record, where: str, content: bytes) -> str:
         f"the trial just finished is kept as `{kept}`: once there is room, move it to `{folder}`, "
         f"then `--resume {record.run}`."
     )
-
-
-@contextmanager
-def _released_on_error(hold: Hold) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.callback(hold.release)
-        yield
-        stack.pop_all()
 
 
 def _held(folder: Folder, hold: Hold, notify: Notify) -> LocalFolder | Outbox:

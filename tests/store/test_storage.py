@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +240,12 @@ class Driver:
         self.run = quick(url).folder("r")
         self.hold = self.run.claim() if create else self.run.hold(self.notes.append)
         self.outbox = Outbox(self.run, self.hold, self.notes.append, retries)
+        held = ExitStack()
+        held.callback(self.hold.release)
         if create:
             self.run.write("manifest.json", MANIFEST.model_dump_json().encode())
         self.outbox.load()
-        self.writer = RunWriter(self.outbox, self.hold, MANIFEST, self.notes.append)
+        self.writer = RunWriter(self.outbox, held, MANIFEST, self.notes.append)
 
     @property
     def waiting(self) -> list[str]:
