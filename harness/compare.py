@@ -1,8 +1,8 @@
-"""Two runs of one task held against each other: what changed from the first to the second.
+"""Two runs of one task compared: what changed from the first to the second.
 
 Times of two runs are two independent samples of blocks (Welch, on the logarithms). Accuracy is
-paired by seed: the data and the initial parameters are the same. A tiny difference that is shown
-is still "the same" if it is shown, too, to lie within a margin.
+paired by seed, since the data and the initial parameters are the same. A difference counts as "the
+same" if it is shown to lie within a margin, even if it is shown not to be zero.
 """
 
 from __future__ import annotations
@@ -20,33 +20,19 @@ from harness.measure.fingerprint import differences, fingerprint
 from harness.runs.results import Run
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
+from harness.tables.columns import columns
 from harness.tables.metrics import Metric, compared_metrics
 from harness.tables.pairs import SIGNIFICANT, ArmKey, of_arm, pair
 from harness.trial.record import Record
 
-CHANGES = {
-    "metric": "string",
-    "backend": "string",
-    "device": "string",
-    "across": "string",
-    "kind": "string",
-    "a": "float64",
-    "b": "float64",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "n_a": "int64",
-    "n_b": "int64",
-    "p": "float64",
-    "p_holm": "float64",
-    "p_same": "float64",
-    "p_same_holm": "float64",
-    "verdict": "string",
-}
+CHANGES = columns(
+    "metric backend device across kind a b value low high n_a n_b p p_holm p_same p_same_holm "
+    "verdict"
+)
 
 
 class Margins(NamedTuple):
-    """Within what a change is called none, as shares: 0.02 is +-2 %."""
+    """Changes within these shares count as none: 0.02 is +-2 %."""
 
     time: float = 0.02
     """Of times and memory."""
@@ -59,10 +45,10 @@ class Margins(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The changes from one run to another, and what the reader should know to judge them."""
+    """The changes from one run to another, and what a reader must know to judge them."""
 
     changes: pd.DataFrame
-    notes: list[str]
+    notices: list[str]
 
 
 def compare_runs(
@@ -74,16 +60,15 @@ def compare_runs(
 ) -> Comparison:
     """Return a row for each metric, and each backend and device that is in both runs.
 
-    `metrics` are names of `harness.tables.metrics.METRICS`; without any, `DEFAULT` less what the
-    task does not have. `a` and `b` are the (geometric) means of the runs, of `n_a` and `n_b`
-    values; `value` is the ratio b/a or, of `lag_skill`, the difference (`kind` says which), `low`
-    to `high` its own 95 % interval. `p_holm` and `p_same_holm` are the p-values of a difference and
-    of equivalence (two one-sided tests), each corrected for the number of rows. `train_s` is per
-    epoch.
+    `metrics` are names of `harness.tables.metrics.METRICS`, by default the default ones that the
+    task has. `a` and `b` are the (geometric) means of `n_a` and `n_b` values. `value` is b/a or b-a
+    (`kind`), with its 95 % interval `low` to `high`. `p_holm` and `p_same_holm` are the p-values of
+    a difference and of equivalence (two one-sided tests), corrected for the number of rows.
+    `train_s` is per epoch.
 
     With `across`, the name of a backend in both runs or "" for the first, times are ratios to that
-    backend inside blocks, which may be compared between unlike machines. Raises `InvalidInput` with
-    a sentence for everything that makes two runs incomparable.
+    backend in the same blocks, which can be compared between unlike machines. Raises `InvalidInput`
+    with a sentence for each reason why two runs cannot be compared.
     """
     _refuse_incomparable(before, after)
     chosen = _metrics(before, metrics)
@@ -91,9 +76,9 @@ def compare_runs(
     references = {} if across is None else _references(arms, across)
     if any(metric.kind == "time" for metric in chosen):
         _refuse_times(before, after, arms, across is not None)
-    notes = [*_unusable(before, chosen, arms), *_unusable(after, chosen, arms)]
+    notices = [*_unusable(before, chosen, arms), *_unusable(after, chosen, arms)]
     if any(metric.kind == "time" for metric in chosen):
-        notes.append(
+        notices.append(
             "the two runs were measured one after the other: what differs between sessions on one "
             "machine is not in the intervals of times; to decide, measure both in turn (the gate)."
         )
@@ -103,7 +88,7 @@ def compare_runs(
         for arm in arms
         if metric.kind != "time" or across is None or arm in references
     ]
-    return Comparison(_table(found, margins or Margins()), notes)
+    return Comparison(_table(found, margins or Margins()), notices)
 
 
 def _refuse_incomparable(before: Run, after: Run) -> None:

@@ -1,4 +1,4 @@
-"""Two runs held against each other: real folders, made-up figures."""
+"""Two runs compared: real folders, made-up values."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_useless_timings_are_left_out_and_none_at_all_refused(tmp_path: Path) ->
         writer.add(some.records[0].model_copy(update={"points": (point,)}))
     comparison = compare_runs(a, Run("some", tmp_path), ["train_s"])
     assert comparison.changes.loc[0, "n_b"] == 2
-    assert "`train_s`: 1 of 3 trials of run `some` lack a value above zero" in comparison.notes[0]
+    assert "`train_s`: 1 of 3 trials of run `some` lack a value above zero" in comparison.notices[0]
 
 
 def test_a_task_without_a_lag_has_no_skill_to_compare(tmp_path: Path) -> None:

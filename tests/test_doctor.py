@@ -1,4 +1,4 @@
-"""The machine's check-up: every reading is there, whatever the machine; no time matters."""
+"""The machine's check-up: every check is there, whatever the machine; no time matters."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_thread_counts_are_overridden_and_it_says_so(
     for name in machine.THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     done = cli("doctor", "--format", "json", OMP_NUM_THREADS="7")
-    (reading,) = [row for row in json.loads(done.stdout) if row["check"] == "variables"]
-    assert (reading["status"], reading["value"]) == ("ok", "OMP_NUM_THREADS=7")
-    assert "without effect" in reading["advice"]
+    (check,) = [row for row in json.loads(done.stdout) if row["check"] == "variables"]
+    assert (check["status"], check["value"]) == ("ok", "OMP_NUM_THREADS=7")
+    assert "no effect" in check["advice"]
 
 
 def test_results_that_cannot_be_written_are_a_warning(tmp_path: Path) -> None:

@@ -98,5 +98,5 @@ def compare(
     comparison = compare_runs(before, after, metrics, margins, across)
     title = f"From {run_a} (A) to {run_b} (B), 95 % intervals"
     click.echo(render_changes(comparison.changes, kind, width(), title), nl=False)
-    for note in comparison.notes:
-        click.echo(f"note: {note}", err=True)
+    for notice in comparison.notices:
+        click.echo(f"note: {notice}", err=True)

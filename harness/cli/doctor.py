@@ -35,17 +35,17 @@ def doctor(strict: bool, address: str | None, kind: str, results: str) -> None:
     if address is not None:
         _compare_nodes(address, strict, kind)
         return
-    readings = examine(results)
-    frame = pd.DataFrame(map(asdict, readings))
+    checks = examine(results)
+    frame = pd.DataFrame(map(asdict, checks))
     if kind == "table":
         # Advice is a sentence, so it goes below.
         click.echo(render(frame.drop(columns="advice"), kind, width()), nl=False)
-        for reading in readings:
-            if reading.advice:
-                click.echo(f"{reading.check}: {reading.advice}")
+        for check in checks:
+            if check.advice:
+                click.echo(f"{check.check}: {check.advice}")
     else:
         click.echo(render(frame, kind), nl=False)
-    sys.exit(FAILED if strict and any(r.status == "warn" for r in readings) else 0)
+    sys.exit(FAILED if strict and any(r.status == "warn" for r in checks) else 0)
 
 
 def _compare_nodes(address: str, strict: bool, kind: str) -> None:

@@ -1,8 +1,8 @@
-"""All runs among results, read as one table of trials: thousands in seconds.
+"""All runs of a results folder as one table of trials: thousands in seconds.
 
-Of a finished run the stored table of trials is used, if it is of all the records there are, and a
-record for each backend, device and node, which says what machine and what code that was. Otherwise
-the records are read, of many runs together. What cannot be read is left out, and said.
+A finished run whose stored table covers all its records is read from that table, plus one record
+for each backend, device and node, which holds the machine and the code. Otherwise the records are
+read. What cannot be read is left out, with a warning.
 """
 
 from __future__ import annotations
@@ -34,58 +34,58 @@ Environment: TypeAlias = Mapping[str, str]
 _Source: TypeAlias = tuple[int, str, str, str]
 """Number of the run, backend, device, node."""
 
-# Of a fingerprint, what no update changes.
+# The fields of a fingerprint that no update changes.
 _HARDWARE = ("cpu", "cores", "cpu_quota", "memory_gb", "gpu", "threads")
 _NEEDED = [
     *("run", "trial", "block", "backend", "device", "node", "seed", "status", "train_s"),
     *("epochs_per_s", "final_mse", "contended", "noisy", "attempts", "isolation", "at_once"),
 ]
 _BATCH = 2000
-"""Records of which a table is built at a time: more would take memory, fewer time."""
+"""Records that a table is built from at a time: more take memory, fewer take time."""
 _CONNECTIONS = 16
+_NO_RUN = "; `python -m harness run` measures one."
 _ATTEMPT = re.compile(r"(.*?)(?:~(\d+))?$")
 
 
 class RunInfo(NamedTuple):
-    """A run, as far as its trials do not tell."""
+    """What the trials of a run do not say about it."""
 
     name: str
     started: datetime
     pilot: int
-    """Blocks that decided how many there are; 0 if none did."""
+    """Blocks that decided the number of blocks; 0 if none did."""
 
 
 class Archive(NamedTuple):
-    """All that was read."""
+    """Everything that was read."""
 
     runs: list[RunInfo]
     """The oldest first."""
     trials: pd.DataFrame
-    """Some columns of the tables `trials`, one below the other. `run` is a number in `runs`,
-    `block` one that no other block has, `block_in_run` the one it had; `task` is a number in
-    `tasks`, `node_kind` the hardware and threads, `together` how many seeds the run trained at
-    once."""
+    """The trials of all runs. `run` is an index of `runs` and `task` one of `tasks`; `block` is
+    unique, `block_in_run` the number it had; `node_kind` is the hardware and the threads,
+    `together` how many seeds the run trained at once."""
     tasks: list[Task]
     environments: Mapping[_Source, Environment]
     """By number of the run, backend, device and kind of node."""
     warnings: list[str]
-    """A sentence for all that was left out."""
+    """A sentence for each run or record that was left out."""
 
 
 class _Reading(NamedTuple):
-    """A run that was read."""
+    """One run."""
 
     name: str
     started: datetime
     manifest: Manifest
     table: Any
-    """Its stored table (of Arrow), if it can be used; `records` are then one for each source."""
+    """Its stored table (Arrow), if usable; `records` then has one record for each source."""
     records: list[Record]
     problems: list[str]
 
 
 class _Stale(Exception):
-    """The table that is stored is not that of the records."""
+    """The stored table does not match the records."""
 
 
 def read_archive(results: str | Path) -> Archive:
@@ -101,21 +101,18 @@ def read_archive(results: str | Path) -> Archive:
         collected.warnings.append(f"`{folder.file(name)}` is left out: {reading}")
         left = len(names) - number
         if left and isinstance(reading.__cause__ or reading, TimeoutError | ConnectionError):
-            # Each of the others would be waited for as long.
+            # Each of the others would take as long to time out.
             count = f"{left} more run{'s were' if left > 1 else ' was'}"
             collected.warnings.append(f"`{folder.location}` stopped answering: {count} not read.")
             break
     if not collected.runs:
-        for warning in collected.warnings[:1]:
-            raise InvalidInput(f"`{folder.location}` holds no run: {warning}")
-        raise InvalidInput(
-            f"`{folder.location}` holds no run; `python -m harness run` measures one."
-        )
+        why = ": " + collected.warnings[0] if collected.warnings else _NO_RUN
+        raise InvalidInput(f"`{folder.location}` holds no run{why}")
     return collected.found()
 
 
 def _in_turn(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, _Reading | Exception]]:
-    """Read the runs in order; behind a network, several at a time."""
+    """Yield the runs in order; behind a network, several are read at a time."""
     if isinstance(folder, LocalFolder):
         yield from ((name, _read_run(folder.folder(name), name)) for name in names)
         return
@@ -157,7 +154,7 @@ def _moment(text: str) -> datetime | None:
 def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
     """Return the stored table of trials and a record of each source.
 
-    Raises `_Stale` unless it is of all the records there are, and agrees with those that are read.
+    Raises `_Stale` unless the table covers all records and agrees with those that are read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -181,8 +178,8 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
         name: table[name].to_pylist()
         for name in ("run", "trial", "attempts", "backend", "device", "node", "status", "train_s")
     }
-    told = dict(zip(columns["trial"], columns["attempts"], strict=True))
-    if set(columns["run"]) != {plan.run} or told != last:
+    attempts = dict(zip(columns["trial"], columns["attempts"], strict=True))
+    if set(columns["run"]) != {plan.run} or attempts != last:
         raise _Stale
     sources: dict[tuple[str, str, str], int] = {}
     arms = zip(columns["backend"], columns["device"], columns["node"], strict=True)
@@ -213,7 +210,7 @@ def _parse(content: bytes | OSError) -> Record:
 
 
 class _Collection:
-    """What has been read so far, and the tables of it."""
+    """The runs read so far, and their tables."""
 
     def __init__(self) -> None:
         self.runs: list[RunInfo] = []
@@ -229,7 +226,7 @@ class _Collection:
         self._environments: dict[tuple[tuple[str, str], ...], Environment] = {}
 
     def add(self, reading: _Reading) -> None:
-        """Take in a run."""
+        """Add a run; one that was copied or has no trial that ended ok is left out."""
         plan, number = reading.manifest.plan, len(self.runs)
         same = self._seen.setdefault((plan.run, reading.started), reading.name)
         self.warnings += reading.problems
@@ -265,7 +262,7 @@ class _Collection:
         return self._tasks.setdefault(task, len(self._tasks))
 
     def _numbered(self, table: Any, number: int, manifest: Manifest) -> Any:
-        """Return a stored table with the numbers of its run and its tasks."""
+        """Return a stored table with the numbers of its run and tasks."""
         import pyarrow as pa
 
         plan = manifest.plan
@@ -282,7 +279,7 @@ class _Collection:
         )
 
     def _build(self) -> None:
-        """Build the table of the runs of which no stored one was used."""
+        """Build the table of the pending runs, which have no usable stored one."""
         if not self._pending:
             return
         records = [record for _, some in self._pending for record in some]
@@ -295,7 +292,7 @@ class _Collection:
         self._pending.clear()
 
     def found(self) -> Archive:
-        """Return all that was taken in, the runs in the order of time."""
+        """Return everything that was added, the runs in the order of time."""
         self._build()
         if self._stored:
             import pyarrow as pa
@@ -332,9 +329,10 @@ class _Collection:
 
 
 def _with_kinds(trials: pd.DataFrame, kinds: Mapping[_Source, str]) -> pd.DataFrame:
-    """Return the trials with the kind of node of each.
+    """Return the trials with their kinds of nodes.
 
-    What failed tells little of its node: it is counted where others of its run were, or nowhere.
+    A failed trial does not say what its node was: it gets the kind of other trials of its run, or
+    is left out.
     """
     sources = pd.DataFrame(
         [(*source, kind) for source, kind in kinds.items()],

@@ -39,32 +39,13 @@ from harness.history.series import (
     rows_of,
 )
 from harness.stats.changepoints import FEWEST, ChangePoint, find_change_points
+from harness.tables.columns import columns
 
-CHANGE_POINTS = {
-    "measure": "string",
-    "backend": "string",
-    "device": "string",
-    "relative_to": "string",
-    "task": "string",
-    "node_kind": "string",
-    "isolation": "string",
-    "at_once": "int64",
-    "run": "string",
-    "started_utc": "string",
-    "commit": "string",
-    "last_run": "string",
-    "last_commit": "string",
-    "earliest_run": "string",
-    "latest_run": "string",
-    "change": "float64",
-    "low": "float64",
-    "high": "float64",
-    "p": "float64",
-    "runs_before": "int64",
-    "runs_after": "int64",
-    "also_changed": "string",
-    "words": "string",
-}
+CHANGE_POINTS = columns(
+    "measure backend device relative_to task node_kind isolation at_once run started_utc commit "
+    "last_run last_commit earliest_run latest_run change low high p runs_before runs_after "
+    "also_changed words"
+)
 # Fields of an environment that other columns hold, or that are the same on all nodes of a kind.
 _NO_CHANGE = re.compile(r"(commit|dirty):|(cores|cores_used|memory_gb|cpu|cpu_quota|gpu|nice)$")
 _SAME_MSE = 0.01

@@ -15,6 +15,7 @@ from harness.history.archive import Archive, Environment, RunInfo
 from harness.stats import estimates
 from harness.stats.changepoints import ChangePoint
 from harness.stats.estimates import Estimate
+from harness.tables.columns import columns
 from harness.tables.from_records import IntArray
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ArmKey, of_arm, pair
@@ -23,37 +24,13 @@ from harness.task.task import PRESETS, Task
 
 Measure: TypeAlias = Literal["ratio", "epoch_s", "final_mse"]
 
-HISTORY = {
-    "run": "string",
-    "started_utc": "string",
-    "task": "string",
-    "node_kind": "string",
-    "device": "string",
-    "isolation": "string",
-    "at_once": "int64",
-    "backend": "string",
-    "commit": "string",
-    "commit_backend": "string",
-    "dirty_backend": "string",
-    "commit_harness": "string",
-    "dirty_harness": "string",
-    "seeds": "int64",
-    "trials": "int64",
-    "noisy": "int64",
-    "contended": "bool",
-    "blocks": "int64",
-    "epoch_s": "float64",
-    "epoch_s_low": "float64",
-    "epoch_s_high": "float64",
-    "relative_to": "string",
-    "ratio": "float64",
-    "ratio_low": "float64",
-    "ratio_high": "float64",
-    "final_mse": "float64",
-    "final_mse_low": "float64",
-    "final_mse_high": "float64",
-    "mse_seeds": "string",
-}
+HISTORY = columns(
+    "run started_utc task node_kind device isolation at_once backend commit commit_backend "
+    "dirty_backend commit_harness dirty_harness seeds trials noisy contended blocks epoch_s "
+    "epoch_s_low epoch_s_high relative_to ratio ratio_low ratio_high final_mse final_mse_low "
+    "final_mse_high mse_seeds",
+    noisy="int64",
+)
 _MOST = 0.9
 """Errors are over the seeds that this share of the runs has."""
 

@@ -1,11 +1,11 @@
 """The statistics of differences: estimates with intervals, corrected p-values, equivalence.
 
-Times and errors are compared as ratios, so samples are logarithms of ratios: a ratio and its
-inverse then count alike, and the intervals are multiplicative. What a sample holds is independent
-by design (a block or a pair of fresh processes each), never the repetitions inside one process.
+Times and errors are compared as ratios, so samples are logarithms of ratios. A ratio and its
+inverse then count alike. The values of a sample are independent by design: each is of a block or a
+pair of fresh processes, never of repetitions in one process.
 
-Student's t on such a sample is used throughout: samples are small, which rules out the bootstrap
-(its intervals are too narrow below some 20 values) and ranks (no p-value below 2^-n). Sources:
+All tests are Student's t. The samples are too small for the bootstrap (its intervals are too narrow
+below about 20 values) and for ranks (no p-value is below 2^-n). Sources:
 Welch (1947) for two independent samples; Holm (1979) for many comparisons; Schuirmann (1987), two
 one-sided tests, for equivalence; Stein (1945) for an interval of a width chosen beforehand.
 """
@@ -25,19 +25,19 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or a difference of means, and how well it is known.
+    """A mean or a difference of means, with its standard error and degrees of freedom `df`.
 
-    `standard_error` and `df` (degrees of freedom) are NaN and 0 where the sample was too small.
+    They are NaN and 0 if the sample was too small.
     """
 
     value: float
     standard_error: float
     df: float
     n: int
-    """How many independent values it rests on; the smaller sample's of two."""
+    """How many independent values it rests on; for two samples, the smaller number."""
 
     def negated(self) -> Estimate:
-        """Return the estimate of the same thing with its sign turned."""
+        """Return the same estimate with the opposite sign."""
         return Estimate(-self.value, self.standard_error, self.df, self.n)
 
     def half_width(self, confidence: float = CONFIDENCE) -> float:
@@ -55,7 +55,7 @@ class Estimate:
         """Return the one-sided p-value of the claim that the truth lies above `bound`."""
         if not self.df:
             return float("nan")
-        if not self.standard_error:  # All values equal: as sure as data can be.
+        if not self.standard_error:  # All values are equal.
             return 0.0 if self.value > bound else 1.0
         return float(stdtr(self.df, (bound - self.value) / self.standard_error))
 
@@ -75,9 +75,8 @@ class Estimate:
 def mean(sample: Array, pilot: int = 0) -> Estimate:
     """Estimate the mean of a sample [n].
 
-    If its size n was chosen by the spread of its first `pilot` values, only those may tell how far
-    the mean is known (Stein): given their spread, n is settled, so the interval keeps its coverage,
-    which one from the spread of all values would not.
+    If the spread of the first `pilot` values chose the size n, the interval uses only their spread
+    (Stein). With the spread of all values it would lose its coverage.
     """
     n = len(sample)
     spread = sample[:pilot] if 1 < pilot < n else sample
@@ -89,7 +88,7 @@ def mean(sample: Array, pilot: int = 0) -> Estimate:
 
 
 def stein_size(pilot: Array, half_width: float, confidence: float = CONFIDENCE) -> int:
-    """Return how many values, those of the pilot included, an interval of that half width takes."""
+    """Return how many values, with those of the pilot, an interval of this half width needs."""
     t = float(stdtrit(len(pilot) - 1, (1 + confidence) / 2))
     return max(len(pilot), int(np.ceil((t * pilot.std(ddof=1) / half_width) ** 2)))
 
@@ -118,7 +117,7 @@ def welch(before: Estimate, after: Estimate) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values corrected for their number (Holm); NaN ones are no comparisons."""
+    """Return the p-values corrected for their number (Holm); NaN ones do not count."""
     p = np.asarray(p_values, dtype=float)
     order = [i for i in np.argsort(p, kind="stable") if not np.isnan(p[i])]
     corrected = np.full(len(p), np.nan)

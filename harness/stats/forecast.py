@@ -1,9 +1,8 @@
-"""How many epochs a training would take to reach an error: a rough guess, with its interval.
+"""How many epochs a training would take to reach an error: a rough forecast with its interval.
 
-Falling errors of this task fall as the power -1.5 of the number of epochs, sooner or later. The
-power over the last part of one curve tells less about what comes than that typical one does: at
-first a curve falls more steeply, in between less. How far the guess leads astray was measured
-(`benchmarks/diagnosis.py`), and the interval is as wide as that takes.
+Sooner or later, the errors of this task fall as the power -1.5 of the number of epochs. This
+typical power forecasts better than that of the last part of one curve, which changes on the way.
+The width of the interval comes from measured errors of the forecast (`benchmarks/diagnosis.py`).
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ POWER = -1.5
 """The typical power; found from trainings of tanh networks by Adam, and good for those only."""
 _LEAST_POINTS = 5
 _FALLING = -0.3
-"""The power at which the last half of a curve has to fall, at least, to be falling at all."""
+"""A curve falls if the power over its last half is below this."""
 _FARTHEST = 100.0
-"""Times the epochs trained so far; what lies beyond is not worth a number."""
+"""The forecast reaches up to so many times the epochs trained so far."""
 _LOW, _HIGH, _MARGIN = 0.6, 1.6, 0.2
-"""The interval of the logarithm of what is still missing: times so much, and so much on top."""
+"""The interval of the logarithm of the missing factor: relative bounds, and a margin."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class Forecast:
     low: float
     high: float
     beyond: bool
-    """It takes more than `low` epochs; nothing more can be said."""
+    """It takes more than `low` epochs; there is no better forecast."""
 
     def next_try(self, curve_points: int) -> int:
-        """Return a number of epochs to train for, fit to be cut into the points of a curve."""
+        """Return a round number of epochs to train for, a multiple of `curve_points`."""
         per_point = (self.low if self.beyond else self.epochs) / curve_points
         unit: int = 10 ** max(0, len(str(int(per_point))) - 2)
         return int(np.ceil(per_point / unit)) * unit * curve_points
@@ -47,7 +46,7 @@ class Forecast:
 def forecast(epochs_K: Array, mse_SK: Array, target: float) -> Forecast | None:
     """Extrapolate the curves of some seeds to an error; epochs [K], errors [S, K].
 
-    None if it is reached already, if the error no longer falls, or if there is too little to go by.
+    None if the target is reached, the error no longer falls, or the curve has too few points.
     """
     mse_SK = mse_SK[(np.isfinite(mse_SK) & (mse_SK > 0)).all(axis=1)]
     late_K = epochs_K >= epochs_K[-1] / 2 if len(epochs_K) else np.zeros(0, bool)

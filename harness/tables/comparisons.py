@@ -11,6 +11,7 @@ import pandas as pd
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables import numbers
+from harness.tables.columns import columns
 from harness.tables.metrics import METRICS, Metric
 from harness.tables.pairs import KIND, SIGNIFICANT, ArmKey, Pairs, by_speed, pair
 from harness.tables.points import points
@@ -18,24 +19,10 @@ from harness.tables.points import points
 # Accuracies nearer than this are called the same. Sums in another order shift them a little, always
 # the same way, and enough seeds would show that as a difference.
 _EQUAL = 0.01
-COMPARISONS = {
-    "metric": "string",
-    "backend": "string",
-    "device": "string",
-    "against_backend": "string",
-    "against_device": "string",
-    "node_kind": "string",
-    "kind": "string",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "n": "int64",
-    "of": "int64",
-    "p": "float64",
-    "p_holm": "float64",
-    "shown": "bool",
-    "words": "string",
-}
+COMPARISONS = columns(
+    "metric backend device against_backend against_device node_kind kind value low high n of p "
+    "p_holm shown words"
+)
 
 
 def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -> pd.DataFrame:

@@ -1,10 +1,10 @@
-"""The four result tables, rebuilt from the records; all derived figures are defined here.
+"""The four stored tables, rebuilt from the records; every derived value is defined here.
 
 trials: a row per trial. curves: a row per evaluation during training. steps: a row per time step
 of the final evaluation. chunks: a row per timed call of the training.
 
-A trial that trained several seeds at once has rows for each of them; of its training time, each
-seed has an equal share. A sweep adds its fields as columns.
+A trial that trained several seeds at once has a row for each; each seed gets an equal share of the
+training time. A sweep adds its fields as columns.
 """
 
 from __future__ import annotations
@@ -18,75 +18,29 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.measure.fingerprint import fingerprint, name_kinds
+from harness.tables.columns import columns
+from harness.tables.metrics import METRICS
 from harness.task.task import Task
-from harness.task.yardsticks import Yardsticks, yardsticks
+from harness.task.yardsticks import yardsticks
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-# Column names and their pandas types; nullable, so that a missing value does not change the type.
-TRIALS = {
-    "run": "string",
-    "trial": "string",
-    "block": "int64",
-    "backend": "string",
-    "device": "string",
-    "node": "string",
-    "seed": "int64",
-    "status": "string",
-    "error": "string",
-    "epochs": "int64",
-    "import_s": "float64",
-    "setup_s": "float64",
-    "first_call_s": "float64",
-    "train_s": "float64",
-    "eval_s": "float64",
-    "wall_s": "float64",
-    "epochs_per_s": "float64",
-    "final_mse": "float64",
-    "r2": "float64",
-    "lag_skill": "float64",
-    "epochs_to_lag": "Int64",
-    "seconds_to_lag": "float64",
-    "peak_rss_mb": "float64",
-    "peak_gpu_mb": "float64",
-    "threads": "int64",
-    "contended": "bool",
-    "cpu_s": "float64",
-    "lost_share": "float64",
-    "noisy": "boolean",
-    "noise": "string",
-    "attempts": "int64",
-    "node_kind": "string",
-    "lost": "string",
-    "go": "int64",
-    "isolation": "string",
-    "trials_before": "int64",
-    "at_once": "int64",
-    "train_at_once_s": "float64",
-    "energy_j": "float64",
-}
+TRIALS = columns(
+    "run trial block backend device node seed status error epochs import_s setup_s first_call_s "
+    "train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag seconds_to_lag "
+    "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts node_kind "
+    "lost go isolation trials_before at_once train_at_once_s energy_j"
+) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
-_KEY = {"trial": "string", "backend": "string", "device": "string", "seed": "int64"}
-CURVES = _KEY | {
-    "epoch": "int64",
-    "train_s": "float64",
-    "train_loss": "float64",
-    "eval_mse": "float64",
-}
+_KEY = columns("trial backend device seed")
+CURVES = columns("trial backend device seed epoch train_s train_loss eval_mse")
 YARDSTICKS = ("variance", "memoryless", "wrong_sign")
-STEPS = _KEY | {"t": "int64", "mse": "float64"} | dict.fromkeys(YARDSTICKS, "float64")
-CHUNKS = _KEY | {
-    "chunk": "int64",
-    "wall_s": "float64",
-    "cpu_s": "float64",
-    "involuntary_switches": "int64",
-    "steal_s": "float64",
-    "load": "float64",
-    "mhz": "float64",
-    "energy_j": "float64",
-}
+STEPS = columns("trial backend device seed t mse variance memoryless wrong_sign")
+CHUNKS = columns(
+    "trial backend device seed chunk wall_s cpu_s involuntary_switches steal_s load mhz energy_j"
+)
 
 
 # Those columns that a record holds as they are.
@@ -98,20 +52,16 @@ def trials_table(
     attempts: Sequence[Record] | None = None,
     swept: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return a row per record and seed.
-
-    `lost` says which of the other `attempts` at the same trial were lost, and where.
-    """
+    """Return a row per record and seed; `lost` names the lost ones of the `attempts` at a trial."""
     lost = _lost(attempts or ())
     records = _by_seed(records)
     kinds = _node_kinds(records)
-    means: dict[Task, dict[str, float]] = {}
-    rows = []
-    for record, kind in zip(records, kinds, strict=True):
-        if record.task not in means:
-            means[record.task] = _means(record.task)
-        row = _trial_row(record, means[record.task])
-        rows.append(row | {"node_kind": kind, "lost": lost.get(record.trial, "")})
+    means = {task: _means(task) for task in {record.task for record in records}}
+    rows = [
+        _trial_row(record, means[record.task])
+        | {"node_kind": kind, "lost": lost.get(record.trial, "")}
+        for record, kind in zip(records, kinds, strict=True)
+    ]
     return _with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
 
 
@@ -127,7 +77,7 @@ def _with_point(
 ) -> pd.DataFrame:
     """Append a column for each swept field of the task; a record has `counts` rows, or one.
 
-    What is measured, and called as one of them, is then called `..._trained`: `epochs`.
+    A measured column with the name of a swept field becomes `..._trained`: `epochs_trained`.
     """
     table = table.rename(columns={name: f"{name}_trained" for name in swept})
     for name in swept:
@@ -137,19 +87,19 @@ def _with_point(
 
 
 def _lost(attempts: Sequence[Record]) -> dict[str, str]:
-    """Say of each trial which attempts were lost, and where."""
+    """Return for each trial which attempts were lost, and where."""
     lost: dict[str, list[str]] = {}
     for record in attempts:
         if record.status == "lost":
             lost.setdefault(record.trial, []).append(f"attempt {record.attempt} on {record.node}")
-    return {trial: "; ".join(told) for trial, told in lost.items()}
+    return {trial: "; ".join(attempts) for trial, attempts in lost.items()}
 
 
 def _node_kinds(records: Sequence[Record]) -> list[str]:
     """Return the name of the kind of node that each record was measured on.
 
-    Which GPU a node has, trials on the GPU tell also of those on its CPU. What was lost or failed
-    early tells nothing; it is counted where others ran on a node of that name.
+    Only trials on a GPU know which GPU the node has: it counts for the node's other trials, too. A
+    trial that was lost or failed early knows nothing: it gets the kind of others on its node.
     """
     kinds = [_machine(record) for record in records]
     gpus = {
@@ -161,8 +111,8 @@ def _node_kinds(records: Sequence[Record]) -> list[str]:
         kind and kind | gpus.get((record.node, *kind.items()), {})
         for record, kind in zip(records, kinds, strict=True)
     ]
-    told = list({tuple(kind.items()): kind for kind in kinds if kind}.values())
-    names = dict(zip((tuple(kind.items()) for kind in told), name_kinds(told), strict=True))
+    unlike = {tuple(kind.items()): kind for kind in kinds if kind}
+    names = dict(zip(unlike, name_kinds(list(unlike.values())), strict=True))
     by_node = {r.node: names[tuple(k.items())] for r, k in zip(records, kinds, strict=True) if k}
     other = next(iter(names.values())) if len(names) == 1 else "unknown"
     return [
@@ -172,7 +122,7 @@ def _node_kinds(records: Sequence[Record]) -> list[str]:
 
 
 def _machine(record: Record) -> dict[str, str]:
-    """Return the fingerprint of a record's node, less its GPU; empty if nothing is known."""
+    """Return the fingerprint of a record's node without its GPU; empty if nothing is known."""
     if not record.environment:
         return {}
     kind = fingerprint(record.environment, record.threads)
@@ -190,13 +140,10 @@ def curves_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
 
 
 def steps_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a row per time step of the final evaluation, with the yardsticks beside it."""
+    """Return a row per time step of the final evaluation, with the yardsticks."""
     records = _by_seed(records)
     counts = [len(record.step_mse) for record in records]
-    exact: dict[Task, dict[str, Any]] = {}
-    for record in records:
-        if record.task not in exact:
-            exact[record.task] = vars(yardsticks(record.task))
+    exact = {task: vars(yardsticks(task)) for task in {record.task for record in records}}
     columns: dict[str, Any] = {
         "t": _numbers(counts),
         "mse": np.fromiter((mse for r in records for mse in r.step_mse), float, sum(counts)),
@@ -229,7 +176,7 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         "epochs_per_s": last.epoch / train_s if last and train_s else None,
         "final_mse": mse,
         "r2": None if mse is None else 1 - mse / exact["variance"],
-        # Without a lag term there is no lag to be learned.
+        # Without a lag term there is no lag to learn.
         "lag_skill": None
         if mse is None or not exact["memoryless"]
         else 1 - mse / exact["memoryless"],
@@ -242,13 +189,13 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         "noisy": None if reasons is None else bool(reasons),
         "noise": "; ".join(reasons) if reasons else None,
         "attempts": record.attempt,
-        # A process that other trials had warmed up has no import and no compilation to show.
+        # In a process that other trials have warmed up, nothing is imported or compiled.
         **({"import_s": None, "first_call_s": None} if record.trials_before else {}),
     }
 
 
 def _energy_j(record: Record) -> float | None:
-    """Return the energy of a seed's training; None if not all is known, or others spent some."""
+    """Return the energy of a seed's training; None if it is not known, or includes others'."""
     joules = [chunk.energy_j for chunk in record.chunks if chunk.energy_j is not None]
     if record.contended or not joules or len(joules) < len(record.chunks):
         return None
@@ -257,12 +204,11 @@ def _energy_j(record: Record) -> float | None:
 
 def _means(task: Task) -> dict[str, float]:
     """Return the yardsticks averaged over t = 1..T, as the MSE is."""
-    exact: Yardsticks = yardsticks(task)
-    return {name: float(np.mean(value)) for name, value in vars(exact).items()}
+    return {name: float(np.mean(value)) for name, value in vars(yardsticks(task)).items()}
 
 
 def _first_below(points: Sequence[CurvePoint], memoryless: float) -> CurvePoint | None:
-    """Return the first evaluation that no predictor without memory could reach."""
+    """Return the first evaluation with an error that no predictor without memory can reach."""
     return next((point for point in points if point.eval_mse < memoryless), None)
 
 
@@ -289,7 +235,7 @@ def _long(
     measured: Mapping[str, Any],
     columns: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Return a table with `counts` rows of each record, which names are repeated in."""
+    """Return a table with `counts` rows of each record, beside the columns of its key."""
     keys = {
         name: pd.Series([getattr(record, name) for record in records], dtype=kind).array.repeat(
             counts

@@ -1,8 +1,7 @@
-"""How times grow with the size of a task, and where one backend overtakes another.
+"""How times grow with the size of a task in a sweep, and where one backend overtakes another.
 
-Of a sweep: its trials table has a column for each swept field of the task. Only times of trials
-that ended ok, with nothing beside them, count; on the logarithm, per epoch. The formulas, and what
-they assume, are in `docs/scaling.md`.
+Only times of trials that ended ok with no other trials beside them count: per epoch, on the
+logarithm. The formulas and their assumptions are in `docs/scaling.md`.
 """
 
 from __future__ import annotations
@@ -18,56 +17,37 @@ from scipy.special import fdtrc
 from harness.backend.protocol import Array
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
+from harness.tables.columns import columns
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ARM, KIND, SIGNIFICANT, pair
 from harness.tables.points import points
 
 TIME = METRICS["train_s"]
-GROWTH = {
-    "backend": "string",
-    "device": "string",
-    "node_kind": "string",
-    "field": "string",
-    "exponent": "float64",
-    "low": "float64",
-    "high": "float64",
-    "trials": "int64",
-    "sizes": "int64",
-    "local": "string",
-    "p_bent": "float64",
-    "p_bent_holm": "float64",
-    "words": "string",
-}
-CROSSOVERS = {
-    "device": "string",
-    "node_kind": "string",
-    "field": "string",
-    "faster_below": "string",
-    "faster_above": "string",
-    "at": "float64",
-    "surely_below": "float64",
-    "surely_above": "float64",
-    "p_holm": "float64",
-    "words": "string",
-}
+GROWTH = columns(
+    "backend device node_kind field exponent low high trials sizes local p_bent p_bent_holm words"
+)
+CROSSOVERS = columns(
+    "device node_kind field faster_below faster_above at surely_below surely_above p_holm words"
+)
 _NEEDED = (*ARM, KIND, "node", "block", "seed", "status", "contended", "train_s", "epochs_per_s")
-# Exponents nearer than this are called one: with little noise, no law is ever quite a power law.
-# Where it is exceeded, a size ten times as large takes a factor of 1.6 that the law does not say.
+# Exponents nearer than this count as one: with little noise, nothing is quite a power law. An
+# exponent that is 0.2 larger means 1.6 times as much at ten times the size.
 _BENT = 0.2
-# A sum of squares below this (for each trial) is rounding: no clock knows a time to ten digits.
+# A sum of squares below this, for each trial, is rounding: no clock is exact to ten digits.
 _ROUNDING = 1e-20
 
 
 def growth(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     """Return a row for each backend, device and kind of node, and each field with two sizes.
 
-    The time of an epoch is taken to grow as size^`exponent`, whatever the other swept fields, the
-    seed and the node are: each of their values has a factor of its own. `low` to `high` is the 95 %
-    interval, missing where there are no more trials than unknowns; the exponent is missing too if
-    its sizes cannot be told from what was varied with them. `trials` and `sizes` say how many it
-    rests on. With three sizes or more, `local` has the exponents between neighbours, and `p_bent`
-    is the p-value of the claim that they are not all one, `p_bent_holm` that corrected for the
-    rows. `words` says so if that is below 0.05 and they are at least 0.2 apart.
+    The model: the time of an epoch grows as size^`exponent`, and each value of another swept field,
+    of the seed and of the node has a factor of its own. `low` to `high` is the 95 % interval,
+    missing without more trials than unknowns; the exponent is missing, too, if the sizes were
+    varied together with something else. `trials` and `sizes` count what it rests on.
+
+    With three sizes or more, `local` holds the exponents between neighbouring sizes, and `p_bent`
+    is the p-value of the claim that they differ (`p_bent_holm`: corrected for all rows). `words`
+    says that they do if it is below 0.05 and they are at least 0.2 apart.
     """
     timed = _timed(trials)
     fits = []
@@ -87,13 +67,16 @@ def growth(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
 def crossovers(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     """Return a row for each size of the task at which one backend overtakes another.
 
-    Looked at are all pairs of backends on the same device and kind of node, along each field that
-    is a number, at each combination of the others, whose values the columns of the `swept` fields
-    have. One is `faster_below` and the other `faster_above`, and both are shown to be: at
-    `surely_below` and `surely_above`, the nearest sizes on either side at which the ratio of their
-    times, paired in blocks, differs from 1 (p-value below 0.05, corrected by Holm for all pairs
-    and points; `p_holm` is the larger of the two). `at` is interpolated on logarithms between the
-    sizes at which the mean ratio passes 1. There is no row for what is shown on one side only.
+    All pairs of backends on the same device and kind of node are compared, along each field that is
+    a number, at each combination of the other `swept` fields, whose values are columns.
+
+    - `surely_below`, `surely_above`: the nearest sizes on either side at which the ratio of the
+      times, paired in blocks, is shown to differ from 1: p-value below 0.05, corrected by Holm for
+      all pairs and points. `p_holm` is the larger of the two.
+    - `faster_below`, `faster_above`: which backend is faster there.
+    - `at`: where the mean ratio passes 1, interpolated on logarithms.
+
+    A difference that is shown on one side only has no row.
     """
     compared = _compared(trials, swept)
     found: list[tuple[_Line, _Crossover]] = [
@@ -117,17 +100,16 @@ def _numeric(trials: pd.DataFrame, swept: Sequence[str]) -> list[str]:
 
 
 def _timed(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per trial of which a time is known; seeds trained at once are one."""
+    """Return a row per trial with a known time; seeds trained at once are one trial."""
     usable = trials[(trials["status"] == "ok") & ~trials["contended"]]
     usable = usable.assign(value=TIME.values(usable)).dropna(subset="value")
     return usable.drop_duplicates("trial")
 
 
 def _place(trials: pd.DataFrame, device: str, kind: str) -> str:
-    """Say where a time was measured, as far as there are several such places."""
-    several = [name for name in ("device", KIND) if trials[name].nunique() > 1]
-    told = {"device": device, KIND: kind}
-    return "".join(f" on {told[name]}" for name in several)
+    """Return where a time was measured as text, if there are several such places."""
+    places = {"device": device, KIND: kind}
+    return "".join(f" on {at}" for name, at in places.items() if trials[name].nunique() > 1)
 
 
 class _Fit(NamedTuple):
@@ -149,7 +131,7 @@ class _Fit(NamedTuple):
         others = [name for name in swept if name != field]
         fixed = _effects(timed, [*others, "seed", "node"])
         spent = int(np.linalg.matrix_rank(fixed))
-        # Freed of all other effects, the rest is a regression on the sizes alone (Frisch, Waugh).
+        # Without all other effects, this is a regression on the sizes alone (Frisch and Waugh).
         y, x = _free(y, fixed), _free(np.log(size), fixed)
         levels = _free(np.eye(len(sizes))[level], fixed)
         exponent, misfit = _slope(x, y, spent)
@@ -207,7 +189,7 @@ def _effects(timed: pd.DataFrame, names: Sequence[str]) -> Array:
 
 
 def _free(values: Array, effects: Array) -> Array:
-    """Return what the effects leave of the values, by least squares."""
+    """Return the residuals of the values after the effects, by least squares."""
     left: Array = values - effects @ np.linalg.lstsq(effects, values, rcond=None)[0]
     return left
 
@@ -218,9 +200,9 @@ def _squares(residuals: Array) -> float:
 
 
 def _slope(x: Array, y: Array, spent: int) -> tuple[Estimate, float]:
-    """Return the slope of y over x, and the sum of squares that it leaves.
+    """Return the slope of y over x, and the sum of squared residuals.
 
-    Both are free of effects that took `spent` degrees of freedom.
+    The effects taken out of both before took `spent` degrees of freedom.
     """
     spread, n = float(x @ x), len(x)
     if spread < 1e-9 * n:
@@ -322,7 +304,7 @@ def _compared(trials: pd.DataFrame, swept: Sequence[str]) -> list[_Ratio]:
 
 
 def _lines(ratios: Sequence[_Ratio], field: str) -> Iterator[_Line]:
-    """Yield the ratios that differ in nothing but a field, in its order."""
+    """Yield the ratios that differ only in a field, ordered by it."""
     lines: dict[tuple[Any, ...], list[_Ratio]] = {}
     for ratio in ratios:
         if ratio.point[field] > 0:
@@ -335,7 +317,7 @@ def _lines(ratios: Sequence[_Ratio], field: str) -> Iterator[_Line]:
 
 
 def _along(line: _Line) -> Iterator[_Crossover]:
-    """Yield the crossovers of a line: from a difference shown to the next, of the other sign."""
+    """Yield the crossovers of a line: a shown difference, then the next one of the other sign."""
     shown = [n for n, ratio in enumerate(line.ratios) if ratio.shown]
     for below, above in pairwise(shown):
         values = np.array([r.estimate.value for r in line.ratios[below : above + 1]])
@@ -345,8 +327,8 @@ def _along(line: _Line) -> Iterator[_Crossover]:
 
 
 def _passes_zero(log_sizes: Array, values: Array) -> float:
-    """Return the size at which the values pass zero; of several such, the middle one."""
-    # Noise may turn the sign between the ends more than once, but an odd number of times.
+    """Return the size at which the values pass zero; the middle one if there are several."""
+    # The ends differ in sign, so the number of changes of sign is odd.
     turns = [n for n, (a, b) in enumerate(pairwise(values < 0)) if a != b]
     n = turns[len(turns) // 2]
     share = values[n] / (values[n] - values[n + 1])
