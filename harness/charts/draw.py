@@ -1,8 +1,8 @@
-"""The charts, as Vega-Lite by Altair: the same ones in a page, in a notebook, as PNG and as SVG.
+"""Charts in Vega-Lite, by Altair: the same in a page, in a notebook, as PNG and as SVG.
 
-A chart says which series it shows and nothing of colours: those come from `LIGHT` or `DARK`, so
-that one specification reads on either background. Series differ in colour (Okabe and Ito's, which
-colour-blind readers can tell apart), in dashes and in the shape of points.
+A chart has series but no colours: those come from `LIGHT` or `DARK`, so that one specification
+reads on either background. Series differ in colour (Okabe and Ito's, which colour-blind readers can
+tell apart), in dashes and in the shape of points.
 """
 
 from __future__ import annotations
@@ -23,34 +23,33 @@ YARDSTICKS = {
     "memoryless": "best without memory",
     "wrong_sign": "wrong sign, learned perfectly",
 }
-"""What a reader is told that they are; the formulas are in `harness.task.yardsticks`."""
+"""What a reader calls the yardsticks; the formulas are in `harness.task.yardsticks`."""
 
+MUTED = "#808080"
+"""For lines that are no series; has a contrast of 3:1 and more on both backgrounds."""
+PRINT_WIDTH = 560
+"""Width in pixels of a chart that is a file or in a notebook."""
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
-MUTED = "#808080"
-"""Of what is no series; has a contrast of 3:1 and more on both backgrounds."""
 _HEIGHT = 300
-PRINT_WIDTH = 560
-"""In pixels, of a chart that is a file or in a notebook."""
-_ROW = 26
-"""Height of a row in a chart with a row per thing."""
-_TALL_ROW = 42
-"""With its name above it."""
+_ROW = 42
+"""Height of a row with its name above it."""
+_BAR = 13
 
 
 def _theme(
     background: str, ink: str, faint: str, series: Sequence[str], phases: Sequence[str]
 ) -> dict[str, Any]:
-    axis = {"labelColor": ink, "titleColor": ink, "gridColor": faint, "domainColor": ink}
+    text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12}
+    axis = {"gridColor": faint, "domainColor": ink, "tickColor": ink, "titleFontSize": 12}
+    # The larger part of the grid of a log scale says nothing.
+    axis |= {"gridOpacity": 0.7, "titleFontWeight": "normal"}
+    axis |= {"labelOverlap": "greedy", "labelSeparation": 6}
     return {
         "background": background,
         "font": "system-ui, sans-serif",
-        "axis": axis
-        | {"tickColor": ink, "labelFontSize": 12, "titleFontSize": 12}
-        # The larger part of the grid of a log scale says nothing.
-        | {"gridOpacity": 0.7, "titleFontWeight": "normal"}
-        | {"labelOverlap": "greedy", "labelSeparation": 6},
-        "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "labelLimit": 280},
+        "axis": text | axis,
+        "legend": text | {"labelLimit": 280},
         "range": {"category": list(series), "ordinal": list(phases)},
         "mark": {"color": series[0]},
         "text": {"fill": ink, "fontSize": 11},
@@ -74,19 +73,13 @@ DARK = _theme(
 )
 
 
-def finished(chart: Chart) -> Chart:
-    """Return a chart that is complete by itself: of a width that prints well, in light colours."""
-    complete: Chart = chart.properties(width=PRINT_WIDTH).configure(**LIGHT)
-    return complete
-
-
 def curves(
     convergence: pd.DataFrame,
     yardsticks: Mapping[str, float],
     order: Sequence[str],
     against: str = "epoch",
 ) -> alt.LayerChart:
-    """Draw the error against `epoch` or `train_s`, from `aggregate.convergence`.
+    """Draw the error against `epoch` or `train_s`, from `series.convergence`.
 
     `yardsticks` are means over t = 1..T; those that are zero, without a lag, are left out.
     """
@@ -97,16 +90,15 @@ def curves(
     tooltip = [
         alt.Tooltip("series:N", title="series"),
         alt.Tooltip("epoch:Q", title="epoch"),
-        alt.Tooltip("train_s:Q", title="training time, s", format=".3g"),
-        alt.Tooltip("eval_mse:Q", title="MSE, geometric mean", format=".3g"),
+        _number("train_s", "training time, s"),
+        _number("eval_mse", "MSE, geometric mean"),
         *_band_tooltip(),
-        alt.Tooltip("train_loss:Q", title="training loss", format=".3g"),
+        _number("train_loss", "training loss"),
     ]
-    ends = (0.0, float(convergence[against].max()))
     levels = [
         {"yardstick": YARDSTICKS[name], against: end, "level": level}
         for name, level in yardsticks.items()
-        for end in ends
+        for end in (0.0, float(convergence[against].max()))
         if level > 0
     ]
     return _with_yardsticks(_lines(convergence, x, y, tooltip, order), levels, against)
@@ -115,7 +107,7 @@ def curves(
 def steps(
     per_step: pd.DataFrame, yardsticks: Mapping[str, Array], order: Sequence[str]
 ) -> alt.LayerChart:
-    """Draw the error of each time step, from `aggregate.per_step`.
+    """Draw the error of each time step, from `series.per_step`.
 
     `yardsticks` are arrays [T]; where one is zero, as without a lag before t = 1, it is not drawn.
     """
@@ -124,7 +116,7 @@ def steps(
     tooltip = [
         alt.Tooltip("series:N", title="series"),
         alt.Tooltip("t:Q", title="t"),
-        alt.Tooltip("mse:Q", title="MSE, geometric mean", format=".3g"),
+        _number("mse", "MSE, geometric mean"),
         *_band_tooltip(),
     ]
     levels = [
@@ -137,18 +129,19 @@ def steps(
 
 
 def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
-    """Draw where the time of a trial went, from `aggregate.time_parts`."""
+    """Draw where the time of a trial went, from `series.time_parts`."""
     phases = [name for name in (*PHASES.values(), REST) if name in set(parts["phase"])]
     rank = {name: number for number, name in enumerate(phases)}
-    parts = parts.assign(rank=parts["phase"].map(rank))
-    base = alt.Chart(parts).encode(y=alt.Y("series:N", sort=list(order)).axis(None))
-    bars = base.mark_bar(stroke=MUTED, strokeWidth=0.5, size=_ROW / 2).encode(
+    base = alt.Chart(parts.assign(rank=parts["phase"].map(rank))).encode(
+        y=alt.Y("series:N", sort=list(order)).axis(None)
+    )
+    bars = base.mark_bar(stroke=MUTED, strokeWidth=0.5, size=_BAR).encode(
         x=alt.X("seconds:Q", title="seconds of a trial, that of median length", stack="zero"),
         color=alt.Color("phase:O", sort=phases, title=None).legend(orient="bottom", columns=3),
         order="rank:Q",
         tooltip=["series:N", "phase:N", alt.Tooltip("seconds:Q", format=".3g")],
     )
-    return _layered(_TALL_ROW * len(order), bars, _row_names(base, "series"))
+    return _layered(_ROW * len(order), bars, _row_names(base, "series"))
 
 
 def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
@@ -161,32 +154,38 @@ def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
         y=alt.Y("label:N", title=None, sort=labels).axis(None),
         tooltip=[
             alt.Tooltip("label:N", title="what"),
-            alt.Tooltip("value:Q", title="ratio", format=".3g"),
-            alt.Tooltip("low:Q", title="from (95 %)", format=".3g"),
-            alt.Tooltip("high:Q", title="to (95 %)", format=".3g"),
+            _number("value", "ratio"),
+            _number("low", "from (95 %)"),
+            _number("high", "to (95 %)"),
             alt.Tooltip("words:N", title="in words"),
         ],
     )
     x = alt.X("value:Q", title="ratio, with its 95 % interval (log scale)").scale(type="log")
-    one = alt.Chart(_rows([{"one": 1}])).mark_rule(color=MUTED, strokeDash=[4, 3]).encode(x="one:Q")
-    interval = base.mark_rule(strokeWidth=2, color=MUTED).encode(x="low:Q", x2="high:Q")
-    filled = base.transform_filter("datum.shown").mark_point(size=70, filled=True)
-    hollow = base.transform_filter("!datum.shown").mark_point(size=70)
-    # A layer without rows has no extent, of which Vega warns.
-    points = [filled.encode(x=x)] * bool(comparisons["shown"].any())
-    points += [hollow.encode(x=x)] * bool((~comparisons["shown"]).any())
-    names = _row_names(base, "label")
-    return _layered(_TALL_ROW * len(comparisons), one, interval, *points, names)
+    one = alt.Chart(alt.InlineData(values=[{"one": 1}]))
+    layers = [
+        one.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(x="one:Q"),
+        base.mark_rule(strokeWidth=2, color=MUTED).encode(x="low:Q", x2="high:Q"),
+    ]
+    # Vega warns of a layer without rows.
+    if comparisons["shown"].any():
+        layers.append(_points(base, "datum.shown", filled=True).encode(x=x))
+    if not comparisons["shown"].all():
+        layers.append(_points(base, "!datum.shown").encode(x=x))
+    return _layered(_ROW * len(comparisons), *layers, _row_names(base, "label"))
+
+
+def _points(rows: alt.Chart, condition: str, *, filled: bool = False) -> alt.Chart:
+    return cast("alt.Chart", rows.transform_filter(condition).mark_point(size=70, filled=filled))
 
 
 def _row_names(rows: alt.Chart, name: str) -> alt.Chart:
     """Name each row above it: beside it, long names would leave no room on a phone."""
-    names: alt.Chart = rows.mark_text(align="left", baseline="bottom", dy=-_ROW / 3)
+    names: alt.Chart = rows.mark_text(align="left", baseline="bottom", dy=-_BAR * 2 / 3)
     return names.encode(x=alt.value(0), text=alt.Text(name, aggregate="min", type="nominal"))
 
 
 def by_field(table: pd.DataFrame, field: str, measure: str, order: Sequence[str]) -> alt.LayerChart:
-    """Draw `epoch_s` or `final_mse` against a swept field, from `aggregate.by_field`."""
+    """Draw `epoch_s` or `final_mse` against a swept field, from `series.by_field`."""
     title, low, high = {
         "epoch_s": ("seconds of an epoch, median", "epoch_low", "epoch_high"),
         "final_mse": ("mean squared error after training", "low", "high"),
@@ -202,17 +201,16 @@ def by_field(table: pd.DataFrame, field: str, measure: str, order: Sequence[str]
         alt.Tooltip("series:N"),
         alt.Tooltip(field),
         *([alt.Tooltip("others:N", title="with")] if table["others"].any() else []),
-        alt.Tooltip(f"{measure}:Q", title=title, format=".3g"),
-        alt.Tooltip(f"{low}:Q", title="seeds from", format=".3g"),
-        alt.Tooltip(f"{high}:Q", title="to", format=".3g"),
+        _number(measure, title),
+        _number(low, "seeds from"),
+        _number(high, "to"),
         alt.Tooltip("seeds:Q"),
     ]
     y = _log_scale(measure, title)
     lines = _lines(table, x, y, tooltip, order, band=(low, high), detail="others:N")
     last = table[field].max() if numeric else table[field].iloc[-1]
-    ends = alt.Chart(table[table[field] == last])
-    names = ends.mark_text(align="right", dy=-9).encode(x=x, y=y, text="others:N")
-    return _layered(_HEIGHT, *lines, names)
+    names = alt.Chart(table[table[field] == last]).mark_text(align="right", dy=-9)
+    return _layered(_HEIGHT, *lines, names.encode(x=x, y=y, text="others:N"))
 
 
 def _lines(
@@ -237,17 +235,13 @@ def _lines(
     dash = alt.StrokeDash("series:N", sort=names, title=None).scale(domain=names, range=dashes)
     shape = alt.Shape("series:N", sort=names, title=None).scale(domain=names, range=shapes)
     base = alt.Chart(table).encode(x=x, color=color, **({"detail": detail} if detail else {}))
+    faded = alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.08))
     layers: list[alt.Chart] = []
     if (table["seeds"] > 1).any():
         low, high = band
-        layers.append(
-            base.mark_area(line=False).encode(
-                y=alt.Y(f"{low}:Q").scale(type="log"),
-                y2=f"{high}:Q",
-                opacity=alt.when(picked).then(alt.value(0.18)).otherwise(alt.value(0)),
-            )
-        )
-    faded = alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.08))
+        y_low, opacity = alt.Y(f"{low}:Q").scale(type="log"), alt.when(picked).then(alt.value(0.18))
+        area = base.mark_area(line=False).encode(y=y_low, y2=f"{high}:Q")
+        layers.append(area.encode(opacity=opacity.otherwise(alt.value(0))))
     layers.append(base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, opacity=faded))
     dots = base.mark_point(filled=True, size=30).encode(y=y, shape=shape, opacity=faded)
     layers.append(dots.encode(tooltip=tooltip).add_params(picked))
@@ -259,13 +253,17 @@ def _with_yardsticks(
 ) -> alt.LayerChart:
     """Add lines that are no series, each with its name above its right end."""
     last = max(row[x] for row in levels)
-    lines = alt.Chart(_rows(levels)).mark_line(color=MUTED, strokeDash=[3, 3], strokeWidth=1.5)
-    names = alt.Chart(_rows([row for row in levels if row[x] == last]))
-    told = ["yardstick:N", alt.Tooltip("level:Q", title="MSE", format=".3g")]
-    drawn = lines.encode(x=f"{x}:Q", y="level:Q", detail="yardstick:N", tooltip=told)
-    text = names.mark_text(align="right", dy=-13)
+    ends = [row for row in levels if row[x] == last]
+    lines = alt.Chart(alt.InlineData(values=levels)).mark_line(
+        color=MUTED, strokeDash=[3, 3], strokeWidth=1.5
+    )
+    names = alt.Chart(alt.InlineData(values=ends)).mark_text(align="right", dy=-13)
+    tooltip = ["yardstick:N", _number("level", "MSE")]
     return _layered(
-        _HEIGHT, drawn, text.encode(x=f"{x}:Q", y="level:Q", text="yardstick:N"), *series
+        _HEIGHT,
+        lines.encode(x=f"{x}:Q", y="level:Q", detail="yardstick:N", tooltip=tooltip),
+        names.encode(x=f"{x}:Q", y="level:Q", text="yardstick:N"),
+        *series,
     )
 
 
@@ -278,13 +276,10 @@ def _log_scale(name: str, title: str) -> alt.Y:
     return alt.Y(f"{name}:Q", title=title).scale(type="log").axis(tickCount=6, format=".2~g")
 
 
+def _number(name: str, title: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{name}:Q", title=title, format=".3g")
+
+
 def _band_tooltip() -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("low:Q", title="seeds from", format=".3g"),
-        alt.Tooltip("high:Q", title="to", format=".3g"),
-        alt.Tooltip("seeds:Q", title="seeds"),
-    ]
-
-
-def _rows(rows: list[dict[str, Any]]) -> alt.InlineData:
-    return alt.InlineData(values=rows)
+    seeds = alt.Tooltip("seeds:Q", title="seeds")
+    return [_number("low", "seeds from"), _number("high", "to"), seeds]

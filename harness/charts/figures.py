@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from harness.backend.protocol import Array
 from harness.charts import draw, series
 from harness.charts.page import Figure
 from harness.tables.metrics import METRICS
 from harness.tables.points import points
-from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.sweep import SweepPoint
 
@@ -25,9 +22,9 @@ _TITLES: dict[Against, tuple[str, str]] = {
 }
 AGAINST = tuple(_TITLES)
 _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error")}
-_MOST_RATIOS, _MOST_SAID = 40, 4
+_MOST_RATIOS, _MOST_TIMES = 40, 4
 MOST_POINTS = 12
-"""Of a sweep, so many points are drawn each by itself; beyond, nobody looks at them all."""
+"""So many points of a sweep are drawn each by itself."""
 
 
 def convergence(
@@ -36,18 +33,18 @@ def convergence(
     """Draw how the error falls, over the `trials` at a point of a sweep; some ended ok."""
     trials = series.with_series(trials, by_kind=against == "train_s")
     table, order = series.convergence(curves, trials), series.series_order(trials)
-    means = {name: float(np.mean(level)) for name, level in _yardsticks(point.task).items()}
-    ends = table.groupby("series", sort=False)["eval_mse"]
-    begins, finals = ends.first(), ends.last()
-    said = "; ".join(f"{name}: {begins[name]:.2g} to {finals[name]:.2g}" for name in order)
-    levels = ", ".join(f"{draw.YARDSTICKS[n]} {v:.3g}" for n, v in means.items() if v > 0)
+    exact = vars(yardsticks(point.task))
+    means = {name: float(np.mean(level)) for name, level in exact.items()}
+    errors = table.groupby("series", sort=False)["eval_mse"]
+    first, last = errors.first(), errors.last()
+    words = "; ".join(f"{name}: {first[name]:.2g} to {last[name]:.2g}" for name in order)
     stem, title = _TITLES[against]
     return Figure(
         f"convergence-{stem}{_slug(point)}",
         title + _where(point),
         draw.curves(table, means, order, against),
-        f"Error (geometric mean) at the first and the last evaluation: {said}. Dashed: {levels}. "
-        + series.seeds_words(trials),
+        f"Error (geometric mean) at the first and the last evaluation: {words}. "
+        f"Dashed: {_levels(means)}. {series.seeds_words(trials)}",
         table,
     )
 
@@ -56,24 +53,22 @@ def steps(table: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint) -> Figur
     """Draw the error of each time step, against the yardsticks; otherwise as `convergence`."""
     trials = series.with_series(trials)
     per_step, order = series.per_step(table, trials), series.series_order(trials)
-    exact = _yardsticks(point.task)
+    exact = vars(yardsticks(point.task))
     first = per_step[per_step["t"] == 1].set_index("series")["mse"]
     later = per_step[per_step["t"] > 1].groupby("series", sort=False)["mse"].median()
-    said = "; ".join(
+    words = "; ".join(
         f"{name}: {first[name]:.2g} at t = 1"
         + (f", {later[name]:.2g} (median) at t ≥ 2" if name in later else "")
         for name in order
     )
-    levels = ", ".join(
-        f"{draw.YARDSTICKS[name]} {level[-1]:.3g}" for name, level in exact.items() if level[-1]
-    )
+    last = {name: float(level[-1]) for name, level in exact.items()}
     wide = per_step.pivot(index="t", columns="series", values="mse")[order].reset_index()
     return Figure(
         f"steps{_slug(point)}",
         "Error at each time step" + _where(point),
         draw.steps(per_step, exact, order),
-        f"Geometric means: {said}. Dashed, at the last step: {levels}. "
-        + series.seeds_words(trials),
+        f"Geometric means: {words}. Dashed, at the last step: {_levels(last)}. "
+        f"{series.seeds_words(trials)}",
         wide.assign(**exact),
     )
 
@@ -86,28 +81,28 @@ def times(trials: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | None:
     trials = series.with_series(trials, by_kind=True)
     drawn: list[pd.DataFrame] = []
     order: list[str] = []
-    for values, there in list(points(trials, swept))[:MOST_POINTS]:
-        at = "".join(f", {name}={value}" for name, value in values.items())
-        order += [f"{name}{at}" for name in series.series_order(there)]
-        found = series.time_parts(there)
-        drawn.append(found.assign(series=found["series"] + at))
+    for values, at_point in list(points(trials, swept))[:MOST_POINTS]:
+        where = "".join(f", {name}={value}" for name, value in values.items())
+        order += [f"{name}{where}" for name in series.series_order(at_point)]
+        found = series.time_parts(at_point)
+        drawn.append(found.assign(series=found["series"] + where))
     parts = pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame()
     if parts.empty or trials["contended"].any():
         return None
     longest = parts.loc[parts.groupby("series", sort=False)["seconds"].idxmax()]
-    said = [
+    words = [
         f"{row['series']}: most of it {row['phase']}, {row['seconds']:.2g} s"
         for _, row in longest.iterrows()
     ]
-    if len(said) > _MOST_SAID:
-        said = [*said[:_MOST_SAID], f"and {len(said) - _MOST_SAID} more"]
+    if len(words) > _MOST_TIMES:
+        words = [*words[:_MOST_TIMES], f"and {len(words) - _MOST_TIMES} more"]
     wide = parts.pivot(index="series", columns="phase", values="seconds")
     phases = [name for name in (*series.PHASES.values(), series.REST) if name in wide]
     return Figure(
         "time",
         "Where the time of a trial went",
         draw.time_parts(parts, order),
-        f"{'; '.join(said)}.{_warm(trials)}",
+        f"{'; '.join(words)}.{_warm(trials)}",
         wide.loc[order, phases].reset_index(),
     )
 
@@ -117,22 +112,20 @@ def ratios(comparisons: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | Non
     known = comparisons[(comparisons["kind"] == "ratio") & comparisons["value"].notna()]
     if known.empty:
         return None
-    shown = known.head(_MOST_RATIOS)
-    labels = [_label(row, shown, swept) for _, row in shown.iterrows()]
+    drawn = known.head(_MOST_RATIOS)
     columns = ["value", "low", "high", "n", "p_holm", "shown", "words"]
-    table = shown[columns].reset_index(drop=True)
-    table.insert(0, "label", labels)
-    some = "" if len(shown) == len(known) else f" Drawn are {len(shown)} of {len(known)}."
-    some += " Without a line: one block, no interval." * bool(shown["low"].isna().any())
-    return Figure(
-        "ratios",
-        "Ratios to the fastest",
-        draw.ratios(table),
+    table = drawn[columns].reset_index(drop=True)
+    table.insert(0, "label", [_label(row, drawn, swept) for _, row in drawn.iterrows()])
+    words = (
         "Right of 1 is slower, or less accurate. A filled point: a difference is shown, corrected "
         "for all comparisons; a hollow one: none is. The lines are 95 % intervals of one ratio by "
-        "itself." + some,
-        table,
+        "itself."
     )
+    if len(drawn) < len(known):
+        words += f" Drawn are {len(drawn)} of {len(known)}."
+    if drawn["low"].isna().any():
+        words += " Without a line: one block, no interval."
+    return Figure("ratios", "Ratios to the fastest", draw.ratios(table), words, table)
 
 
 def over_sweep(trials: pd.DataFrame, swept: Sequence[str]) -> list[Figure]:
@@ -140,11 +133,12 @@ def over_sweep(trials: pd.DataFrame, swept: Sequence[str]) -> list[Figure]:
 
     Not the time if other trials ran beside them.
     """
+    ok = trials[trials["status"] == "ok"]
     contended = bool(trials["contended"].any())
     return [
         _against(series.with_series(trials, by_kind=measure == "epoch_s"), field, measure, swept)
         for field in swept
-        if trials.loc[trials["status"] == "ok", field].nunique() > 1
+        if ok[field].nunique() > 1
         for measure in _SWEPT
         if not (contended and measure == "epoch_s")
     ]
@@ -152,30 +146,34 @@ def over_sweep(trials: pd.DataFrame, swept: Sequence[str]) -> list[Figure]:
 
 def _against(trials: pd.DataFrame, field: str, measure: str, swept: Sequence[str]) -> Figure:
     table, order = series.by_field(trials, field, swept), series.series_order(trials)
-    span = table.groupby("series", sort=False)[measure].agg(["min", "max"])
-    said = "; ".join(
-        f"{name}: {span['min'][name]:.2g} to {span['max'][name]:.2g}" for name in order
+    ends = table.groupby("series", sort=False)[measure].agg(["min", "max"])
+    words = "; ".join(
+        f"{name}: {ends['min'][name]:.2g} to {ends['max'][name]:.2g}" for name in order
     )
     stem, title = _SWEPT[measure]
     return Figure(
         f"sweep-{stem}-{field.replace('_', '-')}",
         f"{title} against {field}",
         draw.by_field(table, field, measure, order),
-        f"Smallest and largest over all points: {said}.",
+        f"Smallest and largest over all points: {words}.",
         table,
     )
 
 
-def _label(row: pd.Series, among: pd.DataFrame, swept: Sequence[str]) -> str:
-    """Say what a ratio is of: `train time: torch / jax (hidden=64)`."""
+def _label(row: pd.Series, drawn: pd.DataFrame, swept: Sequence[str]) -> str:
+    """Name a ratio: `train time: torch / jax (hidden=64)`."""
     devices = row["device"] != row["against_device"]
     mine = row["backend"] + f" on {row['device']}" * devices
     other = row["against_backend"] + f" on {row['against_device']}" * devices
-    kinds = among.loc[among["metric"] == row["metric"], "node_kind"].dropna()
+    kinds = drawn.loc[drawn["metric"] == row["metric"], "node_kind"].dropna()
     place = [f"{name}={row[name]}" for name in swept]
     place += [str(row["node_kind"])] * (kinds.nunique() > 1)
     where = f" ({', '.join(place)})" if place else ""
     return f"{METRICS[row['metric']].label}: {mine} / {other}{where}"
+
+
+def _levels(yardsticks: dict[str, float]) -> str:
+    return ", ".join(f"{draw.YARDSTICKS[name]} {v:.3g}" for name, v in yardsticks.items() if v)
 
 
 def _slug(point: SweepPoint) -> str:
@@ -193,7 +191,3 @@ def _warm(trials: pd.DataFrame) -> str:
     ok = trials[trials["status"] == "ok"]
     warm = int((ok["trials_before"] > 0).sum())
     return f" {warm} of {len(ok)} trials ran in a process that was warm." if warm else ""
-
-
-def _yardsticks(task: Task) -> dict[str, Array]:
-    return asdict(yardsticks(task))

@@ -1,8 +1,8 @@
-"""One HTML file that needs nothing else: no network, no other file, no server.
+"""One HTML file that needs no network, no other file and no server.
 
-A page is a title and sections of paragraphs, tables, notes and figures. Whatever is shown is text:
-Jinja2 escapes it. Vega's JavaScript, which vl-convert carries, is in the file once, and each chart
-is drawn when it comes into view, in the colours of the reader's light or dark mode.
+A page is a title and sections of paragraphs, tables, notices and figures. All of it is text, which
+Jinja2 escapes. Vega's JavaScript, which vl-convert carries, is in the file once. A chart is drawn
+when it comes into view, in the colours of the reader's light or dark mode.
 """
 
 from __future__ import annotations
@@ -55,41 +55,42 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A sentence that something depends on, with what it rests on and what to do."""
+class Notice:
+    """A statement, with the evidence and what to do."""
 
     severity: Literal["fault", "warning", "good"]
     headline: str
     evidence: str = ""
     remedy: str = ""
     label: str = ""
-    """What it concerns."""
+    """What it is about."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart, and the same for those who do not see it: in words, and as a table."""
+    """A chart, and the same in words and as a table for readers who cannot see it."""
 
     name: str
-    """Of its files, and its address in the page: letters, digits, `-`."""
+    """The name of its files, and its address in the page: letters, digits, `-`."""
     title: str
     chart: Chart
     words: str
     """What it shows."""
     table: pd.DataFrame
 
+    @property
+    def printable(self) -> Chart:
+        """The chart by itself: of a width that prints well, in light colours."""
+        printable: Chart = self._sized(PRINT_WIDTH).configure(**LIGHT)
+        return printable
+
     @cached_property
     def specification(self) -> dict[str, Any]:
-        """The chart in Vega-Lite; it takes the width that there is."""
-        # Altair checks each part as it is made; to check the whole would take as long as the rest.
-        spec: dict[str, Any] = self.chart.properties(width="container").to_dict(validate=False)
-        return spec | {"description": f"{self.title}. {self.words}"}
+        """The chart in Vega-Lite, as wide as the page allows."""
+        return to_dict(self._sized("container"))
 
-    @property
-    def printable(self) -> dict[str, Any]:
-        """The same of a width that prints well, in light colours."""
-        config = self.specification["config"] | LIGHT
-        return self.specification | {"width": PRINT_WIDTH, "config": config}
+    def _sized(self, width: int | Literal["container"]) -> Chart:
+        return self.chart.properties(width=width, description=f"{self.title}. {self.words}")
 
     @property
     def data(self) -> Table:
@@ -97,7 +98,13 @@ class Figure:
         return Table(f"The data of: {self.title}", self.table)
 
 
-Block: TypeAlias = Text | Items | Command | Table | Note | Figure
+def to_dict(chart: Chart) -> dict[str, Any]:
+    """Return a chart in Vega-Lite, for a browser or vl-convert."""
+    # Altair checks each part as it is made; to check the whole would take as long as the rest.
+    return chart.to_dict(validate=False)
+
+
+Block: TypeAlias = Text | Items | Command | Table | Notice | Figure
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class Section:
     heading: str
     blocks: Sequence[Block]
     folded: bool = False
-    """Only the heading is seen until it is opened."""
+    """Whether only the heading is seen until the reader opens it."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What is drawn: the tables of a run, aggregated over its seeds until a chart can hold them.
+"""What is drawn: the tables of a run, averaged over its seeds.
 
-Errors are averaged as geometric means, as in the summary, since they are drawn on a log scale. A
-band reaches over all seeds, or if they are many over the central 90 % of them.
+Errors are geometric means, as in the summary, since they are drawn on a log scale. A band reaches
+over all seeds, or over the central 90 % of them if they are many.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.tables.pairs import ARM, KIND
 from harness.tables.points import points
 
 _ALL_SEEDS = 20
-"""Up to so many seeds a band reaches over all of them."""
+"""A band reaches over all seeds if there are no more than this."""
 _CENTRAL = 0.9
 PHASES = {
     "import_s": "import",
@@ -28,11 +28,10 @@ REST = "everything else"
 
 
 def with_series(trials: pd.DataFrame, by_kind: bool = False) -> pd.DataFrame:
-    """Return the trials with a column `series`: whose they are, as a legend names it.
+    """Return the trials with a column `series`, the name in a legend.
 
-    That is the backend, with its device where there are several, and how many seeds it trained at
-    once; for times, which are never averaged over kinds of nodes, also the kind of node
-    (`by_kind`).
+    That is the backend; its device, if there are several; and how many seeds it trained at once.
+    Times are never averaged over kinds of nodes: with `by_kind` the kind belongs to the name.
     """
     name = trials["backend"].astype(str)
     if trials["device"].nunique() > 1:
@@ -52,19 +51,19 @@ def series_order(trials: pd.DataFrame) -> list[str]:
 
 
 def shared_seeds(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials that ended ok with a seed with which every series has one.
+    """Return the trials that ended ok, of those seeds that every series has.
 
-    Otherwise a series that lost its worst seeds would look better than the others. If they share
-    none, as on several kinds of nodes, each has its own.
+    Otherwise a series that lost its worst seeds would look better than the others. If the series
+    share no seed, as on several kinds of nodes, each has its own.
     """
     ok = trials[trials["status"] == "ok"]
-    held = [set(seeds) for _, seeds in ok.groupby("series")["seed"]]
-    common = set.intersection(*held) if held else set()
-    return ok[ok["seed"].isin(common)] if common else ok
+    series = ok.groupby("seed")["series"].transform("nunique")
+    shared = ok[series == ok["series"].nunique()]
+    return ok if shared.empty else shared
 
 
 def seeds_words(trials: pd.DataFrame) -> str:
-    """Say over which seeds is averaged and how far the band reaches; "" for one seed of one."""
+    """Say over which seeds is averaged, and how far the band reaches; "" for one seed of one."""
     drawn = shared_seeds(trials)
     seeds, asked = drawn["seed"].nunique(), trials["seed"].nunique()
     if seeds < 2 and seeds == asked:
@@ -72,10 +71,10 @@ def seeds_words(trials: pd.DataFrame) -> str:
     if (drawn.groupby("series")["seed"].nunique() < seeds).any():
         return "Each over the seeds of its own: they share none."
     band = "all of them" if seeds <= _ALL_SEEDS else f"the central {_CENTRAL:.0%} of them"
-    told = f"Over {seeds} seed{'s' * (seeds > 1)}" + f"; the band: {band}" * (seeds > 1)
-    if seeds == asked:
-        return f"{told}."
-    return f"{told}. {asked - seeds} of {asked} seeds are left out: not every backend has a result."
+    words = f"Over {seeds} seed{'s' * (seeds > 1)}" + f"; the band: {band}" * (seeds > 1) + "."
+    if seeds < asked:
+        words += f" {asked - seeds} of {asked} seeds are left out: not every backend has a result."
+    return words
 
 
 def convergence(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
@@ -84,24 +83,23 @@ def convergence(curves: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     `train_s` is the median, per seed; `train_loss` and `eval_mse` are geometric means, the latter
     with the band `low` to `high` of its `seeds`.
     """
-    both = _of_shared(curves, trials)
-    keys = ["series", "epoch"]
-    loss = _spread(both, keys, "train_loss")["train_loss"]
+    both, keys = _of_shared(curves, trials), ["series", "epoch"]
+    loss = _with_band(both, keys, "train_loss")["train_loss"]
     time = both.groupby(keys, sort=False)["train_s"].median()
-    return _spread(both, keys, "eval_mse").join([time, loss]).reset_index()
+    return _with_band(both, keys, "eval_mse").join([time, loss]).reset_index()
 
 
 def per_step(steps: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per series and time step: the error `mse`, with the band of its `seeds`."""
-    return _spread(_of_shared(steps, trials), ["series", "t"], "mse").reset_index()
+    return _with_band(_of_shared(steps, trials), ["series", "t"], "mse").reset_index()
 
 
 def time_parts(trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per series and phase: the `seconds` of its trial of median wall time.
 
     That is one trial, so that the phases add up; of an even number, the faster one in the middle.
-    What is left of the wall time is `REST`: starting the process, making the data, writing the
-    record. A phase that it did not have (import in a process that is warm) has no row.
+    The rest of the wall time is `REST`: starting the process, making the data, writing the record.
+    A phase that the trial did not have (import in a process that is warm) has no row.
     """
     ok = trials[trials["status"] == "ok"].drop_duplicates("trial")
     rows = []
@@ -121,24 +119,24 @@ def by_field(trials: pd.DataFrame, field: str, swept: Sequence[str]) -> pd.DataF
     geometric mean of the error, each with its band over the `seeds`: at each point those that all
     series share.
     """
-    ok = pd.concat([shared_seeds(there) for _, there in points(trials, swept)])
-    rest = [name for name in swept if name != field]
-    others = pd.Series("", index=ok.index)
-    for name in rest:
-        others = others + ("" if name == rest[0] else ", ") + f"{name}=" + ok[name].astype(str)
-    ok = ok.assign(others=others, epoch_s=1 / ok["epochs_per_s"])
+    ok = pd.concat([shared_seeds(at_point) for _, at_point in points(trials, swept)])
+    others = [f"{name}=" + ok[name].astype(str) for name in swept if name != field]
+    names = others[0].str.cat(others[1:], sep=", ") if others else ""
+    ok = ok.assign(others=names, epoch_s=1 / ok["epochs_per_s"])
     keys = ["series", "others", field]
-    time = _spread(ok, keys, "epoch_s").rename(columns={"low": "epoch_low", "high": "epoch_high"})
+    time = _with_band(ok, keys, "epoch_s").rename(
+        columns={"low": "epoch_low", "high": "epoch_high"}
+    )
     time["epoch_s"] = ok.groupby(keys, sort=False)["epoch_s"].median()
-    return time.join(_spread(ok, keys, "final_mse").drop(columns="seeds")).reset_index()
+    return time.join(_with_band(ok, keys, "final_mse").drop(columns="seeds")).reset_index()
 
 
 def _of_shared(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     return table.merge(shared_seeds(trials)[["trial", "seed", "series"]], on=["trial", "seed"])
 
 
-def _spread(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
-    """Return the geometric mean of a column in each group, its band and how many it is of."""
+def _with_band(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
+    """Return the geometric mean of a column in each group, its band and the number of seeds."""
     # Zero has no logarithm: an error that small is as good as the smallest number.
     positive = table[name].clip(lower=np.finfo(float).tiny)
     columns = [table[key] for key in keys]

@@ -1,4 +1,4 @@
-"""Vega's JavaScript, which vl-convert carries: what draws the charts in a page."""
+"""Vega's JavaScript, which vl-convert carries: it draws the charts in a page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MAKE = (
 
 @cache
 def prepare() -> subprocess.Popen[bytes]:
-    """Begin to make it, in a process of its own: it takes a second, and would hold up this one."""
+    """Start making the bundle in another process: it takes a second."""
     maker = subprocess.Popen([sys.executable, "-c", _MAKE], stdout=subprocess.PIPE)
     atexit.register(_end, maker)
     return maker
 
 
 def _end(maker: subprocess.Popen[bytes]) -> None:
-    """End it, if there was no chart that needed it."""
+    """End the process if no chart needed the bundle."""
     if maker.returncode is None:
         maker.kill()
         maker.communicate()
@@ -30,7 +30,7 @@ def _end(maker: subprocess.Popen[bytes]) -> None:
 
 @cache
 def bundle() -> str:
-    """Return it, fit to be inside a page."""
+    """Return the JavaScript, safe to be inside a page."""
     made, _ = prepare().communicate()
     if not made:
         raise RuntimeError("vl-convert could not make Vega's JavaScript; its error is above")

@@ -1,7 +1,7 @@
-"""The report of a run: what it shows in words first, then in tables and charts, then from what.
+"""The report of a run: first what it shows in words, then tables and charts, then task and plan.
 
 `report.html` is one file that can be sent to anybody. The same charts, in light colours, are files
-under `plots/`: SVG and PNG, fit for print.
+for print under `plots/`, as SVG and PNG.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.charts import figures, page, vega
 from harness.charts.figures import MOST_POINTS
-from harness.charts.page import Command, Figure, Items, Note, Page, Section, Table, Text
+from harness.charts.page import Command, Figure, Items, Notice, Page, Section, Table, Text
 from harness.diagnosis.wording import target
 from harness.errors import StoreError, brief
 from harness.runs.progress import describe_certificate
@@ -21,14 +21,13 @@ from harness.runs.results import Run
 from harness.store.files import LocalFolder
 from harness.tables.points import points
 from harness.tables.text import node_legend, stated, summary_tables
-from harness.task.task import Task
 
 NAME = "report.html"
 PLOTS = "plots"
 _PPI = 150
-"""Of the PNG files: 1,200 pixels for the width of a column of print."""
+"""Resolution of the PNG files: 1,200 pixels for the width of a column of print."""
 _FEW = 10
-"""Disturbed trials that are shown without being asked for."""
+"""If more trials were disturbed, the section on them is folded."""
 _MOST_TRIALS = 200
 """Rows of a table of trials; all of them are in `trials.csv`."""
 
@@ -68,7 +67,7 @@ def plots(drawn: Sequence[Figure]) -> Iterator[tuple[str, bytes]]:
     import vl_convert
 
     for figure in drawn:
-        svg = vl_convert.vegalite_to_svg(figure.printable)
+        svg = vl_convert.vegalite_to_svg(page.to_dict(figure.printable))
         yield f"{PLOTS}/{figure.name}.svg", svg.encode()
         yield f"{PLOTS}/{figure.name}.png", vl_convert.svg_to_png(svg, ppi=_PPI)
 
@@ -76,58 +75,42 @@ def plots(drawn: Sequence[Figure]) -> Iterator[tuple[str, bytes]]:
 def build(run: Run) -> Page:
     """Return the report of a run as a page."""
     trials = run.trials
-    plan = run.manifest.plan
-    made = [
-        Section("What it shows", list(_verdict(run))),
+    sections = [
+        Section("What it shows", list(_findings(run))),
         Section("Summary", list(_summary(run))),
         *_sweep(run, trials),
         *_learning(run, trials),
         *_times(run, trials),
         *_noise(trials),
-        *_failures(run),
+        *_failures(trials),
         Section("Parity certificate", list(_parity(run)), folded=True),
         Section("Task, plan and environment", list(_environment(run)), folded=True),
     ]
-    arms = ", ".join(map(str, plan.arms))
-    return Page(
-        title=f"{run.name}: {arms}",
-        subtitle=f"{_formula(plan.task)} {_extent(run)}",
-        sections=made,
-    )
+    arms = ", ".join(map(str, run.manifest.plan.arms))
+    return Page(f"{run.name}: {arms}", _subtitle(run), sections)
 
 
-def _formula(task: Task) -> str:
+def _subtitle(run: Run) -> str:
+    plan, ended, started = run.manifest.plan, len(run.records), run.manifest.started_utc
+    task, seeds = plan.task, f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
+    if ended < plan.size:
+        seeds += f" ({ended} of {plan.size} trials have ended)"
+    if "T" in started:
+        started = f"{started[:16].replace('T', ' ')} UTC"
     return (
         f"A network ({task.cell}, {task.hidden} units) reads a random path x (AR(1), rho = "
         f"{task.rho:g}) step by step and learns {target(task.train_sign * task.lag_weight)}; it is "
-        f"scored against {target(task.lag_weight)}."
+        f"scored against {target(task.lag_weight)}. {task.epochs} epochs, {seeds}; started "
+        f"{started}."
     )
 
 
-def _extent(run: Run) -> str:
-    plan, ended = run.manifest.plan, len(run.records)
-    seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
-    some = "" if ended == plan.size else f" ({ended} of {plan.size} trials have ended)"
-    return f"{plan.task.epochs} epochs, {seeds}{some}; started {_moment(run)}."
-
-
-def _moment(run: Run) -> str:
-    """Return when the run was started: `2026-11-25 13:15 UTC`."""
-    started = run.manifest.started_utc
-    return f"{started[:16].replace('T', ' ')} UTC" if "T" in started else started
-
-
-def _verdict(run: Run) -> Iterator[page.Block]:
+def _findings(run: Run) -> Iterator[page.Block]:
     for finding in run.findings():
-        yield Note(
-            finding.severity,
-            finding.headline,
-            finding.evidence,
-            finding.remedy,
-            ", ".join((*finding.subjects, finding.where) if finding.where else finding.subjects),
-        )
-    if not run.swept and (said := stated(run.comparisons())):
-        yield Items(said)
+        about = ", ".join(filter(None, (*finding.subjects, finding.where)))
+        yield Notice(finding.severity, finding.headline, finding.evidence, finding.remedy, about)
+    if not run.swept and (sentences := stated(run.comparisons())):
+        yield Items(sentences)
 
 
 def _summary(run: Run) -> Iterator[page.Block]:
@@ -137,49 +120,41 @@ def _summary(run: Run) -> Iterator[page.Block]:
     if not summary.empty:
         for title, table in summary_tables(summary, run.swept):
             yield Table(title, table)
-        yield Items(
-            [
-                "MSE: mean squared error over held-out paths; lag_skill above 0 means that the "
-                "network uses the past; train s: steady training only, without import, set-up and "
-                "the first call.",
-                *node_legend(summary),
-            ]
+        legend = (
+            "MSE: mean squared error over held-out paths; lag_skill above 0 means that the network "
+            "uses the past; train s: steady training only, without import, set-up and the first "
+            "call."
         )
+        yield Items([legend, *node_legend(summary)])
 
 
 def _learning(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
-    """Yield the charts of each point of the sweep at which something was learned."""
-    learned = list(points(trials[trials["status"] == "ok"], run.swept))
-    drawn = [(run.point(values), there) for values, there in learned if not there.empty]
-    if not drawn:
+    """Yield the charts of each point of the sweep at which a trial ended ok."""
+    ok = trials[trials["status"] == "ok"]
+    if ok.empty:
         return
+    drawn = [(run.point(values), at_point) for values, at_point in points(ok, run.swept)]
     some: list[page.Block] = []
     if len(drawn) > MOST_POINTS:
         some = [Text(f"The first {MOST_POINTS} of {len(drawn)} points of the sweep are drawn.")]
         drawn = drawn[:MOST_POINTS]
     # With other trials beside them, times are not compared.
     axes = ("epoch",) if trials["contended"].any() else figures.AGAINST
-    yield Section(
-        "Convergence",
-        [
-            *some,
-            *(
-                figures.convergence(run.curves, there, point, against)
-                for point, there in drawn
-                for against in axes
-            ),
-        ],
-    )
-    stepwise = [figures.steps(run.steps, there, point) for point, there in drawn]
-    yield Section("Accuracy per time step", [*some, *stepwise])
+    curves = [
+        figures.convergence(run.curves, at_point, point, against)
+        for point, at_point in drawn
+        for against in axes
+    ]
+    steps = [figures.steps(run.steps, at_point, point) for point, at_point in drawn]
+    yield Section("Convergence", [*some, *curves])
+    yield Section("Accuracy per time step", [*some, *steps])
 
 
 def _sweep(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
-    if not run.swept or not (trials["status"] == "ok").any():
-        return
-    words = [str(said) for table in (run.growth(), run.crossovers()) for said in table["words"]]
-    told = [Items(words)] if words else []
-    yield Section("Over the sweep", [*told, *figures.over_sweep(trials, run.swept)])
+    if run.swept and (trials["status"] == "ok").any():
+        words = [*run.growth()["words"], *run.crossovers()["words"]]
+        sentences = [Items(words)] if words else []
+        yield Section("Over the sweep", [*sentences, *figures.over_sweep(trials, run.swept)])
 
 
 def _times(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
@@ -196,29 +171,26 @@ def _noise(trials: pd.DataFrame) -> Iterator[Section]:
     blocks: list[page.Block] = []
     if contended:
         blocks.append(Text("Trials ran beside each other: their times are not to be compared."))
-    if noisy.empty and not contended:
+    elif noisy.empty:
         blocks.append(Text("No trial was disturbed while on the clock."))
-    elif not noisy.empty:
-        blocks.append(
-            Text(
-                f"{len(noisy)} of {len(trials)} trials were disturbed while on the clock. Those "
-                "whose processor was taken away are measured again by run --retry-noisy N."
-            )
+    if len(noisy):
+        text = (
+            f"{len(noisy)} of {len(trials)} trials were disturbed while on the clock. Those whose "
+            "processor was taken away are measured again by run --retry-noisy N."
         )
         columns = ["backend", "device", "seed", "node", "noise", "lost_share", "train_s"]
-        blocks.append(Table("Disturbed trials", noisy[columns].head(_MOST_TRIALS)))
+        table = Table("Disturbed trials", noisy[columns].head(_MOST_TRIALS))
+        blocks += [Text(text), table]
     yield Section("Noise", blocks, folded=len(noisy) > _FEW)
 
 
-def _failures(run: Run) -> Iterator[Section]:
-    ended = run.trials
-    bad = ended[~ended["status"].isin(["ok"])]
-    if bad.empty:
-        return
-    columns = ["trial", "seed", "status", "error", "node"]
-    table = Table("Trials that did not end ok", bad[columns].head(_MOST_TRIALS))
-    more = [Text(f"The first {_MOST_TRIALS} of {len(bad)}.")] if len(bad) > _MOST_TRIALS else []
-    yield Section("Trials that did not end ok", [*more, table])
+def _failures(trials: pd.DataFrame) -> Iterator[Section]:
+    bad = trials[trials["status"] != "ok"]
+    if len(bad):
+        title, columns = "Trials that did not end ok", ["trial", "seed", "status", "error", "node"]
+        table = Table(title, bad[columns].head(_MOST_TRIALS))
+        some = [Text(f"The first {_MOST_TRIALS} of {len(bad)}.")] if len(bad) > _MOST_TRIALS else []
+        yield Section(title, [*some, table])
 
 
 def _parity(run: Run) -> Iterator[page.Block]:
@@ -253,26 +225,22 @@ def _parity(run: Run) -> Iterator[page.Block]:
 
 def _environment(run: Run) -> Iterator[page.Block]:
     plan = run.manifest.plan
-    described = plan.task.model_dump()
-    yield Table(
-        "Task", pd.DataFrame({"field": described.keys(), "value": map(str, described.values())})
-    )
-    how = plan.model_dump(exclude={"task", "arms", "many", "run"}, exclude_none=True)
-    yield Table("Plan", pd.DataFrame({"field": how.keys(), "value": map(str, how.values())}))
-    for environment, nodes in _environments(run):
-        table = pd.DataFrame({"what": environment.keys(), "value": environment.values()})
-        yield Table(f"Environment of {nodes}", table)
+    yield _fields("Task", "field", {k: str(v) for k, v in plan.task.model_dump().items()})
+    settings = plan.model_dump(exclude={"task", "arms", "many", "run"}, exclude_none=True)
+    yield _fields("Plan", "field", {name: str(value) for name, value in settings.items()})
+    # It is the same in all trials of a backend on a node.
+    nodes: dict[str, dict[str, str]] = {}
+    for record in run.records:
+        where = f"{record.backend} on {record.device}, node {record.node}"
+        nodes.setdefault(where, record.environment)
+    if not nodes:
+        nodes["the machine where the run was started"] = run.manifest.environment
+    for where, environment in nodes.items():
+        if environment:
+            yield _fields(f"Environment of {where}", "what", environment)
     yield Text("The figures are made from the records of the run:")
     yield Command(f"python -m harness show {run.name} --table trials")
 
 
-def _environments(run: Run) -> Iterator[tuple[dict[str, str], str]]:
-    """Yield what was the same in the trials of a backend on a node, and whose that is."""
-    first: dict[tuple[str, str, str], dict[str, str]] = {}
-    for record in run.records:
-        first.setdefault((record.backend, record.device, record.node), record.environment)
-    if not first:
-        yield run.manifest.environment, "the machine where the run was started"
-    for (backend, device, node), environment in first.items():
-        if environment:
-            yield environment, f"{backend} on {device}, node {node}"
+def _fields(title: str, key: str, values: dict[str, str]) -> Table:
+    return Table(title, pd.DataFrame({key: values.keys(), "value": values.values()}))

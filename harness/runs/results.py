@@ -155,7 +155,7 @@ class Run:
         Of a sweep, `at` chooses the point: `plot_curves(hidden=64)`. An Altair chart displays by
         itself in a notebook. Raises `InvalidInput` if there is no such point, or nothing to draw.
         """
-        from harness.charts import draw, figures
+        from harness.charts import figures
 
         if against not in figures.AGAINST:
             raise UnknownName("axis", against, figures.AGAINST)
@@ -164,14 +164,14 @@ class Run:
             raise InvalidInput(
                 f"run `{self.name}`: other trials ran beside these; their times are not drawn."
             )
-        return draw.finished(figures.convergence(self.curves, trials, point, against).chart)
+        return figures.convergence(self.curves, trials, point, against).printable
 
     def plot_steps(self, **at: object) -> Chart:
         """Return the chart of the error at each time step; otherwise as `plot_curves`."""
-        from harness.charts import draw, figures
+        from harness.charts import figures
 
         trials, point = self._drawn_at(at)
-        return draw.finished(figures.steps(self.steps, trials, point).chart)
+        return figures.steps(self.steps, trials, point).printable
 
     def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, SweepPoint]:
         """Return the trials at a point of the sweep, of which some ended ok, and the point."""

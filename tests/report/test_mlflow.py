@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import harness
 from harness.errors import InvalidInput, StoreError, Unavailable
-from harness.report import mlflow
+from harness.report import mlflow, mlflow_entries
 from harness.runs.reporter import Silent
 from harness.runs.request import RunRequest
 from harness.runs.settings import Settings, Site
@@ -333,7 +333,7 @@ def test_the_points_of_a_sweep_and_seeds_at_once(uri: str, tmp_path: Path) -> No
 def test_any_name_becomes_one_that_mlflow_takes(backend: str, value: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 
-    name = "/".join((f"x_{mlflow._name(value)}", f"{mlflow._name(backend)}-cpu", "r2"))
+    name = "/".join(map(mlflow_entries._name, (f"x_{value}", f"{backend}-cpu", "r2")))
     _validate_metric_name(name)  # type: ignore[no-untyped-call]
 
 
@@ -437,9 +437,9 @@ def test_a_store_that_goes_away_costs_nothing_measured(
 def test_mlflow_is_imported_when_asked_for_and_tells_nobody(tmp_path: Path) -> None:
     code = f"""
 import sys
-from harness.report import mlflow as track
+from harness.report import mlflow
 print("mlflow" in sys.modules)
-track.Tracker("mlflow:file://{tmp_path}")
+mlflow.Tracker("mlflow:file://{tmp_path}")
 from mlflow.telemetry.client import get_telemetry_client
 print("mlflow" in sys.modules, get_telemetry_client())
 """
