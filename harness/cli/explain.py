@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,9 +45,9 @@ def explain(
 ) -> None:
     """Say in plain words what a run shows: what is wrong, how that is known, what to do.
 
-    Or what predictions show that were made elsewhere, in whatever framework (--predictions); then
-    --preset, --config and --set say what they should have been. Ends with 0 whatever is found: it
-    is a diagnosis, not a gate. docs/diagnosis.md has the rules and how often they err.
+    With --predictions, say it of predictions that any other program made; --preset, --config and
+    --set then name the task. The exit code is 0 whatever is found: this is a diagnosis, not a gate.
+    docs/diagnosis.md has the rules and how often they are wrong.
 
     \b
     Examples:
@@ -58,57 +57,47 @@ def explain(
     """
     if (run_id is None) == (predictions is None):
         raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")
+    nothing = "Nothing is known to be wrong, and nothing was shown to be learned."
     if predictions is not None:
-        from harness.diagnosis.predictions import explain as explain_predictions
+        from harness.diagnosis.predictions import explain
         from harness.diagnosis.predictions_file import read
 
-        found, nothing = explain_predictions(read(predictions), build_task(**task)), _NOTHING
+        expected = build_task(**task)
+        found = explain(read(predictions), expected)
+    elif any(task.values()):
+        raise InvalidInput(
+            "`--preset`, `--config`, `--set`: a run knows its task; they go with `--predictions`."
+        )
     else:
-        if any(task.values()):
-            raise InvalidInput(
-                "`--preset`, `--config`, `--set`: a run knows its task; they go with "
-                "`--predictions`."
-            )
-        found, nothing = _of_run(str(run_id), results)
-    click.echo(_render(found, kind, nothing), nl=False)
-
-
-_NOTHING = "Nothing is known to be wrong, and nothing was shown to be learned."
-
-
-def _of_run(run_id: str, results: str) -> tuple[list[Finding], str]:
-    """Return the findings of a run, and what to say if there are none."""
-    run = open_run(run_id, results)
-    return run.findings(), _NOTHING if run.records else "No trial has ended yet."
-
-
-def _render(found: Sequence[Finding], kind: str, nothing: str) -> str:
+        run = open_run(str(run_id), results)
+        found = run.findings()
+        nothing = nothing if run.records else "No trial has ended yet."
     if kind == "json":
-        return json.dumps([asdict(finding) for finding in found], indent=1) + "\n"
-    if not found:
-        return f"{nothing}\n"
-    return "\n".join(map(_markdown if kind == "markdown" else _text, found))
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
+    else:
+        show = _markdown if kind == "markdown" else full
+        click.echo("\n".join(map(show, found)) or f"{nothing}\n", nl=False)
 
 
-def _text(finding: Finding) -> str:
-    """Return a finding as paragraphs: who and where, what, how that is known, what to do."""
+def full(finding: Finding) -> str:
+    """Return a finding as paragraphs: what it is about, what is wrong, the evidence, what to do."""
     return _paragraphs(finding, finding.headline, finding.evidence)
 
 
 def briefly(finding: Finding) -> str:
-    """Return a finding without how it is known."""
+    """Return a finding as paragraphs, without the evidence."""
     return _paragraphs(finding, finding.headline)
 
 
 def _paragraphs(finding: Finding, *texts: str) -> str:
-    title = f"{finding.severity.upper()} {finding.rule}: {_whose(finding)}"
+    title = f"{finding.severity.upper()} {finding.rule}: {_about(finding)}"
     parts = [title, *map(_indented, texts)]
     parts += [_indented(finding.remedy, "  Next: ")] if finding.remedy else []
     return "\n".join(parts) + "\n"
 
 
 def _indented(text: str, first: str = "  ") -> str:
-    # A command is never broken: it is there to be copied.
+    # A command is never broken up, so that it can be copied.
     return textwrap.fill(
         text,
         min(width(), _MOST_COLUMNS),
@@ -121,19 +110,19 @@ def _indented(text: str, first: str = "  ") -> str:
 
 def _markdown(finding: Finding) -> str:
     parts = [
-        f"### {finding.severity.capitalize()}: {_plain(finding.headline)}",
-        f"*{_plain(_whose(finding))}* (`{finding.rule}`)",
-        _plain(finding.evidence),
+        f"### {finding.severity.capitalize()}: {_escaped(finding.headline)}",
+        f"*{_escaped(_about(finding))}* (`{finding.rule}`)",
+        _escaped(finding.evidence),
     ]
-    parts += [f"**Next:** {_plain(finding.remedy)}"] if finding.remedy else []
+    parts += [f"**Next:** {_escaped(finding.remedy)}"] if finding.remedy else []
     return "\n\n".join(parts) + "\n"
 
 
-def _whose(finding: Finding) -> str:
+def _about(finding: Finding) -> str:
     where = f" ({finding.where})" if finding.where else ""
     return ", ".join(finding.subjects) + where
 
 
-def _plain(text: str) -> str:
+def _escaped(text: str) -> str:
     """Return text with everything escaped that Markdown would read."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     "--to",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write into this folder, and not into that of the run.",
+    help="Write into this folder instead of that of the run.",
 )
 @click.option("--plots/--no-plots", default=True, help="Every chart also as SVG and PNG. Default.")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) -> None:
     """Write the report of a run: one HTML file, and its charts as SVG and PNG.
 
-    It says in words what the run shows, then in tables and charts. The file needs no network and
-    no other file: it can be sent as it is. A run that is still going has a report, too.
+    It says first in words what the run shows, then in tables and charts. The file needs no network
+    and no other file, so it can be sent to anybody. The run may still be going on.
 
     \b
     Examples:
@@ -50,7 +50,7 @@ def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) 
 
 
 def write_report(run: Run, to: Path | None = None, plots: bool = True) -> str:
-    """Write the report of a run, say where it is, and return that. Raises `StoreError`."""
+    """Write the report of a run, print and return where it is. Raises `StoreError`."""
     from harness.report import run_page
 
     where = run_page.write(run, to, plots)

@@ -1,4 +1,4 @@
-"""Each fault is planted in a real training and found; what is healthy is called nothing else."""
+"""Each fault is planted in a real training and found; a healthy training has no fault."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def one(found: Sequence[Finding], rule: str) -> Finding:
 
 
 def test_the_program_that_was_posted(tmp_path: Path) -> None:
-    """Of full length: it sits on the yardstick, and everything says so."""
+    """At full length the errors sit on the yardstick."""
     found = run(tmp_path, Task.preset("posted", epochs=10_000)).findings()
     assert rules(found) == ["wrong-sign"]
     (finding,) = found
@@ -57,7 +57,7 @@ def test_the_program_that_was_posted(tmp_path: Path) -> None:
 
 
 def test_the_program_that_was_posted_before_it_is_finished(tmp_path: Path) -> None:
-    """Of the default length: the gap and the task say it, the steps do not yet."""
+    """At the default length the gap shows it, the single steps do not yet."""
     (finding,) = run(tmp_path, Task.preset("posted"), seeds=(0, 1)).findings()
     assert finding.rule == "wrong-sign"
     assert "train_sign = -1" in finding.evidence
@@ -114,7 +114,7 @@ def test_unfinished(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_forecast_comes_true(tmp_path: Path) -> None:
+def test_a_forecast_comes_true(tmp_path: Path) -> None:
     seeds = (0, 1, 2)
     finding = one(run(tmp_path / "short", Task(), seeds=seeds).findings(), "not-converged")
     low, high = _between(finding.evidence)
@@ -181,7 +181,9 @@ def test_no_forecast_from_what_does_not_fall() -> None:
     ],
     ids=str,
 )
-def test_what_has_hardly_begun_is_no_fault(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_a_training_that_has_hardly_begun(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
     """Its error is above that of a constant, or that of no memory, and falls ever so slowly."""
     found = run(tmp_path, Task(**SHORT | fields), seeds=(0, 1, 2)).findings()
     assert rules(found) == ["not-converged"]
@@ -206,7 +208,7 @@ def test_worse_than_a_constant(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_learned_is_lost(tmp_path: Path) -> None:
+def test_a_training_that_got_worse(tmp_path: Path) -> None:
     found = run(
         tmp_path, Task(**SHORT | {"epochs": 6000}), ["tests.helpers.ailing:Unlearns"], (0, 1)
     ).findings()
@@ -266,7 +268,7 @@ def test_backends_that_agree_are_one(tmp_path: Path) -> None:
         assert "Likewise" in finding.evidence
 
 
-def test_survivors_alone_have_not_learned(tmp_path: Path) -> None:
+def test_survivors_alone_do_not_count_as_learned(tmp_path: Path) -> None:
     learned = run(tmp_path, Task(lag_weight=1, **SHORT), seeds=(0, 1, 2))
     for count, expected in ((1, ["learned"]), (2, [])):
         trials = learned.trials.assign(status=["ok"] * (3 - count) + ["lost"] * count)
@@ -277,7 +279,7 @@ def test_survivors_alone_have_not_learned(tmp_path: Path) -> None:
         assert all("In 2 of 3 seeds" in finding.evidence for finding in good)
 
 
-def test_a_time_is_said_only_of_what_can_be_timed(tmp_path: Path) -> None:
+def test_a_time_is_given_only_if_times_are_comparable(tmp_path: Path) -> None:
     learned = run(tmp_path, Task(lag_weight=1, **SHORT), seeds=(0, 1))
     points, trials = learned.manifest.plan.points, learned.trials
 
@@ -332,7 +334,7 @@ def test_a_run_without_trials(tmp_path: Path) -> None:
     assert run(tmp_path, Task(), seeds=()).findings() == []
 
 
-def test_of_a_sweep_each_point_is_diagnosed(tmp_path: Path) -> None:
+def test_each_point_of_a_sweep_is_diagnosed(tmp_path: Path) -> None:
     task = Task(n_steps=10, epochs=2000)
     sweep = {"lag_weight": (0.5, 1.0), "train_sign": (1, -1)}
     found = run(tmp_path, task, seeds=(0, 1), sweep=sweep).findings()
@@ -346,7 +348,7 @@ def test_of_a_sweep_each_point_is_diagnosed(tmp_path: Path) -> None:
     assert rules(found)[-1] == "learned"
 
 
-def test_what_is_the_same_everywhere_is_said_once(tmp_path: Path) -> None:
+def test_the_same_finding_at_many_points_is_said_once(tmp_path: Path) -> None:
     sweep = {"learning_rate": tuple(0.5 + i / 10 for i in range(12))}
     task = Task(optimiser="sgd", epochs=100, n_steps=10, curve_points=10)
     found = run(tmp_path, task, sweep=sweep).findings()
@@ -402,7 +404,7 @@ def test_many_healthy_runs_have_learned_and_nothing_else(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_as_it_is_measured(tmp_path: Path) -> None:
-    """With parity, in processes of its own: who goes wrong late has a certificate all the same."""
+    """With parity and worker processes. Parity does not find a backend that goes wrong late."""
     measured = harness.run(
         Task.preset("strong-lag", **SHORT | {"epochs": 4000}),
         backends=["floor", "tests.helpers.ailing:Forgets"],

@@ -87,7 +87,7 @@ def test_a_run_in_words(tmp_path: Path) -> None:
     assert r"train\_sign = -1" in markdown
 
 
-def test_a_run_of_which_nothing_is_known(tmp_path: Path) -> None:
+def test_a_run_without_findings(tmp_path: Path) -> None:
     run(tmp_path, Task(), seeds=())
     assert invoke("r", "--results", tmp_path).stdout == "No trial has ended yet.\n"
     assert invoke("r", "--results", tmp_path, "--format", "json").stdout == "[]\n"
@@ -162,7 +162,7 @@ def test_inputs_of_another_scale() -> None:
     assert any("the variance 4" in f.evidence or "the variance 3.9" in f.evidence for f in finding)
 
 
-def test_few_paths_are_said_to_be_few() -> None:
+def test_few_paths_are_reported() -> None:
     noisy: Function = lambda x, b: x**2 + W * b**2 + 0.5 * np.sin(20 * x)  # noqa: E731
     assert rules(predictions(noisy, paths=1, steps=20)) == ["unsure"]
     assert rules(predictions(noisy, paths=1, steps=4)) == ["unsure"]
@@ -206,7 +206,7 @@ def test_the_interval_holds_as_often_as_it_says(paths: int) -> None:
 
 
 @given(weight=st.floats(0.05, 2), sign=st.sampled_from([1, -1]), seed=st.integers(0, 999))
-def test_the_sign_is_never_taken_for_the_other(weight: float, sign: int, seed: int) -> None:
+def test_the_sign_is_never_mistaken(weight: float, sign: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     made = predictions(
         lambda x, b: x**2 + sign * weight * b**2 + 0.1 * weight * rng.standard_normal(len(x)),
@@ -313,7 +313,7 @@ def test_files_that_are_no_text(content: bytes, tmp_path: Path) -> None:
 
 
 @given(text=st.text(max_size=200), named=st.booleans())
-def test_no_file_is_a_surprise(
+def test_any_text_is_read_or_refused(
     text: str, named: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file = tmp_path_factory.mktemp("any") / "mine.csv"

@@ -203,7 +203,7 @@ def test_the_curves_are_those_of_the_tables(run: harness.Run, uri: str, logged: 
         assert metrics[name] == pytest.approx(row[name])
 
 
-def test_what_diverged_is_a_result_and_what_failed_is_none(
+def test_a_diverged_trial_is_finished_and_a_failed_one_is_not(
     run: harness.Run, uri: str, logged: str
 ) -> None:
     _, children = runs(uri, logged)
@@ -237,7 +237,7 @@ def test_the_whole_has_the_summary_and_the_files(
     assert Path(path).read_bytes() == (Path(run.location) / "manifest.json").read_bytes()
 
 
-def test_what_was_logged_is_not_logged_twice(run: harness.Run, uri: str) -> None:
+def test_logging_again_duplicates_nothing(run: harness.Run, uri: str) -> None:
     target = f"mlflow:{uri}#twice"
     where = mlflow.log(run, target)
     parent, children = runs(uri, "twice")
@@ -391,7 +391,7 @@ def no_tracker() -> Iterator[str]:
         ("mlflow:http://NO_TRACKER#x", "failed with error code 404"),
     ],
 )
-def test_what_cannot_be_logged_to_is_refused(target: str, sentence: str, no_tracker: str) -> None:
+def test_a_bad_target_is_refused(target: str, sentence: str, no_tracker: str) -> None:
     with pytest.raises((InvalidInput, Unavailable)) as refused:
         mlflow.Tracker(target.replace("NO_TRACKER", no_tracker))
     said = str(refused.value)
@@ -434,7 +434,7 @@ def test_a_store_that_goes_away_costs_nothing_measured(
     assert len(runs(f"file://{store}", "gone")[1]) == len(run.trials)
 
 
-def test_mlflow_is_imported_when_asked_for_and_tells_nobody(tmp_path: Path) -> None:
+def test_mlflow_is_imported_only_when_needed_and_without_telemetry(tmp_path: Path) -> None:
     code = f"""
 import sys
 from harness.report import mlflow

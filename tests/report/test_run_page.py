@@ -81,7 +81,7 @@ def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
     }
 
 
-def test_a_run_ends_with_what_it_shows(cli: Cli, tmp_path: Path) -> None:
+def test_a_run_ends_with_its_findings(cli: Cli, tmp_path: Path) -> None:
     arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
     done = cli("run", *TINY, "--preset", "posted", "--dispatch", "inline", *arguments)
     assert done.returncode == 0, done.stderr
@@ -90,7 +90,7 @@ def test_a_run_ends_with_what_it_shows(cli: Cli, tmp_path: Path) -> None:
     assert f"\nWhy: python -m harness explain x --results {tmp_path}\nResults: " in told
 
 
-def test_a_run_can_go_without(cli: Cli, tmp_path: Path) -> None:
+def test_a_run_without_a_report(cli: Cli, tmp_path: Path) -> None:
     arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
     done = cli("run", *TINY, "--dispatch", "inline", *arguments, "--no-report", HARNESS_REPORT="1")
     assert done.returncode == 0, done.stderr
@@ -98,7 +98,7 @@ def test_a_run_can_go_without(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "x" / "report.html").exists()
 
 
-def test_the_command_writes_where_it_is_told(cli: Cli, run: Run, tmp_path: Path) -> None:
+def test_the_command_writes_into_another_folder(cli: Cli, run: Run, tmp_path: Path) -> None:
     results = Path(run.location).parent
     to = tmp_path / "some" / "paper"
     done = cli("report", "both", "--results", results, "--to", to)
@@ -119,7 +119,7 @@ def test_the_command_writes_where_it_is_told(cli: Cli, run: Run, tmp_path: Path)
         (["both", "--to", "/proc/no"], "`/proc/no` cannot be written"),
     ],
 )
-def test_what_cannot_be_is_a_sentence(
+def test_a_bad_argument_is_a_sentence(
     cli: Cli, run: Run, arguments: list[str], sentence: str
 ) -> None:
     done = cli("report", *arguments, "--results", Path(run.location).parent)
@@ -156,7 +156,7 @@ def test_charts_are_vega_lite(run: Run) -> None:
             alt.Config.from_dict(theme)
 
 
-def test_what_is_drawn_is_what_was_measured(run: Run) -> None:
+def test_charts_show_what_was_measured(run: Run) -> None:
     trials = series.with_series(run.trials)
     curves = series.convergence(run.curves, trials)
     last = run.curves[run.curves["epoch"] == 100]
@@ -235,7 +235,7 @@ def test_charts_of_a_run_display_by_themselves(run: Run) -> None:
         run.plot_steps(hidden=3)
 
 
-def test_a_run_of_failures_tells_them(results: Path) -> None:
+def test_a_run_of_failures_lists_them(results: Path) -> None:
     measure(
         results,
         "bad",
