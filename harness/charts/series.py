@@ -120,9 +120,10 @@ def by_field(trials: pd.DataFrame, field: str, swept: Sequence[str]) -> pd.DataF
     series share.
     """
     ok = pd.concat([shared_seeds(at_point) for _, at_point in points(trials, swept)])
-    others = [f"{name}=" + ok[name].astype(str) for name in swept if name != field]
-    names = others[0].str.cat(others[1:], sep=", ") if others else ""
-    ok = ok.assign(others=names, epoch_s=1 / ok["epochs_per_s"])
+    rest = [name for name in swept if name != field]
+    rows = ok[rest].astype(str).itertuples(index=False)
+    others = [", ".join(map("=".join, zip(rest, row, strict=True))) for row in rows]
+    ok = ok.assign(others=others, epoch_s=1 / ok["epochs_per_s"])
     keys = ["series", "others", field]
     time = _with_band(ok, keys, "epoch_s").rename(
         columns={"low": "epoch_low", "high": "epoch_high"}

@@ -5,7 +5,6 @@ Shape suffix: R rows, one for each time step t >= 1 of each path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +53,8 @@ def read(file: Path) -> Predictions:
     Raises `InvalidInput` with a sentence for everything that is wrong with the file.
     """
     table = _numbers(file, _columns(file, _parse(file)))
-    if problems := list(_misnumbered(table)):
-        raise InvalidInput(*(f"`{file}`: {problem}" for problem in problems))
     table = table.sort_values(["path", "t"], kind="stable")
+    _check_steps(file, table)
     before = table.groupby("path")["x"].shift(fill_value=0.0)
     numbers, _ = pd.factorize(table["path"])
     scored = table["t"] >= 1
@@ -76,33 +74,26 @@ def _parse(file: Path) -> pd.DataFrame:
         return pd.read_csv(file, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
     except OSError as error:
         raise InvalidInput(f"`{file}` cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"`{file}` is no text in UTF-8; save it as CSV in UTF-8.") from error
-    except pd.errors.EmptyDataError as error:
-        raise InvalidInput(f"`{file}` is empty; it needs {_WANTED}.") from error
-    except (pd.errors.ParserError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise InvalidInput(f"`{file}` cannot be read as CSV: {why}.") from error
+    except ValueError as error:  # Whether it is empty, no text in UTF-8, or no CSV.
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InvalidInput(
+            f"`{file}` cannot be read as CSV in UTF-8: {why}; it needs {_WANTED}."
+        ) from error
 
 
 def _columns(file: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns `COLUMNS` as text; names may be in capitals."""
     table = table.rename(columns=lambda name: str(name).strip().lower())
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [f"`{name}`" for name in COLUMNS if name not in table.columns]
     if missing:
         first = ", ".join(f"`{name}`" for name in table.columns[:8])
-        why = f"there is no column {' and no '.join(f'`{name}`' for name in missing)}"
-        if any(";" in name or "\t" in name for name in table.columns):
-            why = "columns are to be separated by commas"
-        elif pd.to_numeric(pd.Series(table.columns), errors="coerce").notna().all():
-            why = "there is no row of names"
-        raise InvalidInput(f"`{file}`: {why}. It begins with {first}; it needs {_WANTED}.")
-    if table.columns.duplicated().any():
-        twice = table.columns[table.columns.duplicated()][0]
-        raise InvalidInput(f"`{file}`: there are two columns `{twice}`.")
+        raise InvalidInput(
+            f"`{file}`: there is no column {' and no '.join(missing)}. It begins with {first}; it "
+            f"needs {_WANTED}, separated by commas."
+        )
     if table.empty:
         raise InvalidInput(f"`{file}` has no rows; it needs {_WANTED}.")
-    return table[list(COLUMNS)]
+    return table.loc[:, ~table.columns.duplicated()][list(COLUMNS)]
 
 
 def _numbers(file: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -132,23 +123,19 @@ def _bad_values(column: pd.Series[str], bad: pd.Series[bool]) -> str:
     return f"line {row + 2}: `{column.name}` is {got}, and must be {wanted}{more}."
 
 
-def _misnumbered(table: pd.DataFrame) -> Iterator[str]:
-    """Yield what is wrong with the time steps of the paths."""
-    twice = table.duplicated(["path", "t"], keep="first")
-    if twice.any():
-        row = table[twice].iloc[0]
-        yield f"path {row['path']} has t = {row['t']} twice ({int(twice.sum())} rows too many)."
-        return
-    steps = table.groupby("path")["t"].agg(["min", "max", "count"])
-    late = steps[steps["min"] > 1]
-    if len(late):
-        yield (
-            f"path {late.index[0]} begins at t = {late['min'].iloc[0]} ({len(late)} of "
-            f"{len(steps)} paths begin later than t = 1): number the steps from t = 0 or 1, as "
-            "x_(t-1) is needed for each."
+def _check_steps(file: Path, table: pd.DataFrame) -> None:
+    """Raise `InvalidInput` unless each path has all t from 0 or 1 on, given rows in their order."""
+    paths = table.groupby("path")["t"]
+    expected = paths.cumcount() + paths.transform("min").clip(upper=1)
+    wrong = table[table["t"] != expected]
+    if len(wrong):
+        path, t = wrong.iloc[0][["path", "t"]]
+        raise InvalidInput(
+            f"`{file}`: path {path} has t = {t} where t = {expected[wrong.index[0]]} should be: "
+            "number the steps of each path from 0 or 1, each once and without gaps "
+            f"({wrong['path'].nunique()} of {table['path'].nunique()} paths are not)."
         )
-    gaps = steps[(steps["max"] - steps["min"] + 1 != steps["count"]) & (steps["min"] <= 1)]
-    if len(gaps):
-        yield f"path {gaps.index[0]} lacks some t between its first and its last ({len(gaps)} do)."
-    if not (steps["max"] >= 1).any():
-        yield "there is nothing but t = 0; predictions are scored from t = 1 on."
+    if not (table["t"] >= 1).any():
+        raise InvalidInput(
+            f"`{file}`: there is nothing but t = 0; predictions are scored from t = 1 on."
+        )

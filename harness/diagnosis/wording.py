@@ -1,28 +1,24 @@
-"""How the rules of the diagnosis write numbers, seeds, formulas and options."""
+"""How the rules of the diagnosis write seeds, formulas and options."""
 
 from __future__ import annotations
 
 from harness.backend.protocol import Array
 from harness.diagnosis.trainings import Which
+from harness.tables.numbers import number
 from harness.task.task import Task
 
 _NAMED_SEEDS = 5
 
 
-def short(value: float) -> str:
-    """Return a number to three digits."""
-    return f"{value:.3g}"
-
-
 def span(values: Array) -> str:
     """Return the smallest and the largest of some numbers: `0.1 to 0.2`."""
-    low, high = short(values.min()), short(values.max())
+    low, high = number(values.min()), number(values.max())
     return low if low == high else f"{low} to {high}"
 
 
-def epochs(number: float) -> str:
+def epochs(count: float) -> str:
     """Return a number of epochs that is known roughly: `8,200`."""
-    return f"{float(f'{number:.2g}'):,.0f}"
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def count(some_S: Which) -> str:

@@ -165,8 +165,8 @@ def files(run: Run) -> Iterator[tuple[str, bytes]]:
     for name, table in (("summary", run.summary()), ("comparisons", run.comparisons())):
         yield f"{name}.csv", table.to_csv(index=False).encode()
     for name in (run_page.NAME, *run.folder.names(run_page.PLOTS)):
-        if (content := run.folder.read(name)) is not None:
-            yield name, content
+        if (made := run.folder.read(name)) is not None:
+            yield name, made
 
 
 def _numbers(figures: Mapping[Any, Any]) -> dict[str, float]:

@@ -181,9 +181,7 @@ def test_no_forecast_from_what_does_not_fall() -> None:
     ],
     ids=str,
 )
-def test_a_training_that_has_hardly_begun(
-    tmp_path: Path, fields: dict[str, Any]
-) -> None:
+def test_a_training_that_has_hardly_begun(tmp_path: Path, fields: dict[str, Any]) -> None:
     """Its error is above that of a constant, or that of no memory, and falls ever so slowly."""
     found = run(tmp_path, Task(**SHORT | fields), seeds=(0, 1, 2)).findings()
     assert rules(found) == ["not-converged"]

@@ -264,7 +264,7 @@ HEAD = "path,t,x,prediction\n"
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "is empty; it needs a row of names (path, t, x, prediction)"),
+        ("", "No columns to parse from file; it needs a row of names (path, t, x, prediction)"),
         (HEAD, "has no rows"),
         (
             "path,t,x,predictions\n0,1,1,1\n",
@@ -274,8 +274,8 @@ HEAD = "path,t,x,prediction\n"
             "a b c\n1 2 3\n",
             "there is no column `path` and no `t` and no `x` and no `prediction`. It begins with",
         ),
-        ("Path;T;X;Prediction\n0;1;1;1\n", "columns are to be separated by commas. It begins"),
-        ("0,1,1,1\n0,2,1,1\n", "there is no row of names. It begins with `0`, `1`"),
+        ("Path;T;X;Prediction\n0;1;1;1\n", "`path;t;x;prediction`; it needs a row of names"),
+        ("0,1,1,1\n0,2,1,1\n", "It begins with `0`, `1`, `1.1`"),
         (HEAD + "0,1,1,1\n0,2,nan,1\n", "line 3: `x` is nothing, and must be a finite number"),
         (HEAD + "0,1,1,inf\n", "line 2: `prediction` is `inf`"),
         (HEAD + "0,1,1,\n", "line 2: `prediction` is nothing"),
@@ -283,9 +283,9 @@ HEAD = "path,t,x,prediction\n"
         (HEAD + "0,1.5,1,1\n", "`t` is `1.5`, and must be a whole number"),
         (HEAD + "0,-1,1,1\n", "`t` is `-1`"),
         (HEAD + ",1,1,1\n", "`path` is nothing"),
-        (HEAD + "0,1,1,1\n0,1,1,1\n", "path 0 has t = 1 twice"),
-        (HEAD + "0,5,1,1\n0,6,1,1\n", "path 0 begins at t = 5"),
-        (HEAD + "0,1,1,1\n0,3,1,1\n", "path 0 lacks some t"),
+        (HEAD + "0,1,1,1\n0,1,1,1\n", "path 0 has t = 1 where t = 2 should be"),
+        (HEAD + "0,5,1,1\n0,6,1,1\n", "path 0 has t = 5 where t = 1 should be"),
+        (HEAD + "0,1,1,1\n0,3,1,1\n", "path 0 has t = 3 where t = 2 should be"),
         (HEAD + "0,0,0,1\n", "nothing but t = 0"),
         (HEAD + "0,1,1,1,1,1\n0,1\n0,1,2,3,4,5,6,7\n", "cannot be read as CSV"),
         ("path,t,x,prediction,x\n0,1,1,1,1\n", ""),
