@@ -75,24 +75,18 @@ def explain(
     if kind == "json":
         click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
     else:
-        show = _markdown if kind == "markdown" else full
+        show = _markdown if kind == "markdown" else paragraphs
         click.echo("\n".join(map(show, found)) or f"{nothing}\n", nl=False)
 
 
-def full(finding: Finding) -> str:
+def paragraphs(finding: Finding, evidence: bool = True) -> str:
     """Return a finding as paragraphs: what it is about, what is wrong, the evidence, what to do."""
-    return _paragraphs(finding, finding.headline, finding.evidence)
-
-
-def briefly(finding: Finding) -> str:
-    """Return a finding as paragraphs, without the evidence."""
-    return _paragraphs(finding, finding.headline)
-
-
-def _paragraphs(finding: Finding, *texts: str) -> str:
-    title = f"{finding.severity.upper()} {finding.rule}: {_about(finding)}"
-    parts = [title, *map(_indented, texts)]
-    parts += [_indented(finding.remedy, "  Next: ")] if finding.remedy else []
+    parts = [f"{finding.severity.upper()} {finding.rule}: {_about(finding)}"]
+    parts.append(_indented(finding.headline))
+    if evidence:
+        parts.append(_indented(finding.evidence))
+    if finding.remedy:
+        parts.append(_indented(finding.remedy, "  Next: "))
     return "\n".join(parts) + "\n"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import completion
-from harness.cli.explain import briefly
+from harness.cli.explain import paragraphs
 from harness.cli.options import (
     BACKENDS,
     DEVICES,
@@ -153,7 +153,7 @@ def _print_run(run: Run) -> None:
     where = "" if results == "results" else f" --results {results}"
     found = run.findings()
     for finding in found:
-        click.echo(f"\n{briefly(finding)}", nl=False)
+        click.echo(f"\n{paragraphs(finding, evidence=False)}", nl=False)
     if found:
         click.echo(f"\nWhy: python -m harness explain {run.name}{where}")
     show = f"python -m harness show {run.name}{where} --table steps"

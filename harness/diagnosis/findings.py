@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,12 +51,11 @@ def findings(
     The tables are those of `harness.tables.from_records`, `points` those of the sweep, or the one
     point without a sweep.
     """
-    swept = tuple(points[0].values)
     observed = [
         *_uncertified(list(certificates)),
-        *_not_ended(trials, swept),
-        *_diverged(trials, curves, points, swept),
-        *_disagreements(trials, swept),
+        *_not_ended(trials, points),
+        *_diverged(trials, curves, points),
+        *_disagreements(trials, points),
     ]
     for point, arm, trainings in by_arm(trials, curves, steps, points):
         observed += [_Observation(*found, (arm,), str(point)) for found in observe(trainings)]
@@ -139,10 +138,10 @@ _NOT_ENDED = {
 }
 
 
-def _not_ended(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Observation]:
+def _not_ended(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[_Observation]:
     """Yield the trials that came to no result, together those of a backend that ended alike."""
     bad = trials[trials["status"].isin(_NOT_ENDED)]
-    for key, group in bad.groupby([*ARM, "status", *swept], sort=False):
+    for key, group in bad.groupby([*ARM, "status", *points[0].values], sort=False):
         backend, device, status, *values = key
         arm, (rule, remedy) = f"{backend} on {device}", _NOT_ENDED[str(status)]
         errors = group["error"].fillna("no error was recorded").value_counts()
@@ -150,28 +149,29 @@ def _not_ended(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Observat
         text = f"{len(group)} of {arm}, first `{group['trial'].iloc[0]}`: "
         text += _sentence(str(errors.index[0])) + others
         evidence = Evidence(text, remedy, f"{len(group)} of them", len(group))
-        yield _Observation(rule, evidence, (arm,), _at(swept, values))
+        yield _Observation(rule, evidence, (arm,), str(point_at(points, values)))
 
 
 _DIVERGED = Rule("diverged", "fault", "Training diverged: the loss became infinite or undefined.")
 
 
 def _diverged(
-    trials: pd.DataFrame, curves: pd.DataFrame, points: Sequence[SweepPoint], swept: Sequence[str]
+    trials: pd.DataFrame, curves: pd.DataFrame, points: Sequence[SweepPoint]
 ) -> Iterator[_Observation]:
     """Yield the backends whose loss, or error, was not finite any more."""
-    keys = [*ARM, *swept]
+    keys = [*ARM, *points[0].values]
     asked = trials.groupby(keys, sort=False).size().to_dict()
     for key, group in trials[trials["status"] == "diverged"].groupby(keys, sort=False):
         backend, device, *values = key
-        rate = point_at(points, values).task.learning_rate
+        point = point_at(points, values)
+        rate = point.task.learning_rate
         text = f"{len(group)} of {asked[key]} seeds diverged.{_when(curves, group)}"
         remedy = (
             f"Lower the learning rate, which is {rate:g}: "
             f"--set learning_rate={min(rate / 10, _USUAL_RATE):.1g}"
         )
         evidence = Evidence(text, remedy, f"{len(group)} seeds", len(group))
-        yield _Observation(_DIVERGED, evidence, (f"{backend} on {device}",), _at(swept, values))
+        yield _Observation(_DIVERGED, evidence, (f"{backend} on {device}",), str(point))
 
 
 def _when(curves: pd.DataFrame, diverged: pd.DataFrame) -> str:
@@ -192,29 +192,29 @@ def _when(curves: pd.DataFrame, diverged: pd.DataFrame) -> str:
     return text
 
 
-def _disagreements(trials: pd.DataFrame, swept: Sequence[str]) -> Iterator[_Observation]:
+def _disagreements(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[_Observation]:
     """Yield the backends whose error differs from that of the best, from the same start and data.
 
     They are compared as in `harness.tables.comparisons.compare_arms`, corrected for all pairs
     at all points: the data that are tested have chosen which is the best.
     """
     metric, pairs = METRICS["final_mse"], []
-    for values, group in points_of(trials[trials["status"] == "ok"], swept):
+    ok = trials[trials["status"] == "ok"]
+    for values, group in points_of(ok, list(points[0].values)):
+        point = str(point_at(points, list(values.values()))) if values else ""
         errors = group.assign(error=metric.values(group)).groupby(ARM)["error"].mean()
         ranked = errors.sort_values().index
         for better, worse in combinations(ranked, 2):
             estimate = pair(group, worse, better, metric).estimate(0)
-            pairs.append(
-                (_at(swept, values.values()), worse, better, estimate, better == ranked[0])
-            )
+            pairs.append((point, worse, better, estimate, better == ranked[0]))
     corrected = estimates.holm([estimate.p_different() for *_, estimate, _ in pairs])
-    for (at, worse, better, estimate, with_best), p in zip(pairs, corrected, strict=True):
+    for (point, worse, better, estimate, with_best), p in zip(pairs, corrected, strict=True):
         if with_best and p < _DIFFER_P and estimate.value > np.log(_DIFFER_BY):
-            yield _disagreement(at, worse, better, estimate, p)
+            yield _disagreement(point, worse, better, estimate, p)
 
 
 def _disagreement(
-    at: str, worse: ArmKey, better: ArmKey, estimate: Estimate, p: float
+    point: str, worse: ArmKey, better: ArmKey, estimate: Estimate, p: float
 ) -> _Observation:
     arms = (" on ".join(worse), " on ".join(better))
     ratio, (low, high) = np.exp(estimate.value), np.exp(estimate.interval())
@@ -236,12 +236,8 @@ def _disagreement(
             weight=float(ratio),
         ),
         arms,
-        at,
+        point,
     )
-
-
-def _at(swept: Sequence[str], values: Iterable[Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in zip(swept, values, strict=True))
 
 
 def _sentence(text: str) -> str:
