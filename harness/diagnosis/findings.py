@@ -95,7 +95,7 @@ def _places(where: Sequence[str], points: int) -> str:
 
 
 _NOT_COMPARED = Rule(
-    "failed", "fault", "A backend could not be held against the reference, so it was not timed."
+    "failed", "fault", "A backend could not be checked against the reference, so it was not timed."
 )
 _NOT_THE_SAME = Rule(
     "backends-disagree",

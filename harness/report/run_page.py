@@ -196,11 +196,11 @@ def _failures(trials: pd.DataFrame) -> Iterator[Section]:
 def _parity(run: Run) -> Iterator[page.Block]:
     certificates = run.manifest.parity
     if not certificates:
-        yield Text("No backend was held against the reference yet.")
+        yield Text("No backend was checked against the reference yet.")
         return
     yield Text(
-        "Each backend was held against a reference in float64, derived by hand: outputs, gradients "
-        "element by element, and twenty steps of Adam. Only what passed was timed."
+        "Each backend was checked against a reference in float64, derived by hand: outputs, "
+        "gradients element by element, and twenty steps of Adam. Only what passed was timed."
     )
     rows = [
         {
