@@ -20,7 +20,7 @@ FRAMEWORKS = {
     "optax": ("backends/jax_",),
     "numba": ("backends/floor",),
     "llvmlite": ("backends/floor_lanes.py",),
-    "mlflow": ("harness/report/mlflow",),
+    "mlflow": ("harness/report/mlflow.py",),
     "pynvml": ("harness/measure/energy.py",),
     "ray": ("harness/dispatch/ray_", "harness/submit/job_server.py"),
 }

@@ -14,16 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, UnknownName
+from harness.report import mlflow_entries
+from harness.report.mlflow_entries import Entry, MetricValue
 from harness.runs.reporter import Reporter
 from harness.runs.results import Run
 from harness.trial.events import Event
 from harness.trial.record import Record
-
-if TYPE_CHECKING:
-    from harness.report.mlflow_entries import Entry
 
 EXPERIMENT = "harness"
 """Where runs are logged if no experiment is named."""
@@ -107,8 +106,6 @@ class Tracker:
 
     def log(self, run: Run) -> str:
         """Log a run, finished or not; return where it can be seen. Raises `StoreError`."""
-        from harness.report import mlflow_entries
-
         whole, trials = mlflow_entries.of_run(run), mlflow_entries.of_trials(run)
         files = dict(mlflow_entries.files(run))
         with _environment(_QUIET | _LOG | {n: os.environ[n] for n in _LOG if n in os.environ}):
@@ -175,14 +172,14 @@ class Tracker:
     def _fill(
         self,
         run_id: str,
-        metrics: Sequence[Any],
+        metrics: Sequence[MetricValue],
         params: Mapping[str, str],
         tags: Mapping[str, str] = {},
     ) -> None:
         """Add to a run, in as few requests as MLflow allows."""
         entities = self._mlflow.entities
         parts = [
-            (list(metrics), _METRICS),
+            ([entities.Metric(*value) for value in metrics], _METRICS),
             ([entities.Param(*item) for item in params.items()], _FEW),
             ([entities.RunTag(*item) for item in tags.items()], _FEW),
         ]

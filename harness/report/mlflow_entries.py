@@ -1,7 +1,4 @@
-"""What is logged to MLflow of a run, and of each of its trials: made from the tables of the run.
-
-Import this only after `MLFLOW_DISABLE_TELEMETRY` is set: it imports MLflow.
-"""
+"""What is logged to MLflow of a run, and of each of its trials: made from the tables of the run."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
-from mlflow.entities import Metric
 
 from harness.report import run_page
 from harness.runs.results import TABLES, Run
@@ -29,6 +25,16 @@ _LONGEST = 5000
 """Characters of a tag, in any database of MLflow's."""
 
 
+class MetricValue(NamedTuple):
+    """What a metric of MLflow's is at a step; with the fields of `mlflow.entities.Metric`."""
+
+    key: str
+    value: float
+    timestamp: int
+    """In milliseconds since 1970."""
+    step: int
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is logged as one run of MLflow's: a run of the harness, or one of its trials."""
@@ -40,7 +46,7 @@ class Entry:
     ended_ms: int
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    metrics: list[Metric]
+    metrics: list[MetricValue]
 
 
 def of_run(run: Run) -> Entry:
@@ -74,7 +80,7 @@ def of_run(run: Run) -> Entry:
         ended,
         _texts(tags),
         _texts(params),
-        [Metric(name, value, ended, 0) for name, value in _summary(run).items()],
+        [MetricValue(name, value, ended, 0) for name, value in _summary(run).items()],
     )
 
 
@@ -96,20 +102,20 @@ def of_trials(run: Run) -> list[Entry]:
     return entries
 
 
-def _curve(record: Record, curve: pd.DataFrame) -> Iterator[Metric]:
+def _curve(record: Record, curve: pd.DataFrame) -> Iterator[MetricValue]:
     started = _ms(record.started_utc)
     for row in curve[["epoch", *CURVES]].to_dict("records"):
         at_ms = started + round(row["train_s"] * 1000)
         for name in CURVES:
-            yield Metric(name, float(row[name]), at_ms, int(row["epoch"]))
+            yield MetricValue(name, float(row[name]), at_ms, int(row["epoch"]))
 
 
-def _steps(record: Record, steps: pd.DataFrame) -> Iterator[Metric]:
+def _steps(record: Record, steps: pd.DataFrame) -> Iterator[MetricValue]:
     for t, mse in zip(steps["t"], steps["mse"], strict=True):
-        yield Metric("step_mse", float(mse), _ended_ms(record), int(t))
+        yield MetricValue("step_mse", float(mse), _ended_ms(record), int(t))
 
 
-def _trial(record: Record, row: Mapping[Any, Any], curves: list[Metric]) -> Entry:
+def _trial(record: Record, row: Mapping[Any, Any], curves: list[MetricValue]) -> Entry:
     ended, seed = _ended_ms(record), row["seed"]
     figures = {name: row[name] for name, metric in METRICS.items() if metric.tracked}
     # In a sweep over `epochs`, that column is what was to be trained.
@@ -133,7 +139,7 @@ def _trial(record: Record, row: Mapping[Any, Any], curves: list[Metric]) -> Entr
         ended,
         _texts(tags),
         _texts(params | {"isolation": record.isolation}),
-        [*curves, *(Metric(name, v, ended, 0) for name, v in _numbers(figures).items())],
+        [*curves, *(MetricValue(name, v, ended, 0) for name, v in _numbers(figures).items())],
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from harness import Run
 from harness.cli import completion
 from harness.compare import compare_runs
-from harness.report.mlflow import trial_entries
+from harness.report import mlflow_entries
 from harness.tables.metrics import METRICS, Metric, compared_metrics
 from harness.tables.text import render_changes, render_comparisons, render_summary
 from harness.trial.record import Chunk
@@ -58,7 +58,7 @@ def test_a_new_metric_is_everywhere(new: Metric, tmp_path: Path) -> None:
     assert "  cpu s  " in text
     assert "processor time" in text
     assert "cpu_s, y on cpu" in render_comparisons(a.comparisons(), "table", 200)
-    logged = {metric.key for entry in trial_entries(a) for metric in entry.metrics}
+    logged = {metric.key for entry in mlflow_entries.of_trials(a) for metric in entry.metrics}
     assert new.name in logged
 
 
