@@ -69,6 +69,10 @@ class Screen:
             case _, "", "K":
                 assert number == "2"
                 self.lines[self._row] = ""
+            case "\x1b[2J", _, _:
+                self.lines[-self.rows :] = [""] * min(self.rows, len(self.lines))
+            case "\x1b[H", _, _:
+                self._row, self._column = max(0, len(self.lines) - self.rows), 0
             case _, "", "m":
                 self.styles.add(number)
             case _, "?", "l" | "h":
