@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import RESULTS, read_request, read_runtime_env
-from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED, errors
+from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED
 from harness.cli.run import run
 from harness.errors import HarnessError, InvalidInput
 
@@ -63,22 +63,21 @@ def submit(
       python -m harness submit --address http://HEAD:8265 --attach harness-mine
       python -m harness submit --address http://HEAD:8265 -- run --results s3://bucket/results
     """
-    with errors():
-        if address is None:
-            raise InvalidInput("`--address` is missing: the dashboard, such as http://HEAD:8265.")
-        if attach is not None:
-            if words or runtime_env or working_dir:
-                raise InvalidInput("`--attach` takes up a job: nothing is submitted beside it.")
-            from harness.submit.job_server import JobServer
+    if address is None:
+        raise InvalidInput("`--address` is missing: the dashboard, such as http://HEAD:8265.")
+    if attach is not None:
+        if words or runtime_env or working_dir:
+            raise InvalidInput("`--attach` takes up a job: nothing is submitted beside it.")
+        from harness.submit.job_server import JobServer
 
-            server, name = JobServer(address), attach
-            server.job(name)
-        else:
-            server, name = _send(address, words, runtime_env, working_dir, results)
-            if not wait:
-                click.echo(f"{name}\n{_how_to_attach(server, name, results)}")
-                return
-        sys.exit(_wait(server, name, results))
+        server, name = JobServer(address), attach
+        server.job(name)
+    else:
+        server, name = _send(address, words, runtime_env, working_dir, results)
+        if not wait:
+            click.echo(f"{name}\n{_how_to_attach(server, name, results)}")
+            return
+    sys.exit(_wait(server, name, results))
 
 
 def _send(
@@ -227,7 +226,7 @@ def _fetch(server: JobServer, job: ClusterJob, results: str) -> bool:
     if fetched is None:
         _notify(f"run `{job.run}` left no results")
         return False
-    for problem in fetched.problems:
+    for problem in fetched.problems.values():
         _notify(f"warning: {problem}")
     saved = save(fetched, results)
     _notify(f"Results: {saved.location} (fetched, {len(saved.records)} trials)")

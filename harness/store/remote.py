@@ -126,7 +126,6 @@ class RemoteFolder(Files):
         return lease
 
     def _list(self, folder: str, kind: Kind) -> list[str]:
-        self._system.invalidate_cache()
         try:
             found = self._call("ls", self._at(folder), detail=True, size=60 * _SLOWEST)
         except FileNotFoundError:

@@ -64,30 +64,26 @@ def run_folder(results: str | Path, run: str) -> Folder:
 def _check(url: str) -> str:
     """Return the protocol of a URL. Raises `InvalidInput`."""
     protocol, _, rest = url.partition(":")
-    if "::" in url:
-        raise InvalidInput(f"`{_shown(url)}`: chained URLs (`::`) are not supported.")
-    if protocol not in PROTOCOLS:
+    if "::" not in url and protocol not in PROTOCOLS:
         raise UnknownName("protocol", protocol, PROTOCOLS)
-    if not rest.startswith("//"):
-        raise InvalidInput(f"`{_shown(url)}`: write it as `{protocol}://...`.")
-    rest = rest.removeprefix("//")
-    if re.search(r"[?#\s\x00-\x1f*\[\]]", rest):
-        raise InvalidInput(
-            f"`{_shown(url)}`: a URL of results holds no space and none of `? # * [ ]`."
-        )
-    if {".", ".."} & set(rest.split("/")):
-        raise InvalidInput(f"`{_shown(url)}`: a URL of results holds no `.` or `..`.")
-    user = rest.partition("/")[0].rpartition("@")[0]
-    if user and (":" in user or protocol in OBJECT_STORES):
-        raise InvalidInput(
-            f"`{_shown(url)}`: a URL that others see holds no credentials; give them by the "
-            "environment or the store's own files."
-        )
-    if protocol == "file" and not rest.startswith("/"):
-        raise InvalidInput(f"`{_shown(url)}`: write `file:///` and the rest of the path.")
-    if not rest.strip("/"):
-        what = "path" if protocol in {"file", "memory"} else "bucket or host"
-        raise InvalidInput(f"`{_shown(url)}`: it names no {what}.")
+    path = rest.removeprefix("//")
+    user = path.partition("/")[0].rpartition("@")[0]
+    what = "path" if protocol in {"file", "memory"} else "bucket or host"
+    problems = {
+        "chained URLs (`::`) are not supported": "::" in url,
+        f"write it as `{protocol}://...`": not rest.startswith("//"),
+        "a URL of results holds no space and none of `? # * [ ]`": re.search(
+            r"[?#\s\x00-\x1f*\[\]]", path
+        ),
+        "a URL of results holds no `.` or `..`": {".", ".."} & set(path.split("/")),
+        "a URL that others see holds no credentials; give them by the environment or the store's "
+        "own files": user and (":" in user or protocol in OBJECT_STORES),
+        "write `file:///` and the rest of the path": protocol == "file" and path[:1] != "/",
+        f"it names no {what}": not path.strip("/"),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise InvalidInput(f"`{_shown(url)}`: {problem}.")
     return protocol
 
 

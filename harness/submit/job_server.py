@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from harness.dispatch.token import ADVICE, show_token
 from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName, brief
 from harness.measure.clock import now
+from harness.store.files import Notify
 from harness.submit import pack_run
 
 DEFAULT_RESULTS = "$HOME/harness-results"
@@ -38,7 +39,6 @@ _FETCH = "-home-"
 # Exit codes of the shell on the head for a command that cannot be run or does not exist.
 _NO_PYTHON = {126, 127}
 
-Notify: TypeAlias = Callable[[str], None]
 T = TypeVar("T")
 
 

@@ -13,7 +13,6 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,9 +22,8 @@ from harness.runs.results import Run
 from harness.runs.session import finish
 from harness.store.manifest import Manifest
 from harness.store.results_folder import find_run
-from harness.store.run_folder import NotARecord, RecordReader
+from harness.store.run_folder import NotARecord, RecordReader, RunContents
 from harness.store.run_writer import RunWriter
-from harness.trial.record import Record
 
 _MAX_BYTES = 2**29
 _TRIAL = re.compile(r"\w[\w.-]*")
@@ -42,16 +40,6 @@ class _Content(BaseModel):
 
     manifest: str
     records: list[str]
-
-
-@dataclass(frozen=True)
-class FetchedRun:
-    """A run that arrived and was checked, but is not written yet."""
-
-    manifest: Manifest
-    records: Sequence[Record]
-    problems: Sequence[str]
-    """A sentence for each record that is left out."""
 
 
 def check_results(results: str, new_run: str | None = None) -> None:
@@ -78,7 +66,7 @@ def check_results(results: str, new_run: str | None = None) -> None:
     )
 
 
-def unpack(log: str, run: str) -> FetchedRun | None:
+def unpack(log: str, run: str) -> RunContents | None:
     """Return the run that `harness.submit.pack_run` printed among other lines of a log.
 
     Returns None if it found no run. Raises `StoreError` if the text is not whole, or another run.
@@ -96,13 +84,13 @@ def unpack(log: str, run: str) -> FetchedRun | None:
     if unfit is not None:
         raise StoreError(f"what arrived of run `{run}` has a trial {unfit!r}: that is no name.")
     reader = RecordReader(manifest.plan)
-    problems: list[str] = []
-    for text in content.records:
+    problems: dict[str, str] = {}
+    for number, text in enumerate(content.records, 1):
         try:
             reader.add(text)
         except NotARecord as error:
-            problems.append(f"a record is left out: {error}.")
-    return FetchedRun(manifest, reader.records(), problems)
+            problems[f"record {number}"] = f"a record is left out: {error}."
+    return RunContents(manifest, reader.records(), problems)
 
 
 def _content(log: str) -> _Content | None:
@@ -128,7 +116,7 @@ def _without(prefix: str, lines: Sequence[str]) -> list[str]:
     return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
 
 
-def save(fetched: FetchedRun, results: str | Path) -> Run:
+def save(fetched: RunContents, results: str | Path) -> Run:
     """Write the run to a results folder, or add what is new to the same run there.
 
     Raises `InvalidInput` if another run of that name is there, or the same with other results:
@@ -136,14 +124,14 @@ def save(fetched: FetchedRun, results: str | Path) -> Run:
     """
     run = fetched.manifest.plan.run
     with _writer(fetched, results) as writer:
-        for record in fetched.records:
+        for record in fetched.attempts:
             writer.add(record)
         writer.update(**dict(fetched.manifest))
         finish(writer, Run.of(writer.folder))
     return Run(run, results)
 
 
-def _writer(fetched: FetchedRun, results: str | Path) -> RunWriter:
+def _writer(fetched: RunContents, results: str | Path) -> RunWriter:
     run = fetched.manifest.plan.run
     try:
         here = find_run(results, run).load()
@@ -152,7 +140,7 @@ def _writer(fetched: FetchedRun, results: str | Path) -> RunWriter:
     kept = "both are kept: the one that arrived, on the cluster"
     if here.manifest.started_utc != fetched.manifest.started_utc:
         raise InvalidInput(f"another run `{run}` is in `{results}` already; {kept}.")
-    arrived = {(r.trial, r.attempt): r.model_dump_json() for r in fetched.records}
+    arrived = {(r.trial, r.attempt): r.model_dump_json() for r in fetched.attempts}
     for record in here.attempts:
         if arrived.get((record.trial, record.attempt)) != record.model_dump_json():
             raise InvalidInput(

@@ -417,7 +417,7 @@ def test_what_is_no_record_of_the_run_is_left_out(
 ) -> None:
     fetched = unpack_run.unpack(repacked(tmp_path / "evil", **changes), "example")
     assert fetched is not None
-    assert not fetched.records
+    assert not fetched.attempts
     assert len(fetched.problems) == 1
     unpack_run.save(fetched, tmp_path / "home")
     assert not list((tmp_path / "home" / "example" / "records").iterdir())
