@@ -81,7 +81,7 @@ def test_a_failing_trial_does_not_affect_others_of_its_process(
     if dispatch == "ray":
         where = ("--address", request.getfixturevalue("cluster").address)
     backends = ("--backends", f"{DIES},{RAISES},{HANGS}")
-    given = (*backends, "--seeds", 3, "--timeout", 5, "--isolation", "backend")
+    given = (*backends, "--seeds", 3, "--timeout", 15, "--isolation", "backend")
     run = run_of(cli, tmp_path, "x", *given, *where, code=1)
     assert len(run.records) == 9
     for backend, status in ((DIES, "failed"), (RAISES, "failed"), (HANGS, "timeout")):

@@ -127,6 +127,7 @@ def test_a_budget_that_parity_uses_up_leaves_no_block(cli: Cli, tmp_path: Path) 
     assert Run("x", tmp_path).missing == []
 
 
+@pytest.mark.slow
 def test_a_whole_run_from_python(tmp_path: Path) -> None:
     run = harness.run(
         TINY_TASK,

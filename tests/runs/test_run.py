@@ -12,16 +12,29 @@ import pytest
 
 import harness
 from harness import Run
-from tests.helpers.commands import ROOT, TINY, Cli
+from tests.helpers.commands import ROOT, TINY, Cli, Done, in_this_process
 from tests.helpers.processes import inline, start, wait_for, workers
 from tests.helpers.records import TINY_TASK
 
 
-def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
+def test_the_frameworks_agree(tmp_path: Path) -> None:
+    run = harness.run(
+        TINY_TASK, backends=["torch", "jax"], seeds=1, dispatch="inline", results=tmp_path
+    )
+    assert run.trials["status"].tolist() == ["ok"] * 2
+    assert run.trials["final_mse"].max() / run.trials["final_mse"].min() < 1.001
+
+
+@pytest.mark.parametrize(
+    "backends",
+    [["reference"], pytest.param(["torch", "jax"], marks=pytest.mark.slow)],
+    ids=",".join,
+)
+def test_inline_and_ray_give_the_same_numbers(tmp_path: Path, backends: list[str]) -> None:
     both = {
         dispatch: harness.run(
             TINY_TASK,
-            backends=["torch", "jax"],
+            backends=backends,
             seeds=1,
             dispatch=dispatch,
             results=tmp_path,
@@ -30,7 +43,7 @@ def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
         for dispatch in ("inline", "ray")
     }
     inline, ray = both["inline"], both["ray"]
-    assert inline.trials["status"].tolist() == ["ok"] * 2
+    assert inline.trials["status"].tolist() == ["ok"] * len(backends)
     same = ["trial", "block", "backend", "device", "node", "seed", "epochs", "final_mse", "r2"]
     pd.testing.assert_frame_equal(
         inline.trials.sort_values("trial", ignore_index=True)[same],
@@ -41,9 +54,6 @@ def test_inline_and_ray_give_the_same_numbers(tmp_path: Path) -> None:
         inline.curves.sort_values(keys[:2], ignore_index=True)[keys],
         ray.curves.sort_values(keys[:2], ignore_index=True)[keys],
     )
-    # All backends solve the same problem from the same start.
-    final = inline.trials.groupby("seed")["final_mse"]
-    assert (final.max() / final.min() < 1.001).all()
     # One core each, nothing beside it.
     assert all(record.cores is not None and len(record.cores) == 1 for record in ray.records)
     assert not ray.trials["contended"].any()
@@ -61,7 +71,7 @@ def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None
         harness.run(
             TINY_TASK,
             backends=["reference"],
-            seeds=4,
+            seeds=3,
             packed=packed,
             dispatch="inline",
             results=tmp_path,
@@ -82,6 +92,32 @@ def test_a_wrong_backend_is_not_timed_and_the_others_are(cli: Cli, tmp_path: Pat
     assert Run("x", tmp_path).trials["backend"].tolist() == ["reference"]
 
 
+FAULTS = [
+    "RaisesMidTraining",
+    "WrongLossShape",
+    "ReturnsNone",
+    "Exits",
+    "KillsItself",
+    "ReturnsNan",
+]
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Run]:
+    """A run in which each backend but one has a fault."""
+    results = tmp_path_factory.mktemp("faulty")
+    backends = ",".join(["reference", *(f"tests.helpers.faulty:{fault}" for fault in FAULTS)])
+    given = ("--backends", backends, *inline(results), "--seeds", 1)
+    return in_this_process("run", *TINY, *given), Run("x", results)
+
+
+def test_failing_trials_take_no_other_down(faulty: tuple[Done, Run]) -> None:
+    done, run = faulty
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert run.trials["status"].value_counts().to_dict() == {"ok": 1, "diverged": 1, "failed": 5}
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "error"),
     [
@@ -97,24 +133,21 @@ def test_a_wrong_backend_is_not_timed_and_the_others_are(cli: Cli, tmp_path: Pat
         ("ReturnsNan", "diverged", ""),
     ],
 )
-def test_a_failing_trial_is_a_row_and_takes_no_other_down(
-    cli: Cli, tmp_path: Path, fault: str, status: str, error: str
+def test_a_failing_trial_is_a_row(
+    faulty: tuple[Done, Run], fault: str, status: str, error: str
 ) -> None:
-    backends = f"tests.helpers.faulty:{fault},reference"
-    done = cli("run", *TINY, "--backends", backends, *inline(tmp_path), "--seeds", 2)
-    assert "Traceback" not in done.stderr
-    run = Run("x", tmp_path)
-    faulty = run.trials[run.trials["backend"] != "reference"]
-    assert run.trials["status"].value_counts().to_dict() == {"ok": 2, status: 2}
-    assert done.returncode == (0 if status == "diverged" else 1)
+    done, run = faulty
+    name = f"tests.helpers.faulty:{fault}"
+    (record,) = (record for record in run.records if record.backend == name)
+    assert record.status == status
     if error:
-        assert faulty["error"].str.contains(error, regex=False).all()
+        assert error in str(record.error)
         assert error in done.stderr
     # What it had measured until then is kept.
-    assert (faulty["epochs"] >= 60).all()
-    assert len(run.curves[run.curves["backend"] != "reference"]) >= 12
+    assert (run.trials.set_index("backend")["epochs"] >= 60)[name]
+    assert len(run.curves[run.curves["backend"] == name]) >= 6
     if fault == "KillsItself":
-        assert "about to die" in str(run.records[0].details or run.records[1].details)
+        assert "about to die" in str(record.details)
 
 
 def test_a_run_in_which_everything_diverges_is_a_result(cli: Cli, tmp_path: Path) -> None:
@@ -137,17 +170,17 @@ def test_a_folder_that_is_no_run_is_left_alone(cli: Cli, tmp_path: Path) -> None
 def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path) -> None:
     done = cli(
         *("run", *TINY, "--backends", "tests.helpers.faulty:Hangs,reference", *inline(tmp_path)),
-        *("--seeds", 1, "--timeout", 8),
+        *("--seeds", 1, "--timeout", 20),
     )
     assert done.returncode == 1
     trials = Run("x", tmp_path).trials.set_index("backend")
     assert trials.loc["tests.helpers.faulty:Hangs", "status"] == "timeout"
-    assert "still running after 8 s" in str(trials.loc["tests.helpers.faulty:Hangs", "error"])
+    assert "still running after 20 s" in str(trials.loc["tests.helpers.faulty:Hangs", "error"])
     assert trials.loc["reference", "status"] == "ok"
     assert not workers(tmp_path, "harness.worker")
 
 
-@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: int) -> None:
     given = ("--dispatch", "ray", "--seeds", 2, "--max-retries", retries)
     driver = start(tmp_path, *given, backend="reference,tests.helpers.faulty:Slow")
@@ -234,7 +267,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) 
     records = tmp_path / "x" / "records"
     wait_for(lambda: list(records.glob("*.json")) and workers(tmp_path, "seed1"))
     driver.send_signal(number)
-    _, errors = driver.communicate(timeout=30)
+    _, errors = driver.communicate(timeout=120)
     assert driver.returncode == 130
     assert "--resume x" in errors
     assert "Traceback" not in errors
@@ -244,7 +277,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) 
     assert len(pd.read_parquet(tmp_path / "x" / "trials.parquet")) == 1
 
 
-def test_a_third_partys_package_is_a_backend_like_the_others(cli: Cli, tmp_path: Path) -> None:
+def test_a_third_partys_package_is_a_backend_like_the_others(program: Cli, tmp_path: Path) -> None:
     site = tmp_path / "site"
     install = [
         sys.executable,
@@ -262,15 +295,15 @@ def test_a_third_partys_package_is_a_backend_like_the_others(cli: Cli, tmp_path:
         if file.is_file():
             (source / file.name).write_bytes(file.read_bytes())
     subprocess.run([*install, "--no-build-isolation", str(source)], check=True)
-    assert "example " in cli("list", PYTHONPATH=str(site)).stdout
-    given = ("--backends", "example,torch", *inline(tmp_path), "--seeds", 1)
-    done = cli("run", *TINY, *given, PYTHONPATH=str(site))
+    assert "example " in program("list", PYTHONPATH=str(site)).stdout
+    given = ("--backends", "example,reference", *inline(tmp_path), "--seeds", 1)
+    done = program("run", *TINY, *given, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
-    assert set(Run("x", tmp_path).trials["backend"]) == {"example", "torch"}
+    assert set(Run("x", tmp_path).trials["backend"]) == {"example", "reference"}
 
     # On its merits: with a sign wrong, the same package fails.
     code = (site / "example_backend.py").read_text()
     (site / "example_backend.py").write_text(code.replace('@ h_HB + w["b_h"]', '@ h_HB - w["b_h"]'))
-    done = cli("parity", "--backends", "example", PYTHONPATH=str(site))
+    done = program("parity", "--backends", "example", PYTHONPATH=str(site))
     assert done.returncode == 1
     assert "outputs in float64: worst at output[" in done.stderr
