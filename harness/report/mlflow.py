@@ -122,7 +122,7 @@ class Tracker:
         run = found[0] if found else self._create(whole)
         run_id = str(run.info.run_id)
         self._log_trials(run_id, trials)
-        # Logged again, a value would be there twice; parameters and tags are replaced.
+        # A value that is logged again would be there twice. Parameters may be: they are the same.
         news = [m for m in whole.metrics if run.data.metrics.get(m.key) != m.value]
         self._fill(run_id, news, whole.params, whole.tags)
         with tempfile.TemporaryDirectory(prefix="harness-track-") as folder:
