@@ -29,26 +29,19 @@ if TYPE_CHECKING:
     from harness.task.task import PRESETS, Task
     from harness.task.yardsticks import Yardsticks, yardsticks
 
-_HOME = {
-    "Backend": "backend.protocol",
-    "BackendFactory": "backend.protocol",
-    "ContractViolation": "errors",
-    "HarnessError": "errors",
-    "InvalidInput": "errors",
-    "Model": "backend.model",
-    "PRESETS": "task.task",
-    "Run": "runs.results",
-    "StoreError": "errors",
-    "Task": "task.task",
-    "TrainsManySeeds": "backend.protocol",
-    "Unavailable": "errors",
-    "UnknownName": "errors",
-    "Yardsticks": "task.yardsticks",
-    "load": "api",
-    "resume": "api",
-    "run": "api",
-    "yardsticks": "task.yardsticks",
+_NAMES = {
+    "api": ("load", "resume", "run"),
+    "backend.model": ("Model",),
+    "backend.protocol": ("Backend", "BackendFactory", "TrainsManySeeds"),
+    "errors": (
+        *("ContractViolation", "HarnessError", "InvalidInput", "StoreError", "Unavailable"),
+        "UnknownName",
+    ),
+    "runs.results": ("Run",),
+    "task.task": ("PRESETS", "Task"),
+    "task.yardsticks": ("Yardsticks", "yardsticks"),
 }
+_MODULES = {name: f"harness.{module}" for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "PRESETS",
@@ -73,9 +66,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module `harness` has no attribute `{name}`")
-    return getattr(importlib.import_module(f"harness.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ from harness.cli.track import track
 
 
 class Program(click.Group):
-    """Every command ends with the exit code that its error has."""
+    """Turns the errors of all commands into sentences and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Read the command's options and run it."""
@@ -83,6 +83,6 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
-    # An orderly end, as after Ctrl-C, when a CI system or a cluster sends SIGTERM.
+    # CI systems and clusters send SIGTERM: end as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli()

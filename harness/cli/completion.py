@@ -1,7 +1,7 @@
 """What the shell offers at a TAB: names of backends, presets, fields, values and runs.
 
-The shell calls `harness` anew at every TAB, so nothing slow is imported here, and what cannot be
-read is not offered: an error would end up in the middle of the line that is being typed.
+The shell starts `harness` at every TAB, so nothing slow is imported here. What cannot be read is
+not offered: an error would appear in the middle of the line that the user types.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.errors import HarnessError
 Items: TypeAlias = "list[CompletionItem[str]]"
 Completer: TypeAlias = Callable[[click.Context, click.Parameter, str], Items]
 
-# Ends what is still to be followed by something: no space after it.
+# No space follows a word that ends with it.
 _UNFINISHED = "="
 
 
@@ -130,29 +130,14 @@ def _values(field: str) -> list[str]:
 class Bash(BashComplete):
     """Completion for bash, which breaks `cell=gru` and `module:Class` into three words each.
 
-    They are put together again before they are completed, and what bash holds for words of their
-    own before the last one is taken off each answer.
+    The words are joined again before they are completed; each answer starts after the last break.
     """
 
-    source_template = """\
-%(complete_func)s() {
-    local IFS=$'\\n' line
-    COMPREPLY=()
-    while read -r line; do
-        case $line in
-            dir,*) compopt -o dirnames ;;
-            file,*) compopt -o default ;;
-            plain,*) COMPREPLY+=("${line#*,}") ;;
-        esac
-    done < <(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \
-%(complete_var)s=bash_complete "$1")
-    if [[ ${#COMPREPLY[@]} == 1 && $COMPREPLY == *= ]]; then
-        compopt -o nospace 2> /dev/null
-    fi
-    return 0
-}
-complete -o nosort -F %(complete_func)s %(prog_name)s
-"""
+    source_template = BashComplete.source_template.replace(
+        "    return 0\n",
+        "    [[ ${#COMPREPLY[@]} == 1 && $COMPREPLY == *= ]] && compopt -o nospace 2> /dev/null\n"
+        "    return 0\n",
+    )
     _known = 0
 
     def get_completion_args(self) -> tuple[list[str], str]:
@@ -176,7 +161,7 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
         return whole, incomplete
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        """Return the kind of an answer, and what is to follow the word breaks."""
+        """Return the type of an answer, and the part of it after the last break."""
         return f"{item.type},{item.value[self._known :]}"
 
 
@@ -184,56 +169,23 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 class Zsh(ZshComplete):
     """Completion for zsh, without a space after `FIELD=`."""
 
-    source_template = """\
-#compdef %(prog_name)s
-%(complete_func)s() {
-    local -a plain described unfinished response
-    local kind value help
-    (( ! $+commands[%(prog_name)s] )) && return 1
-    response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \
-%(complete_var)s=zsh_complete %(prog_name)s)}")
-    for kind value help in ${response}; do
-        case $kind in
-            dir) _path_files -/ ;;
-            file) _path_files -f ;;
-            plain)
-                if [[ $value == *= ]]; then unfinished+=("$value:$help")
-                elif [[ $help == _ ]]; then plain+=("$value")
-                else described+=("$value:$help")
-                fi ;;
-        esac
-    done
-    (( $#unfinished )) && _describe -V unsorted unfinished -U -S ''
-    (( $#described )) && _describe -V unsorted described -U
-    (( $#plain )) && compadd -U -V unsorted -a plain
-}
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-    %(complete_func)s "$@"
-else
-    compdef %(complete_func)s %(prog_name)s
-fi
-"""
+    source_template = (
+        ZshComplete.source_template.replace("local -a response", "local -a response unfinished")
+        .replace(
+            'completions_with_descriptions+=("$key":"$descr")',
+            '[[ $key == *= ]] && unfinished+=("$key":"$descr") ||'
+            ' completions_with_descriptions+=("$key":"$descr")',
+        )
+        .replace(
+            '    if [ -n "$completions" ]',
+            "    (( $#unfinished )) && _describe -V unsorted unfinished -U -S ''\n\n"
+            '    if [ -n "$completions" ]',
+        )
+    )
 
 
 @add_completion_class
 class Fish(FishComplete):
     """Completion for fish; click's own script cuts an answer at its first comma."""
 
-    source_template = """\
-function %(complete_func)s
-    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) \
-COMP_CWORD=(commandline -t) %(prog_name)s)
-    for completion in $response
-        set -l answer (string split -m 1 "," -- $completion)
-        switch $answer[1]
-            case dir
-                __fish_complete_directories $answer[2]
-            case file
-                __fish_complete_path $answer[2]
-            case plain
-                echo $answer[2]
-        end
-    end
-end
-complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
-"""
+    source_template = FishComplete.source_template.replace('split ","', 'split -m 1 ","')

@@ -12,14 +12,14 @@ from harness.cli.output import FAILED, width
 
 
 @click.command()
-@click.option("--strict", is_flag=True, help="Exit with 1 if there is anything to warn of.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning.")
 @click.option("--address", metavar="ADDRESS", help="Show the nodes of a Ray cluster instead.")
 @FORMAT
 @RESULTS
 def doctor(strict: bool, address: str | None, kind: str, results: str) -> None:
     """Check this machine before a serious run, and say what to change.
 
-    With --address, show what the nodes of a cluster are and have installed, side by side.
+    With --address, compare the nodes of a cluster: hardware and installed packages.
 
     \b
     Examples:

@@ -118,5 +118,5 @@ def _about(finding: Finding) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return text with everything escaped that Markdown would read."""
+    """Return text with the special characters of Markdown escaped."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)

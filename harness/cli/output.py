@@ -21,7 +21,7 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
-    """Turn the harness's errors into a sentence each and the right exit code."""
+    """Print an error as sentences and exit with its code."""
     try:
         yield
     except InvalidInput as error:
@@ -31,7 +31,7 @@ def errors() -> Iterator[None]:
     except ClusterLost as error:
         click.echo(f"error: {error}", err=True)
         sys.stdout.flush()
-        # At its own exit, Ray would wait for the head for a minute, and then abort.
+        # On a normal exit, Ray would wait a minute for the head and then abort.
         os._exit(FAILED)
     except HarnessError as error:
         stop(BAD_INPUT, *str(error).splitlines())
@@ -57,5 +57,5 @@ def open_run(run: str, results: str) -> Run:
 
 
 def width(piped: int = 80) -> int:
-    """Return how wide a table may be on this terminal, or where there is none."""
+    """Return the width of a table: that of the terminal, or `piped` if there is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else piped

@@ -100,9 +100,7 @@ if TYPE_CHECKING:
     envvar="HARNESS_REPORT",
     help="Write the report (`report RUN`) at the end. Default; HARNESS_REPORT=0 turns it off.",
 )
-@click.option(
-    "-q", "--quiet", is_flag=True, help="Say only what went wrong; results come all the same."
-)
+@click.option("-q", "--quiet", is_flag=True, help="Print only what went wrong, and the results.")
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:
     """Measure backends on a task: parity first, then every trial on the clock.
@@ -146,7 +144,7 @@ def run(context: click.Context, /, **options: Any) -> None:
 
 
 def _print_run(run: Run) -> None:
-    """Print all tables of a run, of the time steps only some, and what they show."""
+    """Print the tables of a run, with a choice of the time steps, and its findings."""
     for name in ("summary", "scaling") if run.swept else ("summary", "curves", "steps"):
         click.echo(table_of(run, name, "table", some=True), nl=False)
     results = run.location.removesuffix(f"/{run.name}")

@@ -73,7 +73,7 @@ def list_(results: str) -> None:
 
 
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
-    """Return a table of a run as text; `some`: only a choice of the time steps."""
+    """Return a table of a run as text; `some`: only some of the time steps."""
     from harness.runs.precision import conclusion
     from harness.tables.side_by_side import curves_by_arm, spread_out, steps_by_arm
     from harness.tables.text import render, render_comparisons, render_scaling, render_summary
@@ -81,9 +81,9 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     columns = width()
     if name == "summary":
         comparisons = run.comparisons()
-        said = list(filter(None, [conclusion(run.manifest.plan, comparisons)]))
+        sentences = list(filter(None, [conclusion(run.manifest.plan, comparisons)]))
         stated = None if run.swept else comparisons
-        return render_summary(run.summary(), kind, columns, stated, said, run.swept)
+        return render_summary(run.summary(), kind, columns, stated, sentences, run.swept)
     if name == "comparisons":
         return render_comparisons(run.comparisons(), kind, columns, run.swept)
     if name == "scaling":
@@ -91,7 +91,7 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
     if name == "attempts":
-        title = "Every attempt at every trial, those included that were lost with their node"
+        title = "Every attempt at every trial, also those lost with their node"
         return render(run.attempts_table(), kind, columns, title)
     if name == "chunks":
         return render(run.chunks, kind, columns, "Timed calls of the training")

@@ -1,1 +1,1 @@
-"""What a user fills in, and how it is refused."""
+"""Checks what a user writes."""

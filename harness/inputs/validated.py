@@ -1,4 +1,4 @@
-"""The base of everything that a user fills in: refuses bad fields, all at once, in sentences."""
+"""The base of what a user fills in: every bad field is refused, all at once, in sentences."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How many blocks a run takes to know every time ratio as well as it was asked to (Stein).
+"""How many blocks a run needs for the precision asked for (Stein's two-stage sample size).
 
-A pilot tells how much the ratios scatter between blocks; that alone decides the number of blocks,
-once. To look at the interval again after each block, and to stop when it happens to be narrow,
-would leave the truth outside more often than the interval says.
+A pilot measures how much the ratios scatter between blocks; that alone decides the number of
+blocks, once. A run that stopped as soon as its interval happened to be narrow would miss the truth
+more often than the interval says.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 PILOT = 8
 """Blocks of a pilot: with 7 degrees of freedom Student's t is 2.36, a fifth above its limit of
-1.96; with fewer, the price of an unsure spread soon outweighs the blocks saved."""
+1.96. With fewer blocks the spread is so uncertain that more blocks are needed in the end."""
 
-
-_TELLING = 4
-"""Pairs below which one of several kinds of nodes has no say: so few tell little of the scatter."""
+_LEAST_PAIRS = 4
+"""If there are several kinds of nodes, one with fewer pairs is left out: its scatter is unknown."""
 
 
 def extend(seeds: Sequence[int], blocks: int) -> tuple[int, ...]:
@@ -33,10 +32,10 @@ def extend(seeds: Sequence[int], blocks: int) -> tuple[int, ...]:
 
 
 def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
-    """Return how many blocks the plan takes, judged by the trials of its pilot.
+    """Return how many blocks the plan needs, from the trials of its pilot; at least the pilot's.
 
-    It is never less than there are already. Backends that share fewer than two blocks with the
-    fastest have no say: nothing is known of their scatter. Each kind of node is judged by itself.
+    Backends that share fewer than two blocks with the fastest are left out: their scatter is
+    unknown. Each kind of node is judged by itself.
     """
     from harness.stats.estimates import stein_size
     from harness.tables.metrics import METRICS
@@ -44,27 +43,27 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
 
     assert plan.precision is not None
     more, several = [0], trials[KIND].nunique() > 1
-    for _, there in trials.groupby(KIND):
-        fastest, *others = by_speed(there) or [("", "")]
+    for _, alike in trials.groupby(KIND):
+        fastest, *others = by_speed(alike) or [("", "")]
         for arm in others:
-            sample = pair(there, arm, fastest, METRICS["train_s"]).differences
-            if len(sample) >= (_TELLING if several else 2):
+            sample = pair(alike, arm, fastest, METRICS["train_s"]).differences
+            if len(sample) >= (_LEAST_PAIRS if several else 2):
                 lacking = stein_size(sample, math.log1p(plan.precision)) - len(sample)
-                # Of further blocks, each kind of node is taken to get the share it had so far.
-                share = there["block"].nunique() / trials["block"].nunique()
+                # Each kind of node is expected to get the same share of the blocks as so far.
+                share = alike["block"].nunique() / trials["block"].nunique()
                 more.append(math.ceil(lacking / share))
     return len(plan.seeds) + max(more)
 
 
 def conclusion(plan: Plan, comparisons: pd.DataFrame) -> str:
-    """Say how well the time ratios are known in the end; empty if nobody asked."""
+    """Return a sentence on how well the time ratios are known; empty without `precision`."""
     if plan.precision is None or not plan.settled:
         return ""
     ratios = comparisons[comparisons["metric"] == "train_s"]
     widest = (ratios["high"] / ratios["value"] - 1).max(skipna=False)
     blocks = f"{len(plan.seeds)} block" + "s" * (len(plan.seeds) != 1)
     known = f"the widest interval is ±{percent(widest)}"
-    if not widest < math.inf:  # There is none, or of some not even two blocks.
+    if not widest < math.inf:  # There are no ratios, or one has fewer than two blocks.
         known = "not every ratio has an interval"
     elif widest <= plan.precision * (1 + 1e-9):
         return f"every ratio is known to within ±{percent(plan.precision)} after {blocks}"

@@ -1,4 +1,4 @@
-"""Tells a person how a run is going, in plain lines."""
+"""Reports how a run is going, in plain lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINES_PER_TRIAL = 4
 
 
 class Lines:
-    """A line for everything that happens, four for a training."""
+    """Prints a line for every event, and four for each training."""
 
     def __init__(self, console: Console, clock: Clock = now) -> None:
         self._console = console
@@ -27,13 +27,13 @@ class Lines:
         self._labels: dict[str, str] = {}
 
     def begin(self, trials: int, total: int) -> None:
-        """Say how much there is to do."""
+        """Print how many trials have ended already."""
         self._tally.begin(trials, total)
         if trials < total:
             self._say(f"{total - trials} of {total} trials are finished already")
 
     def grow(self, total: int) -> None:
-        """Count up to more trials than at first."""
+        """Set the number of trials that the pilot has decided."""
         self._tally.total = total
 
     def event(self, event: Event) -> None:
@@ -56,7 +56,7 @@ class Lines:
         pass
 
     def _line(self, event: Event) -> str:
-        """Return what is said of an event, if anything is."""
+        """Return the line for an event; empty if it gets none."""
         match event:
             case Progress(job=job, point=point):
                 every = job.task.epochs // _LINES_PER_TRIAL
@@ -68,16 +68,16 @@ class Lines:
             case Certificate():
                 return describe_certificate(event)
             case Record():
-                told = describe_record(event, self._labels.get(event.trial, event.trial))
+                described = describe_record(event, self._labels.get(event.trial, event.trial))
                 if event.status == "lost":
-                    return told
-                return f"[{self._tally.number}/{self._tally.total}] {told}{self._left()}"
+                    return described
+                return f"[{self._tally.number}/{self._tally.total}] {described}{self._left()}"
             case Notice():
                 return event.message
         return ""
 
     def _left(self) -> str:
-        """Return how long the run will still take, as far as there is a basis to tell."""
+        """Return the time left as text; empty as long as it is unknown."""
         left_s = self._tally.left_s(self._clock())
         if left_s is None or self._tally.number >= self._tally.total:
             return ""
@@ -88,7 +88,7 @@ class Lines:
 
 
 class Quiet(Lines):
-    """Says what went wrong and what the user should know, and nothing of what goes well."""
+    """Prints only what went wrong and what the user should know."""
 
     def begin(self, trials: int, total: int) -> None:
         """Say nothing."""
@@ -104,7 +104,7 @@ class Quiet(Lines):
 
 
 def describe_certificate(certificate: Certificate) -> str:
-    """Say in a line whether a backend passed parity, and what is wrong if it did not."""
+    """Return a line: whether a backend passed parity, and if not, what is wrong."""
     arm = f"parity: {certificate.backend} on {certificate.device} ({certificate.node})"
     if not certificate.passed:
         return f"{arm} FAILED: {certificate.reason}"
@@ -117,7 +117,7 @@ def describe_certificate(certificate: Certificate) -> str:
 
 
 def describe_record(record: Record, label: str) -> str:
-    """Say in a line how a trial ended."""
+    """Return a line: how a trial ended."""
     again = f", attempt {record.attempt}" if record.attempt > 1 else ""
     name = f"{label}{again}: {record.status}"
     failed = sum(share.status != "ok" for share in record.shares)

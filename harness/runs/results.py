@@ -1,4 +1,4 @@
-"""A run as a user reads it: its tables as DataFrames, and whether all went well."""
+"""The results of a run: tables as DataFrames, findings and failures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
-"""Those that are stored."""
+"""The tables that are stored with a run."""
 
 
 class Run:
-    """A run among the results at a path or a URL, finished or not.
+    """A run in the results folder at a path or a URL, finished or not.
 
     Raises `InvalidInput` if there is no such run or it cannot be read.
     """
@@ -61,7 +61,7 @@ class Run:
         return f"Run({self.location!r}, {len(self.records)} of {self.manifest.plan.size} trials)"
 
     def table(self, name: str) -> pd.DataFrame:
-        """Build one of `TABLES`, without keeping it."""
+        """Build one of `TABLES` anew."""
         from harness.tables import from_records
 
         if name == "trials":
@@ -75,7 +75,7 @@ class Run:
 
     @property
     def swept(self) -> tuple[str, ...]:
-        """The fields of the task that take several values in turn."""
+        """The swept fields of the task."""
         return tuple(self.manifest.plan.sweep)
 
     @cached_property
@@ -84,7 +84,7 @@ class Run:
         return self.table("trials")
 
     def attempts_table(self) -> pd.DataFrame:
-        """Return the table `trials` with a row for every attempt, those included that were lost."""
+        """Return the table `trials` with a row for every attempt, also for lost ones."""
         from harness.tables.from_records import trials_table
 
         return trials_table(self.attempts, swept=self.swept)
@@ -137,23 +137,23 @@ class Run:
         return crossovers(self.trials, self.swept)
 
     def point(self, values: Mapping[str, object]) -> SweepPoint:
-        """Return the one point of the sweep with these values; without a sweep there is but one.
+        """Return the point of the sweep with these values; without a sweep there is only one.
 
         Raises `InvalidInput` if there is none, or more than one.
         """
-        there = self.manifest.plan.points
-        found = [p for p in there if all(p.values.get(n) == v for n, v in values.items())]
+        points = self.manifest.plan.points
+        found = [p for p in points if all(p.values.get(n) == v for n, v in values.items())]
         if len(found) != 1 or len(set(values) - set(self.swept)):
             asked = ", ".join(f"{name}={value}" for name, value in values.items()) or "nothing"
-            known = "; ".join(map(str, there)) if self.swept else "no sweep: name no values"
+            known = "; ".join(map(str, points)) if self.swept else "no sweep: name no values"
             raise InvalidInput(f"a point of the sweep: {asked} is not one; there is {known}.")
         return found[0]
 
     def plot_curves(self, against: Against = "epoch", **at: object) -> Chart:
         """Return the chart of the error against `epoch` or training time, `train_s`.
 
-        Of a sweep, `at` chooses the point: `plot_curves(hidden=64)`. An Altair chart displays by
-        itself in a notebook. Raises `InvalidInput` if there is no such point, or nothing to draw.
+        `at` names the point of a sweep: `plot_curves(hidden=64)`. A notebook displays the chart.
+        Raises `InvalidInput` if there is no such point, or nothing to draw.
         """
         from harness.charts import figures
 
@@ -174,7 +174,7 @@ class Run:
         return figures.steps(self.steps, trials, point).printable
 
     def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, SweepPoint]:
-        """Return the trials at a point of the sweep, of which some ended ok, and the point."""
+        """Return the trials at a point of the sweep, and the point; at least one trial ended ok."""
         point, trials = self.point(at), self.trials
         for name, value in point.values.items():
             trials = trials[trials[name] == value]
@@ -191,7 +191,7 @@ class Run:
 
     @property
     def missing(self) -> list[str]:
-        """The trials that have not ended yet, in whatever way, or were lost with their node."""
+        """The names of the trials that have not ended yet, or were lost with their node."""
         done = {record.trial for record in self.records if record.status != "lost"}
         return [trial for trial in self.manifest.plan.trials() if trial not in done]
 

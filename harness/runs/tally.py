@@ -1,4 +1,4 @@
-"""What is known of a run while it goes on: how far it is, what came out, how long it will take."""
+"""The state of a run while it goes on: trials done, results so far, time left."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from harness.trial.jobs import Job, ParityJob, TrialJob
 from harness.trial.record import CurvePoint, Record
 
 Key: TypeAlias = tuple[Task, str, str]
-"""Task, backend and device: trials that have these in common should take equally long."""
+"""Task, backend and device: trials with the same key should take equally long."""
 
 
 class Figures(NamedTuple):
-    """What came out of a group of trials so far."""
+    """The results of a group of trials so far."""
 
     failed: int
     diverged: int
@@ -43,15 +43,15 @@ class Running:
     """When the last point came."""
 
     def add(self, point: CurvePoint, now: float) -> None:
-        """Take a point of its curve."""
+        """Add a point of its curve."""
         self.first = self.first if self.points else now
         self.last = now
         self.points.append(point)
 
     def left_s(self, now: float, usual_s: float | None = None) -> float | None:
-        """Return how long it will take, judged by its pace between points or by what is usual.
+        """Return the time left, from its pace between points or from the usual time of a trial.
 
-        None if there is no basis yet.
+        None if neither is known.
         """
         if len(self.points) > 1 and self.points[-1].epoch > self.points[0].epoch:
             done, last = self.points[-1].epoch - self.points[0].epoch, self.points[-1].epoch
@@ -67,11 +67,11 @@ class Group:
     backend: str
     device: str
     point: str = ""
-    """Of a sweep, the values that the task has: `hidden=64, cell=gru`."""
+    """The values of the swept fields: `hidden=64, cell=gru`."""
     many: bool = False
     """Whether seeds are trained at once."""
     names: set[str] = field(default_factory=set)
-    """Of all its trials, those included that have not begun."""
+    """The names of all its trials, also of those that have not begun."""
     _ended: dict[str, tuple[str, float, float | None]] = field(default_factory=dict)
     _sums: dict[int, tuple[float, int]] = field(default_factory=dict)
     _mses: list[float] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Group:
 
     @property
     def figures(self) -> Figures:
-        """What came out so far."""
+        """The results so far."""
         if self._figures is None:
             count = Counter(status for status, _, _ in self._ended.values())
             times = [train_s for _, _, train_s in self._ended.values() if train_s is not None]
@@ -101,11 +101,11 @@ class Group:
 
     @property
     def curve(self) -> list[tuple[int, float]]:
-        """Epochs and the mean squared error at each, the mean over the seeds that ended ok."""
+        """Epochs, and the error at each: the mean over the seeds that ended ok."""
         return [(epoch, total / seeds) for epoch, (total, seeds) in sorted(self._sums.items())]
 
     def expect(self, job: TrialJob) -> None:
-        """Count a trial among those that are to end."""
+        """Add a trial that is planned."""
         self.names.add(job.trial)
         self.point = job.point.removesuffix(", ")
         self.many |= bool(job.seeds)
@@ -115,9 +115,9 @@ class Group:
         return trial in self._ended
 
     def end(self, record: Record) -> None:
-        """Take the outcome of a trial, in place of an earlier one of it."""
+        """Add the record of a trial; it replaces an earlier one of the same trial."""
         if record.trial not in self._ended:
-            # Measured again, a trial computes the same.
+            # A repeated trial has the same curve.
             for seed in record.by_seed():
                 if seed.status == "ok" and seed.points:
                     self._add_curve(seed.points)
@@ -135,7 +135,7 @@ class Group:
 
 
 class Tally:
-    """Takes the events of a run, each with the time at which it came."""
+    """Counts the events of a run; each comes with its time on the clock."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -144,14 +144,14 @@ class Tally:
         self.pilot = False
         """Whether more trials will come than are planned so far."""
         self.running: dict[str, Running] = {}
-        """By the name of the trial, in the order in which they began."""
+        """The trials that run, by name, in the order in which they began."""
         self.checks: dict[ParityJob, float] = {}
-        """The parity checks that are going on, and when they began."""
+        """The parity checks that run, and when each began."""
         self.task: Task | None = None
-        """Of the trial that began last."""
+        """The task of the trial that began last."""
         self.groups: dict[Key, Group] = {}
         self.curves = 0
-        """Counts the changes of any curve."""
+        """Grows whenever a curve changes."""
         self._before = 0
         self._ended: set[str] = set()
         self._most_at_once = 0
@@ -163,11 +163,11 @@ class Tally:
         return self._before + len(self._ended)
 
     def begin(self, trials: int, total: int) -> None:
-        """`trials` of the `total` are about to run; the others are there already."""
+        """`trials` of the `total` are about to run; the others have ended already."""
         self._before, self.total = total - trials, total
 
     def add(self, event: Event, now: float) -> None:
-        """Take an event."""
+        """Count an event."""
         match event:
             case Planned():
                 self._plan(event, now)
@@ -185,7 +185,7 @@ class Tally:
                     self.curves += 1
             case Record():
                 self.running.pop(event.trial, None)
-                # Nothing is known of one that was lost: it will be run again.
+                # A lost trial runs again.
                 if event.status != "lost":
                     self._ended.add(event.trial)
                     self._group(event).end(event)
@@ -199,10 +199,10 @@ class Tally:
         return (group for (of, _, _), group in self.groups.items() if of == task)
 
     def left_s(self, now: float) -> float | None:
-        """Return how long the trials that are planned will take, one at a time or many.
+        """Return how long the planned trials will take.
 
-        A trial is taken to last as long as those of its group did, and as many will run at once as
-        did at most. None as long as there is a group with trials to come of which nothing is known.
+        A trial is expected to take as long as the others of its group, and as many trials to run at
+        once as have at most. None while a group has trials to come and none that tells their time.
         """
         if sum(len(group.names) for group in self.groups.values()) < self.total:
             return None
@@ -227,11 +227,11 @@ class Tally:
         return left if self._deadline is None else min(left, max(0.0, self._deadline - now))
 
     def running_left_s(self, one: Running, now: float) -> float | None:
-        """Return how long a running trial will take; None if there is no basis yet."""
+        """Return the time that a running trial has left; None if it is unknown."""
         return one.left_s(now, self._group(one.job).figures.wall_s)
 
     def _usual_s(self, key: Key, now: float) -> float | None:
-        """Return how long a trial of a group takes: by those that ended, or by those that run."""
+        """Return how long a trial of a group takes, from those that ended or else that run."""
         if (wall_s := self.groups[key].figures.wall_s) is not None:
             return wall_s
         running = [one for one in self.running.values() if self._key(one.job) == key]
@@ -242,7 +242,7 @@ class Tally:
 
     def _plan(self, planned: Planned, now: float) -> None:
         for record in planned.ended:
-            # Planned again when a pilot has ended: those that it ran are known.
+            # After a pilot the run is planned again; the trials of the pilot are known.
             if not self._group(record).has_ended(record.trial):
                 self._group(record).end(record)
         for job in planned.jobs:

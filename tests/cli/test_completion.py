@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 # What bash would do at a TAB: the words as it breaks them, the last one being typed.
 IN_BASH = """
 eval "$SCRIPT"
-COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=(leftover)
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
 _harness_completion harness "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
 printf '%s\\n' "${COMPREPLY[@]}"
 """
