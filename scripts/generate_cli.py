@@ -67,7 +67,7 @@ def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Comman
 
 
 def _page(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=name)
+    context = click.Context(command, info_name=name, show_default=True)
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     about, examples = _help(command)
     parts = [f"## {name}\n", _code([usage]), f"{about}\n"]
@@ -87,8 +87,8 @@ def _row(option: click.Option, context: click.Context) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     repeated = ", repeatable" if option.multiple else ""
     given = "" if option.is_flag else _value(option) + repeated
-    default = option.get_default(context)
-    shown = f"`{default}`" if option.show_default and not option.is_flag else ""
+    default = option.get_help_extra(context).get("default")
+    shown = f"`{default}`" if default else ""
     about = option.help or ""
     if isinstance(option.envvar, str) and option.envvar not in about:
         about += f" Variable: `{option.envvar}`."

@@ -37,7 +37,11 @@ class Program(click.Group):
 
 @click.group(
     cls=Program,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog="\b\nExit codes: 0 fine, 1 a trial or a parity check failed or a regression was found,\n"
     "2 bad usage or input, 3 inconclusive, 130 interrupted (finished trials are kept).",
 )

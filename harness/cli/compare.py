@@ -47,7 +47,6 @@ def _margin(option: str) -> Callable[[str], float]:
     metavar="SHARE",
     type=_margin("--margin"),
     default="2%",
-    show_default=True,
     help="Times and memory within this are the same.",
 )
 @click.option(
@@ -55,7 +54,6 @@ def _margin(option: str) -> Callable[[str], float]:
     metavar="SHARE",
     type=_margin("--accuracy-margin"),
     default="10%",
-    show_default=True,
     help="The same for errors; for lag_skill, which is a share itself, 10% is 0.10.",
 )
 @click.option(

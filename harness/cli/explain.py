@@ -35,7 +35,6 @@ _MOST_COLUMNS = 100
     "kind",
     type=click.Choice(["text", "markdown", "json"]),
     default="text",
-    show_default=True,
     help="How to print it.",
 )
 @RESULTS

@@ -26,7 +26,6 @@ _MOST_WARNINGS = 20
 @click.option(
     "--backends",
     metavar="A,B,...",
-    default="",
     shell_complete=completion.backends,
     help="Show these only.",
 )
@@ -37,7 +36,7 @@ _MOST_WARNINGS = 20
     help="Form ratios of times with this backend; by default, with the one in most runs.",
 )
 def history(
-    results: str, kind: str, html: Path | None, backends: str, relative_to: str | None
+    results: str, kind: str, html: Path | None, backends: str | None, relative_to: str | None
 ) -> None:
     """Show how fast and how accurate each backend was over all runs, and where that changed.
 
@@ -61,7 +60,7 @@ def history(
         from harness.charts import vega
 
         vega.prepare()
-    shown = History(results, split(backends), relative_to)
+    shown = History(results, split(backends or ""), relative_to)
     for warning in shown.warnings[:_MOST_WARNINGS]:
         click.echo(f"warning: {warning}", err=True)
     if len(shown.warnings) > _MOST_WARNINGS:

@@ -64,7 +64,6 @@ RESULTS = click.option(
     "--results",
     metavar="PATH|URL",
     default="results",
-    show_default=True,
     shell_complete=completion.folders,
     help="Folder of the runs: a path, or a URL (s3://bucket/prefix).",
 )
@@ -107,7 +106,6 @@ BACKENDS = click.option(
     metavar="A,B,...",
     type=split,
     default="torch,jax",
-    show_default=True,
     shell_complete=completion.backends,
     help="Installed names (`harness list`) or module:Class.",
 )
@@ -116,7 +114,6 @@ DEVICES = click.option(
     metavar="cpu,gpu",
     type=lambda text: text if text == "auto" else split(text),
     default="auto",
-    show_default=True,
     shell_complete=completion.devices,
     help="auto: the CPU, and a GPU where there is one.",
 )
@@ -125,7 +122,6 @@ SITE = options(
         "--dispatch",
         metavar="ray|inline",
         default="ray",
-        show_default=True,
         shell_complete=completion.one_of("ray", "inline"),
         help="inline: on this machine, without Ray.",
     ),
@@ -146,7 +142,6 @@ SITE = options(
         metavar="TIME",
         type=quantity(seconds, "--wait-nodes"),
         default="10m",
-        show_default=True,
         help="How long to wait for a node of the cluster that can take the work.",
     ),
     click.option(
@@ -158,7 +153,6 @@ FORMAT = click.option(
     "kind",
     type=click.Choice(["table", "csv", "markdown", "json"]),
     default="table",
-    show_default=True,
     help="How to print it.",
 )
 
@@ -237,7 +231,7 @@ def read_request(context: click.Context) -> RunRequest:
         return build_task(*task) if any(task) else None
 
     stated, how, where = build_all(built_task, settings, site)
-    return RunRequest(stated, how, where, options.get("run_id", ""), options.get("resume"))
+    return RunRequest(stated, how, where, options.get("run_id") or "", options.get("resume"))
 
 
 _RUNTIME_ENV = (

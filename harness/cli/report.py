@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Write into this folder instead of that of the run.",
 )
-@click.option("--plots/--no-plots", default=True, help="Every chart also as SVG and PNG. Default.")
+@click.option("--plots/--no-plots", default=True, help="Every chart also as SVG and PNG.")
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) -> None:
     """Write the report of a run: one HTML file, and its charts as SVG and PNG.

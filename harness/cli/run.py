@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 @click.command()
 @TASK
 @BACKENDS
-@click.option("--seeds", type=int, default=3, show_default=True, help="How many seeds: 0, 1, ...")
+@click.option("--seeds", type=int, default=3, help="How many seeds: 0, 1, ...")
 @DEVICES
-@click.option("--threads", type=int, default=1, show_default=True, help="Threads of each trial.")
+@click.option("--threads", type=int, default=1, help="Threads of each trial.")
 @click.option(
     "--precision",
     metavar="SHARE",
@@ -59,14 +59,12 @@ if TYPE_CHECKING:
     type=int,
     metavar="N",
     default=0,
-    show_default=True,
     help="Measure a trial again whose processor was taken away, up to N times.",
 )
 @click.option(
     "--isolation",
     metavar="process|backend",
     default="process",
-    show_default=True,
     shell_complete=completion.one_of("process", "backend"),
     help="backend: trials of a backend share a process, one by one; saves its start.",
 )
@@ -75,12 +73,11 @@ if TYPE_CHECKING:
     type=int,
     metavar="N",
     default=2,
-    show_default=True,
     help="Repeat a block whose node or Ray worker is lost, up to N times.",
 )
 @SITE
 @RESULTS
-@click.option("--run-id", metavar="ID", default="", help="Name of the new run.")
+@click.option("--run-id", metavar="ID", help="Name of the new run.")
 @click.option(
     "--resume",
     metavar="RUN",
@@ -98,7 +95,7 @@ if TYPE_CHECKING:
     "with_report",
     default=True,
     envvar="HARNESS_REPORT",
-    help="Write the report (`report RUN`) at the end. Default; HARNESS_REPORT=0 turns it off.",
+    help="Write the report (`report RUN`) at the end; HARNESS_REPORT=0 turns it off.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only what went wrong, and the results.")
 @click.pass_context

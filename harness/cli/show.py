@@ -25,7 +25,6 @@ if TYPE_CHECKING:
         ["summary", "comparisons", "scaling", "steps", "curves", "trials", "attempts", "chunks"]
     ),
     default="summary",
-    show_default=True,
     help="Which of the tables; docs/results.md says what is in them.",
 )
 @FORMAT

@@ -77,6 +77,19 @@ def test_bad_input_is_one_clear_sentence(
     assert not list(tmp_path.glob("*/manifest.json"))
 
 
+def test_the_defaults_of_run_are_those_of_the_python_api() -> None:
+    """Options that are not given never reach `Settings`."""
+    from harness.cli.options import read_request
+    from harness.cli.run import run
+    from harness.runs.request import RunRequest
+    from harness.runs.settings import Settings
+
+    context = run.make_context("run", [])
+    assert read_request(context) == RunRequest()
+    shown = {name: context.params[name] for name in Settings.model_fields}
+    assert Settings(**{name: value for name, value in shown.items() if value}) == Settings()
+
+
 def test_all_problems_are_reported_at_once(cli: Cli) -> None:
     done = cli("run", "--set", "rho=7", "--set", "epochs=0", "--backends", "nope", "--seeds", "-1")
     assert done.returncode == 2
