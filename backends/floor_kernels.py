@@ -1,198 +1,43 @@
 """The training step, fused by hand for one core: forward, backward, gradients, optimiser.
 
-W paths are one vector (`floor_lanes`), and are taken through all steps, forward and back, before
-the next W. Two arrays hold what a step needs, as rows of W; both are [T+2, K, W], and K >= H+2:
+W paths are one vector (`floor_lanes`). They go through all steps, forward and back, before the next
+W. Two arrays hold what a step needs, as rows of W; both are [T+2, K, W], and K >= H+2:
 
     U[t] = 1, x_t, h_{t-1}, 0 ...           what step t reads
     V[t] = g_{t-1}, d_t, 0 ...              derivatives of the loss by output t-1 and, through
                                             the activation, by what goes into step t
 
-So each part of the step is a product of matrices. With A = [b_h | W_xh | W_hh] and v the two
-linear layers in one, as no activation is between them:
+So each part of the step is a product of matrices. With A = [b_h | W_xh | W_hh], and v the two
+linear layers in one (there is no activation between them):
 
     h_t = f(A U[t])        output_t = v h_t + c        d_t = f'(h_t) * ([v | W_hh^T] V[t+1])
     sum over t and paths of V[t] (x) U[t] = the gradients of c and v (first row) and of A
 
-Every product is computed in tiles of two rows or more, so that a vector that was loaded is used
-twice and the multiply-adds of one need not wait for those of the other.
+Every product is computed in tiles of two rows or more: each vector that is loaded is used twice,
+and the multiply-adds of one row need not wait for those of the other.
+
+numba compiles functions, so every part is a function that returns compiled functions for given
+vectors.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import get_thread_id, prange
 
-from backends.floor_lanes import Vectors, vectors
-from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, HEAD
+from backends.floor_activations import activation_and_slope
+from backends.floor_lanes import Vectors, compiled, vectors
+from backends.floor_layout import REGISTER, A, Work
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS
 from harness.backend.protocol import Array
 
-REGISTER = 32
-"""Bytes of a vector register (AVX2); others are put together from these by LLVM, or split."""
-_LINE = 64
-"""Bytes of a line of the cache."""
-_WIDEST = 4
-"""Registers in a vector: enough independent multiply-adds to hide the time that each takes."""
 _BLOCK = 8
-"""Steps whose rows of U and V stay in the first-level cache while they are multiplied."""
-HEADS = slice(1, 1 + HEAD)
-A = 1 + HEAD
-"""The parameters of a network are one table of 2 + H columns:
-
-    row 0             b_2     -      h0
-    rows HEADS        b_1     W_2    W_1
-    rows A, A+1 ...   b_h     W_xh   W_hh
-
-If H is odd, there is one row more, which is and stays 0.
-"""
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile a function for the others here; a division by zero gives an infinity or a NaN."""
-    options: Any = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return cast("_Function", numba.njit(function, **options))
-
-
-def entry(function: _Function, parallel: bool) -> _Function:
-    """Compile a function that Python calls."""
-    options: Any = {"error_model": "numpy", "no_cfunc_wrapper": True, "parallel": parallel}
-    return cast("_Function", numba.njit(function, **options))
-
-
-def width(dtype: str, paths: int) -> int:
-    """Return the numbers in the vectors that suit a batch of so many paths."""
-    register = REGISTER // np.dtype(dtype).itemsize
-    registers = -(-paths // register)
-    return register * min(_WIDEST, 1 << (registers - 1).bit_length())
-
-
-def named(table: Array, hidden: int) -> dict[str, Array]:
-    """Return the parameters by name: views of a table of all of them, [1 + D + H, 2 + H]."""
-    layer, units = slice(A, A + hidden), slice(2, None)
-    return {
-        "h0": table[0, units],
-        "W_xh": table[layer, 1:2],
-        "W_hh": table[layer, units],
-        "b_h": table[layer, 0],
-        "W_1": table[HEADS, units],
-        "b_1": table[HEADS, 0],
-        "W_2": table[HEADS, 1][None],
-        "b_2": table[0, :1],
-    }
-
-
-def even(number: int) -> int:
-    """Return the number of rows once the last has a partner."""
-    return number + number % 2
-
-
-def aligned(shape: tuple[int, ...], dtype: str) -> Array:
-    """Return zeros, none of whose vectors lies across two lines of the cache."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.zeros(size + _LINE, np.uint8)
-    begin = -room.ctypes.data % _LINE
-    array: Array = room[begin : begin + size].view(dtype).reshape(shape)
-    return array
-
-
-class Work(NamedTuple):
-    """Room for one sweep, for each thread."""
-
-    U: Array
-    V: Array
-    G: Array
-    """Sums over t of V[t] (x) U[t], not yet over the numbers of a register: [H+1, K, register]."""
-    B: Array
-    """[v | W_hh^T], [H, 1+H]."""
-    gradient: Array
-    """By every parameter, as a table like that of the parameters."""
-    spare: Array
-    """Two vectors."""
-
-    @classmethod
-    def make(cls, threads: int, steps: int, hidden: int, dtype: str, lanes: int) -> Work:
-        """Return zeros, and the ones of U."""
-        rows = -(-(hidden + 2) // 4) * 4
-        register = REGISTER // np.dtype(dtype).itemsize
-        shapes = (
-            (steps + 2, rows, lanes),
-            (steps + 2, rows, lanes),
-            (even(hidden + 1), rows, register),
-            (even(hidden), hidden + 1),
-            (A + even(hidden), hidden + 2),
-            (2, lanes),
-        )
-        work = cls(*(aligned((threads, *shape), dtype) for shape in shapes))
-        work.U[:, :, 0] = 1
-        return work
-
-
-def _tanh32(wide: Vectors) -> Any:
-    """Return the tanh of Eigen, x P(x^2) / Q(x^2): within three units in the last place."""
-    each, where_less, limit, one = wide.each, wide.where_less, np.float32(7.9), np.float32(1)
-    p1, p2, p3, p4 = map(
-        np.float32, (1.340216100e-1, 3.520756727e-3, 2.102733560e-5, 1.394553628e-8)
-    )
-    q1, q2, q3, q4 = map(
-        np.float32, (4.673548340e-1, 2.597254514e-2, 3.326951409e-4, 8.015776984e-7)
-    )
-
-    def tanh(x: Any) -> Any:
-        x = where_less(each(limit), x, each(limit), x)
-        x = where_less(x, each(-limit), each(-limit), x)
-        s = x * x
-        p = (((each(p4) * s + each(p3)) * s + each(p2)) * s + each(p1)) * s + each(one)
-        q = (((each(q4) * s + each(q3)) * s + each(q2)) * s + each(q1)) * s + each(one)
-        return x * p / q
-
-    return compiled(tanh)
-
-
-def _tanh64(wide: Vectors) -> Any:
-    """Return (e^2x - 1) / (e^2x + 1); e^2x = 2^n e^r, and e^r is a series as |r| <= log(2) / 2."""
-    each, where_less, two_to = wide.each, wide.where_less, wide.two_to
-    limit, shift, per_log2 = 20.0, 1.5 * 2.0**52, 2 / math.log(2)
-    # log(2) / 2 in two parts, of which the first has few enough bits for n * high to be exact.
-    high = round(math.log(2) / 2 * 2**40) / 2**40
-    low = math.log(2) / 2 - high
-    terms = tuple(1 / math.factorial(k) for k in range(13, 0, -1))
-
-    def tanh(x: Any) -> Any:
-        x = where_less(each(limit), x, each(limit), x)
-        x = where_less(x, each(-limit), each(-limit), x)
-        shifted = x * each(per_log2) + each(shift)
-        n = shifted - each(shift)
-        r = x - n * each(high)
-        r = r - n * each(low)
-        r = r + r
-        s = each(terms[0])
-        for k in range(1, len(terms)):
-            s = s * r + each(terms[k])
-        power = two_to(shifted)
-        less_one = power * (s * r) + (power - each(1.0))
-        return less_one / (less_one + each(2.0))
-
-    return compiled(tanh)
-
-
-def activation_and_slope(name: str, dtype: str, wide: Vectors) -> tuple[Any, Any]:
-    """Return f and its derivative as a function of f's value."""
-    number: Any = np.dtype(dtype).type
-    each, where_less, zero, one = wide.each, wide.where_less, number(0), number(1)
-    if name == "relu":
-        return (
-            compiled(lambda x: where_less(x, each(zero), each(zero), x)),
-            compiled(lambda h: where_less(each(zero), h, each(one), each(zero))),
-        )
-    tanh = _tanh32(wide) if dtype == "float32" else _tanh64(wide)
-    return tanh, compiled(lambda h: each(one) - h * h)
+"""Steps whose rows of U and V fit into the first-level cache together."""
 
 
 class Kernels(NamedTuple):
@@ -204,14 +49,24 @@ class Kernels(NamedTuple):
 
 @cache
 def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
-    """Return the compiled functions; with `parallel`, the seeds are shared among the threads."""
-    number: Any = np.dtype(dtype).type
+    """Return the compiled functions; with `parallel`, the threads share the seeds."""
     register = REGISTER // np.dtype(dtype).itemsize
     wide, narrow = vectors(dtype, lanes), vectors(dtype, register)
-    load, store, each, total = wide.load, wide.store, wide.each, wide.total
-    load_1, store_1, each_1, total_1 = narrow.load, narrow.store, narrow.each, narrow.total
     f, slope = activation_and_slope(activation, dtype, wide)
-    zero, one = number(0), number(1)
+    product, paths = _product(wide), _paths(wide, lanes)
+    start, step = _step(wide, product, f)
+    collapse, output = _head(wide, dtype)
+    forward = _forward(wide, dtype, paths, step, output)
+    backward = _backward(wide, _step_back(wide, product, slope), _outer(narrow, lanes, register))
+    sweep = _sweep(wide, narrow, dtype, lanes, collapse, start, forward, backward)
+    train = _train(sweep, _spread(narrow), _update(dtype))
+    predict = _predict(wide, lanes, paths, collapse, start, step, output)
+    options: Any = {"error_model": "numpy", "no_cfunc_wrapper": True, "parallel": parallel}
+    return Kernels(numba.njit(train, **options), numba.njit(predict, **options))
+
+
+def _product(wide: Vectors) -> Any:
+    load, each = wide.load, wide.each
 
     @compiled
     def product(table: Array, row: int, rows: Array, t: int, count: int, a: Any, b: Any) -> Any:
@@ -221,6 +76,33 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
             a += each(table[row, k]) * vector
             b += each(table[row + 1, k]) * vector
         return a, b
+
+    return product
+
+
+def _paths(wide: Vectors, lanes: int) -> Any:
+    load = wide.load
+
+    @compiled
+    def paths(x_TB: Array, t: int, first: int, spare: Array) -> Any:
+        """Return a vector of x_TB[t]; beyond the batch its last path is repeated."""
+        if first + lanes <= x_TB.shape[1]:
+            return load(x_TB, (t, first))
+        for lane in range(lanes):
+            spare[0, lane] = x_TB[t, min(first + lane, x_TB.shape[1] - 1)]
+        return load(spare, (0, 0))
+
+    return paths
+
+
+def _step(wide: Vectors, product: Any, f: Any) -> tuple[Any, Any]:
+    store, each = wide.store, wide.each
+
+    @compiled
+    def start(params: Array, U: Array) -> None:
+        """Put the initial state where step 0 reads it."""
+        for k in range(2, params.shape[1]):
+            store(U, (0, k, 0), each(params[0, k]))
 
     @compiled
     def step(params: Array, U: Array, t: int) -> None:
@@ -232,14 +114,11 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
             store(U, (t + 1, 2 + i, 0), f(a))
             store(U, (t + 1, 3 + i, 0), f(b))
 
-    @compiled
-    def output(B: Array, c: Any, U: Array, t: int) -> Any:
-        """output_t = v h_t + c."""
-        a, b = each(c), each(zero)
-        for k in range(0, B.shape[0], 2):
-            a += each(B[k, 0]) * load(U, (t + 1, 2 + k, 0))
-            b += each(B[k + 1, 0]) * load(U, (t + 1, 3 + k, 0))
-        return a + b
+    return start, step
+
+
+def _step_back(wide: Vectors, product: Any, slope: Any) -> Any:
+    load, store, each = wide.load, wide.store, wide.each
 
     @compiled
     def step_back(B: Array, U: Array, V: Array, t: int) -> None:
@@ -250,6 +129,12 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
             a, b = product(B, k, V, t + 1, B.shape[1], a, b)
             store(V, (t, 1 + k, 0), a * slope(load(U, (t + 1, 2 + k, 0))))
             store(V, (t, 2 + k, 0), b * slope(load(U, (t + 1, 3 + k, 0))))
+
+    return step_back
+
+
+def _outer(narrow: Vectors, lanes: int, register: int) -> Any:
+    load_1, store_1 = narrow.load, narrow.store
 
     @compiled
     def outer(V: Array, U: Array, first: int, last: int, G: Array) -> None:
@@ -276,20 +161,12 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
                 store_1(G, (i, k + 2, 0), a2), store_1(G, (i + 1, k + 2, 0), b2)
                 store_1(G, (i, k + 3, 0), a3), store_1(G, (i + 1, k + 3, 0), b3)
 
-    @compiled
-    def paths(x_TB: Array, t: int, first: int, spare: Array) -> Any:
-        """Return a vector of x_TB[t]; beyond the batch its last path is repeated."""
-        if first + lanes <= x_TB.shape[1]:
-            return load(x_TB, (t, first))
-        for lane in range(lanes):
-            spare[0, lane] = x_TB[t, min(first + lane, x_TB.shape[1] - 1)]
-        return load(spare, (0, 0))
+    return outer
 
-    @compiled
-    def start(params: Array, U: Array) -> None:
-        """Put the initial state where step 0 reads it."""
-        for k in range(2, params.shape[1]):
-            store(U, (0, k, 0), each(params[0, k]))
+
+def _head(wide: Vectors, dtype: str) -> tuple[Any, Any]:
+    number: Any = np.dtype(dtype).type
+    load, each, zero = wide.load, wide.each, number(0)
 
     @compiled
     def collapse(params: Array, B: Array) -> Any:
@@ -307,48 +184,102 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
         return c
 
     @compiled
+    def output(B: Array, c: Any, U: Array, t: int) -> Any:
+        """output_t = v h_t + c."""
+        a, b = each(c), each(zero)
+        for k in range(0, B.shape[0], 2):
+            a += each(B[k, 0]) * load(U, (t + 1, 2 + k, 0))
+            b += each(B[k + 1, 0]) * load(U, (t + 1, 3 + k, 0))
+        return a + b
+
+    return collapse, output
+
+
+def _forward(wide: Vectors, dtype: str, paths: Any, step: Any, output: Any) -> Any:
+    number: Any = np.dtype(dtype).type
+    load, store, each = wide.load, wide.store, wide.each
+
+    @compiled
+    def forward(
+        params: Array, c: Any, x_TB: Array, y_TB: Array, first: int, work: Work, me: int, loss: Any
+    ) -> Any:
+        """Run the steps with the paths from `first` on; return `loss` plus their squared errors."""
+        U, V, B, spare = work.U[me], work.V[me], work.B[me], work.spare[me]
+        scale = each(number(2 / (y_TB.shape[0] * y_TB.shape[1])))
+        for t in range(y_TB.shape[0] + 1):
+            store(U, (t, 1, 0), paths(x_TB, t, first, spare))
+            step(params, U, t)
+            if t == 0:
+                continue
+            error = output(B, c, U, t) - paths(y_TB, t - 1, first, spare)
+            error = error * load(spare, (1, 0))
+            loss += error * error
+            store(V, (t + 1, 0, 0), scale * error)
+        return loss
+
+    return forward
+
+
+def _backward(wide: Vectors, step_back: Any, outer: Any) -> Any:
+    load, each, total = wide.load, wide.each, wide.total
+
+    @compiled
+    def backward(steps: int, zero: Any, work: Work, me: int) -> None:
+        """Run the steps back; add to the gradients in G, and to that of h0."""
+        U, V, G, B, gradient = work.U[me], work.V[me], work.G[me], work.B[me], work.gradient[me]
+        for last in range(steps + 2, 0, -_BLOCK):
+            earliest = max(last - _BLOCK, 0)
+            for t in range(min(last - 1, steps), earliest - 1, -1):
+                step_back(B, U, V, t)
+            outer(V, U, earliest, last, G)
+        for k in range(B.shape[1] - 1):
+            h = each(zero)
+            for i in range(1, B.shape[1]):
+                h += each(B[k, i]) * load(V, (0, i, 0))
+            gradient[0, 2 + k] += total(h)
+
+    return backward
+
+
+def _sweep(
+    wide: Vectors,
+    narrow: Vectors,
+    dtype: str,
+    lanes: int,
+    collapse: Any,
+    start: Any,
+    forward: Any,
+    backward: Any,
+) -> Any:
+    number: Any = np.dtype(dtype).type
+    each, total, store_1, each_1 = wide.each, wide.total, narrow.store, narrow.each
+    zero, one = number(0), number(1)
+
+    @compiled
     def sweep(params: Array, x_TB: Array, y_TB: Array, work: Work, me: int) -> Any:
         """Return the loss; leave its derivatives in G, and those by h0 in their place."""
-        U, V, G, B, gradient, spare = (
-            work.U[me],
-            work.V[me],
-            work.G[me],
-            work.B[me],
-            work.gradient[me],
-            work.spare[me],
-        )
+        G, gradient, spare = work.G[me], work.gradient[me], work.spare[me]
         steps, batch = y_TB.shape
-        c = collapse(params, B)
+        c = collapse(params, work.B[me])
         for k in range(gradient.shape[1]):
             gradient[0, k] = zero
         for i in range(G.shape[0]):
             for k in range(G.shape[1]):
                 store_1(G, (i, k, 0), each_1(zero))
-        scale, loss = each(number(2 / (steps * batch))), each(zero)
+        loss = each(zero)
         for first in range(0, batch, lanes):
             for lane in range(lanes):
                 spare[1, lane] = one if first + lane < batch else zero
-            start(params, U)
-            for t in range(steps + 1):
-                store(U, (t, 1, 0), paths(x_TB, t, first, spare))
-                step(params, U, t)
-                if t == 0:
-                    continue
-                error = output(B, c, U, t) - paths(y_TB, t - 1, first, spare)
-                error = error * load(spare, (1, 0))
-                loss += error * error
-                store(V, (t + 1, 0, 0), scale * error)
-            for last in range(steps + 2, 0, -_BLOCK):
-                earliest = max(last - _BLOCK, 0)
-                for t in range(min(last - 1, steps), earliest - 1, -1):
-                    step_back(B, U, V, t)
-                outer(V, U, earliest, last, G)
-            for k in range(B.shape[1] - 1):
-                h = each(zero)
-                for i in range(1, B.shape[1]):
-                    h += each(B[k, i]) * load(V, (0, i, 0))
-                gradient[0, 2 + k] += total(h)
+            start(params, work.U[me])
+            loss = forward(params, c, x_TB, y_TB, first, work, me, loss)
+            backward(steps, zero, work, me)
         return total(loss) / number(steps * batch)
+
+    return sweep
+
+
+def _spread(narrow: Vectors) -> Any:
+    load_1, total_1 = narrow.load, narrow.total
 
     @compiled
     def spread(params: Array, G: Array, gradient: Array) -> None:
@@ -366,6 +297,12 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
             for d in range(1, A):
                 gradient[d, k] = params[d, 1] * g_v
                 gradient[d, 1] += params[d, k] * g_v
+
+    return spread
+
+
+def _update(dtype: str) -> Any:
+    number: Any = np.dtype(dtype).type
 
     @compiled
     def update(
@@ -385,6 +322,10 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
                 root = np.sqrt(square_scale * square[i, k]) + number(ADAM_EPS)
                 params[i, k] -= mean_scale * mean[i, k] / root
 
+    return update
+
+
+def _train(sweep: Any, spread: Any, update: Any) -> Any:
     def train(
         params_R: Array,
         mean_R: Array,
@@ -406,6 +347,14 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
                 spread(params_R[r], work.G[me], gradient)
                 update(params_R[r], gradient, mean_R[r], square_R[r], done + e + 1, rate, adam)
 
+    return train
+
+
+def _predict(
+    wide: Vectors, lanes: int, paths: Any, collapse: Any, start: Any, step: Any, output: Any
+) -> Any:
+    store = wide.store
+
     def predict(params_R: Array, x_RTN: Array, output_RTN: Array, work: Work) -> None:
         """Leave in output_RTN one output per step fed."""
         for r in prange(len(params_R)):
@@ -421,4 +370,4 @@ def kernels(dtype: str, activation: str, lanes: int, parallel: bool) -> Kernels:
                     for lane in range(min(lanes, x_RTN.shape[2] - first)):
                         output_RTN[r, t, first + lane] = spare[1, lane]
 
-    return Kernels(entry(train, parallel), entry(predict, parallel))
+    return predict

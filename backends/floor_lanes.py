@@ -1,23 +1,32 @@
 """Vectors for numba: rows of neighbouring numbers that the processor works on at once.
 
-numba compiles loops over single numbers and leaves it to LLVM to find the vectors in them; a kernel
-written with these says which they are, and keeps them in registers from one operation to the next.
-A vector may be wider than a register: LLVM splits it, which gives the processor that many
-independent operations to overlap. Vectors of one type can be added, subtracted, multiplied and
-divided with the ordinary operators. No NaN or infinity is lost.
+numba compiles loops over single numbers and leaves it to LLVM to find vectors in them. A kernel
+written with these vectors names them, and they stay in registers from one operation to the next. A
+vector may be wider than a register: LLVM splits it, which gives the processor independent
+operations to overlap. Vectors of one type can be added, subtracted, multiplied and divided with the
+ordinary operators. No NaN or infinity is lost.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, lower_builtin, register_model, type_callable
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function that only compiled code calls; a division by zero gives inf or NaN."""
+    options: Any = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast("_Function", numba.njit(function, **options))
 
 
 class _Lanes(types.Type):  # type: ignore[misc]
@@ -55,7 +64,7 @@ _operator(operator.truediv, "fdiv")
 
 
 class Vectors(NamedTuple):
-    """What compiled code can do with vectors of one width, beside the operators."""
+    """The functions of compiled code for vectors of one width, other than the operators."""
 
     load: Any
     """`load(array, index)`: the numbers from array[index] on; the array is contiguous."""
@@ -73,9 +82,12 @@ class Vectors(NamedTuple):
 
 def vectors(dtype: str, width: int) -> Vectors:
     """Return the functions for vectors of `width` numbers (a power of two)."""
-    number: Any = getattr(types, dtype)
-    lanes = _Lanes(number, width)
-    mantissa = {32: 23, 64: 52}[number.bitwidth]
+    lanes = _Lanes(getattr(types, dtype), width)
+    return Vectors(*_load_and_store(lanes), *_each_and_where_less(lanes), *_two_to_and_total(lanes))
+
+
+def _load_and_store(lanes: _Lanes) -> tuple[Any, Any]:
+    align = lanes.number.bitwidth // 8
 
     def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
         view = context.make_array(array_type)(context, builder, array)
@@ -93,7 +105,7 @@ def vectors(dtype: str, width: int) -> Vectors:
     def load(_context: Any, array: Any, index: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             where = address(context, builder, signature.args[0], *arguments)
-            return builder.load(where, align=number.bitwidth // 8)
+            return builder.load(where, align=align)
 
         return lanes(array, types.UniTuple(types.intp, array.ndim)), code
 
@@ -101,21 +113,25 @@ def vectors(dtype: str, width: int) -> Vectors:
     def store(_context: Any, array: Any, index: Any, vector: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             where = address(context, builder, signature.args[0], *arguments[:2])
-            builder.store(arguments[2], where, align=number.bitwidth // 8)
+            builder.store(arguments[2], where, align=align)
             return context.get_dummy_value()
 
         return types.void(array, types.UniTuple(types.intp, array.ndim), lanes), code
 
+    return load, store
+
+
+def _each_and_where_less(lanes: _Lanes) -> tuple[Any, Any]:
     @intrinsic  # type: ignore[untyped-decorator]
     def each(_context: Any, value: Any) -> Any:
         def code(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             undefined = ir.Constant(context.get_value_type(lanes), ir.Undefined)
             lane = ir.IntType(32)
             first = builder.insert_element(undefined, arguments[0], lane(0))
-            zeros = ir.Constant(ir.VectorType(lane, width), [0] * width)
+            zeros = ir.Constant(ir.VectorType(lane, lanes.width), [0] * lanes.width)
             return builder.shuffle_vector(first, undefined, zeros)
 
-        return lanes(number), code
+        return lanes(lanes.number), code
 
     @intrinsic  # type: ignore[untyped-decorator]
     def where_less(_context: Any, left: Any, right: Any, then: Any, otherwise: Any) -> Any:
@@ -124,6 +140,13 @@ def vectors(dtype: str, width: int) -> Vectors:
             return builder.select(less, *arguments[2:])
 
         return lanes(lanes, lanes, lanes, lanes), code
+
+    return each, where_less
+
+
+def _two_to_and_total(lanes: _Lanes) -> tuple[Any, Any]:
+    number, width = lanes.number, lanes.width
+    mantissa = {32: 23, 64: 52}[number.bitwidth]
 
     @intrinsic  # type: ignore[untyped-decorator]
     def two_to(_context: Any, vector: Any) -> Any:
@@ -150,4 +173,4 @@ def vectors(dtype: str, width: int) -> Vectors:
 
         return number(lanes), code
 
-    return Vectors(load, store, each, where_less, two_to, total)
+    return two_to, total

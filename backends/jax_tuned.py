@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -33,6 +32,7 @@ import numpy as np
 from jax import lax
 
 from backends.jax_backend import CPU_OPTIONS, configure, peak_gpu_mb
+from backends.many_seeds import ByManySeeds, cut, flat
 from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
 from harness.backend.protocol import Array, Params
 
@@ -42,6 +42,7 @@ COLUMNS = 40  # Products of wider matrices are left to XLA's library.
 OPTIONS = {**CPU_OPTIONS, "xla_cpu_prefer_vector_width": 512}
 
 Weights: TypeAlias = Mapping[str, jax.Array]
+Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 class State(NamedTuple):
@@ -64,7 +65,7 @@ class Tapes(NamedTuple):
     delta: jax.Array
 
 
-class JaxTunedBackend:
+class JaxTunedBackend(ByManySeeds[list[State]]):
     """Trains seeds in groups, each over a whole chunk of epochs in one call."""
 
     name = "jax-tuned"
@@ -78,31 +79,11 @@ class JaxTunedBackend:
         self._train = compiled(self._scan, donate_argnums=0, static_argnums=4)
         self._predict = compiled(jax.vmap(self._output))
 
-    def init(self, params: Params) -> list[State]:
-        """Lay the parameters out in one vector; the moments start at zero."""
-        return self.init_many({name: value[None] for name, value in params.items()})
-
-    def train(self, state: list[State], x_ETB: Array, y_ETB: Array) -> tuple[list[State], Array]:
-        """Scan the epochs of the chunk on the device."""
-        state, losses_ER = self.train_many(state, x_ETB[:, None], y_ETB[:, None])
-        return state, losses_ER[:, 0]
-
-    def predict(self, state: list[State], x_TN: Array) -> Array:
-        """Return the outputs for every step fed."""
-        output_TN: Array = self.predict_many(state, x_TN[None])[0]
-        return output_TN
-
-    def params(self, state: list[State]) -> Params:
-        """Return a copy of the parameters."""
-        return {name: value[0] for name, value in self.params_many(state).items()}
-
     def init_many(self, params: Params) -> list[State]:
         """As `init`, for each group of seeds."""
-        seeds = len(params["h0"])
-        rows = [params[name].reshape(seeds, -1) for name in self.model.shapes]
-        flat_RP = np.concatenate(rows, axis=1)
+        flat_RP = flat(params, self.model)
         zeros, step = np.zeros_like(flat_RP), np.zeros((), flat_RP.dtype)
-        groups = self._groups(seeds)
+        groups = self._groups(len(flat_RP))
         return [State(*map(jnp.array, (flat_RP[g], zeros[g], zeros[g], step))) for g in groups]
 
     def train_many(
@@ -187,27 +168,49 @@ def loss_and_gradient(
 ) -> tuple[jax.Array, dict[str, jax.Array], Tapes]:
     """Return the loss [R], its derivative by every parameter, and the tapes that were written."""
     f, slope = _activation(model)
-    seeds, steps, batch = y_RTB.shape
-    hidden, scale = model.hidden, 2 / (steps * batch)
-    W_RHH, b_RH1 = p["W_hh"], p["b_h"][:, :, None]
-    all_RHF = jnp.concatenate([W_RHH, p["W_xh"], b_RH1], axis=2)
-    back_RHH = W_RHH.swapaxes(1, 2)
-    W_2_R1D = p["W_2"]
-    v_R1H = (W_2_R1D.swapaxes(1, 2) * p["W_1"]).sum(1, keepdims=True)
-    c_R11 = (W_2_R1D * p["b_1"][:, None]).sum(2, keepdims=True) + p["b_2"][:, :, None]
+    scale = 2 / (y_RTB.shape[1] * y_RTB.shape[2])
+    # The two linear layers as one: output = v h + c.
+    v_R1H = (p["W_2"].swapaxes(1, 2) * p["W_1"]).sum(1, keepdims=True)
+    c_R11 = (p["W_2"] * p["b_1"][:, None]).sum(2, keepdims=True) + p["b_2"][:, :, None]
+
+    fed = _forward(p, x_RTB, tapes.fed, f)
+    # The first two states, the initial one and that after x_0, are not scored.
+    outputs = (v_R1H[:, :, k, None] * fed[:, k, 2:] for k in range(model.hidden))
+    error_RTB = sum(outputs, start=c_R11 - y_RTB)
+    scaled_RH1 = scale * v_R1H.swapaxes(1, 2)
+    delta = _backward(p["W_hh"], scaled_RH1, error_RTB, fed, tapes.delta, slope)
+
+    error_R1K = error_RTB.reshape(len(error_RTB), 1, -1)
+    loss_R = (error_R1K @ error_R1K.swapaxes(1, 2))[:, 0, 0] * (scale / 2)
+    return loss_R, _gradient(p, fed, delta, scale), Tapes(fed, delta)
+
+
+def _forward(p: Weights, x_RTB: jax.Array, fed: jax.Array, f: Activation) -> jax.Array:
+    """Return the tape of what the steps are fed, written from the first step to the last."""
+    seeds, steps, batch = x_RTB.shape
+    hidden = p["h0"].shape[1]
+    all_RHF = jnp.concatenate([p["W_hh"], p["W_xh"], p["b_h"][:, :, None]], axis=2)
 
     def forth(t: jax.Array, fed: jax.Array) -> jax.Array:
         return _put(fed, f(_product(all_RHF, _at(fed, t))), t + 1)
 
     start_RHB = jnp.broadcast_to(p["h0"][:, :, None], (seeds, hidden, batch))
-    fed = lax.dynamic_update_slice(_put(tapes.fed, start_RHB, 0), x_RTB[:, None], (0, hidden, 0, 0))
-    fed = lax.fori_loop(0, steps + 1, forth, fed)
+    fed = lax.dynamic_update_slice(_put(fed, start_RHB, 0), x_RTB[:, None], (0, hidden, 0, 0))
+    written: jax.Array = lax.fori_loop(0, steps, forth, fed)
+    return written
 
-    # The first two states, the initial one and that after x_0, are not scored.
-    flat_RFK = fed.reshape(seeds, hidden + 2, -1)
-    outputs = (v_R1H[:, :, k, None] * fed[:, k, 2:] for k in range(hidden))
-    error_RTB = sum(outputs, start=c_R11 - y_RTB)
-    scaled_RH1 = scale * v_R1H.swapaxes(1, 2)
+
+def _backward(
+    W_RHH: jax.Array,
+    scaled_RH1: jax.Array,
+    error_RTB: jax.Array,
+    fed: jax.Array,
+    delta: jax.Array,
+    slope: Activation,
+) -> jax.Array:
+    """Return the tape of the derivatives, written from the last step to the first."""
+    hidden, steps = W_RHH.shape[1], error_RTB.shape[1]
+    back_RHH = W_RHH.swapaxes(1, 2)
 
     def back(i: jax.Array, delta: jax.Array) -> jax.Array:
         t = steps - i
@@ -216,38 +219,28 @@ def loss_and_gradient(
         total = scaled_RH1 * error_R1B + _product(back_RHH, after[:, :hidden])
         return _put(delta, total * slope(h_RHB), t)
 
-    delta = lax.dynamic_update_slice(tapes.delta, error_RTB[:, None], (0, hidden, 2, 0))
-    delta = lax.fori_loop(0, steps + 1, back, delta)
+    delta = lax.dynamic_update_slice(delta, error_RTB[:, None], (0, hidden, 2, 0))
+    written: jax.Array = lax.fori_loop(0, steps + 1, back, delta)
+    return written
 
-    sums_RDF = jnp.einsum("rdk,rfk->rdf", delta.reshape(seeds, hidden + 1, -1), flat_RFK)
+
+def _gradient(p: Weights, fed: jax.Array, delta: jax.Array, scale: float) -> dict[str, jax.Array]:
+    """Return the derivative of the loss by every parameter."""
+    hidden = p["h0"].shape[1]
+    flat_RFK, flat_RDK = (tape.reshape(*tape.shape[:2], -1) for tape in (fed, delta))
+    sums_RDF = jnp.einsum("rdk,rfk->rdf", flat_RDK, flat_RFK)
     g_RHF, g_v_R1H = sums_RDF[:, :hidden], scale * sums_RDF[:, hidden:, :hidden]
     g_c_R11 = scale * sums_RDF[:, hidden:, hidden + 1 :]
     g_start_RH1 = _at(delta, 0)[:, :hidden].sum(2, keepdims=True)
-    error_R1K = error_RTB.reshape(seeds, 1, -1)
-    loss_R = (error_R1K @ error_R1K.swapaxes(1, 2))[:, 0, 0] * (scale / 2)
-    return (
-        loss_R,
-        {
-            "h0": (W_RHH * g_start_RH1).sum(1),
-            "W_xh": g_RHF[:, :, hidden, None],
-            "W_hh": g_RHF[:, :, :hidden],
-            "b_h": g_RHF[:, :, hidden + 1],
-            "W_1": W_2_R1D.swapaxes(1, 2) * g_v_R1H,
-            "b_1": W_2_R1D[:, 0] * g_c_R11[:, 0],
-            "W_2": (p["W_1"] * g_v_R1H).sum(2) + p["b_1"] * g_c_R11[:, 0],
-            "b_2": g_c_R11[:, 0],
-        },
-        Tapes(fed, delta),
-    )
-
-
-def cut(flat_RP: jax.Array, model: Model) -> dict[str, jax.Array]:
-    """Return the parameters by name, [R, *shape]."""
-    ends = np.cumsum([prod(shape) for shape in model.shapes.values()])[:-1]
-    parts = jnp.split(flat_RP, ends, axis=1)
     return {
-        name: part.reshape(-1, *shape)
-        for (name, shape), part in zip(model.shapes.items(), parts, strict=True)
+        "h0": (p["W_hh"] * g_start_RH1).sum(1),
+        "W_xh": g_RHF[:, :, hidden, None],
+        "W_hh": g_RHF[:, :, :hidden],
+        "b_h": g_RHF[:, :, hidden + 1],
+        "W_1": p["W_2"].swapaxes(1, 2) * g_v_R1H,
+        "b_1": p["W_2"][:, 0] * g_c_R11[:, 0],
+        "W_2": (p["W_1"] * g_v_R1H).sum(2) + p["b_1"] * g_c_R11[:, 0],
+        "b_2": g_c_R11[:, 0],
     }
 
 
@@ -277,7 +270,7 @@ def _product(W: jax.Array, h: jax.Array) -> jax.Array:
     return total
 
 
-def _activation(model: Model) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+def _activation(model: Model) -> tuple[Activation, Activation]:
     """Return the activation, and its derivative in terms of its value."""
     if model.activation == "relu":
         return jax.nn.relu, lambda h: jnp.where(h > 0, 1, 0).astype(h.dtype)

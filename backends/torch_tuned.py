@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from math import ceil, prod
+from math import ceil
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 
+from backends.many_seeds import ByManySeeds, cut, flat
 from backends.torch_backend import peak_gpu_mb, torch_device
 from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
 from harness.backend.protocol import Array, Params
@@ -44,7 +44,7 @@ class State(NamedTuple):
     step: torch.Tensor
 
 
-class TorchTunedBackend:
+class TorchTunedBackend(ByManySeeds[State]):
     """Trains seeds in groups, one training step of a group after another."""
 
     name = "torch-tuned"
@@ -55,31 +55,11 @@ class TorchTunedBackend:
         self.device = torch_device(self.name, device)
         self._steps: dict[tuple[int, ...], TrainingStep | StepGraph] = {}
 
-    def init(self, params: Params) -> State:
-        """Lay the parameters out in one vector; the moments start at zero."""
-        return self.init_many({name: value[None] for name, value in params.items()})
-
-    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
-        """Take one optimiser step per epoch."""
-        state, losses_ER = self.train_many(state, x_ETB[:, None], y_ETB[:, None])
-        return state, losses_ER[:, 0]
-
-    def predict(self, state: State, x_TN: Array) -> Array:
-        """Return the outputs for every step fed."""
-        output_TN: Array = self.predict_many(state, x_TN[None])[0]
-        return output_TN
-
-    def params(self, state: State) -> Params:
-        """Return a copy of the parameters."""
-        return {name: value[0] for name, value in self.params_many(state).items()}
-
     def init_many(self, params: Params) -> State:
         """As `init`, with a row for each seed."""
-        rows = [params[name].reshape(len(params["h0"]), -1) for name in self.model.shapes]
-        flat = torch.tensor(np.concatenate(rows, axis=1), device=self.device)
-        zeros = torch.zeros_like
+        flat_RP = torch.tensor(flat(params, self.model), device=self.device)
         step = torch.zeros((), dtype=torch.float32, device=self.device)
-        return State(flat, zeros(flat), zeros(flat), step)
+        return State(flat_RP, torch.zeros_like(flat_RP), torch.zeros_like(flat_RP), step)
 
     @torch.inference_mode()
     def train_many(self, state: State, x_ERTB: Array, y_ERTB: Array) -> tuple[State, Array]:
@@ -310,13 +290,6 @@ class StepGraph:
         fixed_y.copy_(y_TRB)
         self.graph.replay()
         loss_R.copy_(fixed_loss)
-
-
-def cut(flat_RP: torch.Tensor, model: Model) -> dict[str, torch.Tensor]:
-    """Return the parameters by name, [R, *shape]; they share the memory of the flat vector."""
-    sizes = [prod(shape) for shape in model.shapes.values()]
-    parts = zip(model.shapes.items(), flat_RP.split(sizes, dim=1), strict=True)
-    return {name: part.unflatten(1, shape) for (name, shape), part in parts}
 
 
 def head(weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:

@@ -148,7 +148,7 @@ def tanh() -> Callable[[], float]:
     """Return a turn that returns the seconds of a tanh as the floor computes it."""
     import numba
 
-    from backends.floor_kernels import activation_and_slope
+    from backends.floor_activations import activation_and_slope
     from backends.floor_lanes import vectors
 
     wide = vectors("float32", VECTOR)

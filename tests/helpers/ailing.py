@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backends import floor_kernels
+from backends import floor_layout
 from backends.floor import FloorBackend, State
 from harness.backend.protocol import Array, Params
 from tests.helpers.faulty import LATE
@@ -36,7 +36,7 @@ class Forgets(_Ailing):
     """The recurrent weights stay zero: it sees the present and nothing else."""
 
     def spoil(self, table: Array, before: Array) -> None:
-        floor_kernels.named(table, self.model.hidden)["W_hh"][:] = 0
+        floor_layout.named(table, self.model.hidden)["W_hh"][:] = 0
 
 
 class Rounds(_Ailing):
