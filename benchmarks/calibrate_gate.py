@@ -1,7 +1,7 @@
 """How often the gate errs: real gates with planted changes, and thousands of simulated ones.
 
-    python benchmarks/calibrate_gate.py measure LOG [identical=40 2%=20 ...]   # hours
-    python benchmarks/calibrate_gate.py report LOG > docs/calibration.md       # two minutes
+    python -m benchmarks.calibrate_gate measure LOG [identical=40 2%=20 ...]   # hours
+    python -m benchmarks.calibrate_gate report LOG > docs/calibration.md       # two minutes
 
 `measure` makes a git repository with a backend of its own in it, commits it, plants a change in the
 working tree and runs `python -m harness gate --against HEAD` there, in a process of its own; the
@@ -340,8 +340,8 @@ This page says how often the gate raises a false alarm and how often it misses a
 are 95 %, exact (Clopper and Pearson). [gate.md](gate.md) says how the gate decides. The page is
 generated:
 
-    python benchmarks/calibrate_gate.py measure docs/calibration.jsonl     # hours of real gates
-    python benchmarks/calibrate_gate.py report docs/calibration.jsonl > docs/calibration.md
+    python -m benchmarks.calibrate_gate measure docs/calibration.jsonl     # hours of real gates
+    python -m benchmarks.calibrate_gate report docs/calibration.jsonl > docs/calibration.md
 
 ## In short
 
@@ -381,7 +381,7 @@ accuracy. For identical code and 20 time steps:
 
 ## Simulated intervals
 
-`python benchmarks/interval_coverage.py` prints how often the other 95 % intervals hold the truth,
+`python -m benchmarks.interval_coverage` prints how often the other 95 % intervals hold the truth,
 those of `run --precision` included, and how often corrected comparisons err:
 
 ```

@@ -79,9 +79,9 @@ class Trained(NamedTuple):
 
 
 def factory(name: str) -> Callable[..., Any]:
-    """Return a backend: `floor`, or one of `tests.helpers.ailing`."""
+    """Return a backend: `floor`, or one of `benchmarks.helpers.ailing`."""
     from backends.floor import FloorBackend
-    from tests.helpers import ailing
+    from benchmarks.helpers import ailing
 
     return getattr(ailing, name) if name else FloorBackend
 
@@ -190,7 +190,7 @@ def expected(name: str, trainings: Trainings) -> str:
 
 
 def is_ill(trainings: Trainings, seed: int) -> bool:
-    """Return whether a start is one of those that `tests.helpers.ailing` spoils."""
+    """Return whether a start is one of those that `benchmarks.helpers.ailing` spoils."""
     return bool(data.initial_params(trainings.task.model, seed)["W_1"][0, 0] < -0.3)
 
 

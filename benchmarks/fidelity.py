@@ -3,7 +3,7 @@
 Trains the default task as a trial of the harness and as a bare script, in turn, each in a fresh
 process on the same core, and prints the ratio of their times per chunk with its 95 % interval.
 
-    python benchmarks/fidelity.py [ROUNDS]
+    python -m benchmarks.fidelity [ROUNDS]
 """
 
 from __future__ import annotations

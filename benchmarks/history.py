@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from benchmarks.helpers.commands import ROOT, command
+from benchmarks.helpers.histories import TWIN, copy, real_run
 from harness.backend.protocol import Array
 from harness.measure.clock import now
 from harness.stats.changepoints import FALSE_ALARMS, find_change_points
-from tests.helpers.commands import ROOT, command
-from tests.helpers.histories import TWIN, copy, real_run
 
 Noise = Callable[[np.random.Generator, int], Array]
 

@@ -8,7 +8,7 @@ fastest, which the same data have chosen: without a correction, with Holm's for 
 shown, and with Holm's for all pairs, which the harness uses. And how often "the same within the
 margin" is said at the very margin.
 
-    python benchmarks/interval_coverage.py [EXPERIMENTS]
+    python -m benchmarks.interval_coverage [EXPERIMENTS]
 """
 
 from __future__ import annotations

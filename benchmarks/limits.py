@@ -1,6 +1,6 @@
 """How near the backend `floor` is to what one core can do, and to plain C.
 
-    python benchmarks/limits.py [--steps T] [--batch B] [--hidden H] [--rounds N]
+    python -m benchmarks.limits [--steps T] [--batch B] [--hidden H] [--rounds N]
 
 The arithmetic limit is the time that an epoch's multiply-adds would take at the highest rate that
 the core reaches, plus that of its tanhs at the rate of a loop that does nothing else, on data in

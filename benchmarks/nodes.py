@@ -18,17 +18,16 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from benchmarks.helpers.clusters import IMPATIENT, LocalCluster, local_cluster, trial_on
+from benchmarks.helpers.commands import ROOT, command, wait_for
 from harness import Run
-from tests.helpers.clusters import IMPATIENT, LocalCluster, local_cluster, trial_on
-from tests.helpers.commands import ROOT, command
-from tests.helpers.processes import wait_for
 
 _SMALL = {"n_steps": 20, "batch_size": 8, "eval_paths": 100}
 REAL = _SMALL | {"epochs": 2000, "curve_points": 10}
 SLEEPS = _SMALL | {"epochs": 100, "curve_points": 50}
 LONG = SLEEPS | {"epochs": 600, "curve_points": 300}
 PACKED = ("--packed", "--isolation", "backend")
-SLEEPER = "tests.helpers.faulty:Slow"
+SLEEPER = "benchmarks.helpers.slow:Slow"
 HEALTH_CHECKS = {
     "Ray's default": {},
     "as `deploy/env.sh` has it": {

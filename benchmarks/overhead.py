@@ -1,6 +1,6 @@
 """What the harness costs around its trials: the command line, and the whole default job.
 
-    python benchmarks/overhead.py [--job] [--many]
+    python -m benchmarks.overhead [--job] [--many]
 
 Prints seconds, the best of five calls; with `--job`, also the time of the default job beyond the
 sum of its trials' `wall_s`; with `--many`, also that of showing 10,000 short trials.

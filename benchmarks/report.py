@@ -18,9 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.helpers.browser import Seen, chromium
+from benchmarks.helpers.runs import cloned
 from harness.measure.clock import now
-from tests.helpers.browser import Seen, chromium
-from tests.helpers.runs import cloned
 
 
 def seconds(*arguments: object) -> float:

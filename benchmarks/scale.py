@@ -30,10 +30,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.helpers.clusters import LocalCluster, local_cluster
 from harness import Run
 from harness.measure import machine
 from harness.measure.clock import now
-from tests.helpers.clusters import LocalCluster, local_cluster
 
 NODES = 3
 TASK = {"n_steps": 5, "batch_size": 4, "epochs": 4, "curve_points": 2, "eval_paths": 20}

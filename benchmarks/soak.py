@@ -3,7 +3,7 @@
     python -m benchmarks.soak [--each N] [--blocks N] [--seed N]
 
 Prints a table of every fault, in the order in which they came, and one by kind. Ends with an
-error if a promise is broken: see `tests/helpers/soak.py`.
+error if a promise is broken: see `benchmarks/helpers/soak.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import random
 import tempfile
 from pathlib import Path
 
+from benchmarks.helpers.clusters import local_cluster
+from benchmarks.helpers.soak import KINDS, Fault, Soak
 from harness import Run
-from tests.helpers.clusters import local_cluster
-from tests.helpers.soak import KINDS, Fault, Soak
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """How fast every backend is next to the floor of this machine, and whether the targets are met.
 
-    python benchmarks/speed.py [--rounds N] [--seeds-at-once R] [--jobs] [--memory] [--compile]
+    python -m benchmarks.speed [--rounds N] [--seeds-at-once R] [--jobs] [--memory] [--compile]
 
 Every backend waits in a process of its own, all of them pinned to one and the same core, and is
 given turns of about `TURN_S` in random order; plain C is timed in between. A turn is calls of as
@@ -28,10 +28,10 @@ from statistics import mean, median
 from typing import Any
 
 import pandas as pd
-from limits import plain_c
 from scipy.stats import binom
 
 import harness
+from benchmarks.limits import plain_c
 from harness import Task
 from harness.measure import machine
 from harness.measure.clock import now, timestamp

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.helpers.head import Head
 from harness.measure.clock import now
-from tests.helpers.head import Head
 
 STAGES = (
     "checks, packing, contact",

@@ -20,13 +20,13 @@ from pathlib import Path
 from rich.console import Console
 
 import harness
+from benchmarks.helpers.commands import ROOT
+from benchmarks.helpers.pseudo_terminal import Terminal
 from harness.measure.clock import cpu_time, now
 from harness.runs.dashboard import reporter
 from harness.runs.progress import Lines
 from harness.trial.events import Event, Planned
 from harness.trial.record import Record
-from tests.helpers.commands import ROOT
-from tests.helpers.pseudo_terminal import Terminal
 
 KINDS = {"quiet": None, "lines": None, "live, 80x24": (80, 24), "live, 120x40": (120, 40)}
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from overhead import synthetic_run
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import harness
+from benchmarks.overhead import synthetic_run
 from harness.backend import registry
 from harness.measure import machine
 from harness.runs.results import Run

@@ -1,6 +1,6 @@
 """What each trick of the tuned variants buys: the time without it, over the time with all.
 
-    python benchmarks/tricks.py [--rounds N] [--seeds-at-once R]
+    python -m benchmarks.tricks [--rounds N] [--seeds-at-once R]
 
 Every row is a copy of the variant's module in which one thing is switched off; all copies train in
 turn, in random order, in one process on one core. A ratio is formed inside each round, and the
@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import torch
-from speed import CORE, TURN_S, ratio
 
+from benchmarks.speed import CORE, TURN_S, ratio
 from harness import Task
 from harness.backend.protocol import Array
 from harness.measure import machine

@@ -54,6 +54,11 @@ def test_a_backend_knows_nothing_of_tasks_ray_or_clocks(path: Path) -> None:
     assert all(n.startswith(allowed) for n in imports(path) if n.startswith("harness."))
 
 
+def test_benchmarks_do_without_the_tests() -> None:
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        assert not any(name.partition(".")[0] == "tests" for name in imports(path)), path
+
+
 @pytest.mark.parametrize(
     ("code", "absent"),
     [

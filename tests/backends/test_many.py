@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import harness
+from benchmarks.helpers.looped import Looped
 from harness import ContractViolation, InvalidInput, Task
 from harness.backend import registry
 from harness.backend.model import Model
@@ -21,7 +22,7 @@ from harness.task.data import evaluation_paths, initial_params
 from harness.trial.jobs import TrialJob
 from tests.helpers.commands import Cli
 from tests.helpers.doubles import FakeBackend, ManualClock
-from tests.helpers.many import Looped, MixesSeeds, NoDouble
+from tests.helpers.many import MixesSeeds, NoDouble
 
 TASK = Task(epochs=100, n_steps=5, eval_paths=20, curve_points=4, hidden=3)
 LOOPED, ALONE = "tests.helpers.many:Looped", "reference"

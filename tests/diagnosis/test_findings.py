@@ -84,7 +84,7 @@ def test_a_sign_without_a_lag_is_no_fault(tmp_path: Path) -> None:
 
 def test_no_memory(tmp_path: Path) -> None:
     task = Task.preset("strong-lag", **SHORT | {"epochs": 3000})
-    found = run(tmp_path, task, ["tests.helpers.ailing:Forgets"], seeds=(0, 1)).findings()
+    found = run(tmp_path, task, ["benchmarks.helpers.ailing:Forgets"], seeds=(0, 1)).findings()
     assert rules(found) == ["memoryless"]
     (finding,) = found
     level = harness.yardsticks(task).memoryless[1:].mean()
@@ -200,14 +200,14 @@ def test_divergence(tmp_path: Path) -> None:
 def test_worse_than_a_constant(tmp_path: Path) -> None:
     (seed,) = [s for s in range(30) if _is_ill(s)][:1]
     task = Task(**SHORT | {"epochs": 1000})
-    found = run(tmp_path, task, ["tests.helpers.ailing:FreezesSome"], [seed]).findings()
+    found = run(tmp_path, task, ["benchmarks.helpers.ailing:FreezesSome"], [seed]).findings()
     assert rules(found) == ["worse-than-constant"]
 
 
 @pytest.mark.slow
 def test_a_training_that_got_worse(tmp_path: Path) -> None:
     found = run(
-        tmp_path, Task(**SHORT | {"epochs": 6000}), ["tests.helpers.ailing:Unlearns"], (0, 1)
+        tmp_path, Task(**SHORT | {"epochs": 6000}), ["benchmarks.helpers.ailing:Unlearns"], (0, 1)
     ).findings()
     assert rules(found) == ["got-worse"]
     assert "0.00" in found[0].evidence
@@ -224,7 +224,7 @@ def test_a_seed_that_got_stuck(tmp_path: Path, name: str) -> None:
     ill, *_ = (s for s in range(30) if _is_ill(s))
     well = [s for s in range(30) if not _is_ill(s)][:3]
     task = Task.preset("strong-lag", **SHORT | {"epochs": 3000})
-    found = run(tmp_path, task, [f"tests.helpers.ailing:{name}"], [*well, ill]).findings()
+    found = run(tmp_path, task, [f"benchmarks.helpers.ailing:{name}"], [*well, ill]).findings()
     assert rules(found) == ["stuck-seed", "learned"]
     stuck, learned = found
     assert stuck.evidence.startswith(f"Seed {ill} came to rest")
@@ -235,7 +235,7 @@ def test_a_seed_that_got_stuck(tmp_path: Path, name: str) -> None:
 
 def test_an_error_that_grows(tmp_path: Path) -> None:
     task = Task(lag_weight=0.5, epochs=3000)
-    found = run(tmp_path, task, ["tests.helpers.ailing:Drifts"], (0, 1)).findings()
+    found = run(tmp_path, task, ["benchmarks.helpers.ailing:Drifts"], (0, 1)).findings()
     assert "error-grows" in rules(found)
     assert set(rules(found)) <= {"error-grows", "learned", "not-converged"}
 
@@ -245,13 +245,13 @@ def test_an_error_that_grows(tmp_path: Path) -> None:
 
 def test_backends_that_disagree(tmp_path: Path) -> None:
     task = Task.preset("strong-lag", **SHORT | {"epochs": 2000})
-    found = run(tmp_path, task, ["floor", "tests.helpers.ailing:Forgets"], range(3)).findings()
+    found = run(tmp_path, task, ["floor", "benchmarks.helpers.ailing:Forgets"], range(3)).findings()
     finding = one(found, "backends-disagree")
     assert finding.headline.startswith(
-        "tests.helpers.ailing:Forgets on cpu ends with a larger error"
+        "benchmarks.helpers.ailing:Forgets on cpu ends with a larger error"
     )
     assert set(rules(found)) == {"backends-disagree", "memoryless", "learned"}
-    assert one(found, "memoryless").subjects == ("tests.helpers.ailing:Forgets on cpu",)
+    assert one(found, "memoryless").subjects == ("benchmarks.helpers.ailing:Forgets on cpu",)
     assert one(found, "learned").subjects == ("floor on cpu",)
 
 
@@ -404,7 +404,7 @@ def test_a_run_as_it_is_measured(tmp_path: Path) -> None:
     """With parity and worker processes. Parity does not find a backend that goes wrong late."""
     measured = harness.run(
         Task.preset("strong-lag", **SHORT | {"epochs": 4000}),
-        backends=["floor", "tests.helpers.ailing:Forgets"],
+        backends=["floor", "benchmarks.helpers.ailing:Forgets"],
         seeds=3,
         dispatch="inline",
         isolation="backend",

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.helpers.clusters import IMPATIENT, LocalCluster, check_whole, local_cluster, trial_on
 from harness import Run
-from tests.helpers.clusters import IMPATIENT, LocalCluster, check_whole, local_cluster, trial_on
 from tests.helpers.commands import ROOT, TINY, Cli, command
 from tests.helpers.processes import wait_for
 
@@ -281,7 +281,7 @@ def test_a_run_completes_while_others_fill_the_object_stores(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
     hog = subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.hog", cluster.address, "3600"],
+        [sys.executable, "-m", "benchmarks.helpers.hog", cluster.address, "3600"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

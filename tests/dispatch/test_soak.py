@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.clusters import local_cluster
-from tests.helpers.soak import KINDS, Soak
+from benchmarks.helpers.clusters import local_cluster
+from benchmarks.helpers.soak import KINDS, Soak
 
 
 @pytest.mark.slow

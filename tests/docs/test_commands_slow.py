@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from _pytest.mark import ParameterSet
 
+from benchmarks.helpers.head import Head
 from tests.helpers import docs
 from tests.helpers.commands import ROOT
 from tests.helpers.docs import Command
 from tests.helpers.documented import RUN_HERE, TYPED, excused, name
-from tests.helpers.head import Head
 from tests.helpers.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

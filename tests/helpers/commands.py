@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Protocol
 
 from click.testing import CliRunner
 
+from benchmarks.helpers.commands import ROOT as ROOT
+from benchmarks.helpers.commands import TINY as TINY
+from benchmarks.helpers.commands import TINY_FIELDS as TINY_FIELDS
+from benchmarks.helpers.commands import command as command
 from harness.cli import cli
-
-ROOT = Path(__file__).parents[2]
-# Small enough to train in a fraction of a second, long enough for late faults to show.
-TINY_FIELDS = {"n_steps": 5, "batch_size": 4, "epochs": 100, "curve_points": 10, "eval_paths": 20}
-TINY = [argument for field in TINY_FIELDS.items() for argument in ("--set", "{}={}".format(*field))]
 
 Done = subprocess.CompletedProcess[str]
 
@@ -24,10 +21,6 @@ class Cli(Protocol):
     """`python -m harness` with these arguments and environment variables."""
 
     def __call__(self, *arguments: object, **environment: str) -> Done: ...
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "harness", *map(str, arguments)]
 
 
 def in_this_process(*arguments: object, **environment: str) -> Done:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from backends.reference import ReferenceBackend, State
+from benchmarks.helpers.slow import LATE
+from benchmarks.helpers.slow import Slow as Slow
 from harness.backend.model import Model
 from harness.backend.protocol import Array, Params
-
-# More than parity ever trains.
-LATE = 60
 
 
 class RaisesInInit(ReferenceBackend):
@@ -70,15 +69,6 @@ class KillsItself(_Late):
 class Hangs(_Late):
     def spoil(self, state: State, losses: Array) -> Any:
         time.sleep(600)
-
-
-class Slow(ReferenceBackend):
-    """Right, and slow enough to be interrupted."""
-
-    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
-        if state.step > LATE:
-            time.sleep(0.2)
-        return super().train(state, x_ETB, y_ETB)
 
 
 class Dozes(ReferenceBackend):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from tests.helpers.commands import ROOT, TINY, command
+from benchmarks.helpers.commands import ROOT, TINY, command, wait_for
+
+__all__ = ["MARK", "inline", "start", "wait_for", "workers"]
 
 # Every process that a test starts inherits this variable, which tells it from all others.
 MARK = "HARNESS_TEST"
@@ -48,13 +47,4 @@ def workers(mark: object, *words: str) -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:  # It has ended, or is another user's.
             continue
-    return found
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """Wait until a condition holds, and return what it returned."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
     return found

@@ -16,6 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 import harness.history.archive
+from benchmarks.helpers.browser import Seen, chromium
+from benchmarks.helpers.histories import TWIN, commit_of, copy, real_run
 from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
 from harness.history.history import CHANGE_POINTS, History
@@ -27,9 +29,7 @@ from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import pair
-from tests.helpers.browser import Seen, chromium
 from tests.helpers.commands import Cli
-from tests.helpers.histories import TWIN, commit_of, copy, real_run
 from tests.helpers.s3 import BUCKET, S3Server
 
 RUNS, SLOWER_AT, WORSE_AT = 40, 24, 32

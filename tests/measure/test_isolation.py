@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.helpers.clusters import LocalCluster, local_cluster
 from harness import Run
 from harness.trial.record import Record
-from tests.helpers.clusters import LocalCluster, local_cluster
 from tests.helpers.commands import TINY, Cli
 
 DIES, RAISES, HANGS = (f"tests.helpers.faulty:Second{name}" for name in ("Dies", "Raises", "Hangs"))

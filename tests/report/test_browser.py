@@ -12,11 +12,11 @@ from typing import TypeAlias
 import pytest
 from playwright.sync_api import Browser, expect
 
+from benchmarks.helpers.browser import Seen, chromium
+from benchmarks.helpers.runs import cloned, measure
 from harness import Run
 from harness.report import run_page
-from tests.helpers.browser import Seen, chromium
 from tests.helpers.commands import ROOT, command
-from tests.helpers.runs import cloned, measure
 
 pytestmark = pytest.mark.slow
 

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 
 import harness
+from benchmarks.helpers.runs import cloned, measure
 from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
 from harness.report import run_page
 from harness.store.run_writer import RunWriter
 from tests.helpers.commands import TINY, Cli
 from tests.helpers.records import MANIFEST, record
-from tests.helpers.runs import cloned, measure
 
 # Two names of one computation, both quick to start.
 OTHERS = "reference,tests.helpers.faulty:AnyDevice"

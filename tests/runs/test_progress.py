@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks.helpers.pseudo_terminal import Terminal
 from harness import Run, Task
 from harness.measure.clock import Clock
 from harness.runs.dashboard import Dashboard, frame, reporter
@@ -28,7 +29,6 @@ from harness.trial.jobs import TrialJob
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record, Share, Status
 from tests.helpers.commands import TINY, Cli, command
-from tests.helpers.pseudo_terminal import Terminal
 
 TASK = Task(epochs=100, curve_points=10)
 _BAR = re.compile("━{8}")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.helpers.head import TOKEN, Head, Proxy
 from harness import Run
 from harness.errors import InvalidInput, StoreError
 from harness.submit import pack_run, project_zip, unpack_run
 from tests.helpers.commands import ROOT, TINY, Cli, command
-from tests.helpers.head import TOKEN, Head, Proxy
 
 RUN = ["--", "run", "--backends", "reference", "--seeds", 1, *TINY]
 SLOW = ["--", "run", "--backends", "tests.helpers.faulty:Slow", "--seeds", 2, *TINY]

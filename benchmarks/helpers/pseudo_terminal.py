@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from tests.helpers.commands import ROOT
+from benchmarks.helpers.commands import ROOT
 
 _TOKEN = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])|[\r\n]|[^\x00-\x1f]+")
 

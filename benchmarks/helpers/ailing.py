@@ -1,7 +1,7 @@
 """Backends that pass parity and then fall ill, each of one thing that a diagnosis should find.
 
-Named on the command line as `tests.helpers.ailing:Name`. They are as fast as `floor`, which they
-are but for their illness.
+Named on the command line as `benchmarks.helpers.ailing:Name`. Each is `floor` with one fault, and
+as fast.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import numpy as np
 
 from backends import floor_layout
 from backends.floor import FloorBackend, State
+from benchmarks.helpers.slow import LATE
 from harness.backend.protocol import Array, Params
-from tests.helpers.faulty import LATE
 
 
 class _Ailing(FloorBackend):

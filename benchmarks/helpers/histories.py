@@ -20,7 +20,7 @@ from harness.store.run_folder import RunFolder
 from harness.trial.record import Record
 
 START = datetime.fromisoformat("2026-01-01T02:00:00+00:00")
-TWIN = "tests.helpers.many:Looped"
+TWIN = "benchmarks.helpers.looped:Looped"
 """The reference in all but name, which trains seeds at once, too."""
 BACKENDS = ("reference", TWIN)
 

@@ -1,7 +1,7 @@
-"""Another user of a cluster: `python -m tests.helpers.hog ADDRESS SECONDS` fills every node's
-object store.
+"""Fills the object store of every node of a cluster, as another user might.
 
-What it puts there is in use, so Ray can neither evict nor spill it. Says `full` once it is.
+`python -m benchmarks.helpers.hog ADDRESS SECONDS` prints `full` once it has. The objects are in
+use, so Ray can neither evict nor spill them.
 """
 
 from __future__ import annotations

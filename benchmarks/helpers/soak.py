@@ -22,12 +22,11 @@ from typing import IO
 
 import psutil
 
+from benchmarks.helpers.clusters import LocalCluster, check_whole, trial_on
+from benchmarks.helpers.commands import ROOT, TINY, command, wait_for
 from harness import Run
-from tests.helpers.clusters import LocalCluster, check_whole, trial_on
-from tests.helpers.commands import ROOT, TINY, command
-from tests.helpers.processes import wait_for
 
-BACKENDS = ("reference", "tests.helpers.faulty:Slow")
+BACKENDS = ("reference", "benchmarks.helpers.slow:Slow")
 TIMEOUT_S = 10.0
 KINDS = (
     *("kill of a trial", "stop of a trial", "kill of a Ray worker", "kill of a raylet"),
@@ -155,7 +154,7 @@ class Soak:
         self._note("full object stores", "", None)
         for _ in range(5):
             hog = subprocess.Popen(
-                [sys.executable, "-m", "tests.helpers.hog", self._cluster.address, "5"],
+                [sys.executable, "-m", "benchmarks.helpers.hog", self._cluster.address, "5"],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from tests.helpers.commands import ROOT, TINY, command
+from benchmarks.helpers.commands import ROOT, TINY, command
 
 
 def measure(results: Path, run_id: str, *arguments: object, ok: bool = True) -> Path:

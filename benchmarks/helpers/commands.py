@@ -1,0 +1,27 @@
+"""The command line of the harness, and a small task for it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+# Small enough to train in a fraction of a second, long enough for late faults to show.
+TINY_FIELDS = {"n_steps": 5, "batch_size": 4, "epochs": 100, "curve_points": 10, "eval_paths": 20}
+TINY = [argument for field in TINY_FIELDS.items() for argument in ("--set", "{}={}".format(*field))]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until a condition holds, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
