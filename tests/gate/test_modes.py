@@ -325,6 +325,20 @@ def test_a_change_of_the_harness_itself_is_found(vendored: Project) -> None:
     assert found["final_mse"]["outcome"] == "regression"
 
 
+def test_a_reference_may_have_its_modules_elsewhere(vendored: Project) -> None:
+    """The worker of each version finds what it needs in its own layout."""
+    harness = vendored.path / "harness"
+    here, there = "from harness.measure import stepwise", "from harness import turns as stepwise"
+    (harness / "measure" / "stepwise.py").rename(harness / "turns.py")
+    vendored.plant(here, there, "harness/worker.py")
+    vendored.commit("another layout")
+    (harness / "turns.py").rename(harness / "measure" / "stepwise.py")
+    vendored.plant(there, here, "harness/worker.py")
+    code, found = vendored.verdict("--against", "HEAD", *LENIENT)
+    assert code == 0
+    assert found["accuracy"]["outcome"] == "pass"
+
+
 def test_a_task_with_less_to_do_by_default_is_no_speed_up(vendored: Project) -> None:
     vendored.plant("Field(32, ge=1", "Field(16, ge=1", "harness/task/task.py")
     size = [*TINY]
