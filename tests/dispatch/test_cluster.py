@@ -13,7 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.helpers.clusters import IMPATIENT, LocalCluster, check_whole, local_cluster, trial_on
+from benchmarks.helpers.clusters import (
+    IMPATIENT,
+    LocalCluster,
+    check_whole,
+    local_cluster,
+    trial_on,
+)
 from harness import Run
 from tests.helpers.commands import ROOT, TINY, Cli, command
 from tests.helpers.processes import wait_for
