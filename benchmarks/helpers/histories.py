@@ -67,8 +67,7 @@ def copy(
     put(folder, "manifest.json", manifest.model_dump_json(indent=1).encode())
     commits = {f"commit:{whose}": commit_of(number) for whose in ("backend", "harness")}
     clean = {"dirty:backend": "no", "dirty:harness": "no"}
-    # In an order that does not depend on names: the noise is drawn record by record.
-    for record in sorted(real.records, key=lambda r: (r.seed, BACKENDS.index(r.backend))):
+    for record in real.records:
         time = (times or {}).get(record.backend, 1.0) * float(np.exp(rng.normal(0, noise)))
         error = (errors or {}).get(record.backend, 1.0)
         if record.backend != leave_out:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import harness.history.archive
 from benchmarks.helpers.browser import Seen, chromium
-from benchmarks.helpers.histories import TWIN, commit_of, copy, real_run
+from benchmarks.helpers.histories import commit_of, copy, real_run
 from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
 from harness.history.history import CHANGE_POINTS, History
@@ -32,13 +32,16 @@ from harness.tables.pairs import pair
 from tests.helpers.commands import Cli
 from tests.helpers.s3 import BUCKET, S3Server
 
+# Its name comes after that of the reference, which is what others are compared with then.
+TWIN = "tests.helpers.many:Looped"
+BACKENDS = ["reference", TWIN]
 RUNS, SLOWER_AT, WORSE_AT = 40, 24, 32
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run that was measured, three seeds of two backends."""
-    return real_run(tmp_path_factory.mktemp("real"))
+    return real_run(tmp_path_factory.mktemp("real"), backends=BACKENDS)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +223,7 @@ def test_a_packed_run_counts_for_accuracy_only(real: Run, tmp_path: Path) -> Non
 
 
 def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
-    run = real_run(tmp_path, "swept", sweep={"epochs": [50, 100]}, seeds=1)
+    run = real_run(tmp_path, "swept", backends=BACKENDS, sweep={"epochs": [50, 100]}, seeds=1)
     table = History(tmp_path).table
     assert sorted(set(table["task"].str.contains("epochs=50"))) == [False, True]
     assert len(table) == 4
@@ -232,7 +235,7 @@ def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
 
 def test_seeds_at_once_are_not_mixed_with_single_ones(real: Run, tmp_path: Path) -> None:
     copy(real, tmp_path, "single", 0)
-    real_run(tmp_path, "many", vectorize=2, seeds=3, isolation="backend")
+    real_run(tmp_path, "many", backends=BACKENDS, vectorize=2, seeds=3, isolation="backend")
     table = History(tmp_path).table
     rows = table.set_index(["run", "backend"])
     assert rows.loc[("single", "reference"), "at_once"] == 1
