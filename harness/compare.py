@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.columns import columns
 from harness.tables.metrics import Metric, compared_metrics
+from harness.tables.numbers import percent
 from harness.tables.pairs import SIGNIFICANT, ArmKey, of_arm, pair
 from harness.trial.record import Record
 
@@ -94,12 +96,11 @@ def compare_runs(
 def _refuse_incomparable(before: Run, after: Run) -> None:
     if os.path.realpath(before.location) == os.path.realpath(after.location):
         raise InvalidInput(f"run `{before.name}` is given twice: name the run to compare it with.")
-    tasks = (before.manifest.plan.task, after.manifest.plan.task)
+    fields = zip(before.manifest.plan.task, after.manifest.plan.task, strict=True)
     unlike = [
-        f"`{name}` is {getattr(tasks[0], name)} in `{before.name}` and "
-        f"{getattr(tasks[1], name)} in `{after.name}`"
-        for name in type(tasks[0]).model_fields
-        if getattr(tasks[0], name) != getattr(tasks[1], name)
+        f"`{name}` is {a} in `{before.name}` and {b} in `{after.name}`"
+        for (name, a), (_, b) in fields
+        if a != b
     ]
     problems = [f"the runs have different tasks: {', '.join(unlike)}."] if unlike else []
     problems += [
@@ -131,22 +132,21 @@ def _metrics(run: Run, names: Sequence[str]) -> list[Metric]:
 
 
 def _common_arms(before: Run, after: Run) -> list[ArmKey]:
-    here = {(record.backend, record.device) for record in after.records}
-    there = dict.fromkeys((record.backend, record.device) for record in before.records)
-    # In the order of the plan, not in the random one of the first block.
-    planned = [(arm.backend, arm.device) for arm in before.manifest.plan.arms]
-    common = [(b, str(d)) for b, d in planned if (b, d) in there and (b, d) in here]
+    """Return the arms with records in both runs, in the order of the plan."""
+    a, b = ({(record.backend, record.device) for record in run.records} for run in (before, after))
+    planned = [(arm.backend, str(arm.device)) for arm in before.manifest.plan.arms]
+    common = [arm for arm in planned if arm in a & b]
     if not common:
-        told = " and ".join(
+        arms = " and ".join(
             f"`{run.name}` has " + ", ".join(map(str, run.manifest.plan.arms))
             for run in (before, after)
         )
-        raise InvalidInput(f"the runs have no backend on the same device in common: {told}.")
+        raise InvalidInput(f"the runs have no backend on the same device in common: {arms}.")
     return common
 
 
 def _references(arms: list[ArmKey], across: str) -> dict[ArmKey, ArmKey]:
-    """Return what the times of each other arm are divided by: if it can be, on the same device."""
+    """Return the arm that the times of each other arm are divided by, on its device if possible."""
     backends = list(dict.fromkeys(backend for backend, _ in arms))
     if across and across not in backends:
         raise UnknownName("backend", across, backends, " in both runs")
@@ -191,27 +191,27 @@ def _refuse_times(before: Run, after: Run, arms: Sequence[ArmKey], across: bool)
 
 
 def _unlike(before: Run, after: Run) -> Iterator[str]:
-    """Say in what the nodes and the thread settings of two runs differ, device by device."""
-    there, here = _kinds(before), _kinds(after)
-    for device in sorted(there.keys() & here.keys()):
-        for one in there[device]:
-            for other in here[device]:
-                yield from differences(dict(one), dict(other))
+    """Yield how the nodes and the settings of two runs differ, device by device."""
+    a, b = _kinds(before), _kinds(after)
+    for device in sorted(a.keys() & b.keys()):
+        for one, other in product(a[device], b[device]):
+            yield from differences(dict(one), dict(other))
 
 
 def _unlike_at_once(before: Run, after: Run, arms: Sequence[ArmKey]) -> Iterator[str]:
-    """Say which backends trained their seeds in other groups in one run than in the other."""
-    for arm in arms:
-        there, here = (
-            sorted({r.at_once for r in _ok(run) if (r.backend, r.device) == arm})
+    """Yield which backends trained another number of seeds at once in one run than in the other."""
+    for backend, device in arms:
+        a, b = (
+            sorted({r.at_once for r in _ok(run) if (r.backend, r.device) == (backend, device)})
             for run in (before, after)
         )
-        if there != here:
-            told = (" and ".join(map(str, counts)) for counts in (there, here))
-            yield f"{arm[0]} on {arm[1]}: seeds at once: {next(told)} there, {next(told)} here"
+        if a != b:
+            a_text, b_text = (" and ".join(map(str, counts)) for counts in (a, b))
+            yield f"{backend} on {device}: seeds at once: {a_text} there, {b_text} here"
 
 
 def _kinds(run: Run) -> dict[str, set[tuple[tuple[str, str], ...]]]:
+    """Return the kinds of nodes, with the settings that change times, by device."""
     kinds: dict[str, set[tuple[tuple[str, str], ...]]] = {}
     for record in _ok(run):
         kind = fingerprint(record.environment, record.threads)
@@ -222,9 +222,8 @@ def _kinds(run: Run) -> dict[str, set[tuple[tuple[str, str], ...]]]:
 
 
 def _unusable(run: Run, metrics: Sequence[Metric], arms: Sequence[ArmKey]) -> Iterator[str]:
-    """Say which trials have no value of a metric. Raises `InvalidInput` if none has any."""
-    trials = _trials(run)
-    mine = trials[pd.MultiIndex.from_frame(trials[["backend", "device"]]).isin(arms)]
+    """Yield how many trials lack a value of a metric. Raises `InvalidInput` if all do."""
+    mine = pd.concat([of_arm(_trials(run), arm) for arm in arms])
     for metric in metrics:
         missing = int(np.isnan(metric.values(mine)).sum())
         what = "a value above zero" if metric.ratio else "a value"
@@ -243,21 +242,15 @@ def _trials(run: Run) -> pd.DataFrame:
     return run.trials[run.trials["status"] == "ok"].sort_values("block")
 
 
-class _Sample(NamedTuple):
-    """The values of a run on the compared scale [n], in the order of the blocks."""
-
-    values: Array
-    pilot: int
-
-
 class _Change(NamedTuple):
     metric: Metric
     arm: ArmKey
     reference: ArmKey | None
-    a: _Sample
-    b: _Sample
+    a: Array
+    b: Array
+    """The values of each run on the compared scale [n], in the order of the blocks."""
     estimate: Estimate
-    identical: bool
+    identical: bool = False
 
 
 def _change(
@@ -267,49 +260,50 @@ def _change(
         return _change_of_accuracy(before, after, metric, arm)
     if metric.kind != "time":
         reference = None
-    a, b = (_sample(run, metric, arm, reference) for run in (before, after))
-    estimate = estimates.difference(a.values, b.values, (a.pilot, b.pilot))
-    return _Change(metric, arm, reference, a, b, estimate, identical=False)
+    samples = [_sample(run, metric, arm, reference) for run in (before, after)]
+    (a, pilot_a), (b, pilot_b) = samples
+    estimate = estimates.difference(a, b, (pilot_a, pilot_b))
+    return _Change(metric, arm, reference, a, b, estimate)
 
 
-def _sample(run: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None) -> _Sample:
-    """Return the values of an arm or, with a reference, its ratios to that inside blocks."""
+def _sample(run: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None) -> tuple[Array, int]:
+    """Return the values of an arm, or its ratios to a reference, and how many are of the pilot."""
     pilot = run.manifest.plan.pilot or 0
     if reference:
         ratios = pair(run.trials, arm, reference, metric)
-        return _Sample(ratios.differences, ratios.pilot(pilot))
+        return ratios.differences, ratios.pilot(pilot)
     mine = of_arm(_trials(run), arm)
-    # Seeds that were trained at once are one trial: one measurement.
+    # Seeds that were trained at once are one measurement.
     mine = mine.assign(value=metric.values(mine)).dropna(subset=["value"])
     mine = mine.groupby("trial", as_index=False, sort=False)[["block", "value"]].mean()
     values = mine["value"].to_numpy(dtype=float)
-    in_pilot = int((mine["block"] < pilot).sum()) if metric.sized else 0
-    return _Sample(values, in_pilot)
+    return values, int((mine["block"] < pilot).sum()) if metric.sized else 0
 
 
 def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) -> _Change:
     """Pair the runs by seed; without two seeds in common, they are two independent samples.
 
-    Identical are runs with the same seeds and the same figure for each of them, nothing less.
+    They are identical only with the same seeds and the same value for each.
     """
-    there, here = (
+    sides = [
         trials[["seed"]].assign(value=metric.values(trials), raw=trials[metric.name]).dropna()
         for trials in (of_arm(_trials(run), arm) for run in (before, after))
-    )
-    a, b = (_Sample(side["value"].to_numpy(dtype=float), 0) for side in (there, here))
-    both = there.merge(here, on="seed", suffixes=("_a", "_b"))
-    all_shared = 0 < len(both) == len(there) == len(here)
+    ]
+    both = sides[0].merge(sides[1], on="seed", suffixes=("_a", "_b"))
+    all_shared = 0 < len(both) == len(sides[0]) == len(sides[1])
     identical = all_shared and bool((both["raw_a"] == both["raw_b"]).all())
-    estimate = estimates.difference(a.values, b.values)
     if len(both) > 1:
-        a, b = (_Sample(both[name].to_numpy(dtype=float), 0) for name in ("value_a", "value_b"))
-        estimate = estimates.mean(b.values - a.values)
+        a, b = (both[name].to_numpy(dtype=float) for name in ("value_a", "value_b"))
+        estimate = estimates.mean(b - a)
+    else:
+        a, b = (side["value"].to_numpy(dtype=float) for side in sides)
+        estimate = estimates.difference(a, b)
     return _Change(metric, arm, None, a, b, estimate, identical)
 
 
 def _table(found: Sequence[_Change], margins: Margins) -> pd.DataFrame:
-    """Decide on all changes together."""
-    # Identical figures are no test: they need no correction, and cost the others none.
+    """Return a row for each change, with p-values corrected for all of them."""
+    # Identical values are not tested: they need no correction, and do not add to that of others.
     different = [np.nan if c.identical else c.estimate.p_different() for c in found]
     same = [
         np.nan if c.identical else c.estimate.p_within(c.metric.margin(margins.of(c.metric)))
@@ -335,13 +329,13 @@ def _row(change: _Change) -> dict[str, Any]:
         "device": change.arm[1],
         "across": change.reference[0] if change.reference else None,
         "kind": metric.compared,
-        "a": metric.natural(estimates.mean(change.a.values).value),
-        "b": metric.natural(estimates.mean(change.b.values).value),
+        "a": metric.natural(estimates.mean(change.a).value),
+        "b": metric.natural(estimates.mean(change.b).value),
         "value": metric.natural(estimate.value),
         "low": metric.natural(low),
         "high": metric.natural(high),
-        "n_a": len(change.a.values),
-        "n_b": len(change.b.values),
+        "n_a": len(change.a),
+        "n_b": len(change.b),
     }
 
 
@@ -350,7 +344,7 @@ def _verdict(change: _Change, p_holm: float, p_same_holm: float, margin: float) 
     if change.identical:
         return "identical"
     if p_same_holm < SIGNIFICANT:
-        return f"same within ±{100 * margin:.3g} %" if metric.ratio else f"same within ±{margin:g}"
+        return f"same within ±{percent(margin) if metric.ratio else f'{margin:g}'}"
     if p_holm < SIGNIFICANT:
         return metric.word(increase=change.estimate.value > 0)
     if change.estimate.n < 2:

@@ -41,7 +41,7 @@ _MEDDLING = (
 )
 # More than half a core's work is another program, less is housekeeping of the system.
 _LOAD_LIMIT = 0.5
-_STEP_LIMIT_S = 1e-6  # Of a chunk of some 10 ms, a ten-thousandth.
+_STEP_LIMIT_S = 1e-6  # A ten-thousandth of a chunk of 10 ms.
 _MEMORY_LIMIT_GB = 2.0  # A trial of the default task takes 0.4, one of a larger task more.
 _DISK_LIMIT_GB = 1.0
 _PAIRS = 300

@@ -303,24 +303,27 @@ class _Collection:
             "task": "int64",
         }
         trials = pd.concat([table.astype(types) for table in self._built], ignore_index=True)
-        by_time = sorted(
-            range(len(self.runs)), key=lambda n: (self.runs[n].started, self.runs[n].name)
-        )
-        rank = {number: position for position, number in enumerate(by_time)}
-        order = np.array([rank[number] for number in range(len(self.runs))])
+        runs = sorted(self.runs, key=lambda run: (run.started, run.name))
+        position = {run.name: number for number, run in enumerate(runs)}
+        rank = [position[run.name] for run in self.runs]
         trials["together"] = np.array(self._together)[trials["run"]]
         kinds = list(dict.fromkeys(self._kinds.values()))
         names = dict(zip(kinds, name_kinds([dict(kind) for kind in kinds]), strict=True))
         trials = _with_kinds(trials, {source: names[kind] for source, kind in self._kinds.items()})
-        trials["run"] = order[trials["run"]]
+        trials["run"] = np.array(rank)[trials["run"]]
         trials["block_in_run"] = trials["block"]
         trials["block"] = trials.groupby(["run", "block_in_run"]).ngroup()
         environments = {
-            (rank[number], backend, device, names[self._kinds[number, backend, device, node]]): env
+            (
+                rank[number],
+                backend,
+                device,
+                names[self._kinds[number, backend, device, node]],
+            ): env
             for (number, backend, device, node), env in reversed(self._sources.items())
         }
         return Archive(
-            [self.runs[number] for number in by_time],
+            runs,
             trials.sort_values(["run", "block"], kind="stable", ignore_index=True),
             list(self._tasks),
             environments,

@@ -139,11 +139,11 @@ def _figures(history: History, group: Group, number: int) -> Iterator[Block]:
     if reference:
         yield Text(f"Ratios are to {reference}, measured in the same blocks of the same run.")
     for measure in _TITLES:
-        there = [series for series in _of(history, group) if series.measure == measure]
+        measured = [series for series in _of(history, group) if series.measure == measure]
         order = sorted({series.backend for series in _of(history, group)})
-        for part, together in enumerate(_comparable(there)):
+        for part, together in enumerate(_comparable(measured)):
             title = _TITLES[measure].format(together[0].seeds or reference)
-            if len(together) < len(there) or len(order) == 1:
+            if len(together) < len(measured) or len(order) == 1:
                 title += f": {', '.join(series.backend for series in together)}"
             yield Figure(
                 name=f"group-{number}-{measure.replace('_', '-')}-{part}",

@@ -43,7 +43,7 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()
     """
     ok = trials[trials["status"] == "ok"]
     rows: list[dict[str, Any]] = []
-    for metric in [metric for metric in METRICS.values() if metric.in_comparisons]:
+    for metric in [metric for metric in METRICS.values() if metric.comparison]:
         found = [
             (point, comparison)
             for point, here in points(ok, swept)

@@ -38,7 +38,7 @@ def percentage(change: float, sign: Literal["+", "-"] = "+") -> str:
 
 
 def change(value: float) -> str:
-    """Return a ratio as a change: `+4.9 %`; one beyond a factor of two as it is: `3.10x`."""
+    """Return a ratio as a change: `+4.9 %`; beyond a factor of two as a ratio: `3.10x`."""
     return f"{percentage(value - 1)} %" if 0.5 < value < 2 else f"{ratio(value)}x"
 
 

@@ -291,12 +291,12 @@ def _compared(trials: pd.DataFrame, swept: Sequence[str]) -> list[_Ratio]:
     trials = trials[[*swept, *_NEEDED]]  # Fewer columns are copied faster.
     backends = [str(name) for name in dict.fromkeys(trials["backend"])]
     ratios = []
-    for point, there in points(trials, swept):
-        for place, here in there.groupby(["device", KIND], sort=False):
+    for point, rows in points(trials, swept):
+        for place, alike in rows.groupby(["device", KIND], sort=False):
             device, kind = map(str, place)
-            present = [name for name in backends if (here["backend"] == name).any()]
+            present = [name for name in backends if (alike["backend"] == name).any()]
             for one, other in combinations(present, 2):
-                estimate = pair(here, (one, device), (other, device), TIME).estimate(0)
+                estimate = pair(alike, (one, device), (other, device), TIME).estimate(0)
                 if estimate.n:
                     ratios.append(_Ratio(one, other, device, kind, point, estimate))
     corrected = estimates.holm([ratio.estimate.p_different() for ratio in ratios])

@@ -79,7 +79,7 @@ def node_legend(summary: pd.DataFrame) -> list[str]:
 
 def stated(comparisons: pd.DataFrame) -> list[str]:
     """Return the sentences about the metrics whose comparisons are stated."""
-    metrics = [metric.name for metric in METRICS.values() if metric.stated]
+    metrics = [metric.name for metric in METRICS.values() if metric.comparison == "stated"]
     return [str(words) for words in comparisons.loc[comparisons["metric"].isin(metrics), "words"]]
 
 

@@ -27,8 +27,7 @@ NEW = Metric(
     default=True,
     summary="median",
     heading="cpu s",
-    in_comparisons=True,
-    stated=True,
+    comparison="stated",
 )
 
 
