@@ -113,7 +113,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[
         home = folder / "laptop/home"
         _write(home / ".ssh/harness_cluster", (folder / "key").read_text())
         _write(home / "cluster.yaml", _edited([host.address for host in nodes]))
-        yield Cluster(network.host("laptop", "/srv", "sleep infinity"), nodes)
+        here = [ROOT, Path(sys.prefix)]
+        yield Cluster(network.host("laptop", "/srv", "sleep infinity", visible=here), nodes)
 
 
 def _write(path: Path, text: str) -> None:

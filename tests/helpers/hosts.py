@@ -25,7 +25,8 @@ _DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 _SPACES = ["--net", "--mount", "--pid", "--uts", "--ipc"]
 _HOST = [*_DIES_WITH_US, "unshare", "--kill-child", "--fork", *_SPACES]
 
-# What a host is in its own name spaces: $1 its name, $2 its folder, $3 its home, $4 what to run.
+# What a host is in its own name spaces: $1 its name, $2 its folder, $3 its home, $4 what to run,
+# and then folders of this machine's /tmp that it sees in its own.
 _INIT = """
 set -e
 mount -t proc proc /proc
@@ -38,7 +39,11 @@ cp -a "$2/home/." "$3"
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 ip link set lo up
-mount --bind "$2/tmp" /tmp
+for folder in "${@:5}"; do
+    mkdir -p "$2$folder"
+    mount --bind "$folder" "$2$folder"
+done
+mount --rbind "$2/tmp" /tmp
 cd /
 mkdir /run/sshd /run/ready
 eval "exec $4"
@@ -106,12 +111,18 @@ class Network:
         self._stack.close()
 
     def host(
-        self, name: str, home: str, run: str, share: Path | None = None, cpu: str = ""
+        self,
+        name: str,
+        home: str,
+        run: str,
+        share: Path | None = None,
+        cpu: str = "",
+        visible: Sequence[Path] = (),
     ) -> Host:
         """Start a host that runs `run`, and sees the folder `share` under /mnt.
 
         Its home, at `home`, begins as the folder NAME/home. `cpu` is what its /proc/cpuinfo calls
-        the processor.
+        the processor. A host has a /tmp of its own; it sees the folders `visible` nevertheless.
         """
         folder = self._folder / name
         (folder / "home").mkdir(parents=True, exist_ok=True)
@@ -126,7 +137,8 @@ class Network:
             (folder / "cpuinfo").write_text(
                 "".join(f"model name\t: {cpu}\n" if "model name" in x else x for x in lines)
             )
-        arguments = ["bash", "-c", _INIT, "host", name, str(folder), home, run]
+        hidden = [str(path) for path in visible if path.is_relative_to("/tmp")]
+        arguments = ["bash", "-c", _INIT, "host", name, str(folder), home, run, *hidden]
         started = self._start(_HOST + arguments, folder / "log")
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
         _until(lambda: children.read_text() != "")
