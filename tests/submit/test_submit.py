@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +15,6 @@ import pytest
 
 from benchmarks.helpers.head import TOKEN, Head, Proxy
 from harness import Run
-from harness.errors import InvalidInput, StoreError
-from harness.submit import pack_run, project_zip, unpack_run
 from tests.helpers.commands import ROOT, TINY, Cli, command
 
 RUN = ["--", "run", "--backends", "reference", "--seeds", 1, *TINY]
@@ -322,136 +317,3 @@ def test_a_server_that_is_no_dashboard(cli: Cli, tmp_path: Path) -> None:
         server.kill()
     assert done.returncode == 2
     assert "is not the dashboard of a Ray cluster" in done.stderr
-
-
-def write(folder: Path, **contents: str) -> None:
-    for name, content in contents.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-
-
-@pytest.mark.parametrize("repository", [True, False])
-def test_what_git_would_add_is_sent(tmp_path: Path, repository: bool) -> None:
-    project = tmp_path / "project"
-    kept = ["pyproject.toml", "pkg/a.py", "pkg/data/keep.csv", "pkg/results/b.py", "ä b.txt"]
-    left = ["pkg/data/big.csv", "pkg/a.pyc", "secret.env", "build/x", ".venv/bin/python"]
-    left += ["results/example/manifest.json", "pkg/__pycache__/a", "venv/x", "deep/er/local"]
-    write(project, **dict.fromkeys([*kept, *left], "x"))
-    ignored = "*.pyc\n/secret.env\nbuild/\n/pkg/data/*\n!/pkg/data/keep.csv\n"
-    write(project, **{".gitignore": ignored, "deep/er/.gitignore": "local\n"})
-    (project / "linked").symlink_to(tmp_path)
-    if repository:
-        inner = project / "inner"
-        inner.mkdir()
-        for folder in (project, inner):
-            subprocess.run(["git", "init", "-q", folder], check=True)
-        write(inner, **{"c.py": "x", ".gitignore": "d.py\n", "d.py": "x"})
-        kept += ["inner/c.py", "inner/.gitignore"]
-    found = project_zip.files(project)
-    assert set(found) == {*kept, ".gitignore", "deep/er/.gitignore"}
-    for name in ("one", "two"):
-        project_zip.pack(project, found, tmp_path / name)
-        os.utime(project / "pyproject.toml", (0, 1_000_000_000))
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    with zipfile.ZipFile(tmp_path / "one") as archive:
-        assert set(archive.namelist()) == set(found)
-        assert archive.read("pkg/a.py") == b"x"
-
-
-def test_a_project_that_is_too_large_names_the_largest_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(project_zip, "LIMIT_MB", 3)
-    project = tmp_path / "project"
-    write(project, **{"pyproject.toml": "", "small.py": "x"})
-    (project / "data").mkdir()
-    (project / "data" / "noise").write_bytes(os.urandom(4 * 2**20))
-    with pytest.raises(InvalidInput, match=r"more than the 3 MiB.*largest: `data/` 4 MiB"):
-        project_zip.pack(project, project_zip.files(project), tmp_path / "zip")
-
-
-def test_no_home_directory_is_sent_unasked(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="does not look like a project"):
-        project_zip.check_project(tmp_path)
-
-
-def example() -> str:
-    return "\n".join(pack_run.pack(ROOT / "results" / "example"))
-
-
-def repacked(folder: Path, **changes: object) -> str:
-    """Return a packed run whose records (or manifest) were changed with evil intent."""
-    source = ROOT / "results" / "example"
-    write(folder, **{"manifest.json": (source / "manifest.json").read_text()})
-    record = json.loads((source / "records" / "seed0-jax-cpu.json").read_text())
-    write(folder, **{"records/a.json": json.dumps(record | changes)})
-    return "\n".join(pack_run.pack(folder))
-
-
-def test_a_packed_run_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    fetched = unpack_run.unpack(f"INFO a line of Ray\n{example()}\nanother", "example")
-    assert fetched is not None
-    unpack_run.save(fetched, tmp_path)
-    original = ROOT / "results" / "example"
-    assert Run("example", tmp_path).summary().equals(Run("example", ROOT / "results").summary())
-    names = {path.name for path in (original / "records").iterdir()}
-    assert {path.name for path in (tmp_path / "example" / "records").iterdir()} == names
-    unpack_run.save(fetched, tmp_path)
-    assert unpack_run.unpack("packed run: {}", "example") is None
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"trial": "../../escaped"},
-        {"trial": "seed0-jax-cpu/x"},
-        {"run": "../up"},
-        {"seed": "x"},
-        {"unknown": 1},
-        {"task": {"n_steps": -1}},
-    ],
-)
-def test_what_is_no_record_of_the_run_is_left_out(
-    tmp_path: Path, changes: dict[str, object]
-) -> None:
-    fetched = unpack_run.unpack(repacked(tmp_path / "evil", **changes), "example")
-    assert fetched is not None
-    assert not fetched.attempts
-    assert len(fetched.problems) == 1
-    unpack_run.save(fetched, tmp_path / "home")
-    assert not list((tmp_path / "home" / "example" / "records").iterdir())
-    assert {path.name for path in tmp_path.iterdir()} == {"evil", "home"}
-
-
-def test_a_plan_whose_trials_are_paths_is_refused(tmp_path: Path) -> None:
-    text = (ROOT / "results" / "example" / "manifest.json").read_text()
-    evil = json.loads(text)
-    # Slashes are taken out of a trial's name; what else no file should be called is refused.
-    evil["plan"]["arms"][0]["backend"] = "/../../x y"
-    write(tmp_path, **{"manifest.json": json.dumps(evil)})
-    with pytest.raises(StoreError, match="that is no name"):
-        unpack_run.unpack("\n".join(pack_run.pack(tmp_path)), "example")
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("packed run| ", "packed run| AAAA"),
-        ("packed run| ", "packed run| ~"),
-        ('"sha256": "', '"sha256": "0'),
-        ('"unpacked": ', '"unpacked": 9'),
-        ('"unpacked": ', '"unpacked": 99999999999'),
-        ('"packed": ', '"packed": -'),
-        ("packed run: ", "packed run: {}\npacked run: "),
-        ("packed run: ", "paked run: "),
-    ],
-)
-def test_a_packed_run_that_was_changed_on_the_way_is_refused(old: str, new: str) -> None:
-    with pytest.raises(StoreError, match="cannot be read"):
-        unpack_run.unpack(example().replace(old, new, 1), "example")
-
-
-def test_another_run_of_that_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="is not run `mine` but `example`"):
-        unpack_run.unpack(example(), "mine")

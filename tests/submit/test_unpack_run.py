@@ -1,0 +1,95 @@
+"""Runs that are packed into the output of a job, and what is refused when they are unpacked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import Run
+from harness.errors import StoreError
+from harness.submit import pack_run, unpack_run
+from tests.helpers.commands import ROOT
+from tests.helpers.files import write
+
+
+def example() -> str:
+    return "\n".join(pack_run.pack(ROOT / "results" / "example"))
+
+
+def repacked(folder: Path, **changes: object) -> str:
+    """Return a packed run whose records (or manifest) were changed with evil intent."""
+    source = ROOT / "results" / "example"
+    write(folder, **{"manifest.json": (source / "manifest.json").read_text()})
+    record = json.loads((source / "records" / "seed0-jax-cpu.json").read_text())
+    write(folder, **{"records/a.json": json.dumps(record | changes)})
+    return "\n".join(pack_run.pack(folder))
+
+
+def test_a_packed_run_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    fetched = unpack_run.unpack(f"INFO a line of Ray\n{example()}\nanother", "example")
+    assert fetched is not None
+    unpack_run.save(fetched, tmp_path)
+    original = ROOT / "results" / "example"
+    assert Run("example", tmp_path).summary().equals(Run("example", ROOT / "results").summary())
+    names = {path.name for path in (original / "records").iterdir()}
+    assert {path.name for path in (tmp_path / "example" / "records").iterdir()} == names
+    unpack_run.save(fetched, tmp_path)
+    assert unpack_run.unpack("packed run: {}", "example") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": "../../escaped"},
+        {"trial": "seed0-jax-cpu/x"},
+        {"run": "../up"},
+        {"seed": "x"},
+        {"unknown": 1},
+        {"task": {"n_steps": -1}},
+    ],
+)
+def test_what_is_no_record_of_the_run_is_left_out(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    fetched = unpack_run.unpack(repacked(tmp_path / "evil", **changes), "example")
+    assert fetched is not None
+    assert not fetched.attempts
+    assert len(fetched.problems) == 1
+    unpack_run.save(fetched, tmp_path / "home")
+    assert not list((tmp_path / "home" / "example" / "records").iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"evil", "home"}
+
+
+def test_a_plan_whose_trials_are_paths_is_refused(tmp_path: Path) -> None:
+    text = (ROOT / "results" / "example" / "manifest.json").read_text()
+    evil = json.loads(text)
+    # Slashes are taken out of a trial's name; what else no file should be called is refused.
+    evil["plan"]["arms"][0]["backend"] = "/../../x y"
+    write(tmp_path, **{"manifest.json": json.dumps(evil)})
+    with pytest.raises(StoreError, match="that is no name"):
+        unpack_run.unpack("\n".join(pack_run.pack(tmp_path)), "example")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("packed run| ", "packed run| AAAA"),
+        ("packed run| ", "packed run| ~"),
+        ('"sha256": "', '"sha256": "0'),
+        ('"unpacked": ', '"unpacked": 9'),
+        ('"unpacked": ', '"unpacked": 99999999999'),
+        ('"packed": ', '"packed": -'),
+        ("packed run: ", "packed run: {}\npacked run: "),
+        ("packed run: ", "paked run: "),
+    ],
+)
+def test_a_packed_run_that_was_changed_on_the_way_is_refused(old: str, new: str) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        unpack_run.unpack(example().replace(old, new, 1), "example")
+
+
+def test_another_run_of_that_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not run `mine` but `example`"):
+        unpack_run.unpack(example(), "mine")
