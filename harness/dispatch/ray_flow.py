@@ -147,7 +147,7 @@ class Flow:
                 continue
             if now() - self._dead_since.setdefault(stream, now()) > _GONE_S:
                 self._cancel(stream)
-                del self._running[stream]
+                del self._running[stream], self._dead_since[stream]
                 error = NodeDiedError("it does not answer any more")
                 yield from self._lose(batch, self._scheduler.end(batch), error)
 

@@ -110,7 +110,7 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise Unavailable(
-            f"Ray at `{address}` cannot be used: nobody answers there ({error.strerror or error})."
+            f"Ray at `{address}` cannot be used: nobody answers there ({brief(error)})."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Runs a job in a process on this node, whoever dispatched it.
+"""Runs a job in a process on this node, for any dispatcher.
 
 Whatever the process does (raise, exit, hang, be killed), the caller gets an outcome.
 """

@@ -177,7 +177,7 @@ def test_the_token_is_private_and_nowhere_else(cluster: Cluster) -> None:
         assert not any(token in text for pid in host.processes() for text in _public(pid))
         logs = [p for p in host.tmp.rglob("*") if p.is_file()]
         assert not any(token in path.read_bytes() for path in logs)
-    # And whoever has none is turned away.
+    # A client without one is refused.
     stranger = cluster.user(
         f"ray exec cluster.yaml 'curl -sw %{{http_code}} {DASHBOARD}/api/jobs/'"
     ).stdout

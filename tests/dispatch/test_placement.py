@@ -108,7 +108,7 @@ def test_a_lost_batch_is_repeated_whole_on_another_node_if_possible() -> None:
     here, other = Node("1", "here", 1, 0), Node("2", "other", 1, 0)
     assert placed(scheduler(again), [here, other]) == [(0, "other")]
     assert placed(scheduler(batch.repeated("1")), [here]) == [(0, "here")]
-    # One that others use for ever is no better: there is nobody whose end could be waited for.
+    # A node that others use may never be free, so it is not preferred.
     taken = Node("2", "other", 1, 0, taken=1)
     assert placed(scheduler(batch.repeated("1")), [here, taken]) == [(0, "here")]
     # Lost for good in its first job, it goes on with the second.
@@ -190,9 +190,9 @@ def test_a_node_that_is_unlike_the_others_is_left_out_by_name(
 ) -> None:
     alike = [passed(b, n, torch="2.13+cpu") for b in "ab" for n in "xy"]
     made = admission(*alike, passed("a", "z"), odd)
-    (said,) = made.settle()
-    assert said.startswith("node z is left out on the cpu: ")
-    assert reason in said
+    (message,) = made.settle()
+    assert message.startswith("node z is left out on the cpu: ")
+    assert reason in message
     assert [made.allows(node, "cpu") for node in "xyz"] == [True, True, False]
 
 
