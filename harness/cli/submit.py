@@ -67,7 +67,7 @@ def submit(
         raise InvalidInput("`--address` is missing: the dashboard, such as http://HEAD:8265.")
     if attach is not None:
         if words or runtime_env or working_dir:
-            raise InvalidInput("`--attach` takes up a job: nothing is submitted beside it.")
+            raise InvalidInput("`--attach` follows a job: nothing is submitted beside it.")
         from harness.submit.job_server import JobServer
 
         server, name = JobServer(address), attach
@@ -168,7 +168,10 @@ def _results_there(inner: click.Context, files: Mapping[str, Path]) -> str | Non
 
 @contextlib.contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """Find files and backends as the job will, whose `python -m` starts in the project."""
+    """Find files and backends as the job will: its `python -m` runs in the project's folder.
+
+    Backends are looked up deep inside the validation of the settings, by the import path alone.
+    """
     sys.path.insert(0, str(folder))
     try:
         with contextlib.chdir(folder):

@@ -228,7 +228,10 @@ class Outbox(Files):
         except FileExistsError:
             there = self._store.read(name)
             if there != self._contents[name]:
-                self._notify(f"`{self.file(name)}` is there already: another one's is dropped.")
+                self._notify(
+                    f"`{self.file(name)}` is there already, from another process; the one that "
+                    f"waited here is dropped."
+                )
                 self._contents[name] = there
 
     def _deliver_again(self) -> None:

@@ -157,10 +157,10 @@ class RecordReader:
 
 
 def counting(attempts: Iterable[Record]) -> list[Record]:
-    """Choose the records that count: those of the last go of a block, and the last attempt of each.
+    """Return the records that count: each trial's last attempt, in the last `go` of its block.
 
     So a block counts whole or not at all, and what is compared was measured on one node, one after
-    the other. `attempts` come in the order in which they were made.
+    the other. `attempts` are in the order in which they were made.
     """
     attempts = list(attempts)
     last: dict[object, int] = {}

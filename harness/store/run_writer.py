@@ -87,7 +87,7 @@ class RunWriter:
                 hold = folder.claim()
                 stack.callback(hold.release)
                 folder.write(MANIFEST, to_json(manifest))
-                return cls(_held(folder, hold, notify), stack.pop_all(), manifest, notify)
+                return cls(_loaded(folder, hold, notify), stack.pop_all(), manifest, notify)
         except FileExistsError:
             raise RunExists(
                 f"`{folder.location}` exists already; if it is a run, finish it with "
@@ -113,7 +113,7 @@ class RunWriter:
         ):
             hold = folder.hold(notify)
             stack.callback(hold.release)
-            files = _held(folder, hold, notify)
+            files = _loaded(folder, hold, notify)
             return cls(files, stack.pop_all(), RunFolder(files).manifest(), notify)
 
     def __enter__(self) -> RunWriter:
@@ -207,7 +207,7 @@ def _keep_elsewhere(record: Record, where: str, content: bytes) -> str:
     )
 
 
-def _held(folder: Folder, hold: Hold, notify: Notify) -> LocalFolder | Outbox:
+def _loaded(folder: Folder, hold: Hold, notify: Notify) -> LocalFolder | Outbox:
     """Return the files of a run that is held: read, and what waited for it delivered."""
     if isinstance(folder, LocalFolder):
         return folder

@@ -179,7 +179,7 @@ class JobServer:
             return self._submit(name, request.entrypoint, whole, request.metadata)
         except ServerSilent as error:
             raise Unavailable(
-                f"{error}; whether the job has arrived, `--attach {name}` tells."
+                f"{error}; `--attach {name}` shows whether the job has arrived."
             ) from error
 
     def job(self, name: str) -> ClusterJob:
