@@ -27,7 +27,7 @@ STAGES = (
     "parity",
     "first trial",
     "rest of the run",
-    "results home",
+    "fetching the results",
 )
 FIELDS = {"n_steps": 5, "batch_size": 4, "epochs": 100, "curve_points": 10, "eval_paths": 20}
 
