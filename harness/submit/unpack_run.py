@@ -17,12 +17,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import InvalidInput, StoreError, UnknownName, brief
+from harness.errors import InvalidInput, StoreError, brief
 from harness.runs.results import Run
 from harness.runs.session import finish
 from harness.store.manifest import Manifest
-from harness.store.results_folder import find_run
-from harness.store.run_folder import NotARecord, RecordReader, RunContents
+from harness.store.results_folder import run_folder
+from harness.store.run_folder import NotARecord, RecordReader, RunContents, RunFolder
 from harness.store.run_writer import RunWriter
 
 _MAX_BYTES = 2**29
@@ -54,16 +54,11 @@ def check_results(results: str, new_run: str | None = None) -> None:
             raise InvalidInput(
                 f"`--results {results}`: `{parent}` is no folder that can be written."
             )
-    if new_run is None:
-        return
-    try:
-        find_run(results, new_run)
-    except UnknownName:
-        return
-    raise InvalidInput(
-        f"run `{new_run}` is in `{results}` already: go on with it by `--resume {new_run}`, or "
-        "choose another `--run-id`."
-    )
+    if new_run is not None and RunFolder(run_folder(results, new_run)).exists():
+        raise InvalidInput(
+            f"run `{new_run}` is in `{results}` already: go on with it by `--resume {new_run}`, or "
+            "choose another `--run-id`."
+        )
 
 
 def unpack(log: str, run: str) -> RunContents | None:
@@ -133,10 +128,10 @@ def save(fetched: RunContents, results: str | Path) -> Run:
 
 def _writer(fetched: RunContents, results: str | Path) -> RunWriter:
     run = fetched.manifest.plan.run
-    try:
-        here = find_run(results, run).load()
-    except UnknownName:
+    folder = RunFolder(run_folder(results, run))
+    if not folder.exists():
         return RunWriter.create(results, fetched.manifest)
+    here = folder.load()
     kept = "both are kept: the one that arrived, on the cluster"
     if here.manifest.started_utc != fetched.manifest.started_utc:
         raise InvalidInput(f"another run `{run}` is in `{results}` already; {kept}.")
