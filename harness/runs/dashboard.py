@@ -7,6 +7,7 @@ counted when they come, and one thread draws once a second, or when there is a l
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 from collections import deque
@@ -90,6 +91,8 @@ class Dashboard(Lines):
             super().note(message)
 
     def __enter__(self) -> Self:
+        # A signal that comes before the end of this method skips `__exit__`.
+        atexit.register(self._console.show_cursor)
         self._live.start()
         self._thread.start()
         return self
@@ -102,6 +105,7 @@ class Dashboard(Lines):
             self._print(self._lines)
         finally:
             self._live.stop()
+            atexit.unregister(self._console.show_cursor)
 
     def _line(self, event: Event) -> str:
         return "" if isinstance(event, Progress) else super()._line(event)

@@ -422,6 +422,15 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
     assert len(Run("x", tmp_path).records) == 1
 
 
+def test_a_signal_at_the_very_beginning_leaves_the_cursor_visible(tmp_path: Path) -> None:
+    with Terminal(command(*SLOW, *_inline(tmp_path))) as terminal:
+        terminal.until(lambda _: not terminal.screen.cursor)
+        terminal.process.terminate()
+        assert terminal.end() == 130
+    assert terminal.screen.cursor
+    assert "Traceback" not in terminal.output
+
+
 def test_a_trial_that_fails_on_a_small_terminal_without_colours(tmp_path: Path) -> None:
     backends = "tests.helpers.faulty:RaisesMidTraining,tests.helpers.faulty:Slow"
     given = ("run", *TINY, "--backends", backends, "--seeds", 1, *_inline(tmp_path))
