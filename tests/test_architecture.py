@@ -1,4 +1,4 @@
-"""Each framework is imported in one place; which room imports which: `lint-imports`."""
+"""Frameworks are imported in one place, files and functions are short; rooms: `lint-imports`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 
 from tests.helpers.commands import ROOT
 
+LINES_OF_A_FILE = 400
+LINES_OF_A_FUNCTION = 50
 MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").glob("*.py")])
 
 FRAMEWORKS = {
@@ -73,3 +75,13 @@ def test_imports_cost_no_more_than_they_must(code: str, absent: str) -> None:
     check = f"import sys; {code}; print([m for m in {absent.split()} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES_OF_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = int(node.end_lineno or 0) - node.lineno + 1
+            assert lines <= LINES_OF_A_FUNCTION, node.name

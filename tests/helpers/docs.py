@@ -228,14 +228,14 @@ _SMALL = tuple(word for field in SMALL.items() for word in ("--set", "{}={}".for
 # What makes the other programs end within a minute or two: words to put in the place of those after
 # the name, or, if they are options, after all others.
 _LESS: dict[str, tuple[str, ...]] = {
-    "benchmarks/calibrate_gate.py report": ("docs/calibration.jsonl",),
-    "benchmarks/calibrate_gate.py measure": ("measured.jsonl", "identical=1"),
-    "benchmarks/fidelity.py": ("1",),
-    "benchmarks/interval_coverage.py": ("20",),
-    "benchmarks/limits.py": ("--rounds", "2"),
-    "benchmarks/overhead.py": ("--job",),
-    "benchmarks/speed.py": ("--rounds", "2", "--seeds-at-once", "2"),
-    "benchmarks/tricks.py": ("--rounds", "2"),
+    "-m benchmarks.calibrate_gate report": ("docs/calibration.jsonl",),
+    "-m benchmarks.calibrate_gate measure": ("measured.jsonl", "identical=1"),
+    "-m benchmarks.fidelity": ("1",),
+    "-m benchmarks.interval_coverage": ("20",),
+    "-m benchmarks.limits": ("--rounds", "2"),
+    "-m benchmarks.overhead": ("--job",),
+    "-m benchmarks.speed": ("--rounds", "2", "--seeds-at-once", "2"),
+    "-m benchmarks.tricks": ("--rounds", "2"),
     "-m benchmarks.history --rates": ("--histories", "4"),
     "-m benchmarks.history": ("--runs", "20"),
     "-m benchmarks.isolation": ("2", "4"),

@@ -19,7 +19,6 @@ ELSEWHERE = {
     "python3 -m venv .venv": ("makes the environment", ".ci/run"),
     ".venv/bin/pip install -c constraints.txt *": ("downloads everything, for minutes", ".ci/run"),
     ".venv/bin/python -m pytest": ("is the suite that this is part of", ".ci/run"),
-    "python -m pytest tests/*": ("is a part of the suite", ".ci/run"),
     "python -m pytest -m slow": (
         "is the suite that this is part of",
         "tests/docs/test_commands_slow.py",
