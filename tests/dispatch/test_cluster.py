@@ -135,7 +135,7 @@ def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
     (lost,) = [record for record in run.attempts if record.status == "lost"]
     assert (lost.node, lost.backend) == ("doomed", SLOW)
     repeated = run.trials[run.trials["block"] == lost.block]
-    assert "doomed" not in set(repeated["node"])
+    assert "doomed" not in set(repeated["node"]), errors
     assert run.trials.set_index("trial").loc[lost.trial, "lost"] == "attempt 1 on doomed"
     # Trials of the block that had ended on it are kept, and do not count.
     before = [r for r in run.attempts if r.block == lost.block and r.node == "doomed"]
