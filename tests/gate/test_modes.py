@@ -130,7 +130,7 @@ def test_a_slowdown_in_the_working_tree_is_found(project: Project) -> None:
     assert done.returncode == 1
     change = re.search(r"train time +\+(\d+)\.\d % \[.*REGRESSION", done.stdout)
     assert change is not None, done.stdout
-    assert 50 < int(change[1]) < 150
+    assert int(change[1]) > 25  # It is 100 %, give or take what a busy machine adds.
     assert ", with changes) against HEAD (" in done.stdout
     assert summary.read_text() == comment.read_text()
     assert "REGRESSION" in comment.read_text()
