@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ os.environ.setdefault("HARNESS_REPORT", "0")
 # One thread for each framework that tests load in their own process, as trials have by default:
 # with more, the threads of two processes wait for each other most of the time.
 os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+
+# A shell starts its background jobs deaf to Ctrl-C, and so would be all processes of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a busy machine, so there is no deadline. A slow test
 # tries more examples: see `test_properties.py`.

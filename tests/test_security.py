@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.commands import ROOT
 
-FOLDERS = ["harness", "backends", "tests", "benchmarks", "docs", "deploy"]
+FOLDERS = ["harness", "backends", "tests", "benchmarks", "docs", "deploy", "scripts"]
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 # Reading a file of theirs can run anything.
