@@ -157,7 +157,7 @@ def _references(arms: list[ArmKey], across: str) -> dict[ArmKey, ArmKey]:
     }
     if not references:
         raise InvalidInput(
-            f"`--across` takes two backends that are in both runs: there is `{backends[0]}` only."
+            f"`--across` takes two backends that are in both runs: only `{backends[0]}` is."
         )
     return references
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.cli import completion
-from harness.errors import InvalidInput, build_all, did_you_mean
+from harness.errors import InvalidInput, brief, build_all, did_you_mean
 from harness.inputs.quantities import seconds
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
     try:
         fields = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = brief(error) if isinstance(error, OSError) else " ".join(str(error).split())
         raise InvalidInput(f"`{option} {path}` cannot be read: {reason}.") from error
     if not isinstance(fields, dict):
         raise InvalidInput(f"`{option} {path}`: expected a mapping of {what} to values.")

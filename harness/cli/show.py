@@ -57,11 +57,11 @@ def list_(results: str) -> None:
     click.echo("Backends")
     for name, point in registry.installed().items():
         origin = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
-        click.echo(f"  {name:<12} {point.value}{origin}")
+        click.echo(f"  {name:<14} {point.value}{origin}")
     click.echo("\nPresets")
     for name, fields in PRESETS.items():
         changed = ", ".join(f"{k}={v}" for k, v in fields.items()) or "the defaults below"
-        click.echo(f"  {name:<12} {changed}")
+        click.echo(f"  {name:<14} {changed}")
     click.echo("\nTask fields (--set)")
     for name, field in Task.model_fields.items():
         click.echo(f"  {name:<14} {field.default!s:<8} {field.description}")

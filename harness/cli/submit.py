@@ -124,7 +124,7 @@ def _request(
 
     if words[:1] != ("run",):
         got = f"`{words[0]}`" if words else "nothing"
-        raise InvalidInput(f"write `-- run` and its options at the end; there is {got}.")
+        raise InvalidInput(f"write `-- run` and its options at the end; got {got}.")
     with _inside(folder):
         inner = run.make_context("run", list(words[1:]))
         place = _results_there(inner, files)

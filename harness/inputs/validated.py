@@ -48,5 +48,8 @@ def _sentence(model: type[BaseModel], problem: Any) -> str:
         known = list(model.model_fields)
         return f"unknown name `{name}`{did_you_mean(name, known)}; known: {', '.join(known)}."
     allowed = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    allowed = allowed.partition(", unable to parse")[0]
     names = re.findall(r"'(.+?)'", problem.get("ctx", {}).get("expected", ""))
-    return f"`{name}` = {value!r}: {allowed}{did_you_mean(str(value), names)}."
+    names_given = isinstance(value, tuple) and value and all(isinstance(v, str) for v in value)
+    shown = ", ".join(value) if names_given else repr(value)
+    return f"`{name}` = {shown}: {allowed}{did_you_mean(str(value), names)}."

@@ -55,7 +55,11 @@ class Settings(Selection):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_seeds(cls, value: object) -> object:
-        return tuple(range(value)) if isinstance(value, int) and value > 0 else value
+        if not isinstance(value, int):
+            return value
+        if value < 1:
+            raise ValueError("should be at least 1")
+        return tuple(range(value))
 
     @field_validator("vectorize", mode="before")
     @classmethod

@@ -53,7 +53,9 @@ def run_folder(results: str | Path, run: str) -> Folder:
     if not _RUN_ID.fullmatch(run):
         folder, _, name = run.rstrip("/").rpartition("/")
         if folder and _RUN_ID.fullmatch(name):
-            raise InvalidInput(f"run id `{run}`: name the run alone, `{name} --results {folder}`.")
+            raise InvalidInput(
+                f"run id `{run}`: give the name without its folder: `{name} --results {folder}`."
+            )
         raise InvalidInput(
             f"run id `{run}`: use letters, digits, `.`, `_` and `-`, at most 100, starting with a "
             f"letter or a digit."
