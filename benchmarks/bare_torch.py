@@ -1,6 +1,6 @@
 """The default training in PyTorch and nothing else; prints the seconds of each chunk.
 
-Written without the harness, to be held against a trial's `train_s` by `fidelity.py`.
+Written without the harness, to be compared with a trial's `train_s` by `fidelity.py`.
 """
 
 import time

@@ -20,7 +20,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 _STORE_BYTES = 80 * 2**20
-# For figures: the patience of the head with a node that does not answer is half a minute.
+# For figures: the head waits half a minute for a node that does not answer.
 IMPATIENT = {
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,

@@ -1,4 +1,4 @@
-"""The statistics, held against SciPy and against what they promise."""
+"""The statistics, compared with SciPy and with what they promise."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_interval_is_as_narrow_as_asked() -> None:
 
 
 def test_of_several_comparisons_some_is_wrong_as_rarely_as_holm_says() -> None:
-    """The data choose the arm that the others are held against, so all pairs count."""
+    """The data choose the arm that the others are compared with, so all pairs count."""
     both = list(combinations(range(6), 2))
     wrong = np.zeros(2)
     for times in np.random.default_rng(4).standard_normal((1500, 6, 8)):
