@@ -1,4 +1,4 @@
-"""Checks that what a backend returns keeps to the protocol; a sentence says where it does not."""
+"""Checks what a backend returns: a wrong type or shape raises an error that names it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.errors import ContractViolation
 
 
 def train_result(result: Any, shape: tuple[int, ...]) -> tuple[Any, Array]:
-    """Return the state and the losses that `train` gave: one per epoch, and seed if many."""
+    """Return the state and the losses that `train` gave: one loss per epoch and seed."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise ContractViolation(f"`train` returned {_describe(result)}; expected (state, losses).")
     return result[0], _array("`train` losses", result[1], shape)
@@ -24,7 +24,7 @@ def outputs(result: Any, shape: tuple[int, ...]) -> Array:
 
 
 def params(result: Any, model: Model, seeds: int) -> Params:
-    """Return the parameters that `params_many` gave: names of the model, shapes [seeds, *its]."""
+    """Return the parameters that `params_many` gave, each of shape [seeds, *shape in the model]."""
     if not isinstance(result, dict) or set(result) != set(model.shapes):
         got = ", ".join(sorted(map(str, result))) if isinstance(result, dict) else _describe(result)
         raise ContractViolation(f"`params` returned {got}; expected {', '.join(model.shapes)}.")

@@ -58,7 +58,7 @@ class Model:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """What the names of the parameters of each recurrent layer begin with, the first first."""
+        """The prefix of the parameter names of each recurrent layer, from the first layer on."""
         return ("", *(f"layer{number}." for number in range(2, self.layers + 1)))
 
     @property

@@ -22,7 +22,7 @@ def installed() -> Mapping[str, EntryPoint]:
 def check(name: str) -> None:
     """Raise `InvalidInput` unless `name` is installed or names an attribute of a module found.
 
-    No framework is imported: whether it is there is for the node that trains to say.
+    No framework is imported: the node that trains finds out whether it is installed.
     """
     if ":" not in name:
         if name not in installed():

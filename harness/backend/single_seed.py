@@ -1,6 +1,6 @@
-"""Many seeds and one, seen alike: what trains has the methods of `TrainsManySeeds`.
+"""Gives a backend that trains one seed the methods of `TrainsManySeeds`.
 
-So whoever holds a backend has one way to do it, with the seeds as an axis of every array.
+So the harness calls every backend in the same way: all arrays have an axis for the seeds.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def ratios(comparisons: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | Non
 def over_sweep(trials: pd.DataFrame, swept: Sequence[str]) -> list[Figure]:
     """Draw time and error against each swept field that takes several values.
 
-    Not the time if other trials ran beside them.
+    The time is left out if other trials ran beside them.
     """
     ok = trials[trials["status"] == "ok"]
     contended = bool(trials["contended"].any())

@@ -63,7 +63,7 @@ def shared_seeds(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def seeds_words(trials: pd.DataFrame) -> str:
-    """Say over which seeds is averaged, and how far the band reaches; "" for one seed of one."""
+    """Say which seeds are averaged, and how far the band reaches; "" if there is only one seed."""
     drawn = shared_seeds(trials)
     seeds, asked = drawn["seed"].nunique(), trials["seed"].nunique()
     if seeds < 2 and seeds == asked:
@@ -95,9 +95,10 @@ def per_step(steps: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_parts(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per series and phase: the `seconds` of its trial of median wall time.
+    """Return a row per series and phase: its `seconds` in the trial of median wall time.
 
-    That is one trial, so that the phases add up; of an even number, the faster one in the middle.
+    That is one trial, so that the phases add up. If the number of trials is even, it is the faster
+    of the two in the middle.
     The rest of the wall time is `REST`: starting the process, making the data, writing the record.
     A phase that the trial did not have (import in a process that is warm) has no row.
     """

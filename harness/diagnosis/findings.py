@@ -139,7 +139,7 @@ _NOT_ENDED = {
 
 
 def _not_ended(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[_Observation]:
-    """Yield the trials that came to no result, together those of a backend that ended alike."""
+    """Yield the trials without a result, in one observation if a backend's ended alike."""
     bad = trials[trials["status"].isin(_NOT_ENDED)]
     for key, group in bad.groupby([*ARM, "status", *points[0].values], sort=False):
         backend, device, status, *values = key
@@ -175,7 +175,7 @@ def _diverged(
 
 
 def _when(curves: pd.DataFrame, diverged: pd.DataFrame) -> str:
-    """Say when trials diverged, and what was seen of one last, as far as it is known."""
+    """Say when trials diverged, and what the last measurements were, as far as they are known."""
     own, text = curves.merge(diverged[["trial", "seed"]]), ""
     if len(own):
         ended = own.groupby("seed")["epoch"].max()

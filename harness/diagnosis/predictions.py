@@ -151,7 +151,7 @@ class _Compared:
 
     @property
     def follows_present(self) -> bool:
-        """Whether x_t^2 may be in the predictions about once."""
+        """Whether the coefficient of x_t^2 may be about 1."""
         if self.terms is None:
             return True
         now = self.terms.now
@@ -281,7 +281,7 @@ _IMPRECISE = _LagRule(
 
 
 def _lag_rule(compared: _Compared, lag: Coefficient) -> _LagRule | None:
-    """Return what became of the lag term, given its coefficient; None if all is well without."""
+    """Return what became of the lag term, given its coefficient; None if rightly there is none."""
     w, near = compared.w, _NEAR * abs(compared.w)
     if (lag.high - lag.low) / 2 > (abs(w) / 2 or _NEAR_ZERO):
         return _FEW_PATHS
@@ -338,7 +338,7 @@ def _present(compared: _Compared) -> Iterator[Finding]:
 
 
 def _constant(compared: _Compared) -> Iterator[Finding]:
-    """Find that a constant would do better; or, without a lag term, that all is well."""
+    """Find predictions worse than a constant; without a lag term, also those where all is well."""
     predictions, w = compared.predictions, compared.w
     if len(predictions.x_R) < _FEW_ROWS:
         return

@@ -156,7 +156,7 @@ class Trainings:
 
     @cached_property
     def memoryless_S(self) -> Which:
-        """Whether a seed is at rest where a network is that sees the present only."""
+        """Whether the error of a seed rests at that of a network that sees the present only."""
         if not self.has_lag or self.noise * SURE > 0.2:
             return self._none_S
         level = self.exact.memoryless[1:].mean()
@@ -171,7 +171,7 @@ class Trainings:
 
     @cached_property
     def learned_S(self) -> Which:
-        """Whether a seed ended at an error that only what was to be learned can reach."""
+        """Whether a seed ended at an error that shows that it learned the task."""
         if self.has_lag:
             learned: Which = self.final_S < self.exact.memoryless.mean() * (1 - SURE * self.noise)
         else:

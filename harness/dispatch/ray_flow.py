@@ -136,10 +136,10 @@ class Flow:
             yield event
 
     def _lose_with_nodes(self, nodes: Sequence[Node]) -> Iterator[Event]:
-        """Lose the batches on dead nodes of which Ray reports nothing.
+        """Give up the batches on dead nodes that Ray does not report.
 
-        Ray notices when a connection breaks. A host without power, or a cut cable, breaks none, and
-        Ray would take many minutes.
+        Ray notices when a connection breaks. A power cut or a cut cable breaks no connection, and
+        Ray would take many minutes to notice.
         """
         alive = {node.id for node in nodes}
         for stream, batch in list(self._running.items()):
@@ -202,7 +202,7 @@ class Newcomers:
             yield Notice(message=f"node {node.name} has joined: parity first")
 
     def take(self, event: Event) -> bool:
-        """Take the outcome of a parity job; return whether the event goes no further."""
+        """Take the outcome of a parity job; return whether the event is not to be yielded."""
         if isinstance(event, Certificate):
             self._add(event)
         elif isinstance(event, Refused) and isinstance(event.job, ParityJob):
@@ -220,7 +220,7 @@ class Newcomers:
 class Demand:
     """Shows waiting batches to Ray's autoscaler, as placement groups; they end with this process.
 
-    Each group asks for a node that does not exist yet: on one that does, it would take the cores
+    Each group asks for a node that does not exist yet. On an existing node, it would take the cores
     that an exclusive batch needs.
     """
 
@@ -319,7 +319,7 @@ def waiting_for(needs: Iterable[Need], timeout_s: float) -> Notice:
 
 
 def refusal(job: Job, need: Need, bound: Node | None = None) -> Refused:
-    """Return the refusal of a job that no node can take, or not the one that it is bound to."""
+    """Return the refusal of a job: no node can take it, or the node it is bound to is gone."""
     if bound:
         return Refused(job=job, node=bound.name, message=f"{job.label}: node {bound.name} is gone.")
     return Refused(job=job, message=f"{job.label}: no node of the cluster has {need}.")

@@ -35,7 +35,7 @@ class BaselineArm(BaseModel):
     step_mse: tuple[tuple[float, ...], ...]
     """The error on the held-out paths at t = 1..T, after the training."""
     epochs_per_turn: tuple[PositiveInt, PositiveInt]
-    """Of the yardstick and of the backend; a turn is one call, whose cost its epochs share."""
+    """Epochs per call of the yardstick and of the backend; they share the fixed cost of a call."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -124,7 +124,7 @@ class SequentialTest:
         return mean(sample) if self._baseline is None else difference(self._baseline, sample)
 
     def _look(self) -> list[Judgement]:
-        """Return the judgements that the pairs so far amount to."""
+        """Return the judgements on the pairs so far."""
         settings, looks = self._settings, len(LOOKS)
         false_alarm = settings.false_alarms * _TIME_SHARE / (self._arms * looks)
         limit = log1p(settings.max_slowdown)

@@ -195,7 +195,7 @@ class History:
                 yield f"harness {was} -> {became}"
 
     def _reference_moved(self, series: Series, point: ChangePoint) -> bool:
-        """Whether the reference's own time has a change point where this one of a ratio may be."""
+        """Whether the time of the reference may have changed at the same runs as this ratio."""
         if not series.relative_to:
             return False
         runs = set(series.rows["run"].iloc[point.earliest : point.latest + 1])

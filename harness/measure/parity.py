@@ -143,7 +143,7 @@ class _Sample:
         )
 
     def moved(self, backend: TrainsManySeeds[Any], epochs: int, calls: int) -> tuple[Params, Array]:
-        """Train calls x epochs steps; return by how much each parameter fell, and losses [R, E]."""
+        """Train calls x epochs steps; return parameters (start minus end) and losses [R, E]."""
         state = backend.init_many(self.params)
         losses = []
         for first in range(0, epochs * calls, epochs):

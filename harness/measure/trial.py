@@ -150,7 +150,7 @@ class Training:
         return np.stack([x_TN for x_TN, _ in paths]), np.stack([y_TN for _, y_TN in paths])
 
     def _parts(self) -> Iterator[tuple[slice, int]]:
-        """Yield parts of the held-out paths, and how many paths were in the part before, too.
+        """Yield parts of the held-out paths, and how many paths of each were in the part before.
 
         All parts have one size, so that the backend compiles once.
         """

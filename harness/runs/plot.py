@@ -154,7 +154,7 @@ def _curves(tally: Tally) -> Iterator[Curve]:
 
 
 def _interleaved(curves: Sequence[Curve]) -> Iterator[Curve]:
-    """Yield pieces of the lines in turn: where lines coincide, none shall hide the others."""
+    """Yield pieces of the lines in turn, so that lines that coincide do not hide each other."""
     lines = [curve for curve in curves if curve.joined]
     for number, curve in enumerate(lines if len(lines) > 1 else ()):
         size = math.ceil(len(curve.points) / _PIECES)

@@ -201,8 +201,9 @@ class Tally:
     def left_s(self, now: float) -> float | None:
         """Return how long the planned trials will take.
 
-        A trial is expected to take as long as the others of its group, and as many trials to run at
-        once as have at most. None while a group has trials to come and none that tells their time.
+        Assumes that a trial takes as long as the others of its group, and that as many trials run
+        at once as the most so far. None while a group has trials to come and none has shown how
+        long it takes.
         """
         if sum(len(group.names) for group in self.groups.values()) < self.total:
             return None

@@ -52,7 +52,7 @@ class Estimate:
         return self.value - half, self.value + half
 
     def p_above(self, bound: float = 0.0) -> float:
-        """Return the one-sided p-value of the claim that the truth lies above `bound`."""
+        """Return the one-sided p-value; a small one shows that the truth lies above `bound`."""
         if not self.df:
             return float("nan")
         if not self.standard_error:  # All values are equal.
@@ -60,15 +60,15 @@ class Estimate:
         return float(stdtr(self.df, (bound - self.value) / self.standard_error))
 
     def p_below(self, bound: float = 0.0) -> float:
-        """Return the one-sided p-value of the claim that the truth lies below `bound`."""
+        """Return the one-sided p-value; a small one shows that the truth lies below `bound`."""
         return self.negated().p_above(-bound)
 
     def p_different(self) -> float:
-        """Return the two-sided p-value of the claim that the truth is not zero."""
+        """Return the two-sided p-value; a small one shows that the truth is not zero."""
         return min(2 * min(self.p_above(), self.p_below()), 1.0)
 
     def p_within(self, margin: float) -> float:
-        """Return the p-value of equivalence: that the truth lies within +-`margin` (Schuirmann)."""
+        """Return a p-value; a small one shows the truth to lie within +-`margin` (Schuirmann)."""
         return max(self.p_above(-margin), self.p_below(margin))
 
 

@@ -1,7 +1,7 @@
 """A lease: the right to write to a folder behind a URL, where no system has locks.
 
 The lease is a file that its holder rewrites every few seconds. Another process takes it over after
-it has watched for a while that the file does not change; so no clocks of two machines are compared.
+it has watched for a while that the file does not change. So no clocks of two machines are compared.
 """
 
 from __future__ import annotations

@@ -29,13 +29,13 @@ class Retries:
     """When a store that does not answer is tried again, in seconds."""
 
     pause_s: float = 1.0
-    """After the first failure; doubled after each other one."""
+    """After the first failure; doubled after each further one."""
     share: float = 0.1
     """The largest share of a run's time that goes into waiting for an answer."""
     longest_s: float = 300.0
     """The longest pause."""
     at_end_s: float = 60.0
-    """For so long it is tried when all is measured."""
+    """How long to go on trying when all is measured."""
 
 
 def outbox_of(run: Folder) -> LocalFolder:

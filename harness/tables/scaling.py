@@ -1,7 +1,7 @@
 """How times grow with the size of a task in a sweep, and where one backend overtakes another.
 
-Only times of trials that ended ok with no other trials beside them count: per epoch, on the
-logarithm. The formulas and their assumptions are in `docs/scaling.md`.
+Only trials that ended ok with no other trials beside them count. Their times are per epoch, on a
+logarithmic scale. The formulas and their assumptions are in `docs/scaling.md`.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def _slope(x: Array, y: Array, spent: int) -> tuple[Estimate, float]:
 
 
 def _lack_of_fit(misfit: float, scatter: float, df_between: int, df_within: int) -> float:
-    """Return the p-value of the claim that a law leaves more than the scatter does (F test)."""
+    """Return the p-value of an F test; a small one shows that the law does not fit."""
     if not df_within:
         return float("nan")
     if not scatter:

@@ -112,7 +112,7 @@ def _key(seed: int) -> NDArray[np.uint64]:
 def _to_ar1(path: Array, rho: float) -> None:
     """Turn noise into x_0 = 0, x_t = rho x_{t-1} + noise_t, in place, along the last axis but one.
 
-    What is there at t = 0 stays, so it has to be zero.
+    The values at t = 0 are not changed, so they have to be zero.
     """
     for t in range(path.shape[-2] - 1):
         path[..., t + 1, :] += rho * path[..., t, :]

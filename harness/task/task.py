@@ -51,7 +51,7 @@ class Task(Validated):
         return self.epochs // largest_divisor(self.epochs, self.curve_points)
 
     def chunk_epochs(self, seeds: int = 1) -> int:
-        """Epochs in a call that trains so many seeds; divides `epochs_per_point`: all are equal."""
+        """Epochs in a call that trains so many seeds; it divides `epochs_per_point` evenly."""
         return largest_divisor(self.epochs_per_point, self._most_chunk_epochs(seeds))
 
     def refuse_uncuttable(self, seeds: int) -> None:
@@ -104,7 +104,7 @@ class Task(Validated):
         return self
 
     def _cuts_well(self, epochs: int, seeds: int = 1) -> bool:
-        """Whether at least half the points and half the chunk asked for are to be had."""
+        """Whether the curve and the chunks can be at least half as long as asked for."""
         points = largest_divisor(epochs, self.curve_points)
         per_point = epochs // points
         most = self._most_chunk_epochs(seeds)
