@@ -17,7 +17,7 @@ from harness.cli.output import open_run, width
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.diagnosis.statements import Finding
+    from harness.diagnosis.types import Finding
 
 _MOST_COLUMNS = 100
 

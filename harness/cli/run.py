@@ -144,12 +144,10 @@ def _print_run(run: Run) -> None:
     """Print the tables of a run, with a choice of the time steps, and its findings."""
     for name in ("summary", "scaling") if run.swept else ("summary", "curves", "steps"):
         click.echo(table_of(run, name, "table", some=True), nl=False)
-    results = run.location.removesuffix(f"/{run.name}")
-    where = "" if results == "results" else f" --results {results}"
     found = run.findings()
     for finding in found:
         click.echo(f"\n{paragraphs(finding, evidence=False)}", nl=False)
     if found:
-        click.echo(f"\nWhy: python -m harness explain {run.name}{where}")
-    show = f"python -m harness show {run.name}{where} --table steps"
+        click.echo(f"\nWhy: python -m harness explain {run.argument}")
+    show = f"python -m harness show {run.argument} --table steps"
     click.echo(f"Results: {run.location}. All steps: {show}")

@@ -233,20 +233,18 @@ def _fetch(server: JobServer, job: ClusterJob, results: str) -> bool:
         _notify(f"warning: {problem}")
     saved = save(fetched, results)
     _notify(f"Results: {saved.location} (fetched, {len(saved.records)} trials)")
-    _notify(f"Its report: python -m harness report {saved.name}{_results_option(results)}")
+    _notify(f"Its report: python -m harness report {saved.argument}")
     return True
 
 
 def _how_to_attach(server: JobServer, name: str, results: str) -> str:
+    from harness.store.results_folder import results_option
+
     return (
         f"  follow: python -m harness submit --address {server.address} --attach {name}"
-        f"{_results_option(results)}\n"
+        f"{results_option(results)}\n"
         f"  stop:   RAY_AUTH_MODE=token ray job stop --address {server.address} {name}"
     )
-
-
-def _results_option(results: str) -> str:
-    return "" if results == "results" else f" --results {results}"
 
 
 def _notify(message: str) -> None:

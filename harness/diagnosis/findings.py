@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from harness.diagnosis.rules import observe
-from harness.diagnosis.statements import SEVERITIES, Evidence, Finding, Rule
 from harness.diagnosis.trainings import by_arm, point_at
+from harness.diagnosis.types import SEVERITIES, Evidence, Finding, Rule
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.metrics import METRICS

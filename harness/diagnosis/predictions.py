@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from harness.diagnosis.predictions_file import Predictions
-from harness.diagnosis.statements import SEVERITIES, Finding, Id, Severity
+from harness.diagnosis.types import SEVERITIES, Finding, Id, Severity
 from harness.diagnosis.wording import lag_term, target
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks

@@ -15,7 +15,6 @@ from scipy.special import stdtr
 
 from harness.backend.protocol import Array
 from harness.diagnosis import wording
-from harness.diagnosis.statements import Evidence, Id, Rule, Severity
 from harness.diagnosis.trainings import (
     FOURTH_MOMENT,
     LEARNED_R2,
@@ -25,6 +24,7 @@ from harness.diagnosis.trainings import (
     Trainings,
     Which,
 )
+from harness.diagnosis.types import Evidence, Id, Rule, Severity
 from harness.diagnosis.wording import count, lag_term, span
 from harness.stats.forecast import Forecast, forecast
 from harness.tables.numbers import number

@@ -23,7 +23,7 @@ from ray.exceptions import RayError
 from harness.dispatch.admission import Admission
 from harness.dispatch.local import InlineDispatcher
 from harness.dispatch.placement import Batch, Need, Node, Scheduler
-from harness.dispatch.ray_flow import (
+from harness.dispatch.ray_batches import (
     Demand,
     Flow,
     Newcomers,

@@ -225,9 +225,7 @@ def salvaging(tracker: Tracker, results: str | Path, reporter: Reporter) -> Iter
 
 def command(run: Run, target: Target) -> str:
     """Return the command that logs a run."""
-    results = run.location.removesuffix(f"/{run.name}")
-    where = "" if results == "results" else f" --results {results}"
-    return f"python -m harness track {run.name}{where} --to {target}"
+    return f"python -m harness track {run.argument} --to {target}"
 
 
 def _import_mlflow() -> Any:

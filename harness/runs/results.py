@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
 from harness.store.manifest import Manifest
-from harness.store.results_folder import find_run
+from harness.store.results_folder import find_run, results_option
 from harness.store.run_folder import RunContents, RunFolder, counting
 from harness.trial.record import Record
 from harness.trial.sweep import SweepPoint
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.charts.draw import Chart
     from harness.charts.figures import Against
-    from harness.diagnosis.statements import Finding
+    from harness.diagnosis.types import Finding
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
@@ -56,6 +56,11 @@ class Run:
         """A sentence for each file among the records that is not one of this run's."""
         self.records: list[Record] = counting(self.attempts)
         """The attempt that counts of each trial: the last one that was not lost."""
+
+    @property
+    def argument(self) -> str:
+        """The run as the command line takes it: `mine`, or `mine --results elsewhere`."""
+        return self.name + results_option(self.location.removesuffix(f"/{self.name}"))
 
     def __repr__(self) -> str:
         return f"Run({self.location!r}, {len(self.records)} of {self.manifest.plan.size} trials)"

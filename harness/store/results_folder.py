@@ -63,6 +63,11 @@ def run_folder(results: str | Path, run: str) -> Folder:
     return open_folder(results).folder(run)
 
 
+def results_option(results: str) -> str:
+    """Return ` --results FOLDER`, or nothing for the default folder: for commands to show."""
+    return "" if results == "results" else f" --results {results}"
+
+
 def _check(url: str) -> str:
     """Return the protocol of a URL. Raises `InvalidInput`."""
     protocol, _, rest = url.partition(":")

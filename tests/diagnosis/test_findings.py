@@ -17,8 +17,8 @@ import harness
 from harness import Run, Task
 from harness.diagnosis.findings import findings
 from harness.diagnosis.rules import observe
-from harness.diagnosis.statements import Finding
 from harness.diagnosis.trainings import Trainings, by_arm
+from harness.diagnosis.types import Finding
 from harness.stats.forecast import POWER, forecast
 from harness.trial.events import Certificate, Check
 from tests.helpers.trainings import run

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from harness.diagnosis import statements
+from harness.diagnosis import types
 from tests.helpers import docs
 from tests.helpers.commands import ROOT
 
@@ -72,7 +72,7 @@ def first_column(path: Path, heading: str) -> set[str]:
 def test_the_page_of_the_diagnosis_has_every_rule() -> None:
     page = ROOT / "docs" / "diagnosis.md"
     rules = first_column(page, "The rules") | first_column(page, "Your own predictions")
-    assert rules - {"path", "t", "x", "prediction"} == set(get_args(statements.Id))
+    assert rules - {"path", "t", "x", "prediction"} == set(get_args(types.Id))
 
 
 def rooms_of_contributing() -> list[str]:
