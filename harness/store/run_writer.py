@@ -16,7 +16,7 @@ from harness.errors import InvalidInput, StoreError, brief, explained
 from harness.store.files import LocalFolder, Notify
 from harness.store.manifest import MANIFEST, RECORDS, Manifest, to_json
 from harness.store.outbox import Outbox, outbox_of, waits_here
-from harness.store.remote import Folder, Hold
+from harness.store.remote import Folder, Hold, RemoteFolder
 from harness.store.results_folder import find_run, run_folder
 from harness.store.run_folder import RunFolder, stem_of
 from harness.trial.record import Record
@@ -81,7 +81,7 @@ class RunWriter:
         run = manifest.plan.run
         folder = run_folder(results, run)
         try:
-            if waits_here(folder):
+            if isinstance(folder, RemoteFolder) and waits_here(folder):
                 raise FileExistsError
             with ExitStack() as stack:
                 hold = folder.claim()
@@ -105,7 +105,8 @@ class RunWriter:
         Raises `UnknownName` if there is no such run, `InvalidInput` if it cannot be written.
         """
         folder = run_folder(results, run)
-        if not RunFolder(outbox_of(folder)).exists():  # A store may have lost what is still here.
+        # A store may have lost a run that is still here.
+        if not (isinstance(folder, RemoteFolder) and RunFolder(outbox_of(folder)).exists()):
             find_run(results, run)
         with (
             explained(InvalidInput, f"the run `{folder.location}` cannot be written"),
@@ -114,7 +115,8 @@ class RunWriter:
             hold = folder.hold(notify)
             stack.callback(hold.release)
             files = _loaded(folder, hold, notify)
-            return cls(files, stack.pop_all(), RunFolder(files).manifest(), notify)
+            manifest = RunFolder(files).manifest()
+            return cls(files, stack.pop_all(), manifest, notify)
 
     def __enter__(self) -> RunWriter:
         return self

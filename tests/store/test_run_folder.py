@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from harness import InvalidInput, Run, StoreError, Task
@@ -39,6 +41,37 @@ def test_a_run_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
         RunWriter.resume(tmp_path, "r")
     with RunWriter.resume(tmp_path, "r") as writer:
         assert writer.manifest == MANIFEST
+
+
+def test_a_run_on_a_disk_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with RunWriter.create(tmp_path, MANIFEST):
+        pass
+    with RunWriter.resume(tmp_path, "r") as writer:
+        assert writer.manifest == MANIFEST
+
+
+def test_a_run_whose_manifest_is_broken_is_held_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    url, store = f"memory://{uuid.uuid4().hex}", fsspec.filesystem("memory")
+    with RunWriter.create(url, MANIFEST):
+        pass
+    manifest = f"{url.removeprefix('memory:/')}/r/manifest.json"
+    whole = store.cat_file(manifest)
+    store.pipe_file(manifest, b"{broken")
+    with pytest.raises(InvalidInput, match="cannot be read as a manifest"):
+        RunWriter.resume(url, "r")
+    store.pipe_file(manifest, whole)
+    said: list[str] = []
+    with RunWriter.resume(url, "r", said.append) as writer:
+        assert writer.manifest == MANIFEST
+    assert said == []  # It did not have to watch whether a holder lives.
 
 
 @pytest.mark.parametrize(
