@@ -30,9 +30,9 @@ class Admission:
     _versions: dict[str, str] = field(default_factory=dict)
 
     def add(self, outcome: ParityOutcome) -> None:
-        """Add the outcome of a parity job."""
+        """Add the outcome of a parity job; the first one for an arm on a node counts."""
         arm = outcome.job.arm if isinstance(outcome, Refused) else outcome.arm
-        self.outcomes.setdefault(outcome.node, {})[arm] = outcome
+        self.outcomes.setdefault(outcome.node, {}).setdefault(arm, outcome)
 
     def expect(self, certificates: Iterable[Certificate]) -> None:
         """Require the versions with which a part of the run was measured."""

@@ -143,7 +143,9 @@ class Flow:
         """
         alive = {node.id for node in nodes}
         for stream, batch in list(self._running.items()):
-            if self._scheduler.node_of(batch).id in alive:
+            # What the node sent before it died is received first.
+            if self._scheduler.node_of(batch).id in alive or ray.wait([stream], timeout=0)[0]:
+                self._dead_since.pop(stream, None)
                 continue
             if now() - self._dead_since.setdefault(stream, now()) > _GONE_S:
                 self._cancel(stream)

@@ -196,6 +196,14 @@ def test_a_node_that_is_unlike_the_others_is_left_out_by_name(
     assert [made.allows(node, "cpu") for node in "xyz"] == [True, True, False]
 
 
+def test_a_refusal_that_comes_late_does_not_replace_a_certificate() -> None:
+    # It is about a node that died and came back under the same name.
+    late = Refused(job=parity("b"), message="b on cpu: node x is gone.", node="x")
+    made = admission(*(passed(b, n) for b in "ab" for n in "xy"), late)
+    assert made.settle() == []
+    assert made.allows("x", "cpu")
+
+
 def test_builds_of_one_version_for_other_hardware_are_alike() -> None:
     made = admission(*(passed(b, n, torch=f"2.13+{n}") for b in "ab" for n in ("cpu", "cu130")))
     assert made.settle() == []
