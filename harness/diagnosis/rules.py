@@ -27,7 +27,7 @@ from harness.diagnosis.trainings import (
 from harness.diagnosis.types import Evidence, Id, Rule, Severity
 from harness.diagnosis.wording import count, lag_term, span
 from harness.stats.forecast import Forecast, forecast
-from harness.tables.numbers import number
+from harness.tables.numbers import short
 
 Look: TypeAlias = Callable[[Trainings], Evidence | None]
 
@@ -68,15 +68,15 @@ def _wrong_sign(trainings: Trainings) -> Evidence:
     gap_shows = loss < 0.5 * mse and abs((mse - loss) / cost - 1) < 0.25
     if gap_shows:
         gap = (
-            f"The training loss has fallen to {number(loss)} while the error on held-out paths "
-            f"stays at {number(mse)}: the gap of {number(mse - loss)} is what the sign costs "
-            f"({number(cost)}, the mean of the wrong-sign yardstick)."
+            f"The training loss has fallen to {short(loss)} while the error on held-out paths "
+            f"stays at {short(mse)}: the gap of {short(mse - loss)} is what the sign costs "
+            f"({short(cost)}, the mean of the wrong-sign yardstick)."
         )
     else:
         gap = (
             f"The figures do not show it clearly yet: the training is not far enough (loss "
-            f"{number(loss)}, error {number(mse)}). However long it goes on, the error cannot come "
-            f"far below {number(cost)}, the wrong-sign yardstick."
+            f"{short(loss)}, error {short(mse)}). However long it goes on, the error cannot come "
+            f"far below {short(cost)}, the wrong-sign yardstick."
         )
     steps_show, steps = _wrong_sign_steps(trainings)
     return Evidence(
@@ -86,7 +86,7 @@ def _wrong_sign(trainings: Trainings) -> Evidence:
         f"Fix the loss: python -m harness run --preset corrected{wording.settings(task)} (the same "
         "task with train_sign = 1). In a program of your own, compute the target of the loss with "
         f"{lag_term(w)}, as the evaluation does; if the other sign is meant, fix the evaluation.",
-        f"loss {number(loss)}, error {number(mse)}",
+        f"loss {short(loss)}, error {short(mse)}",
         weight=steps_show + gap_shows,
     )
 
@@ -99,17 +99,17 @@ def _wrong_sign_steps(trainings: Trainings) -> tuple[bool, str]:
     near_each = np.abs(np.log(mse_T[1:] / level[1:])) < np.log(2)
     if not (near and first < 0.1 * level.mean() and near_each.all()):
         return False, (
-            f"Per step it is not on the yardstick yet: {number(later)} against {number(ideal)} at "
-            f"t >= 2, and {number(first)} at t = 1, where the lag term vanishes and the error will "
+            f"Per step it is not on the yardstick yet: {short(later)} against {short(ideal)} at "
+            f"t >= 2, and {short(first)} at t = 1, where the lag term vanishes and the error will "
             "go to zero."
         )
     paths, seeds = trainings.task.eval_paths, len(trainings.seeds)
     known = 2 * float(np.sqrt(FOURTH_MOMENT / (paths * seeds)))
     return True, (
-        f"The error sits on the wrong-sign yardstick, {number(level[-1])}, at every t >= 2 (on "
+        f"The error sits on the wrong-sign yardstick, {short(level[-1])}, at every t >= 2 (on "
         f"average {later / ideal:.2f} of it; {paths} held-out paths and {seeds} "
         f"seed{'s' * (seeds > 1)} tell the error at one step to ±{known:.0%}) and is near zero at "
-        f"t = 1 ({number(first)}), where the lag term vanishes."
+        f"t = 1 ({short(first)}), where the lag term vanishes."
     )
 
 
@@ -125,15 +125,15 @@ def _memoryless(trainings: Trainings) -> Evidence | None:
     level = trainings.exact.memoryless[1:].mean()
     later, first = trainings.later_S[some_S].mean(), trainings.step_mse_ST[some_S, 0].mean()
     return Evidence(
-        f"In {count(some_S)} seeds the error at t >= 2 is {number(later)}, {later / level:.2f} "
-        f"times the memoryless yardstick ({number(level)}, the least error of anything that sees "
-        f"x_t only; 1.5 times is x_t^2 alone), it is lower at t = 1 ({number(first)}), where there "
+        f"In {count(some_S)} seeds the error at t >= 2 is {short(later)}, {later / level:.2f} "
+        f"times the memoryless yardstick ({short(level)}, the least error of anything that sees "
+        f"x_t only; 1.5 times is x_t^2 alone), it is lower at t = 1 ({short(first)}), where there "
         "is nothing to remember, and over the last half of the training it has not moved "
         f"({_half(trainings, some_S)}, {_end(trainings, some_S)} at the end).",
         "Check that the hidden state is carried from each step to the next, that the gradient goes "
         "back through it, and that the recurrent weights are among the trained parameters. If they "
         "are, train longer: a network can rest there for a while before it finds the lag.",
-        f"error {number(later)}, {count(some_S)} seeds",
+        f"error {short(later)}, {count(some_S)} seeds",
         weight=float(some_S.sum()),
     )
 
@@ -152,12 +152,12 @@ def _worse_than_constant(trainings: Trainings) -> Evidence | None:
         return None
     final = trainings.final_S[some_S].mean()
     return Evidence(
-        f"In {count(some_S)} seeds the error is {number(final)}; the best constant has "
-        f"{number(level)}. It did not come down over the last half of the training: "
+        f"In {count(some_S)} seeds the error is {short(final)}; the best constant has "
+        f"{short(level)}. It did not come down over the last half of the training: "
         f"{_half(trainings, some_S)}, {_end(trainings, some_S)} at the end.",
         "Check that the optimiser moves the parameters at all. If the error leaps about, lower the "
         f"learning rate: --set learning_rate={trainings.task.learning_rate / 10:.1g}",
-        f"error {number(final)}",
+        f"error {short(final)}",
         weight=float(final / level),
     )
 
@@ -207,8 +207,8 @@ def _error_grows(trainings: Trainings) -> Evidence | None:
         return None
     early, late = float(np.median(mse_ST[:, :third])), float(np.median(mse_ST[:, -third:]))
     return Evidence(
-        f"The error is {number(early)} over t = {t[0] + 1} to {t[third - 1] + 1} and "
-        f"{number(late)} over t = {t[-third] + 1} to {t[-1] + 1} (medians), {times:.1f} times as "
+        f"The error is {short(early)} over t = {t[0] + 1} to {t[third - 1] + 1} and "
+        f"{short(late)} over t = {t[-third] + 1} to {t[-1] + 1} (medians), {times:.1f} times as "
         "much, while the variance of the target stays the same (rank correlation with t "
         f"{correlation:.2f}, p = {p:.0e}).",
         "Something adds up from step to step that should not: check that the hidden state starts "
@@ -283,13 +283,13 @@ def _not_converged(trainings: Trainings) -> Evidence | None:
         return _falling_slowly(trainings)
     task, now = trainings.task, float(np.exp(np.log(moving_SK[:, -1]).mean()))
     text = (
-        f"The error is {number(now)} after {task.epochs} epochs and falls as the power "
+        f"The error is {short(now)} after {task.epochs} epochs and falls as the power "
         f"{ahead.power:.1f} of the epochs. {_forecast_words(trainings, ahead)}"
     )
     memoryless = trainings.exact.memoryless.mean()
     if trainings.has_lag and now > memoryless:
         text += (
-            f" So far it is above the memoryless yardstick ({number(memoryless)}): nothing shows "
+            f" So far it is above the memoryless yardstick ({short(memoryless)}): nothing shows "
             "yet that the network will use the past."
         )
     known = trainings.typical and not ahead.beyond
@@ -297,7 +297,7 @@ def _not_converged(trainings: Trainings) -> Evidence | None:
     return Evidence(
         text,
         f"Train longer: --set epochs={task.nearest_epochs(longer)}",
-        f"error {number(now)}" + f", about {wording.epochs(ahead.epochs)} epochs in all" * known,
+        f"error {short(now)}" + f", about {wording.epochs(ahead.epochs)} epochs in all" * known,
         weight=ahead.epochs,
     )
 
@@ -312,13 +312,13 @@ def _falling_slowly(trainings: Trainings) -> Evidence | None:
         f"{_end(trainings, some_S)} at the end. For how long that will go on cannot be told.",
         "Train four times as long and look again: --set "
         f"epochs={trainings.task.nearest_epochs(4 * trainings.task.epochs)}",
-        f"error {number(trainings.final_S[some_S].mean())}",
+        f"error {short(trainings.final_S[some_S].mean())}",
     )
 
 
 def _forecast_words(trainings: Trainings, ahead: Forecast) -> str:
     name = f"lag_skill {TARGET_LAG_SKILL}" if trainings.has_lag else f"r2 {TARGET_R2}"
-    target = f"{name} (error {number(trainings.target)})"
+    target = f"{name} (error {short(trainings.target)})"
     low, middle, high = map(wording.epochs, (ahead.low, ahead.epochs, ahead.high))
     if not trainings.typical:
         return (
@@ -340,14 +340,14 @@ def _forecast_words(trainings: Trainings, ahead: Forecast) -> str:
 def _learned_lag(trainings: Trainings) -> Evidence | None:
     level = float(trainings.exact.memoryless.mean())
     what = "the least error of anything that sees the present value only"
-    what = f"the memoryless yardstick ({number(level)}, {what})"
+    what = f"the memoryless yardstick ({short(level)}, {what})"
     return _learned(trainings, level, what) if trainings.has_lag else None
 
 
 @_rule("learned", "good", "The network learned the function.")
 def _learned_function(trainings: Trainings) -> Evidence | None:
     level = float((1 - LEARNED_R2) * trainings.exact.variance.mean())
-    what = f"{1 - LEARNED_R2:.0%} of the variance of the target ({number(level)})"
+    what = f"{1 - LEARNED_R2:.0%} of the variance of the target ({short(level)})"
     return None if trainings.has_lag else _learned(trainings, level, what)
 
 
@@ -393,8 +393,8 @@ def _half(trainings: Trainings, some_S: Which) -> str:
     """Return the error of some seeds halfway: `0.2 at epoch 500`."""
     half = len(trainings.epochs_K) // 2
     error = trainings.mse_SK[some_S, half].mean()
-    return f"{number(error)} at epoch {int(trainings.epochs_K[half])}"
+    return f"{short(error)} at epoch {int(trainings.epochs_K[half])}"
 
 
 def _end(trainings: Trainings, some_S: Which) -> str:
-    return number(trainings.mse_SK[some_S, -1].mean())
+    return short(trainings.mse_SK[some_S, -1].mean())

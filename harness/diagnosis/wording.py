@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.backend.protocol import Array
 from harness.diagnosis.trainings import Which
-from harness.tables.numbers import number
+from harness.tables.numbers import short
 from harness.task.task import Task
 
 _NAMED_SEEDS = 5
@@ -12,7 +12,7 @@ _NAMED_SEEDS = 5
 
 def span(values: Array) -> str:
     """Return the smallest and the largest of some numbers: `0.1 to 0.2`."""
-    low, high = number(values.min()), number(values.max())
+    low, high = short(values.min()), short(values.max())
     return low if low == high else f"{low} to {high}"
 
 

@@ -79,7 +79,7 @@ def newest(history: History) -> pd.DataFrame:
                 "newest": row["run"],
                 "commit": short_commit(row["commit"]) or "-",
                 "ok": f"{row['seeds']}/{row['trials']}",
-                "ms/epoch": numbers.number(1e3 * row["epoch_s"]),
+                "ms/epoch": numbers.short(1e3 * row["epoch_s"]),
                 "ratio [95 %]": _with_interval(row, "ratio"),
                 "MSE [95 %]": _with_interval(row, "final_mse") + other,
                 "mse_seeds": "-" if pd.isna(seeds) else seeds,
@@ -157,7 +157,8 @@ def _last_change(series: Series) -> str:
 
 
 def _with_interval(row: Mapping[Any, Any], name: str) -> str:
-    return numbers.number(row[name]) + numbers.interval(row[f"{name}_low"], row[f"{name}_high"])
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return numbers.short(row[name]) + numbers.interval(low, high, numbers.short)
 
 
 def _change(row: Mapping[str, Any], is_time: bool) -> str:

@@ -99,7 +99,8 @@ def load() -> float | None:
 def core_mhz() -> float | None:
     """Return the mean frequency of the cores that this process may use; None: unknown."""
     with suppress(ValueError):
-        if khz := [int(value) for value in _cpufreq("scaling_cur_freq")]:
+        khz = [int(value) for value in _cpufreq("scaling_cur_freq")]
+        if khz and len(khz) == len(usable_cores()):
             return sum(khz) / len(khz) / 1000
     return None
 
@@ -110,12 +111,13 @@ def governor() -> str | None:
 
 
 def _cpufreq(name: str) -> list[str]:
-    """Return a value of each core that this process may use; empty if one is missing."""
-    folders = (f"/sys/devices/system/cpu/cpu{core}/cpufreq" for core in usable_cores())
-    try:
-        return [Path(folder, name).read_text().strip() for folder in folders]
-    except OSError:
-        return []
+    """Return a value of each core that this process may use, as far as the system has it."""
+    values = []
+    for core in usable_cores():
+        with suppress(OSError):
+            path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/{name}")
+            values.append(path.read_text().strip())
+    return values
 
 
 def _steal_s() -> float | None:

@@ -122,9 +122,10 @@ class Tracker:
         run = found[0] if found else self._create(whole)
         run_id = str(run.info.run_id)
         self._log_trials(run_id, trials)
-        # A value that is logged again would be there twice. Parameters may be: they are the same.
+        # A metric that is logged again would be there twice, and a parameter never changes.
         news = [m for m in whole.metrics if run.data.metrics.get(m.key) != m.value]
-        self._fill(run_id, news, whole.params, whole.tags)
+        params = {n: value for n, value in whole.params.items() if n not in run.data.params}
+        self._fill(run_id, news, params, whole.tags)
         with tempfile.TemporaryDirectory(prefix="harness-track-") as folder:
             for name, content in files.items():
                 path = Path(folder) / name

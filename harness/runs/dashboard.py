@@ -25,7 +25,7 @@ from harness.measure.clock import Clock, now
 from harness.runs.plot import Look, Plot, series
 from harness.runs.progress import Lines, Quiet
 from harness.runs.tally import Running, Tally
-from harness.tables.numbers import duration, number
+from harness.tables.numbers import duration, short
 from harness.trial.events import Event, Progress
 from harness.trial.jobs import Job
 
@@ -220,8 +220,8 @@ def _running(tally: Tally, one: Running, at: float) -> _Row:
         name=_name(tally, job),
         bar=ProgressBar(job.task.epochs, last.epoch if last else 0, complete_style=style),
         epochs=f"{last.epoch}/{job.task.epochs}" if last else "starting",
-        loss=f"loss {number(last.train_loss)}" if last else "",
-        mse=f"mse {number(last.eval_mse)}" if last else "",
+        loss=f"loss {short(last.train_loss, missing='nan')}" if last else "",
+        mse=f"mse {short(last.eval_mse, missing='nan')}" if last else "",
         left=_left(tally.running_left_s(one, at), at - one.started),
     )
 
@@ -273,7 +273,7 @@ def _summary(tally: Tally, look: Look) -> Table:
         table.add_row(
             Text.assemble((mark, look.colour_of(place)), f" {arm}"),
             f"{group.finished}/{len(group.names)}",
-            *("" if x is None else number(x) for x in (figures.train_s, figures.mse)),
+            *("" if x is None else short(x) for x in (figures.train_s, figures.mse)),
             *[f"{figures.diverged}"] * diverged,
             Text(f"{figures.failed}", "bold red" if figures.failed else ""),
         )

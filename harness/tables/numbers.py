@@ -16,6 +16,14 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def short(value: float, missing: str = "-") -> str:
+    """Return three significant digits, however large: `0.0123`, `1.23e+03`.
+
+    For text and narrow views; tables show large numbers without an exponent (`number`).
+    """
+    return missing if isnan(value) else f"{value:.3g}"
+
+
 def ratio(value: float) -> str:
     """Return a ratio to three digits: `0.98`, `1.02`, `12.3`, `123`."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
