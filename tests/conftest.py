@@ -32,7 +32,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     whole = [Path(argument).absolute() for argument in config.args] == [Path(__file__).parent]
     if not whole or config.option.markexpr != "not slow":
         return 0
-    return min(4, len(os.sched_getaffinity(0)))
+    # One more than there are cores: many tests wait for a process, a store or a timeout.
+    return min(4, len(os.sched_getaffinity(0))) + 1
 
 
 @pytest.fixture
