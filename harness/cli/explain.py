@@ -65,7 +65,8 @@ def explain(
         found = explain(read(predictions), expected)
     elif any(task.values()):
         raise InvalidInput(
-            "`--preset`, `--config`, `--set`: a run knows its task; they go with `--predictions`."
+            "`--preset`, `--config`, `--set`: a run has its task already; use them only with "
+            "`--predictions`."
         )
     else:
         run = open_run(str(run_id), results)

@@ -142,7 +142,9 @@ def run(context: click.Context, /, **options: Any) -> None:
 
 def _print_run(run: Run) -> None:
     """Print the tables of a run, with a choice of the time steps, and its findings."""
-    for name in ("summary", "scaling") if run.swept else ("summary", "curves", "steps"):
+    tables = ("summary", "scaling") if run.swept else ("summary", "curves", "steps")
+    # If every backend failed parity, they would be empty, and the failures follow.
+    for name in () if run.failures and not run.records else tables:
         click.echo(table_of(run, name, "table", some=True), nl=False)
     found = run.findings()
     for finding in found:

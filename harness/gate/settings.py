@@ -13,7 +13,7 @@ from harness.backend import registry
 from harness.errors import InvalidInput, build_all
 from harness.inputs.quantities import fraction, seconds
 from harness.inputs.validated import Validated
-from harness.trial.arms import Selection, installed
+from harness.trial.arms import InstalledBackend, Selection
 
 Fraction: TypeAlias = Annotated[float, BeforeValidator(lambda value: fraction(str(value)))]
 Seconds: TypeAlias = Annotated[float, BeforeValidator(lambda value: seconds(str(value)))]
@@ -48,7 +48,7 @@ class GateSettings(Selection):
     """How often a change exactly as large as is allowed may pass."""
     budget_s: Annotated[Seconds, Field(gt=0)] = 180.0
     """How long to measure at most, such as `90s` or `3m`."""
-    yardstick: str = "reference"
+    yardstick: InstalledBackend = "reference"
     """The backend whose time stands for the speed of a machine."""
     max_slowdown_across: Tolerance = 0.10
     """How much longer training may take than in a baseline from another machine."""
@@ -56,11 +56,6 @@ class GateSettings(Selection):
     """The relative standard deviation of a time between fresh processes."""
     backend: Mapping[str, Override] = Field(default_factory=dict)
     """The limits of single backends, by name."""
-
-    @field_validator("yardstick")
-    @classmethod
-    def _installed(cls, value: str) -> str:
-        return installed(value)
 
     @field_validator("backend", mode="before")
     @classmethod

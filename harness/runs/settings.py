@@ -79,7 +79,7 @@ class Settings(Selection):
     def _precision_is_possible(self) -> Self:
         problems = []
         if self.budget_s is not None and self.precision is None:
-            problems.append("`budget_s` is the budget of `precision`: give both, or neither.")
+            problems.append("`budget_s` is the budget of `precision`: it needs `precision`.")
         if self.precision is not None:
             problems += self._reasons_against_precision()
         if problems:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
 from harness.backend import registry
 from harness.errors import InvalidInput
@@ -26,10 +26,23 @@ class Arm(BaseModel):
         return f"{self.backend} on {self.device}"
 
 
+def _installed(name: str) -> str:
+    """Return the name. Raises `ValueError` if there is no backend of that name."""
+    try:
+        registry.check(name)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+InstalledBackend: TypeAlias = Annotated[str, AfterValidator(_installed)]
+"""The name of a backend that can be found."""
+
+
 class Selection(Validated):
     """Backends and devices. Raises `InvalidInput` with a sentence for every bad value."""
 
-    backends: tuple[str, ...] = ("torch", "jax")
+    backends: tuple[InstalledBackend, ...] = ("torch", "jax")
     """Installed names (see `harness list`), or `module:Class`."""
     devices: Literal["auto"] | tuple[Device, ...] = "auto"
     """Which devices; "auto" is the CPU, and a GPU where there is one."""
@@ -38,13 +51,6 @@ class Selection(Validated):
     @classmethod
     def _distinct(cls, value: tuple[Any, ...] | str) -> tuple[Any, ...] | str:
         return value if isinstance(value, str) else distinct(value)
-
-    @field_validator("backends")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            installed(name)
-        return value
 
     def arms(self, has_gpu: bool) -> tuple[Arm, ...]:
         """Return every backend on every device; `has_gpu` decides what "auto" means."""
@@ -58,12 +64,3 @@ def distinct(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value or len(set(value)) < len(value):
         raise ValueError("name at least one, and none of them twice")
     return value
-
-
-def installed(name: str) -> str:
-    """Return the name. Raises `ValueError` if there is no backend of that name."""
-    try:
-        registry.check(name)
-    except InvalidInput as error:
-        raise ValueError(str(error)) from None
-    return name

@@ -29,6 +29,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "sentence"),
     [
         (["--backends", "torhc"], "unknown backend `torhc`, did you mean `torch`?"),
+        (["--backends", "jxa,torhc"], "did you mean `jax`?"),
+        (["--backends", "jxa,torhc"], "did you mean `torch`?"),
         (["--backends", "no.such.module:X"], "there is no module `no.such.module`"),
         (["--backends", "torch:"], "write `module:Class`"),
         (["--backends", "tests.helpers.faulty:Hang"], "has no `Hang`, did you mean `Hangs`?"),
@@ -61,7 +63,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "`--budget 10 days`: write a duration as `90s`",
         ),
         (["--precision", "2%", "--packed"], "`precision` and `packed` exclude each other"),
-        (["--budget", "10m"], "`budget_s` is the budget of `precision`: give both"),
+        (["--budget", "10m"], "`budget_s` is the budget of `precision`: it needs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -101,7 +101,7 @@ def test_a_run_without_findings(tmp_path: Path) -> None:
     [
         ((), "name a run, or a file"),
         (("example", "--predictions", "x.csv"), "one of them"),
-        (("example", "--set", "rho=0.5"), "a run knows its task"),
+        (("example", "--set", "rho=0.5"), "a run has its task already"),
         (("exmple",), "did you mean `example`?"),
         (("--predictions", "nowhere.csv"), "cannot be read: No such file"),
         (("--predictions", "harness"), "cannot be read: Is a directory"),

@@ -83,6 +83,15 @@ def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None
     assert packed.trials["final_mse"].tolist() == alone.trials["final_mse"].tolist()
 
 
+def test_a_run_without_any_trial_says_why_and_prints_no_table(cli: Cli, tmp_path: Path) -> None:
+    given = ("--dispatch", "inline", "--seeds", 1, "--results", tmp_path)
+    done = cli("run", *TINY, "--backends", "tests.helpers.faulty:WrongSign", *given)
+    assert done.returncode == 1
+    assert "failed parity" in done.stderr
+    assert "backends-disagree" in done.stdout
+    assert "train s" not in done.stdout
+
+
 def test_a_wrong_backend_is_not_timed_and_the_others_are(cli: Cli, tmp_path: Path) -> None:
     backends = "reference,tests.helpers.faulty:WrongSign,tests.helpers.faulty:RaisesInInit"
     done = cli("run", *TINY, "--backends", backends, *inline(tmp_path), "--seeds", 1)
