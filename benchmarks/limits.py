@@ -90,7 +90,7 @@ def _pointer(array: Array) -> Any:
 
 
 def _check_losses(task: harness.Task, losses_E: Array) -> None:
-    """Whoever is timed must have trained the same network."""
+    """Every program that is timed must have trained the same network."""
     from backends.reference import ReferenceBackend
 
     reference = ReferenceBackend(task.model, "cpu")

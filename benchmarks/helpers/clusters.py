@@ -53,7 +53,7 @@ class LocalCluster:
 
     @property
     def names(self) -> set[str]:
-        """Of the nodes that were added and not taken away."""
+        """The names of the nodes that were added and not removed."""
         return set(self._nodes)
 
     def add(self, name: str, cpus: int = 1, gpus: int = 0) -> None:

@@ -35,7 +35,7 @@ def measured(folder: Path, backends: list[str], **more: object) -> harness.Run:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> harness.Run:
-    """Of five seeds, two at once: groups of two, two and one."""
+    """Five seeds, two at once: groups of two, two and one."""
     folder = tmp_path_factory.mktemp("results")
     return measured(folder, [LOOPED, ALONE], vectorize=2, run_id="many")
 

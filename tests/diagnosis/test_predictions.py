@@ -216,7 +216,7 @@ def test_the_sign_is_never_mistaken(weight: float, sign: int, seed: int) -> None
 
 
 def test_a_trained_network(tmp_path: Path) -> None:
-    """Of the preset `posted`: what is found is the wrong sign, with its coefficient."""
+    """The diagnosis of the preset `posted` is the wrong sign, with its coefficient."""
     from backends.floor import FloorBackend
     from harness.task import data
 

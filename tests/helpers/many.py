@@ -37,7 +37,7 @@ class SecondDiverges(Looped):
 
 
 class NoDouble(ReferenceBackend):
-    """Of a device that lacks float64."""
+    """A backend of a device that lacks float64."""
 
     def __init__(self, model: Model, device: str) -> None:
         model.require("tests.helpers.many:NoDouble", dtype=("float32",))
