@@ -19,10 +19,10 @@ from harness.measure.trial import Training
 from harness.measure.trial import run as run_trial
 from harness.store import results_folder
 from harness.task.data import evaluation_paths, initial_params
-from harness.trial.jobs import TrialJob
 from tests.helpers.commands import Cli
 from tests.helpers.doubles import FakeBackend, ManualClock
 from tests.helpers.many import MixesSeeds, NoDouble
+from tests.helpers.records import trial_job
 
 TASK = Task(epochs=100, n_steps=5, eval_paths=20, curve_points=4, hidden=3)
 LOOPED, ALONE = "tests.helpers.many:Looped", "reference"
@@ -140,18 +140,7 @@ def test_epochs_that_cannot_be_cut_for_so_many_seeds_are_refused(cli: Cli) -> No
 
 def test_an_odd_number_of_held_out_paths_is_scored_whole() -> None:
     seeds, task = 200, Task(epochs=1, n_steps=100, eval_paths=211, curve_points=1, hidden=1)
-    job = TrialJob(
-        task=task,
-        backend=LOOPED,
-        device="cpu",
-        threads=1,
-        exclusive=True,
-        run="x",
-        trial="x",
-        block=0,
-        seed=0,
-        seeds=tuple(range(seeds)),
-    )
+    job = trial_job(task, backend=LOOPED, seeds=tuple(range(seeds)))
     backend = Looped(task.model, "cpu")
     training = Training(job, lambda kind, value: None)
     got = training.step_mse()
@@ -238,18 +227,7 @@ def test_only_the_call_is_on_the_clock_of_many_seeds_too() -> None:
         def params_many(self, state):  # type: ignore[no-untyped-def]
             return {}
 
-    job = TrialJob(
-        task=TASK,
-        backend="many",
-        device="cpu",
-        threads=1,
-        exclusive=True,
-        run="r",
-        trial="t",
-        block=0,
-        seed=0,
-        seeds=(0, 1, 2),
-    )
+    job = trial_job(TASK, seeds=(0, 1, 2))
     run_trial(job, lambda kind, value: seen.append((kind, value)), lambda _: Many(clock), clock)
     chunks = [value for kind, value in seen if kind == "chunk"]
     assert [chunk.wall_s for chunk in chunks] == [25.0] * 4  # type: ignore[attr-defined]

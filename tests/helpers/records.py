@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness import Task
 from harness.store.manifest import Manifest
 from harness.trial.arms import Arm
+from harness.trial.jobs import TrialJob
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record
 from tests.helpers.commands import TINY_FIELDS
@@ -13,6 +14,22 @@ TASK = Task(n_steps=2)
 TINY_TASK = Task(**TINY_FIELDS)
 PLAN = Plan(run="r", task=TASK, arms=(Arm(backend="a:B", device="cpu"),), seeds=(0, 1))
 MANIFEST = Manifest(started_utc="now", plan=PLAN, environment={})
+
+
+def trial_job(task: Task, **changes: object) -> TrialJob:
+    """A job to train a task with one seed on the CPU."""
+    fields: dict[str, object] = {
+        "task": task,
+        "backend": "fake",
+        "device": "cpu",
+        "threads": 1,
+        "exclusive": True,
+        "run": "r",
+        "trial": "t",
+        "block": 0,
+        "seed": 0,
+    }
+    return TrialJob.model_validate(fields | changes)
 
 
 def record(seed: int = 0, **changes: object) -> Record:

@@ -18,11 +18,10 @@ from harness.measure.trial import Training
 from harness.tables.from_records import chunks_table, trials_table
 from harness.tables.summary import summarise
 from harness.tables.text import render_summary
-from harness.trial.jobs import TrialJob
 from harness.trial.record import Chunk
 from tests.helpers.commands import ROOT
 from tests.helpers.doubles import FakeBackend, ManualClock
-from tests.helpers.records import timed
+from tests.helpers.records import timed, trial_job
 
 
 def domain(
@@ -213,17 +212,7 @@ def test_the_counter_is_read_around_each_timed_call(
 
     domain(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
     monkeypatch.setattr("harness.measure.energy.meter", lambda device: meter(device, tmp_path))
-    job = TrialJob(
-        task=Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5),
-        backend="fake",
-        device="cpu",
-        threads=1,
-        exclusive=True,
-        run="r",
-        trial="t",
-        block=0,
-        seed=0,
-    )
+    job = trial_job(Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5))
     training = Training(job, lambda kind, value: None, lambda name: Backend(clock), clock)
     assert [training.chunk(3)[1].energy_j for _ in range(3)] == [2.0, 3.0, 3.0]
 

@@ -6,25 +6,11 @@ from typing import Any
 
 from harness import Task
 from harness.measure.trial import run
-from harness.trial.jobs import TrialJob
 from harness.trial.record import Chunk, CurvePoint
 from tests.helpers.doubles import FakeBackend, ManualClock
+from tests.helpers.records import trial_job
 
 TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
-
-
-def job(task: Task) -> TrialJob:
-    return TrialJob(
-        task=task,
-        backend="fake",
-        device="cpu",
-        threads=1,
-        exclusive=True,
-        run="r",
-        trial="t",
-        block=0,
-        seed=0,
-    )
 
 
 def measure(
@@ -45,7 +31,7 @@ def measure(
         clock.spend(5)
         return backend
 
-    run(job(task), emit, load, clock)
+    run(trial_job(task), emit, load, clock)
     return fields, points, backend
 
 
@@ -72,7 +58,7 @@ def test_each_timed_call_says_what_it_took() -> None:
     chunks: list[Chunk] = []
     clock = ManualClock()
     run(
-        job(TASK),
+        trial_job(TASK),
         lambda kind, value: chunks.append(value) if kind == "chunk" else None,
         lambda name: FakeBackend(clock),
         clock,
