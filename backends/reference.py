@@ -72,23 +72,30 @@ class ReferenceBackend:
     ) -> tuple[float, dict[str, Array]]:
         """Return the mean squared error over the last T outputs and its gradient by parameter."""
         layers, d_TBD, output_TB = self._forward(params, x_TB)
-        residual_TB = output_TB[1:] - y_TB
-        h_TBH = layers[-1].h_TBH
-
-        g_output_TB = np.zeros_like(output_TB)
-        g_output_TB[1:] = 2 * residual_TB / residual_TB.size
+        loss, g_output_TB = self._loss(output_TB, y_TB)
         g_d_TBD = g_output_TB[..., None] * params["W_2"][0]
         gradient: dict[str, Array] = {
-            "W_1": np.einsum("tbd,tbh->dh", g_d_TBD, h_TBH, optimize=True),
+            "W_1": np.einsum("tbd,tbh->dh", g_d_TBD, layers[-1].h_TBH, optimize=True),
             "b_1": g_d_TBD.sum((0, 1)),
             "W_2": np.einsum("tb,tbd->d", g_output_TB, d_TBD)[None],
             "b_2": g_output_TB.sum()[None],
         }
-        g_h_TBH = g_d_TBD @ params["W_1"]
+        return loss, gradient | self._backward(layers, g_d_TBD @ params["W_1"])
+
+    def _loss(self, output_TB: Array, y_TB: Array) -> tuple[float, Array]:
+        """Return the loss and its derivative by each output; the first output is not scored."""
+        residual_TB = output_TB[1:] - y_TB
+        g_output_TB = np.zeros_like(output_TB)
+        g_output_TB[1:] = 2 * residual_TB / residual_TB.size
+        return float(np.mean(residual_TB**2)), g_output_TB
+
+    def _backward(self, layers: list[_Layer], g_h_TBH: Array) -> dict[str, Array]:
+        """Return the gradient of all recurrent layers, given that by each h_t of the last."""
+        gradient: dict[str, Array] = {}
         for layer in reversed(layers):
             own, g_h_TBH = layer.gradient(self.cell, g_h_TBH)
             gradient |= {layer.prefix + name: value for name, value in own.items()}
-        return float(np.mean(residual_TB**2)), gradient
+        return gradient
 
     def _forward(self, params: Params, x_TB: Array) -> tuple[list[_Layer], Array, Array]:
         """Return the recurrent layers, head units [T, B, D] and outputs [T, B]."""
@@ -131,7 +138,7 @@ class _Layer:
     @classmethod
     def run(cls, prefix: str, cell: _Cell, params: Params, inputs_TBI: Array) -> _Layer:
         start = [params[name] for name in ("h0", "c0") if name in params]
-        carries = [tuple(np.broadcast_to(v, (inputs_TBI.shape[1], len(v))) for v in start)]
+        carries = [tuple(np.broadcast_to(v, (inputs_TBI.shape[1], v.shape[-1])) for v in start)]
         tapes = []
         for input_BI in inputs_TBI:
             from_input = input_BI @ params["W_xh"].T + params["b_h"]
