@@ -38,7 +38,7 @@ class FloorBackend(ByManySeeds[State]):
     def __init__(self, model: Model, device: str) -> None:
         if device != "cpu":
             raise Unavailable("backend `floor` runs on the CPU only.")
-        model.require("floor", cell=("rnn",), layers=(1,))
+        model.require("floor", cell=("rnn",), layers=(1,), gradient=("exact",))
         self.model = model
         self.threads = numba.get_num_threads()
         self._work = cache(Work.make)

@@ -36,9 +36,13 @@ class Network(nn.Module):
         """Return one output per step and path."""
         sequence_TBI: Any = x_TB[..., None]
         for number in range(1, self.model.layers + 1):
-            rnn = nn.RNN(self._cell(f"cell_{number}"), time_major=True)
+            cell = self._cell(f"cell_{number}")
             carry = self._initial_carry(number, batch=x_TB.shape[1])
-            sequence_TBI = rnn(sequence_TBI, initial_carry=carry)
+            if self.model.gradient == "exact":
+                rnn = nn.RNN(cell, time_major=True)
+                sequence_TBI = rnn(sequence_TBI, initial_carry=carry)
+            else:
+                sequence_TBI = _broadcast(cell, carry, sequence_TBI)
         d_TBD = nn.Dense(HEAD, **self._kind, name="head_1")(sequence_TBI)
         output: jax.Array = nn.Dense(1, **self._kind, name="head_2")(d_TBD)[..., 0]
         return output
@@ -66,6 +70,30 @@ class Network(nn.Module):
     def _kind(self) -> dict[str, Any]:
         dtype = jnp.dtype(self.model.dtype)
         return {"dtype": dtype, "param_dtype": dtype}
+
+
+def _broadcast(cell: nn.RNNCellBase, carry: Any, x_TBI: jax.Array) -> Any:
+    """Return what `nn.RNN` puts out, but with the gradient `stateful-broadcast`.
+
+    After a first pass the steps run once more, from the last to the first. Each has the values that
+    it has in the right order, but its gradient goes to the step that ran before it, the next one in
+    time. So the backward steps run in forward order of time.
+    """
+
+    def first_pass(cell: nn.RNNCellBase, before: Any, x_BI: jax.Array) -> tuple[Any, Any]:
+        return cell(before, x_BI)[0], before
+
+    def second_pass(cell: nn.RNNCellBase, later: Any, step: Any) -> tuple[Any, Any]:
+        before, x_BI = step
+        nothing = jax.tree.map(lambda other: other - jax.lax.stop_gradient(other), later)
+        later, output_BH = cell(jax.tree.map(jnp.add, before, nothing), x_BI)
+        return later, output_BH
+
+    scan = partial(nn.scan, variable_broadcast="params", split_rngs={"params": False})
+    _, carries = scan(first_pass)(cell, carry, x_TBI)
+    none = jax.tree.map(jnp.zeros_like, carry)
+    steps = (jax.lax.stop_gradient(carries), x_TBI)
+    return scan(second_pass, reverse=True)(cell, none, steps)[1]
 
 
 class State(NamedTuple):

@@ -71,7 +71,7 @@ class JaxTunedBackend(ByManySeeds[list[State]]):
     name = "jax-tuned"
 
     def __init__(self, model: Model, device: str) -> None:
-        model.require(self.name, cell=("rnn",), layers=(1,))
+        model.require(self.name, cell=("rnn",), layers=(1,), gradient=("exact",))
         configure(self.name, model, device)
         self.model = model
         self.on_cpu = device == "cpu"

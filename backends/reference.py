@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
+from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Gradient, Model
 from harness.backend.protocol import Array, Params
 from harness.errors import Unavailable
 
@@ -93,7 +93,7 @@ class ReferenceBackend:
         """Return the gradient of all recurrent layers, given that by each h_t of the last."""
         gradient: dict[str, Array] = {}
         for layer in reversed(layers):
-            own, g_h_TBH = layer.gradient(self.cell, g_h_TBH)
+            own, g_h_TBH = layer.gradient(self.cell, g_h_TBH, self.model.gradient)
             gradient |= {layer.prefix + name: value for name, value in own.items()}
         return gradient
 
@@ -154,21 +154,29 @@ class _Layer:
     def h_TBH(self) -> Array:
         return np.stack([carry[0] for carry in self.carries[1:]])
 
-    def gradient(self, cell: _Cell, g_h_TBH: Array) -> tuple[dict[str, Array], Array]:
+    def gradient(
+        self, cell: _Cell, g_h_TBH: Array, order: Gradient
+    ) -> tuple[dict[str, Array], Array]:
         """Return the gradient by parameter and by input, given that by each h_t.
 
         Back-propagation through time (Werbos 1990): from the last step to the first, what a step
-        passes back through `W_hh` is added to what the loss asks of the step before directly.
+        passes back through `W_hh` is added to what the loss asks of the step before directly. A
+        "stateful-broadcast" goes from the first step to the last instead.
         """
         deltas, pasts = [], []
-        g_carry: Carry = tuple(np.zeros_like(value) for value in self.carries[0])
-        for t in reversed(range(len(self.tapes))):
+        zero: Carry = tuple(np.zeros_like(value) for value in self.carries[0])
+        steps, g_carry = range(len(self.tapes)), zero
+        for t in reversed(steps) if order == "exact" else steps:
             g_carry = (g_carry[0] + g_h_TBH[t], *g_carry[1:])
             delta, past, kept = cell.back(self.tapes[t], g_carry)
             g_carry = (kept[0] + past @ self.params["W_hh"], *kept[1:])
             deltas.append(delta)
             pasts.append(past)
-        delta_TBG, past_TBG = np.stack(deltas[::-1]), np.stack(pasts[::-1])
+        delta_TBG, past_TBG = np.stack(deltas), np.stack(pasts)
+        if order == "exact":
+            delta_TBG, past_TBG = delta_TBG[::-1], past_TBG[::-1]
+        else:
+            g_carry = zero  # What the last step returns goes nowhere.
         before_TBH = np.stack([carry[0] for carry in self.carries[:-1]])
         gradient = {
             "W_xh": np.einsum("tbg,tbi->gi", delta_TBG, self.inputs_TBI, optimize=True),

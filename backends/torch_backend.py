@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -13,6 +15,10 @@ from harness.backend.protocol import Array, Params
 from harness.errors import Unavailable
 
 _RNNS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+Carry: TypeAlias = tuple[torch.Tensor, ...]
+"""What a layer carries from step to step: h, and c of an lstm, each [B, H]."""
 
 
 class Network(nn.Module):
@@ -39,10 +45,51 @@ class Network(nn.Module):
     def forward(self, x_TB: torch.Tensor) -> torch.Tensor:
         """Return one output per step and path."""
         start = [self.h0, self.c0] if self.model.cell == "lstm" else [self.h0]
-        carry = tuple(s.expand(-1, x_TB.shape[1], -1).contiguous() for s in start)
-        h_TBH, _ = self.rnn(x_TB.unsqueeze(-1), carry if len(carry) > 1 else carry[0])
+        carry = [s.expand(-1, x_TB.shape[1], -1).contiguous() for s in start]
+        if self.model.gradient == "exact" or not torch.is_grad_enabled():
+            h_TBH, _ = self.rnn(x_TB.unsqueeze(-1), carry if len(carry) > 1 else carry[0])
+        else:
+            h_TBH = self._broadcast(x_TB.unsqueeze(-1), carry)
         output: torch.Tensor = self.head(h_TBH).squeeze(-1)
         return output
+
+    def _broadcast(self, x_TBI: torch.Tensor, start: list[torch.Tensor]) -> torch.Tensor:
+        """Return what `self.rnn` puts out, but with the gradient `stateful-broadcast`.
+
+        After a first pass the steps run once more, from the last to the first. Each has the values
+        that it has in the right order, but its gradient goes to the step that ran before it, the
+        next one in time. So autograd runs the backward steps in forward order of time.
+        """
+        for layer in range(self.model.layers):
+            step, steps = self._cell(layer), x_TBI.unbind()
+            carries: list[Carry] = [tuple(value[layer] for value in start)]
+            with torch.no_grad():
+                for x_BI in steps[:-1]:
+                    carries.append(step(x_BI, carries[-1]))
+            outputs: list[torch.Tensor] = []
+            later: Carry = ()
+            for x_BI, before in zip(reversed(steps), reversed(carries), strict=True):
+                values = [value.detach() for value in before]
+                if later:  # Adds exactly nothing, but the gradient.
+                    pairs = zip(values, later, strict=True)
+                    values = [value + (other - other.detach()) for value, other in pairs]
+                later = step(x_BI, tuple(values))
+                outputs.append(later[0])
+            x_TBI = torch.stack(outputs[::-1])
+        return x_TBI
+
+    def _cell(self, layer: int) -> Callable[[torch.Tensor, Carry], Carry]:
+        """Return one step of a layer: from its input and its carry to its next carry."""
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [self.rnn.get_parameter(f"{kind}_l{layer}") for kind in kinds]
+        if self.model.cell == "lstm":
+            return lambda x_BI, carry: torch.lstm_cell(x_BI, carry, *weights)
+        cell = {
+            ("gru", "tanh"): torch.gru_cell,
+            ("rnn", "tanh"): torch.rnn_tanh_cell,
+            ("rnn", "relu"): torch.rnn_relu_cell,
+        }[self.model.cell, self.model.activation]
+        return lambda x_BI, carry: (cell(x_BI, carry[0], *weights),)
 
     def by_name(self) -> dict[str, torch.Tensor]:
         """Return the parameters under the names of `Model.shapes`; they share their memory."""

@@ -27,7 +27,7 @@ class TorchCompileBackend(TorchBackend):
     name = "torch-compile"
 
     def __init__(self, model: Model, device: str) -> None:
-        model.require(self.name, cell=("rnn",), layers=(1,))
+        model.require(self.name, cell=("rnn",), layers=(1,), gradient=("exact",))
         super().__init__(model, device)
         if device == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise Unavailable("backend `torch-compile` needs a C++ compiler, such as g++.")

@@ -50,7 +50,7 @@ class TorchTunedBackend(ByManySeeds[State]):
     name = "torch-tuned"
 
     def __init__(self, model: Model, device: str) -> None:
-        model.require(self.name, cell=("rnn",), layers=(1,))
+        model.require(self.name, cell=("rnn",), layers=(1,), gradient=("exact",))
         self.model = model
         self.device = torch_device(self.name, device)
         self._steps: dict[tuple[int, ...], TrainingStep | StepGraph] = {}

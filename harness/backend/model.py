@@ -19,6 +19,19 @@ of a gru and i, f, g, o of an lstm. It is the gru that PyTorch, cuDNN and Flax c
 gate stands outside the product with W_hn, so the new gate has a second bias, b_hn; every other
 gate has one.
 
+The gradient is exact, or it is that of a program with a fault, `stateful-broadcast`. With c_t for
+all that a layer hands on after step t (h_t, and c_t of an lstm), and g_t for the gradient that
+comes to c_t from the output at t:
+
+    exact                back-propagation through time, t downwards: the backward step of t gets g_t
+                         plus the gradient that the backward step of t+1 returned for c_t. The
+                         initial states get what that of the first step returned.
+    stateful-broadcast   t upwards: the backward step of t gets g_t plus the gradient that the
+                         backward step of t-1 returned for c_{t-2}. The initial states get none.
+
+The latter is what Zygote computes for `m.(xs)`, the broadcast of a Flux `Chain` that holds a
+recurrent layer: it runs the backward steps of a broadcast in forward order (Flux issue 1638).
+
 Shape suffixes used throughout the project:
 E epochs, R seeds trained at once, T time steps, B batch, N evaluation paths, H hidden units,
 D head units, G gates.
@@ -34,6 +47,7 @@ from harness.errors import Unavailable
 
 Cell: TypeAlias = Literal["rnn", "gru", "lstm"]
 Activation: TypeAlias = Literal["tanh", "relu"]
+Gradient: TypeAlias = Literal["exact", "stateful-broadcast"]
 
 HEAD = 20  # D: the width between the two linear layers
 ADAM_BETA1, ADAM_BETA2, ADAM_EPS = 0.9, 0.999, 1e-8  # eps stands outside the square root
@@ -45,7 +59,8 @@ class Model:
     """Recurrent layers 1 -> hidden -> ..., a linear layer to `HEAD` units, one to the output.
 
     `optimiser` is "adam" (with the constants above) or plain "sgd"; `dtype` is that of parameters,
-    data and arithmetic; `activation` is that of an rnn, the other cells have their own.
+    data and arithmetic; `activation` is that of an rnn, the other cells have their own; `gradient`
+    is what the optimiser is given (above).
     """
 
     hidden: int = 10
@@ -55,6 +70,7 @@ class Model:
     cell: Cell = "rnn"
     activation: Activation = "tanh"
     layers: int = 1
+    gradient: Gradient = "exact"
 
     @property
     def prefixes(self) -> tuple[str, ...]:

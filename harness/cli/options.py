@@ -72,7 +72,8 @@ TASK = options(
         "--preset",
         metavar="NAME",
         shell_complete=completion.presets,
-        help="corrected (default), posted, no-lag, strong-lag.",
+        help="corrected (default), posted, posted-sign-mended, posted-gradient-mended, no-lag or "
+        "strong-lag.",
     ),
     click.option(
         "--config", metavar="FILE", type=click.Path(path_type=Path), help="Task fields from YAML."

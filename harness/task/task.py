@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.backend.model import Activation, Cell, Model
+from harness.backend.model import Activation, Cell, Gradient, Model
 from harness.errors import InvalidInput, UnknownName
 from harness.inputs.validated import Validated
 
@@ -41,6 +41,7 @@ class Task(Validated):
     hidden: int = Field(10, ge=1, description="units of a recurrent layer")
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser")
     optimiser: Literal["adam", "sgd"] = Field("adam", description="betas 0.9/0.999, eps 1e-8")
+    gradient: Gradient = Field("exact", description="exact, or stateful-broadcast: a known fault")
     dtype: Literal["float32", "float64"] = Field("float32", description="of data and network")
     eval_paths: int = Field(2000, ge=1, description="held-out paths, never trained on")
     curve_points: int = Field(20, ge=1, description="most evaluations during a training")
@@ -82,6 +83,7 @@ class Task(Validated):
             cell=self.cell,
             activation=self.activation,
             layers=self.layers,
+            gradient=self.gradient,
         )
 
     @model_validator(mode="after")
@@ -131,7 +133,9 @@ class Task(Validated):
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "corrected": {},
-    "posted": {"train_sign": -1},
+    "posted": {"train_sign": -1, "gradient": "stateful-broadcast"},
+    "posted-sign-mended": {"gradient": "stateful-broadcast"},
+    "posted-gradient-mended": {"train_sign": -1},
     "no-lag": {"lag_weight": 0.0},
     "strong-lag": {"lag_weight": 1.0},
 }

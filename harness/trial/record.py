@@ -21,9 +21,9 @@ from pydantic_core import CoreSchema, core_schema
 from harness.task.task import Task
 
 # Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
-# trained at once and sweeps. All of them can be read.
-SchemaVersion: TypeAlias = Literal[1, 2, 3, 4]
-SCHEMA_VERSION: SchemaVersion = 4
+# trained at once and sweeps; 5 the task's `gradient`, which was exact before. All can be read.
+SchemaVersion: TypeAlias = Literal[1, 2, 3, 4, 5]
+SCHEMA_VERSION: SchemaVersion = 5
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 """`lost`: the node or the Ray worker went away."""

@@ -133,3 +133,5 @@ def test_what_it_does_not_do_is_refused_in_a_sentence() -> None:
         FloorBackend(replace(Model(), cell="gru"), "cpu")
     with pytest.raises(Unavailable, match="does not train a network with `layers` = 2"):
         FloorBackend(replace(Model(), layers=2), "cpu")
+    with pytest.raises(Unavailable, match="`gradient` = stateful-broadcast; it does with exact"):
+        FloorBackend(replace(Model(), gradient="stateful-broadcast"), "cpu")

@@ -19,6 +19,7 @@ STEP = "jax-step"
 TUNED = "jax-tuned"
 slow = pytest.mark.slow
 SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
+BROADCAST: dict[str, Any] = {"gradient": "stateful-broadcast"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,10 @@ SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
         pytest.param(JAX, {"activation": "relu", "layers": 3}, id="jax-relu-3", marks=slow),
         pytest.param(JAX, {"cell": "gru", "layers": 2}, id="jax-gru-2"),
         pytest.param(JAX, {"cell": "lstm", "layers": 2}, id="jax-lstm-2", marks=slow),
+        pytest.param(JAX, BROADCAST, id="jax-broadcast"),
+        pytest.param(JAX, BROADCAST | {"cell": "gru"}, id="jax-broadcast-gru", marks=slow),
+        pytest.param(JAX, BROADCAST | {"cell": "lstm", "layers": 2}, id="jax-broadcast-lstm-2"),
+        pytest.param(STEP, BROADCAST, id="step-broadcast", marks=slow),
         pytest.param(STEP, {"cell": "lstm"}, id="step-lstm-1", marks=slow),
         pytest.param(TUNED, {"activation": "relu"}, id="tuned-relu-1"),
     ],
@@ -94,6 +99,7 @@ def test_the_tanh_of_the_tuned_variant_is_that_of_numpy(dtype: str) -> None:
         ({"cell": "gru"}, "`cell` = gru"),
         ({"cell": "lstm"}, "`cell` = lstm"),
         ({"layers": 2}, "`layers` = 2"),
+        (BROADCAST, "`gradient` = stateful-broadcast"),
     ],
 )
 def test_the_tuned_variant_says_what_it_does_not_train(changes: dict[str, Any], field: str) -> None:

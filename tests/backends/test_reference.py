@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,6 +59,50 @@ def test_the_gradient_of_a_relu_network_is_that_of_the_loss() -> None:
                 one[name][index] += sign * 1e-6
             more, less = (backend.loss_and_gradient(one, x_TB, y_TB)[0] for one in moved)
             assert gradient[name][index] == pytest.approx((more - less) / 2e-6, rel=1e-5, abs=1e-7)
+
+
+@given(seed=st.integers(0, 10**6), hidden=st.integers(1, 4), steps=st.integers(1, 6))
+def test_the_gradient_of_a_stateful_broadcast(seed: int, hidden: int, steps: int) -> None:
+    """The formula of the tanh cell: t upwards, and none for the initial state."""
+    model = Model(hidden=hidden, dtype="float64", gradient="stateful-broadcast")
+    params, x_TB, y_TB = draw(model, seed, steps)
+    _, gradient = ReferenceBackend(model, "cpu").loss_and_gradient(params, x_TB, y_TB)
+    head = (params["W_2"] @ params["W_1"])[0]
+    offset = params["W_2"] @ params["b_1"] + params["b_2"]
+    want = {name: np.zeros_like(value) for name, value in params.items()}
+    h_HB = np.repeat(params["h0"][:, None], x_TB.shape[1], axis=1)
+    delta_HB = np.zeros_like(h_HB)
+    for t, x_B in enumerate(x_TB):
+        before_HB = h_HB
+        h_HB = np.tanh(params["W_xh"] * x_B + params["W_hh"] @ before_HB + params["b_h"][:, None])
+        g_HB = np.zeros_like(h_HB)
+        if t:  # The first output is not scored.
+            g_HB = np.outer(head, 2 * (head @ h_HB + offset - y_TB[t - 1]) / y_TB.size)
+        delta_HB = (g_HB + params["W_hh"].T @ delta_HB) * (1 - h_HB**2)
+        want["W_xh"] += delta_HB @ x_B[:, None]
+        want["W_hh"] += delta_HB @ before_HB.T
+        want["b_h"] += delta_HB.sum(1)
+    assert not gradient["h0"].any()
+    for name in ("W_xh", "W_hh", "b_h"):
+        np.testing.assert_allclose(gradient[name], want[name], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_stateful_broadcast_spoils_only_what_goes_through_time(cell: Cell) -> None:
+    exact = Model(2, dtype="float64", cell=cell, layers=2)
+    broken = replace(exact, gradient="stateful-broadcast")
+    sample = draw(exact, 1)
+    right, wrong = (
+        ReferenceBackend(model, "cpu").loss_and_gradient(*sample) for model in (exact, broken)
+    )
+    assert right[0] == wrong[0]
+    for name, gradient in wrong[1].items():
+        if name.startswith(("W_1", "b_1", "W_2", "b_2")):
+            np.testing.assert_array_equal(gradient, right[1][name])
+        elif name.endswith(("h0", "c0")):
+            assert not gradient.any()
+        else:
+            assert not np.allclose(gradient, right[1][name], rtol=1e-3)
 
 
 def test_the_loss_is_that_of_the_predictions_after_the_first_step() -> None:

@@ -15,6 +15,7 @@ from harness.task.data import initial_params, training_chunks
 
 slow = pytest.mark.slow
 SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
+BROADCAST: dict[str, Any] = {"gradient": "stateful-broadcast"}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,9 @@ SMALL: dict[str, Any] = {"n_steps": 8, "hidden": 6}
         pytest.param("torch", {"cell": "gru"}, id="torch-gru-1"),
         pytest.param("torch", {"cell": "gru", "layers": 2}, id="torch-gru-2"),
         pytest.param("torch", {"cell": "lstm", "layers": 2}, id="torch-lstm-2"),
+        pytest.param("torch", BROADCAST, id="torch-broadcast"),
+        pytest.param("torch", BROADCAST | {"cell": "gru", "layers": 2}, id="torch-broadcast-gru"),
+        pytest.param("torch", BROADCAST | {"cell": "lstm", "layers": 2}, id="torch-broadcast-lstm"),
         pytest.param("torch-tuned", {"activation": "relu"}, id="tuned-relu"),
         pytest.param("torch-tuned", {"hidden": 1}, id="tuned-smallest"),
         pytest.param("torch-compile", {}, id="compile", marks=slow),
@@ -63,7 +67,7 @@ def test_a_diverging_seed_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["torch-tuned", "torch-compile"])
-@pytest.mark.parametrize(("field", "value"), [("cell", "gru"), ("layers", 2)])
+@pytest.mark.parametrize(("field", "value"), [("cell", "gru"), ("layers", 2), *BROADCAST.items()])
 def test_what_a_variant_does_not_train_is_a_sentence(name: str, field: str, value: object) -> None:
     with pytest.raises(Unavailable, match=f"`{name}` does not train .* `{field}` = {value}"):
         registry.load(name)(Task(**{field: value}).model, "cpu")

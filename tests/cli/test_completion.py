@@ -87,7 +87,7 @@ def offered(folder: Path, *words: str) -> list[str]:
         (["run", "--backends", "tests.helpers.many", ":", "M"], []),
         (["run", "--devices", ""], ["auto", "cpu", "gpu"]),
         (["run", "--devices", "cpu,"], ["cpu,gpu"]),
-        (["run", "--preset", "p"], ["posted"]),
+        (["run", "--preset", "p"], ["posted", "posted-sign-mended", "posted-gradient-mended"]),
         (["run", "--dispatch", ""], ["ray", "inline"]),
         (["run", "--set", "ce"], ["cell="]),
         # Bash makes three words of `cell=g`, and of `cell=` two.

@@ -41,7 +41,7 @@ def one(found: Sequence[Finding], rule: str) -> Finding:
 
 def test_the_program_that_was_posted(tmp_path: Path) -> None:
     """At full length the errors sit on the yardstick."""
-    found = run(tmp_path, Task.preset("posted", epochs=10_000)).findings()
+    found = run(tmp_path, Task.preset("posted-gradient-mended", epochs=10_000)).findings()
     assert rules(found) == ["wrong-sign"]
     (finding,) = found
     assert finding.severity == "fault"
@@ -57,7 +57,7 @@ def test_the_program_that_was_posted(tmp_path: Path) -> None:
 
 def test_the_program_that_was_posted_before_it_is_finished(tmp_path: Path) -> None:
     """At the default length the gap shows it, the single steps do not yet."""
-    (finding,) = run(tmp_path, Task.preset("posted"), seeds=(0, 1)).findings()
+    (finding,) = run(tmp_path, Task.preset("posted-gradient-mended"), seeds=(0, 1)).findings()
     assert finding.rule == "wrong-sign"
     assert "train_sign = -1" in finding.evidence
     assert "is what the sign costs (0.121" in finding.evidence

@@ -71,7 +71,7 @@ def rules(given: Predictions, **task: Any) -> list[str]:
 
 
 def test_a_run_in_words(tmp_path: Path) -> None:
-    run(tmp_path, Task.preset("posted", epochs=2000, n_steps=30))
+    run(tmp_path, Task.preset("posted-gradient-mended", epochs=2000, n_steps=30))
     done = invoke("r", "--results", tmp_path)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("FAULT wrong-sign: floor on cpu\n")
@@ -220,7 +220,7 @@ def test_a_trained_network(tmp_path: Path) -> None:
     from backends.floor import FloorBackend
     from harness.task import data
 
-    task = Task.preset("posted", n_steps=30, epochs=6000)
+    task = Task.preset("posted-gradient-mended", n_steps=30, epochs=6000)
     backend = FloorBackend(task.model, "cpu")
     state = backend.init(data.initial_params(task.model, 0))
     for first in range(0, task.epochs, 500):

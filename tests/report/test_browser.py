@@ -58,9 +58,11 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Pages:
                     patch.setenv("PYTHONPATH", str(_installed(results.parent / "site")))
                     measure(results, name, "--backends", HOSTILE, "--seeds", 2)
             case "posted":
-                posted = ("--preset", "posted", "--set", "epochs=10000", "--backends", "floor")
+                posted = ("--preset", "posted-gradient-mended", "--set", "epochs=10000")
                 where = ("--dispatch", "inline", "--results", results, "--run-id", name)
-                done = command("run", *posted, *where, "--isolation", "backend")
+                done = command(
+                    "run", *posted, "--backends", "floor", *where, "--isolation", "backend"
+                )
                 subprocess.run(done, cwd=ROOT, check=True, capture_output=True)
         return Path(run_page.write(Run(name, results), with_plots=False))
 

@@ -18,7 +18,7 @@ from harness.cli.show import show
 from harness.trial.record import SCHEMA_VERSION
 
 DATA = Path(__file__).parent / "data"
-SCHEMAS = range(1, SCHEMA_VERSION + 1)
+SCHEMAS = range(1, SCHEMA_VERSION)
 TABLES = next(param.type.choices for param in show.params if param.name == "name")  # type: ignore[attr-defined]
 
 

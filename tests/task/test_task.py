@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness import InvalidInput, Task
+from harness.runs.request import readable_id
 
 
 def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
@@ -22,6 +25,7 @@ def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
         "hidden": 10,
         "learning_rate": 1e-3,
         "optimiser": "adam",
+        "gradient": "exact",
         "dtype": "float32",
         "eval_paths": 2000,
         "curve_points": 20,
@@ -29,15 +33,23 @@ def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "lag_weight", "train_sign"),
-    [("corrected", 0.1, 1), ("posted", 0.1, -1), ("no-lag", 0.0, 1), ("strong-lag", 1.0, 1)],
+    ("preset", "fields"),
+    [
+        ("corrected", {}),
+        ("posted", {"train_sign": -1, "gradient": "stateful-broadcast"}),
+        ("posted-sign-mended", {"gradient": "stateful-broadcast"}),
+        ("posted-gradient-mended", {"train_sign": -1}),
+        ("no-lag", {"lag_weight": 0.0}),
+        ("strong-lag", {"lag_weight": 1.0}),
+    ],
 )
-def test_presets(preset: str, lag_weight: float, train_sign: int) -> None:
-    assert Task.preset(preset) == Task(lag_weight=lag_weight, train_sign=train_sign)
+def test_presets(preset: str, fields: dict[str, Any]) -> None:
+    assert Task.preset(preset) == Task(**fields)
+    assert readable_id(Task(**fields)).startswith(f"{preset}-2")
 
 
 def test_a_preset_can_be_changed() -> None:
-    assert Task.preset("posted", epochs=7) == Task(train_sign=-1, epochs=7)
+    assert Task.preset("strong-lag", epochs=7) == Task(lag_weight=1, epochs=7)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +71,7 @@ def test_a_preset_can_be_changed() -> None:
         ("optimiser", "adagrad"),
         ("dtype", "bfloat16"),
         ("cell", "transformer"),
+        ("gradient", "broadcast"),
         ("activation", "gelu"),
         ("layers", 0),
         ("eval_paths", 0),
