@@ -5,6 +5,7 @@ HarnessError
 │   └── UnknownName       a backend, preset, device or run that does not exist; names the nearest
 ├── Unavailable           a backend, its framework or a device is not there (exit code 2)
 ├── ContractViolation     a backend broke the protocol: a wrong shape or type (the trial fails)
+├── WorkerError           a backend's process reported an error, or ended (the trial fails)
 ├── ClusterLost           the head of the Ray cluster went away (exit code 1, results so far kept)
 └── StoreError            the results folder could not be written (exit code 1, results so far kept)
 
@@ -46,6 +47,10 @@ class Unavailable(HarnessError):
 
 class ContractViolation(HarnessError):
     """A backend returned something that the protocol does not allow."""
+
+
+class WorkerError(HarnessError):
+    """The process of a backend reported an error, broke the protocol or ended."""
 
 
 class ClusterLost(HarnessError):

@@ -94,39 +94,45 @@ def _carry_out(job: dict[str, Any], emit: Any) -> None:
         case "turns":
             from harness.measure import stepwise
 
-            stepwise.serve(TurnsJob.model_validate(job), sys.stdin, emit)
+            stepwise.serve(TurnsJob.model_validate(job), sys.stdin, emit, _load)
         case _:
             from harness.measure import parity
 
             parity.run(ParityJob.model_validate(job), emit)
 
 
-@cache
+_loaded: dict[str, Any] = {}
+
+
 def _load(backend: str) -> Any:
-    """Import a backend, which is looked up once for all trials of this process."""
+    """Import or start a backend, once for all trials of this process."""
     from harness.backend import registry
 
-    return registry.load(backend)
+    if backend not in _loaded:
+        _loaded[backend] = registry.load(backend)
+    return _loaded[backend]
 
 
 @cache
 def _environment(backend: str, device: str) -> dict[str, str]:
     """Describe the machine, the versions of the code, and this process."""
     import harness
-    from harness.backend import registry
+    from harness.backend import process, registry
     from harness.errors import InvalidInput
     from harness.measure import machine
     from harness.measure.git import describe_source
 
     module = None
     with suppress(InvalidInput):  # It was refused, and that was reported.
-        module = sys.modules.get(registry.module_of(backend))
+        module = sys.modules.get(registry.module_of(backend) or "")
+    greeting = process.greeting(_loaded.get(backend))
     return {
         **machine.describe(),
         **(machine.describe_gpu() if device == "gpu" else {}),
         **describe_source("harness", harness.__file__),
-        **describe_source("backend", getattr(module, "__file__", None)),
+        **describe_source("backend", greeting.source or getattr(module, "__file__", None)),
         **machine.describe_process(),
+        **greeting.describe(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Finds backends by name: the entry-point group `harness.backends`, or `module:Class`."""
+"""Finds backends by name: installed, of the project at hand, `module:Class`, `process:COMMAND`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import cast
 
+from harness.backend.command import PREFIX, TABLE, Command, named
 from harness.backend.protocol import BackendFactory
 from harness.errors import InvalidInput, Unavailable, UnknownName, did_you_mean
 
@@ -19,15 +21,63 @@ def installed() -> Mapping[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
 
 
+def commands() -> Mapping[str, Command]:
+    """Return the backends that the `pyproject.toml` at hand names, sorted.
+
+    Raises `InvalidInput` if something is wrong with its table.
+    """
+    return named(Path.cwd(), installed())
+
+
 def check(name: str) -> None:
-    """Raise `InvalidInput` unless `name` is installed or names an attribute of a module found.
+    """Raise `InvalidInput` unless there is such a backend, as far as is known without starting it.
 
     No framework is imported: the node that trains finds out whether it is installed.
     """
-    if ":" not in name:
-        if name not in installed():
-            raise UnknownName("backend", name, installed(), hint=", or `module:Class`")
-        return
+    _find(name)
+
+
+def module_of(name: str) -> str | None:
+    """Return the module that a backend is in; None: it is a command. Raises as `check` does."""
+    found = _find(name)
+    return None if isinstance(found, Command) else found.module
+
+
+def load(name: str) -> BackendFactory:
+    """Import a backend, and with it its framework, or start its process.
+
+    Raises `Unavailable` if it or a package it needs cannot be imported, or the process does not
+    start, and `InvalidInput` if the module has no such attribute.
+    """
+    found = _find(name)
+    attribute = found if isinstance(found, Command) else _imported(name, found)
+    if not isinstance(attribute, Command):
+        return attribute
+    from harness.backend.process import ProcessWorker  # Not at the top: it needs NumPy.
+
+    return ProcessWorker(attribute)
+
+
+def _find(name: str) -> EntryPoint | Command:
+    if name.startswith(PREFIX):
+        return Command.parse(name, name.removeprefix(PREFIX))
+    if ":" in name:
+        _check_module(name)
+        return EntryPoint(name, name, GROUP)
+    points = installed()
+    found = points.get(name) or (known := commands()).get(name)
+    if found is None:
+        raise UnknownName(
+            "backend",
+            name,
+            [*points, *known],
+            hint=f", `module:Class` or `{PREFIX}COMMAND` (give a command with a comma a name in "
+            f"[{TABLE}] of `pyproject.toml`)",
+        )
+    return found
+
+
+def _check_module(name: str) -> None:
     module, _, attribute = name.partition(":")
     if not attribute.isidentifier():
         raise InvalidInput(f"backend `{name}`: write `module:Class`.")
@@ -43,20 +93,7 @@ def check(name: str) -> None:
         raise InvalidInput(f"backend `{name}`: there is no module `{module}` on the import path.")
 
 
-def module_of(name: str) -> str:
-    """Return the name of the module that a backend is in. Raises `InvalidInput` as `check` does."""
-    check(name)
-    return _entry_point(name).module
-
-
-def load(name: str) -> BackendFactory:
-    """Import a backend, and with it its framework.
-
-    Raises `Unavailable` if it or a package it needs cannot be imported, and `InvalidInput` if the
-    module has no such attribute.
-    """
-    check(name)
-    point = _entry_point(name)
+def _imported(name: str, point: EntryPoint) -> BackendFactory | Command:
     try:
         module = importlib.import_module(point.module)
     except ModuleNotFoundError as error:
@@ -75,8 +112,4 @@ def load(name: str) -> BackendFactory:
             f"backend `{name}`: module `{point.module}` has no `{point.attr}`"
             f"{did_you_mean(point.attr, public)}."
         )
-    return cast("BackendFactory", getattr(module, point.attr))
-
-
-def _entry_point(name: str) -> EntryPoint:
-    return EntryPoint(name, name, GROUP) if ":" in name else installed()[name]
+    return cast("BackendFactory | Command", getattr(module, point.attr))

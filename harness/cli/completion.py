@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeAlias, get_args
 
 import click
@@ -31,10 +32,13 @@ _UNFINISHED = "="
 
 
 def backends(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
-    """Offer the installed backends, one after each comma."""
+    """Offer the backends that have a name, one after each comma."""
     from harness.backend import registry
 
-    return _list_of(registry.installed(), incomplete)
+    names = list(registry.installed())
+    with suppress(HarnessError, OSError):
+        names += registry.commands()
+    return _list_of(names, incomplete)
 
 
 def devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:

@@ -43,7 +43,7 @@ LIMITS = options(
         "--backends",
         metavar="A,B,...",
         shell_complete=completion.backends,
-        help="Installed names or module:Class.",
+        help="Names (`harness list`), module:Class or process:COMMAND.",
     ),
     click.option(
         "--devices",

@@ -108,7 +108,7 @@ BACKENDS = click.option(
     type=split,
     default="torch,jax",
     shell_complete=completion.backends,
-    help="Installed names (`harness list`) or module:Class.",
+    help="Names (`harness list`), module:Class or process:COMMAND.",
 )
 DEVICES = click.option(
     "--devices",

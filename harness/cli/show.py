@@ -58,6 +58,8 @@ def list_(results: str) -> None:
     for name, point in registry.installed().items():
         origin = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
         click.echo(f"  {name:<14} {point.value}{origin}")
+    for name, command in registry.commands().items():
+        click.echo(f"  {name:<14} {command} (in {command.folder})")
     click.echo("\nPresets")
     for name, fields in PRESETS.items():
         changed = ", ".join(f"{k}={v}" for k, v in fields.items()) or "the defaults below"

@@ -27,6 +27,7 @@ from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.fingerprint import differences, fingerprint
 from harness.measure.process import Tree
+from harness.measure.stepwise import worker_source
 from harness.task.task import Task
 from harness.trial.arms import Arm
 
@@ -43,7 +44,7 @@ def against(reference: str, task: Task, settings: GateSettings, say: Say) -> Ver
     Raises `InvalidInput` or `Unavailable` if they cannot be compared.
     """
     gate = GateRun(task, settings, say)
-    modules = ["harness", *map(registry.module_of, settings.backends)]
+    modules = ["harness", *filter(None, map(registry.module_of, settings.backends))]
     with checkout(reference, modules) as versions:
         _check_takes_turns(versions)
         if versions.identical:
@@ -209,7 +210,10 @@ def _check_sources(arm: Arm, pair: Pair, versions: Checkout) -> list[str]:
             f"{arm}: {versions.reference_name} would import `{strayed[0]}` of the working tree; "
             "put the folder it is imported from on PYTHONPATH."
         )
-    parts = {"harness": "The harness", registry.module_of(arm.backend): f"The code of {arm}"}
+    code, worker = registry.module_of(arm.backend), worker_source(arm.backend)
+    if code is None or worker in pair.second.sources:
+        code = worker
+    parts = {"harness": "The harness", code: f"The code of {arm}"}
     files = {name: pair.second.sources.get(name) for name in parts}
     return [
         f"{parts[name]} is the same in both versions: `{file or 'an installed package'}`."
@@ -236,8 +240,10 @@ def _check_yardstick(stored: Baseline, pair: Pair) -> None:
 
 def _yardstick_version(name: str, result: SideResult) -> dict[str, str]:
     """Return what the yardstick's times depend on, other than the machine."""
-    file = find_spec(registry.module_of(name))
-    code = Path(file.origin).read_bytes() if file and file.origin else b""
+    module = registry.module_of(name)
+    spec = find_spec(module) if module else None
+    file = result.sources.get(worker_source(name)) or (spec and spec.origin)
+    code = Path(file).read_bytes() if file else b""
     packages = {
         package: version
         for package, version in result.versions.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
@@ -11,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from harness.backend import registry
 from harness.errors import InvalidInput, build_all
+from harness.inputs.pyproject import problems, read_table
 from harness.inputs.quantities import fraction, seconds
 from harness.inputs.validated import Validated
 from harness.trial.arms import InstalledBackend, Selection
@@ -82,16 +82,11 @@ class GateSettings(Selection):
     @classmethod
     def _checked_table(cls, folder: Path) -> dict[str, Any]:
         """Return the gate's table of the nearest file; raise `InvalidInput` if it is bad."""
-        path = next((p for d in (folder, *folder.parents) if (p := d / _FILE).is_file()), None)
-        if path is None:
-            return {}
+        path, table = read_table(folder, _TABLE)
         try:
-            table = _table(path)
             cls(**table)
         except InvalidInput as error:
-            raise InvalidInput(
-                *(f"`{path}`: [{_TABLE}]: {problem}" for problem in error.problems)
-            ) from None
+            raise problems(path, _TABLE, *error.problems) from None
         return table
 
     def for_backend(self, name: str) -> Self:
@@ -100,7 +95,7 @@ class GateSettings(Selection):
         return self.model_copy(update=override.model_dump(exclude_none=True))
 
 
-_FILE, _TABLE = "pyproject.toml", "tool.harness.gate"
+_TABLE = "tool.harness.gate"
 
 
 def _override(name: str, fields: object) -> Override:
@@ -111,16 +106,3 @@ def _override(name: str, fields: object) -> Override:
         raise InvalidInput(
             *(f"backend `{name}`: {problem}" for problem in error.problems)
         ) from None
-
-
-def _table(path: Path) -> dict[str, Any]:
-    """Return the gate's table of a file, empty if it has none."""
-    try:
-        content: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"the file cannot be read: {' '.join(str(error).split())}.") from error
-    for name in _TABLE.split("."):
-        content = content.get(name, {})
-        if not isinstance(content, dict):
-            raise InvalidInput(f"expected a table, got {content!r}.")
-    return dict(content)

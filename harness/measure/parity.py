@@ -22,6 +22,7 @@ import numpy as np
 
 from harness.backend import contract, registry
 from harness.backend.model import Model
+from harness.backend.process import greeting
 from harness.backend.protocol import Array, BackendFactory, Params, TrainsManySeeds
 from harness.backend.single_seed import Alone, many_seeds
 from harness.errors import Unavailable
@@ -54,7 +55,7 @@ def run(job: ParityJob, emit: Emit) -> None:
     for network, task in job.networks:
         for check in compare(factory, job.device, task, job.at_once):
             emit("check", check.model_copy(update={"network": network}))
-    emit("fields", {"versions": machine.loaded_versions()})
+    emit("fields", {"versions": {**machine.loaded_versions(), **greeting(factory).versions}})
 
 
 def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:

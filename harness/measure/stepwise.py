@@ -2,8 +2,8 @@
 
 The messages are a protocol between two versions of this code, so they must not change. The first
 one is ("ready", {task, sources, versions}): the task with its defaults, the files of all modules
-that are not installed, and the versions of the loaded packages. Then each line of text is a
-command:
+that are not installed and of a backend's own process, and the versions of what is loaded. Then each
+line of text is a command:
 
     N          train N epochs; answered by ("turn", {wall_s, losses}), losses of the first seed
     restart    start anew from the initial parameters; answered by ("restarted", null)
@@ -15,21 +15,29 @@ from __future__ import annotations
 import sys
 from typing import IO
 
+from harness.backend import registry
 from harness.measure import machine
-from harness.measure.trial import Emit, Training
+from harness.measure.trial import Emit, Load, Training
 from harness.trial.jobs import TurnsJob
 
 
-def serve(job: TurnsJob, commands: IO[str], emit: Emit) -> None:
+def worker_source(backend: str) -> str:
+    """Return the name among the `sources` that stands for the program of a backend."""
+    return f"worker of {backend}"
+
+
+def serve(job: TurnsJob, commands: IO[str], emit: Emit, load: Load = registry.load) -> None:
     """Execute each line of `commands` until they end. Raises what the backend raises."""
-    training = Training(job, emit)
+    training = Training(job, emit, load)
     files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    greeting = training.greeting
+    files[worker_source(job.backend)] = greeting.source
     emit(
         "ready",
         {
             "task": job.task.model_dump(mode="json"),
             "sources": {name: f for name, f in files.items() if f and not machine.installed(f)},
-            "versions": machine.loaded_versions(),
+            "versions": {**machine.loaded_versions(), **greeting.versions},
         },
     )
     for line in commands:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harness.backend import contract, registry
+from harness.backend.process import greeting
 from harness.backend.protocol import Array, BackendFactory, ReportsGpuMemory
 from harness.backend.single_seed import Alone, many_seeds
 from harness.measure import energy, machine
@@ -68,7 +69,7 @@ class Training:
 
     In a chunk, only the backend's `train` is on the clock: neither making the data nor reading the
     system's counters. `epoch` and `seconds` are the epochs and the time of training so far,
-    `evaluation` the time of predictions.
+    `evaluation` the time of predictions, `greeting` what a process said of itself.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Training:
         emit("phase", "importing")
         with Stopwatch(clock) as watch:
             factory = load(job.backend)
+        self.greeting = greeting(factory)
         emit("fields", {"import_s": watch.seconds})
         emit("phase", "setting up")
         params = [data.initial_params(job.task.model, seed) for seed in self.seeds]

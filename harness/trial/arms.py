@@ -43,7 +43,7 @@ class Selection(Validated):
     """Backends and devices. Raises `InvalidInput` with a sentence for every bad value."""
 
     backends: tuple[InstalledBackend, ...] = ("torch", "jax")
-    """Installed names (see `harness list`), or `module:Class`."""
+    """Names (see `harness list`), `module:Class` or `process:COMMAND`."""
     devices: Literal["auto"] | tuple[Device, ...] = "auto"
     """Which devices; "auto" is the CPU, and a GPU where there is one."""
 

@@ -8,6 +8,7 @@ has a trial for each.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Iterator
@@ -168,4 +169,13 @@ def _name(point: SweepPoint, arm: Arm, seeds: tuple[int, ...]) -> str:
     """Return the name of a trial, which can be a file name."""
     parts = [f"{name}{value}" for name, value in point.values.items()]
     parts.append(f"seed{seeds[0]}" if len(seeds) == 1 else f"seeds{seeds[0]}to{seeds[-1]}")
-    return "-".join([*parts, re.sub(r"[:/\\]", ".", arm.backend), arm.device])
+    return "-".join([*parts, _as_file_name(arm.backend), arm.device])
+
+
+def _as_file_name(backend: str) -> str:
+    """Return the name of a backend, or a short form of a command that no other command has."""
+    name = backend.replace(":", ".")
+    if re.fullmatch(r"[\w.+-]{1,100}", name):
+        return name
+    short = re.sub(r"[^\w.+-]+", ".", name)[:60]
+    return f"{short}.{hashlib.sha256(backend.encode()).hexdigest()[:8]}"

@@ -1,0 +1,218 @@
+"""The pipes to the process of a backend: lines of text, raw bytes, and what can go wrong.
+
+Standard error is inherited: it never fills up, and a trial keeps it with its own output.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import select
+import signal
+import stat
+import subprocess
+import termios
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+from harness.backend import process_tree
+from harness.backend.command import Command
+from harness.errors import Unavailable, WorkerError, brief
+
+_PIPE_BYTES = 2**20
+_LONGEST_LINE = 2**16
+_ANSWERS = (b"ok", b"error", b"unavailable")
+# A process is idle if it uses less of the processor than this, in so many ticks in a row.
+_IDLE_SHARE, _TICKS = 0.01, 6
+_LAST_LINES, _TAIL_BYTES = 5, 4000
+
+
+class Pipes:
+    """A process that was started, and the conversation with it. Errors are `WorkerError`."""
+
+    def __init__(self, command: Command) -> None:
+        """Start the process. Raises `Unavailable` if it cannot be started."""
+        self._command = command
+        self._asked = ""
+        try:
+            self._process = subprocess.Popen(
+                list(command.words),
+                cwd=command.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise Unavailable(
+                f"backend `{command.name}`: `{command.words[0]}` cannot be started: "
+                f"{brief(error)}. {command.hint}".rstrip()
+            ) from error
+        assert self._process.stdin
+        assert self._process.stdout
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for pipe in (self._to, self._from):
+            os.set_blocking(pipe, False)
+            with suppress(OSError, AttributeError):  # The larger, the fewer changes of process.
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._received = bytearray()
+        self.close = weakref.finalize(self, _end, self._process)
+
+    def send(self, asked: str, *parts: bytes | memoryview) -> None:
+        """Write a request, named `asked` in errors; stop if an answer comes before its end."""
+        if self._asked:
+            self._refuse_surplus()
+        self._asked = asked
+        rest = [memoryview(part).cast("B") for part in parts]
+        while rest:
+            try:
+                sent = os.writev(self._to, rest)
+            except BlockingIOError:
+                ready = self._wait((self._to, self._from), self._not_flushed)
+                if self._from in ready and self._receive():
+                    return
+                continue
+            except BrokenPipeError:
+                return  # The answer, or that there is none, says why.
+            while rest and sent >= len(rest[0]):
+                sent -= len(rest.pop(0))
+            if rest:
+                rest[0] = rest[0][sent:]
+
+    def read_line(self) -> str:
+        """Return the first line of the answer, without its end."""
+        while b"\n" not in self._received:
+            self._wait((self._from,), self._not_flushed)
+            self._receive()
+        line, _, self._received = self._received.partition(b"\n")
+        if line.partition(b"\t")[0] not in _ANSWERS:
+            self._fail_noise(line)
+        return line.decode(errors="replace")
+
+    def read_into(self, name: str, values: memoryview) -> None:
+        """Read the values of the array of that name."""
+        values = values.cast("B")
+        got = min(len(self._received), len(values))
+        values[:got] = self._received[:got]
+        del self._received[:got]
+
+        def incomplete() -> str:
+            half = (
+                ": are they float32 where the model is float64?" if 2 * got == len(values) else ""
+            )
+            return f"it sent only {got} of the {len(values)} bytes of `{name}`{half}"
+
+        while got < len(values):
+            try:
+                count = os.readv(self._from, [values[got:]])
+            except BlockingIOError:
+                self._wait((self._from,), incomplete)
+                continue
+            if not count:
+                self._fail_ended()
+            got += count
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise `WorkerError`: what the process did, in a sentence that begins with its name."""
+        raise WorkerError(f"the process of backend `{self._command.name}` {problem}")
+
+    def _receive(self) -> bool:
+        """Add what there is to the line that is being received; return whether it is complete."""
+        with suppress(BlockingIOError):
+            received = os.read(self._from, _LONGEST_LINE)
+            if not received:
+                self._fail_ended()
+            self._received += received
+        complete = b"\n" in self._received
+        if not complete and len(self._received) >= _LONGEST_LINE:
+            self._fail_noise(self._received)
+        return complete
+
+    def _wait(self, pipes: tuple[int, ...], stuck: Callable[[], str]) -> list[int]:
+        """Wait for a pipe; return those that are ready. Raise if the process is idle meanwhile."""
+        poll = select.poll()
+        for pipe in pipes:
+            poll.register(pipe, select.POLLOUT if pipe == self._to else select.POLLIN)
+        tick_s = self._command.patience_s / _TICKS
+        idle, before = 0, None
+        while not (ready := poll.poll(1000 * tick_s)):
+            after = process_tree.cpu_times(self._process.pid)
+            if before is not None:
+                used_s = process_tree.used_s(before, after)
+                idle = idle + 1 if after and used_s < _IDLE_SHARE * tick_s else 0
+            before = after
+            if idle == _TICKS:
+                self.fail(
+                    f"owes the answer to `{self._asked}`, but has used no processor time for "
+                    f"{self._command.patience_s:g} s: {stuck()}."
+                )
+        return [pipe for pipe, _ in ready]
+
+    def _not_flushed(self) -> str:
+        if self._received:
+            return f"it sent `{_shown(self._received)}`, and no end of the line"
+        unread = array.array("i", [0])
+        fcntl.ioctl(self._to, termios.FIONREAD, unread)
+        if unread[0]:
+            return "it does not read the whole request"
+        return "it has read the whole request, and may not have flushed its standard output"
+
+    def _refuse_surplus(self) -> None:
+        """Raise if the process wrote more than its last answer, or has ended since."""
+        with suppress(BlockingIOError):
+            surplus = os.read(self._from, _LONGEST_LINE)
+            if not surplus:
+                self._fail_ended()
+            self._received += surplus
+        if self._received:
+            self.fail(
+                f"wrote more than its answer to `{self._asked}`, as that line says it: "
+                f"{len(self._received)} bytes that begin with `{_shown(self._received)}`."
+            )
+
+    def _fail_noise(self, line: bytes | bytearray) -> NoReturn:
+        self.fail(
+            f"wrote `{_shown(line)}` to its standard output as answer to `{self._asked}`; an "
+            "answer begins with `ok`, `error` or `unavailable`, and everything else belongs on "
+            "standard error."
+        )
+
+    def _fail_ended(self) -> NoReturn:
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.fail(f"closed its standard output, but owes the answer to `{self._asked}`.")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        self.fail(f"{how} and owes the answer to `{self._asked}`{_last_lines()}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let a process end by itself, or kill it."""
+    assert process.stdin
+    assert process.stdout
+    process.stdin.close()
+    process.stdout.close()
+    try:
+        process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _shown(line: bytes | bytearray) -> str:
+    """Return the beginning of what is not an answer, so that it can be printed."""
+    return ascii(bytes(line[:80]).decode(errors="replace").partition("\n")[0])[1:-1]
+
+
+def _last_lines() -> str:
+    """Return the last lines on standard error, which is a file in the process of a trial."""
+    text = ""
+    with suppress(OSError):
+        status = os.fstat(2)
+        if stat.S_ISREG(status.st_mode):
+            start = max(0, status.st_size - _TAIL_BYTES)
+            text = os.pread(2, _TAIL_BYTES, start).decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+    return "; standard error ends with: " + " | ".join(lines) if lines else "."
