@@ -164,19 +164,22 @@ class _Layer:
         "stateful-broadcast" goes from the first step to the last instead.
         """
         deltas, pasts = [], []
-        zero: Carry = tuple(np.zeros_like(value) for value in self.carries[0])
-        steps, g_carry = range(len(self.tapes)), zero
-        for t in reversed(steps) if order == "exact" else steps:
+        none: Carry = tuple(np.zeros_like(value) for value in self.carries[0])
+        g_carry, steps = none, list(range(len(self.tapes)))
+        if order == "exact":
+            steps.reverse()
+        for t in steps:
             g_carry = (g_carry[0] + g_h_TBH[t], *g_carry[1:])
             delta, past, kept = cell.back(self.tapes[t], g_carry)
             g_carry = (kept[0] + past @ self.params["W_hh"], *kept[1:])
             deltas.append(delta)
             pasts.append(past)
-        delta_TBG, past_TBG = np.stack(deltas), np.stack(pasts)
         if order == "exact":
-            delta_TBG, past_TBG = delta_TBG[::-1], past_TBG[::-1]
+            deltas.reverse()
+            pasts.reverse()
         else:
-            g_carry = zero  # What the last step returns goes nowhere.
+            g_carry = none  # What the last step returned goes nowhere.
+        delta_TBG, past_TBG = np.stack(deltas), np.stack(pasts)
         before_TBH = np.stack([carry[0] for carry in self.carries[:-1]])
         gradient = {
             "W_xh": np.einsum("tbg,tbi->gi", delta_TBG, self.inputs_TBI, optimize=True),

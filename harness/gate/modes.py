@@ -180,11 +180,12 @@ def _check_takes_turns(versions: Checkout) -> None:
 
 def _check_task(pair: Pair, versions: Checkout) -> list[str]:
     """Refuse versions with different default tasks; return a note per default that may differ."""
-    there, here = pair.first.task, pair.second.task
+    # The default of a field that is new means what versions without it do.
+    there, here = Task().model_dump(mode="json") | dict(pair.first.task), pair.second.task
     unlike = {
-        name: f"{there.get(name, 'none')} there, {here.get(name, 'none')} here"
-        for name in dict.fromkeys([*there, *here])
-        if there.get(name) != here.get(name)
+        name: f"{there[name]} there, {here.get(name, 'none')} here"
+        for name in there
+        if there[name] != here.get(name)
     }
     work = [f"`{name}` ({how})" for name, how in unlike.items() if name not in _HOW_TO_TRAIN]
     if work:

@@ -325,13 +325,17 @@ def test_a_change_of_the_harness_itself_is_found(vendored: Project) -> None:
     assert found["final_mse"]["outcome"] == "regression"
 
 
-def test_a_reference_may_have_its_modules_elsewhere(vendored: Project) -> None:
-    """The worker of each version finds what it needs in its own layout."""
+def test_a_reference_may_be_older(vendored: Project) -> None:
+    """The worker of each version has its own layout; the older one lacks a field of the task."""
     harness = vendored.path / "harness"
     here, there = "from harness.measure import stepwise", "from harness import turns as stepwise"
+    task = (harness / "task" / "task.py").read_text()
+    older = [line for line in task.splitlines(keepends=True) if "gradient" not in line]
+    (harness / "task" / "task.py").write_text("".join(older))
     (harness / "measure" / "stepwise.py").rename(harness / "turns.py")
     vendored.plant(here, there, "harness/worker.py")
     vendored.commit("another layout")
+    (harness / "task" / "task.py").write_text(task)
     (harness / "turns.py").rename(harness / "measure" / "stepwise.py")
     vendored.plant(there, here, "harness/worker.py")
     code, found = vendored.verdict("--against", "HEAD", *LENIENT)
