@@ -2,8 +2,8 @@
 
 `python -m harness.worker EVENTS REQUEST`: EVENTS is a file descriptor that takes one JSON line
 `[kind, value]` per message; REQUEST is JSON: the job and the cores to run on. Standard input is a
-lifeline: when it closes, the process ends. On it come the commands of a job that takes turns, or
-further jobs, one JSON line each, of a process that trials share.
+lifeline: when it closes, the process ends, and with it its children. On it come the commands of a
+job that takes turns, or further jobs, one JSON line each, of a process that trials share.
 
 This is a protocol between versions: a gate starts the worker of an older checkout.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -43,10 +44,10 @@ def main() -> None:
 
 
 def _listen(jobs: SimpleQueue[Any]) -> None:
-    """Queue each job that comes; end the process when standard input closes."""
+    """Queue each job that comes; when standard input closes, end the process and its children."""
     for line in sys.stdin:
         jobs.put(json.loads(line))
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _run_another(job: dict[str, Any], before: int, stream: Any) -> None:

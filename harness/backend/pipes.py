@@ -99,9 +99,7 @@ class Pipes:
         del self._received[:got]
 
         def incomplete() -> str:
-            half = (
-                ": are they float32 where the model is float64?" if 2 * got == len(values) else ""
-            )
+            half = " (float32 where the model is float64?)" if 2 * got == len(values) else ""
             return f"it sent only {got} of the {len(values)} bytes of `{name}`{half}"
 
         while got < len(values):
@@ -138,14 +136,14 @@ class Pipes:
         tick_s = self._command.patience_s / _TICKS
         idle, before = 0, None
         while not (ready := poll.poll(1000 * tick_s)):
-            after = process_tree.cpu_times(self._process.pid)
+            after = process_tree.cpu_times(process_tree.family(self._process.pid))
             if before is not None:
                 used_s = process_tree.used_s(before, after)
                 idle = idle + 1 if after and used_s < _IDLE_SHARE * tick_s else 0
             before = after
             if idle == _TICKS:
                 self.fail(
-                    f"owes the answer to `{self._asked}`, but has used no processor time for "
+                    f"has not answered `{self._asked}`, and has used no processor time for "
                     f"{self._command.patience_s:g} s: {stuck()}."
                 )
         return [pipe for pipe, _ in ready]
@@ -183,9 +181,10 @@ class Pipes:
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            self.fail(f"closed its standard output, but owes the answer to `{self._asked}`.")
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        self.fail(f"{how} and owes the answer to `{self._asked}`{_last_lines()}")
+            self.fail(f"closed its standard output before it answered `{self._asked}`.")
+        killed = code < 0 and f"was killed by {signal.Signals(-code).name}"
+        how = killed or f"ended with exit code {code}"
+        self.fail(f"{how} before it answered `{self._asked}`{_last_lines()}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

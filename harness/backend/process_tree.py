@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,16 +20,25 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def cpu_times(pid: int) -> dict[int, float]:
-    """Return the processor time of a process and of each descendant, over all their threads."""
+def cpu_times(pids: Iterable[int]) -> dict[int, float]:
+    """Return the processor time of each process, over all its threads; none if it has ended."""
     times = {}
-    for one in family(pid):
+    for pid in pids:
         # The clock of another process, as `clock_getcpuclockid` of Linux makes it.
         with suppress(OSError):
-            times[one] = time.clock_gettime((~one << 3) | 2)
+            times[pid] = time.clock_gettime((~pid << 3) | 2)
     return times
 
 
 def used_s(before: Mapping[int, float], after: Mapping[int, float]) -> float:
     """Return the processor time between two readings; a new process has used all that it has."""
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+
+
+def status(pid: int, name: str) -> list[int]:
+    """Return a number in the `status` file of each thread of a process: `VmHWM`, in kB, ..."""
+    values = []
+    for file in Path(f"/proc/{pid}/task").glob("*/status"):
+        with suppress(OSError):
+            values += re.findall(rf"{name}:\s+(\d+)", file.read_text())
+    return [int(value) for value in values]

@@ -15,12 +15,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.backend import process_tree
+
 # Settings that change the speed or the precision of a framework, recorded with every trial.
-_RECORDED = re.compile("OMP_|MKL_|OPENBLAS_|NPROC|NUMBA_|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32")
+_RECORDED = re.compile(
+    "OMP_|MKL_|OPENBLAS_|NPROC|NUMBA_|JULIA_|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32"
+)
 
 _PACKAGES = ("harness", "ray", "torch", "jax", "jaxlib", "flax", "optax", "numpy", "numba")
 
-# With these, the harness sets the number of threads of OpenMP, BLAS libraries, XLA and numba.
+# With these, the harness sets the number of threads of OpenMP, BLAS libraries and frameworks.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -28,6 +32,7 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NPROC",
     "NUMBA_NUM_THREADS",
+    "JULIA_NUM_THREADS",
 )
 
 
@@ -61,31 +66,51 @@ def _nvidia_smi(*arguments: str) -> str:
 
 
 def peak_rss_mb() -> float:
-    """Return the most memory that this process has had resident, in MB (10^6 bytes)."""
+    """Return the most memory that this process has had resident, in MB (10^6 bytes).
+
+    On Linux, added up with that of each child process, and of their children.
+    """
     # Not from getrusage if possible: on Linux a process inherits its parent's peak there.
-    with suppress(OSError):
-        if found := re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text()):
-            return int(found[1]) * 1024 / 1e6
+    peaks = [max(process_tree.status(pid, "VmHWM"), default=0) for pid in _family()]
+    if peaks[0]:
+        return sum(peaks) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def reset_peak_rss() -> None:
     """Start the peak anew, on Linux."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+    for pid in _family():
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 class Counters(NamedTuple):
-    """What the system has counted for this process and its cores."""
+    """What the system has counted for this process, for its descendants and for its cores."""
 
     involuntary_switches: int
+    """Of this process and of its descendants."""
     steal_s: float | None
+    descendants_cpu_s: dict[int, float]
+    """The processor time of each."""
 
 
 def counters() -> Counters:
-    """Read the counters. Takes some 50 microseconds, so not while a clock runs."""
-    return Counters(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, _steal_s())
+    """Read the counters. Takes some 50 microseconds, more with children, so not on a clock."""
+    _, *descendants = _family()
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    for pid in descendants:
+        switches += sum(process_tree.status(pid, "nonvoluntary_ctxt_switches"))
+    return Counters(switches, _steal_s(), process_tree.cpu_times(descendants))
+
+
+def _family() -> list[int]:
+    """Return the number of this process, then those of its descendants."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # Most trials have no child, and this is the fastest way to know.
+        return [os.getpid()]
+    return process_tree.family(os.getpid())
 
 
 def load() -> float | None:

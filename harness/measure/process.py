@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
+from harness.backend import process_tree
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.trial.jobs import Job, TrialJob, TurnsJob
@@ -146,10 +147,11 @@ class Worker:
             self._stdin.flush()
 
     def pin(self, cores: tuple[int, ...]) -> None:
-        """Restrict every thread of the process to these cores."""
-        for thread in Path(f"/proc/{self._process.pid}/task").glob("*"):
-            with suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread.name), cores)
+        """Restrict every thread of the process, and of its descendants, to these cores."""
+        for pid in process_tree.family(self._process.pid):
+            for thread in Path(f"/proc/{pid}/task").glob("*"):
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), cores)
 
     @property
     def _stdin(self) -> IO[bytes]:

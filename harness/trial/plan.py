@@ -173,9 +173,9 @@ def _name(point: SweepPoint, arm: Arm, seeds: tuple[int, ...]) -> str:
 
 
 def _as_file_name(backend: str) -> str:
-    """Return the name of a backend, or a short form of a command that no other command has."""
+    """Return the name of a backend; of a command its end, and a hash that tells it from others."""
     name = backend.replace(":", ".")
     if re.fullmatch(r"[\w.+-]{1,100}", name):
         return name
-    short = re.sub(r"[^\w.+-]+", ".", name)[:60]
-    return f"{short}.{hashlib.sha256(backend.encode()).hexdigest()[:8]}"
+    end = re.sub(r"[^\w+-]+", ".", name)[-60:].lstrip(".")
+    return f"{end}.{hashlib.sha256(backend.encode()).hexdigest()[:8]}"

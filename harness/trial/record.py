@@ -67,9 +67,9 @@ class Chunk:
 
     wall_s: float
     cpu_s: float
-    """Processor time of the process, summed over its threads."""
+    """Processor time of the process and of its descendants, summed over their threads."""
     involuntary_switches: int
-    """How often the system took a core away from the process."""
+    """How often the system took a core away from one of them."""
     steal_s: float | None = None
     """Time that the hypervisor took from the process's cores; None: unknown."""
     load: float | None = None

@@ -1,23 +1,177 @@
-"""Backends in a process of their own, through the command line."""
+"""The conversation with the process of a backend, and a sentence for whatever it gets wrong."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import pytest
 
-from harness import Run
-from tests.helpers.commands import ROOT, TINY, Cli
-from tests.helpers.processes import inline
+from backends.reference import ReferenceBackend
+from harness import BackendFactory, ContractViolation, Model, Unavailable
+from harness.backend.command import Command
+from harness.backend.process import ProcessWorker
+from harness.errors import HarnessError, WorkerError
+from tests.helpers.commands import ROOT
 
-NUMPY = f"process:{sys.executable} {ROOT}/docs/process-worker/numpy_worker.py"
+MODEL = Model(dtype="float64")
+ODD = (sys.executable, str(ROOT / "tests" / "helpers" / "odd_worker.py"))
 
 
-def test_a_worker_passes_parity_and_trains(cli: Cli, tmp_path: Path) -> None:
-    given = ("--backends", f"{NUMPY},reference", "--seeds", "2")
-    done = cli("run", *TINY, *given, *inline(tmp_path))
-    assert done.returncode == 0, done.stderr
-    run = Run("x", tmp_path)
-    errors = run.trials.set_index(["backend", "seed"])["final_mse"]
-    assert errors[NUMPY].to_list() == pytest.approx(errors["reference"].to_list(), rel=1e-4)
+@contextmanager
+def started(*words: str, patience_s: float = 30) -> Iterator[ProcessWorker]:
+    worker = ProcessWorker(Command("mine", words, patience_s=patience_s))
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def trained(factory: BackendFactory, model: Model = MODEL) -> dict[str, Any]:
+    """Train a little and anew, as a trial does; return all that comes back in the end."""
+    rng = np.random.default_rng(0)
+    x_ETB, y_ETB = (rng.standard_normal((70, steps, 3)).astype(model.dtype) for steps in (5, 4))
+    start = {n: rng.uniform(-0.3, 0.3, s).astype(model.dtype) for n, s in model.shapes.items()}
+    backend = factory(model, "cpu")
+    backend.train(backend.init(start), x_ETB[:2], y_ETB[:2])
+    state, losses_E = backend.train(backend.init(start), x_ETB, y_ETB)
+    outputs = backend.predict(state, x_ETB[0])
+    return {"losses": losses_E, "outputs": outputs, **backend.params(state)}
+
+
+def test_one_process_trains_one_model_after_another() -> None:
+    with started(*ODD, "none") as worker:
+        for model in (MODEL, Model(hidden=3), Model(optimiser="sgd", dtype="float64")):
+            got, want = trained(worker, model), trained(ReferenceBackend, model)
+            assert got.keys() == want.keys()
+            tolerance = 1e-9 if model.dtype == "float64" else 1e-4
+            for name, value in want.items():
+                assert got[name].dtype == model.dtype
+                np.testing.assert_allclose(got[name], value, rtol=tolerance, atol=tolerance)
+
+
+def test_a_greeting_says_what_goes_into_the_record() -> None:
+    with started(*ODD, "none") as worker:
+        described = worker.greeting.describe()
+    assert described["worker:framework"] == "Odd"
+    assert described["worker:source"] == ODD[1]
+    assert len(described["worker:source_sha256"]) == 12
+    assert described["version:odd"] == "1.2"
+
+
+def test_a_training_that_has_ended_is_not_continued() -> None:
+    with started(*ODD, "none") as worker:
+        backend, params = worker(MODEL, "cpu"), {n: np.zeros(s) for n, s in MODEL.shapes.items()}
+        first, second = backend.init(params), backend.init(params)
+        backend.params(second)
+        with pytest.raises(ContractViolation, match="begun another training"):
+            backend.params(first)
+
+
+def test_a_backend_takes_its_model_up_again() -> None:
+    with started(*ODD, "none") as worker:
+        small, large = (worker(Model(hidden=hidden), "cpu") for hidden in (2, 20))
+        for backend, hidden in ((small, 2), (large, 20)):
+            params = {n: np.ones(s) for n, s in Model(hidden=hidden).shapes.items()}
+            assert backend.params(backend.init(params))["W_hh"].shape == (hidden, hidden)
+
+
+def test_standard_error_does_not_fill_up(capfd: pytest.CaptureFixture[str]) -> None:
+    with started(*ODD, "chatters") as worker:
+        trained(worker)
+    assert capfd.readouterr().err.count("a line on standard error") == 10_000
+
+
+def test_large_arrays_go_both_ways() -> None:
+    with started(*ODD, "none") as worker:
+        backend = worker(MODEL, "cpu")
+        state = backend.init({n: np.zeros(s) for n, s in MODEL.shapes.items()})
+        x_TN = np.zeros((2, 200_000))
+        assert backend.predict(state, x_TN).shape == x_TN.shape
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["./nowhere"], "backend `mine`: `./nowhere` cannot be started: No such file or directory"),
+        ([ROOT / "README.md"], "README.md` cannot be started: Permission denied"),
+        (
+            ["cat"],
+            r"wrote `hello\\tprotocol=1` to its standard output as answer to `hello`;",
+        ),
+        (["false"], "the process of backend `mine` ended with exit code 1 before it answered `hel"),
+        (
+            [*ODD, "ends"],
+            "exit code 1 before .*`hello`; standard error ends with: no framework here$",
+        ),
+        ([*ODD, "version"], "backend `mine` speaks version 2 of the protocol, not 1"),
+        ([*ODD, "anonymous"], "backend `mine` does not name its `framework` in the answer to `hel"),
+        ([*ODD, "lacks"], "backend `mine`: no such package"),
+    ],
+)
+def test_what_cannot_begin_is_unavailable(
+    words: list[str], sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Unavailable, match=sentence), started(*map(str, words)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("prints", "wrote `epoch 1: loss 0.5` to its standard output as answer to `train`; an ans"),
+        ("raises", r"^ValueError: no memory for this \(backend `mine`, asked to `train`\)$"),
+        ("exits", "ended with exit code 3 before it answered `train`; .*: the last words$"),
+        ("is-killed", "`mine` was killed by SIGKILL before it answered `train`"),
+        ("closes", "closed its standard output before it answered `train`"),
+        (
+            "keeps",
+            "`train`, and has used no processor time for 1 s: it has read the whole req",
+        ),
+        (
+            "float32",
+            r"sent only 8 of the 16 bytes of `losses` \(float32 where the model is fl",
+        ),
+        ("short", "answered `train` with losses=69; expected losses=70"),
+        ("transposed", "answered `predict` with outputs=3,5; expected outputs=5,3"),
+        ("nameless", "answered `params` with h0=10 .* b_1=20 W_2=1,20; expected h0=10 .* b_2=1"),
+    ],
+)
+def test_a_wrong_answer_is_a_sentence(
+    fault: str, sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    patience_s = 1 if fault in {"keeps", "float32"} else 30
+    with (
+        pytest.raises((WorkerError, ContractViolation), match=sentence),
+        started(*ODD, fault, patience_s=patience_s) as worker,
+    ):
+        trained(worker)
+
+
+def test_values_that_are_too_wide_are_found_at_the_next_request() -> None:
+    model = Model(dtype="float32")
+    with (
+        pytest.raises(WorkerError, match=r"wrote more than its answer to `train`.*: 8 bytes"),
+        started(*ODD, "float64") as worker,
+    ):
+        trained(worker, model)
+
+
+def test_a_program_that_does_not_read_is_told_from_one_that_does_not_answer() -> None:
+    with (
+        pytest.raises(Unavailable, match="for 1 s: it does not read the whole request"),
+        started("sleep", "600", patience_s=1),
+    ):
+        pass
+
+
+def test_a_program_that_computes_may_take_its_time(capfd: pytest.CaptureFixture[str]) -> None:
+    busy = "import time; e = time.time() + 3\nwhile time.time() < e: pass\nprint('ok', flush=True)"
+    with (
+        pytest.raises(HarnessError, match="speaks version None"),
+        started(sys.executable, "-c", busy, patience_s=0.5),
+    ):
+        pass

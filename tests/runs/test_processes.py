@@ -1,0 +1,94 @@
+"""Runs whose backends are processes of their own: what is recorded, and that nothing stays."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import Run
+from tests.helpers.commands import ROOT, TINY, Cli
+from tests.helpers.processes import MARK, inline, start, wait_for, workers
+
+ODD = f"{sys.executable} {ROOT}/tests/helpers/odd_worker.py"
+SLOW = f"process:{ODD} sleeps"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Cli:
+    """The command line in the folder of a project that names its backends."""
+    faults = "".join(f'{name} = "{ODD} {name}"\n' for name in ("exits", "nan", "version"))
+    table = f"[tool.harness.backends]\nmine = \"sh -c '{ODD} burns; true'\"\n{faults}"
+    (tmp_path / "pyproject.toml").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    return cli
+
+
+def test_a_record_sees_through_the_processes(project: Cli, tmp_path: Path) -> None:
+    given = ("--backends", "mine,exits,nan,reference", "--seeds", "1")
+    done = project("run", *TINY, *given, *inline(tmp_path))
+    assert done.returncode == 1, done.stderr
+    mine, exits, nan, reference = (
+        next(r for r in Run("x", tmp_path).records if r.backend == name)
+        for name in ("mine", "exits", "nan", "reference")
+    )
+    assert mine.points[-1].eval_mse == pytest.approx(reference.points[-1].eval_mse, rel=1e-4)
+    assert mine.import_s or (mine.setup_s or 0) < 0  # The process starts in the former.
+    assert (mine.peak_rss_mb or 0) > 50  # Three processes, two of which have NumPy.
+    late = [chunk.cpu_s for chunk in mine.chunks[6:]]
+    assert len(late) == 4
+    assert min(late) > 0.02  # A grandchild burnt it.
+    assert mine.environment["worker:source"].endswith("odd_worker.py")
+    assert mine.environment["env:JULIA_NUM_THREADS"] == "1"
+    assert exits.status == "failed"
+    assert exits.error is not None
+    assert "exit code 3 before it answered `train`; standard error ends with: the last words" in (
+        exits.error
+    )
+    assert nan.status == "diverged"
+
+
+def test_names_of_a_project_are_listed_and_offered(project: Cli, tmp_path: Path) -> None:
+    assert f"  exits          {ODD} exits (in {tmp_path})" in project("list").stdout
+    refused = project("parity", "--backends", "version", "--dispatch", "inline")
+    assert refused.returncode == 2
+    assert "backend `version` speaks version 2 of the protocol, not 1" in refused.stderr
+
+
+def children(results: Path) -> list[psutil.Process]:
+    """Return the processes of backends that a run with this mark has started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(results) and "odd_worker" in process.cmdline()[1]:
+                found.append(process)
+        except (psutil.Error, IndexError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("killed", [pytest.param("driver", marks=pytest.mark.slow), "trial"])
+def test_nothing_stays_when_a_run_is_killed(killed: str, cli: Cli, tmp_path: Path) -> None:
+    driver = start(tmp_path, "--dispatch", "inline", "--seeds", 1, backend=SLOW)
+    (trial,) = wait_for(lambda: workers(tmp_path, "seed0"))
+    wait_for(lambda: [child for child in children(tmp_path) if child.ppid() == trial.pid])
+    (driver if killed == "driver" else trial).send_signal(signal.SIGKILL)
+    driver.communicate()
+    wait_for(lambda: not children(tmp_path) and not workers(tmp_path))
+    if killed == "driver":
+        done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+        assert done.returncode == 0, done.stderr
+    (record,) = Run("x", tmp_path).records
+    assert record.status == ("ok" if killed == "driver" else "failed")
+
+
+@pytest.mark.slow
+def test_a_timeout_ends_the_process(cli: Cli, tmp_path: Path) -> None:
+    given = ("--backends", f"process:{ODD} hangs", "--seeds", 1, "--timeout", 8)
+    assert cli("run", *TINY, *given, *inline(tmp_path)).returncode == 1
+    (record,) = Run("x", tmp_path).records
+    assert record.status == "timeout"
+    assert not children(tmp_path)
