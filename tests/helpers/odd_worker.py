@@ -80,24 +80,52 @@ def write(answers: Any, word: str, fields: Any, dtype: Any) -> None:
             dtype = np.dtype("float32")
         case "float64":
             dtype = np.dtype("float64")
-        case "big-endian":
-            fields = {
-                **fields,
-                **{name: np.asarray(fields[name], dtype).byteswap() for name in arrays},
-            }
-        case "column-major":
-            fields = {**fields, **{n: _column_major(np.asarray(fields[n])) for n in arrays}}
+        case "big-endian" | "writes-big-endian":
+            swapped = {name: np.asarray(fields[name], dtype).byteswap() for name in arrays}
+            fields = {**fields, **swapped}
+        case "column-major" | "writes-column-major":
+            fields = {**fields, **{n: _written_by_columns(fields[n]) for n in arrays}}
+        case "doubles" if "outputs" in fields:
+            fields = {"outputs": 2 * fields["outputs"]}
         case "transposed":
             fields = {**fields, **{n: np.asarray(fields[n]).T for n in arrays}}
-        case "swapped" if "W_1" in fields:
-            fields = {**fields, "b_h": fields["h0"], "h0": fields["b_h"]}
+        case "writes-sorted" if "W_1" in fields:
+            values = np.concatenate([fields[name].reshape(-1) for name in sorted(fields)])
+            fields = _cut(values, fields, fields)
         case "nameless" if "W_1" in fields:
             fields = {n: v for n, v in fields.items() if n != "b_2"}
     write_right(answers, word, fields, dtype)
 
 
-def _column_major(value: Any) -> Any:
-    return value.ravel("F").reshape(value.shape)
+def answer(right: Any) -> Any:
+    """Return a method that answers a request, but reads its arrays with the fault."""
+
+    def answered(self: Any, fields: Any) -> Any:
+        match FAULT:
+            case "big-endian" | "reads-big-endian":
+                fields = {name: value.byteswap() for name, value in fields.items()}
+            case "column-major" | "reads-column-major":
+                fields = {n: v.reshape(-1).reshape(v.shape, order="F") for n, v in fields.items()}
+            case "reads-sorted" if "W_1" in fields:
+                values = np.concatenate([value.reshape(-1) for value in fields.values()])
+                fields = _cut(values, sorted(fields), fields)
+            case "reads-y-first" if "y" in fields:
+                values = np.concatenate([value.reshape(-1) for value in fields.values()])
+                fields = _cut(values, ["y", "x"], fields)
+        return right(self, fields)
+
+    return answered
+
+
+def _written_by_columns(value: Any) -> Any:
+    return np.asarray(value).reshape(-1, order="F").reshape(np.shape(value))
+
+
+def _cut(values: Any, order: Any, like: Any) -> Any:
+    cut = {}
+    for name in order:
+        cut[name], values = values[: like[name].size], values[like[name].size :]
+    return {name: cut[name].reshape(like[name].shape) for name in like}
 
 
 if __name__ == "__main__":
@@ -109,4 +137,6 @@ if __name__ == "__main__":
         case "echoes":
             print(sys.stdin.readline(), end="", flush=True)
     worker._write = write
+    for name in ("answer_init", "answer_train", "answer_predict"):
+        setattr(worker._Worker, name, answer(getattr(worker._Worker, name)))
     worker.serve(Odd, framework="Odd", versions={"odd": "1.2"})
