@@ -98,6 +98,11 @@ class Model:
             "b_2": (1,),
         }
 
+    @property
+    def initial_states(self) -> tuple[str, ...]:
+        """The names of the parameters that the recurrent layers start from."""
+        return tuple(name for name in self.shapes if name.endswith(("h0", "c0")))
+
     def require(self, backend: str, **allowed: Collection[object]) -> None:
         """Raise `Unavailable` unless each named field has one of the values a backend can train."""
         for name, values in allowed.items():

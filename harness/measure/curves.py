@@ -61,16 +61,17 @@ class Curves:
             self._losses.clear()
         return mean
 
-    def shares(self) -> list[Share]:
-        """Return the results of each seed."""
+    def shares(self, moved_R: Array) -> list[Share]:
+        """Return the results of each seed, given how far its initial state has moved."""
         return [
             Share(
                 seed=seed,
                 status="ok" if running else "diverged",
                 points=tuple(points),
                 step_mse=tuple(mse_T.tolist()) if running else (),
+                initial_state_moved=float(moved) if running else None,
             )
-            for seed, points, mse_T, running in zip(
-                self._seeds, self._points, self._step_mse_RT, self._running_R, strict=True
+            for seed, points, mse_T, moved, running in zip(
+                self._seeds, self._points, self._step_mse_RT, moved_R, self._running_R, strict=True
             )
         ]

@@ -16,8 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from harness.backend import contract, process_tree, registry
+from harness.backend.model import Model
 from harness.backend.process import greeting
-from harness.backend.protocol import Array, BackendFactory, ReportsGpuMemory
+from harness.backend.protocol import Array, BackendFactory, Params, ReportsGpuMemory
 from harness.backend.single_seed import Alone, many_seeds
 from harness.measure import energy, machine
 from harness.measure.clock import Clock, Stopwatch, cpu_time, now
@@ -58,10 +59,12 @@ def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = no
                 emit("point", point)
     emit("fields", {"eval_s": training.evaluation.seconds} | training.peak_gpu())
     emit("fields", {"status": "ok" if curves.running else "diverged"})
+    shares = curves.shares(training.initial_state_moved())
     if job.seeds:
-        emit("shares", curves.shares())
+        emit("shares", shares)
     elif curves.running:
-        emit("fields", {"step_mse": curves.shares()[0].step_mse})
+        names = ("step_mse", "initial_state_moved")
+        emit("fields", {name: getattr(shares[0], name) for name in names})
 
 
 class Training:
@@ -141,6 +144,12 @@ class Training:
         step_mse_RT: Array = squares_RT / y_RTN.shape[2]
         return step_mse_RT
 
+    def initial_state_moved(self) -> Array:
+        """Return `initial_state_moved` of each seed [R]."""
+        params = self._trained.params_many(self._state)
+        after = contract.params(params, self._job.task.model, len(self.seeds))
+        return initial_state_moved(self._job.task.model, self._params, after)
+
     def peak_gpu(self) -> dict[str, float]:
         """Return the field `peak_gpu_mb` if there is one to report."""
         if self._job.device == "gpu" and isinstance(self._backend, ReportsGpuMemory):
@@ -163,6 +172,13 @@ class Training:
         for first in range(0, task.eval_paths, size):
             start = min(first, task.eval_paths - size)
             yield slice(start, start + size), first - start
+
+
+def initial_state_moved(model: Model, before: Params, after: Params) -> Array:
+    """Return how far the initial state of each seed has moved: RMS over its units [R]."""
+    moves_RH = [after[name] - before[name] for name in model.initial_states]
+    rms_R: Array = np.sqrt(np.mean(np.concatenate(moves_RH, axis=1, dtype=float) ** 2, axis=1))
+    return rms_R
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

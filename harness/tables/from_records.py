@@ -31,7 +31,7 @@ TRIALS = columns(
     "run trial block backend device node seed status error epochs import_s setup_s first_call_s "
     "train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag seconds_to_lag "
     "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts node_kind "
-    "lost go isolation trials_before at_once train_at_once_s energy_j"
+    "lost go isolation trials_before at_once train_at_once_s energy_j initial_state_moved"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")

@@ -104,6 +104,7 @@ class Share(BaseModel):
     points: tuple[CurvePoint, ...]
     """`train_s` is the time of all seeds together."""
     step_mse: tuple[Real, ...] = ()
+    initial_state_moved: float | None = None
 
 
 class Record(BaseModel):
@@ -157,6 +158,8 @@ class Record(BaseModel):
     """The convergence curve; the mean curve of several seeds at once."""
     step_mse: tuple[Real, ...] = ()
     """Mean squared error of the last evaluation at t = 1..T; empty unless the status is ok."""
+    initial_state_moved: float | None = None
+    """How far the training has moved the initial state, RMS over its units; None: unknown."""
     shares: tuple[Share, ...] = ()
     """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: float | None = None
@@ -179,7 +182,7 @@ class Record(BaseModel):
         shares = {share.seed: share for share in self.shares}
         return [
             self.model_copy(
-                update={"seed": seed, "points": (), "step_mse": ()}
+                update={"seed": seed, "points": (), "step_mse": (), "initial_state_moved": None}
                 | ({} if seed not in shares else dict(shares[seed]))
             )
             for seed in self.seeds

@@ -44,6 +44,7 @@ class FakeBackend:
     diverge_after: int | None = None
     calls: list[str] = field(default_factory=list)
     compiled: bool = False
+    start: Params = field(default_factory=dict)
 
     def __call__(self, model: Model, device: str) -> FakeBackend:
         """Be the factory, too."""
@@ -54,6 +55,7 @@ class FakeBackend:
     def init(self, params: Params) -> int:
         """Return the state: the number of epochs trained."""
         self.calls.append(f"init {len(params)}")
+        self.start = params
         return 0
 
     def train(self, state: int, x_ETB: Array, y_ETB: Array) -> tuple[int, Array]:
@@ -75,5 +77,5 @@ class FakeBackend:
         return np.zeros_like(x_TN)
 
     def params(self, state: int) -> Params:
-        """Return nothing: this backend is not for parity."""
-        return {}
+        """Return parameters that have moved by 1 for each epoch."""
+        return {name: value + state for name, value in self.start.items()}

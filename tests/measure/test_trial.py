@@ -73,6 +73,11 @@ def test_errors_are_those_of_the_predictions() -> None:
     assert points[-1].eval_mse == sum(fields["step_mse"]) / 3
 
 
+def test_how_far_the_initial_state_has_moved() -> None:
+    fields, _, _ = measure()
+    assert fields["initial_state_moved"] == 12  # By 1 for each epoch.
+
+
 def test_a_loss_that_is_not_finite_ends_the_trial_as_a_result() -> None:
     fields, points, backend = measure(diverge_after=4)
     assert fields["status"] == "diverged"
