@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import product
@@ -21,10 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.backend.protocol import Array
+from harness.backend import registry
+from harness.backend.protocol import Array, Params
+from harness.diagnosis.curve import Curve
+from harness.diagnosis.observed import Observed
 from harness.diagnosis.rules import observe
-from harness.diagnosis.trainings import Trainings
-from harness.stats.forecast import forecast
+from harness.diagnosis.trainings import trainings as observed_trainings
+from harness.measure.trial import initial_state_moved
+from harness.stats.forecast import Forecast, forecast
 from harness.task import data
 from harness.task.task import Task
 
@@ -48,25 +52,45 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "few paths": {"eval_paths": 100},
     "relu": {"activation": "relu"},
     "fast": {"learning_rate": 3e-3},
+    "rho=0.9, w=1": {"rho": 0.9, "lag_weight": 1.0},
+}
+OTHER_CELLS: dict[str, dict[str, Any]] = {
+    "gru": {"cell": "gru"},
+    "lstm": {"cell": "lstm"},
+    "gru, w=1": {"cell": "gru", "lag_weight": 1.0},
+    "2 layers": {"layers": 2},
 }
 POSTED: dict[str, dict[str, Any]] = {
     "posted": {"train_sign": -1},
     "posted, w=1": {"train_sign": -1, "lag_weight": 1.0},
     "posted, rho=0.9": {"train_sign": -1, "rho": 0.9},
 }
-PLANTED = {
-    "forgets": ("Forgets", {}),
-    "forgets, w=1": ("Forgets", {"lag_weight": 1.0}),
-    "forgets, rho=0.9": ("Forgets", {"rho": 0.9}),
-    "freezes some": ("FreezesSome", {}),
-    "forgets some": ("ForgetsSome", {}),
-    "drifts": ("Drifts", {}),
-    "rounds": ("Rounds", {}),
+AILING = "benchmarks.helpers.ailing:"
+PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "forgets": (f"{AILING}Forgets", {}),
+    "forgets, w=1": (f"{AILING}Forgets", {"lag_weight": 1.0}),
+    "forgets, rho=0.9": (f"{AILING}Forgets", {"rho": 0.9}),
+    "freezes some": (f"{AILING}FreezesSome", {}),
+    "forgets some": (f"{AILING}ForgetsSome", {}),
+    "drifts": (f"{AILING}Drifts", {}),
+    "rounds": (f"{AILING}Rounds", {}),
+    "keeps its start": (f"{AILING}KeepsStart", {}),
+    "keeps its start, w=1": (f"{AILING}KeepsStart", {"lag_weight": 1.0}),
+    "keeps its start, rho=0.9": (f"{AILING}KeepsStart", {"rho": 0.9}),
+    "cut": ("benchmarks.helpers.ailing_jax:Cut", {}),
+    "cut, w=1": ("benchmarks.helpers.ailing_jax:Cut", {"lag_weight": 1.0}),
+    "broadcast": ("jax", {"gradient": "stateful-broadcast"}),
+    "broadcast, w=1": ("jax", {"gradient": "stateful-broadcast", "lag_weight": 1.0}),
+    "broadcast, rho=0.9": ("jax", {"gradient": "stateful-broadcast", "rho": 0.9}),
+    "broadcast, posted": ("jax", {"gradient": "stateful-broadcast", "train_sign": -1}),
 }
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: ("", fields) for name, fields in (HEALTHY | POSTED).items()},
+    **{name: ("floor", fields) for name, fields in (HEALTHY | POSTED).items()},
+    **{name: ("jax", fields) for name, fields in OTHER_CELLS.items()},
     **PLANTED,
 }
+# Held-out paths whose outputs are kept, at the end of each of `LENGTHS`.
+KEPT_PATHS = 200
 
 
 class Trained(NamedTuple):
@@ -76,25 +100,22 @@ class Trained(NamedTuple):
     """Sum of the losses up to then [K]."""
     step_mse: Array
     """[K, T]"""
-
-
-def factory(name: str) -> Callable[..., Any]:
-    """Return a backend: `floor`, or one of `benchmarks.helpers.ailing`."""
-    from backends.floor import FloorBackend
-    from benchmarks.helpers import ailing
-
-    return getattr(ailing, name) if name else FloorBackend
+    moved: Array
+    """How far the initial state has moved [K]."""
+    outputs: Array
+    """The outputs on the first held-out paths, at each of `LENGTHS` [L, T+1, N]."""
 
 
 def train(name: str, seed: int) -> Trained:
     """Train the longest run there is, an ailing one half as long: it is slow."""
     backend_name, fields = TASKS[name]
-    task = Task(epochs=LENGTHS[-2 if backend_name else -1], **fields)
-    backend = factory(backend_name)(task.model, "cpu")
-    state = backend.init(data.initial_params(task.model, seed))
+    task = Task(epochs=LENGTHS[-1 if backend_name == "floor" else -2], **fields)
+    backend = registry.load(backend_name)(task.model, "cpu")
+    start = data.initial_params(task.model, seed)
+    state = backend.init(start)
     x_TN, y_TN = data.evaluation_paths(task, seed)
     epoch, total = 0, 0.0
-    losses, steps = [], []
+    losses, steps, moved, outputs = [], [], [], []
     for until in (e for e in EPOCHS if e <= task.epochs):
         for first in range(epoch, until, 200):
             number = min(200, until - first)
@@ -103,17 +124,26 @@ def train(name: str, seed: int) -> Trained:
             total += float(loss_E.sum(dtype=float))
         epoch = until
         losses.append(total)
-        steps.append(np.mean((backend.predict(state, x_TN)[1:] - y_TN) ** 2, axis=1))
+        output_TN = backend.predict(state, x_TN)
+        steps.append(np.mean((output_TN[1:] - y_TN) ** 2, axis=1))
+        moved.append(initial_state_moved(task.model, *map(_alone, (start, backend.params(state)))))
+        if until in LENGTHS:
+            outputs.append(output_TN[:, :KEPT_PATHS])
         if not np.isfinite(total):
             break
-    return Trained(np.array(losses), np.array(steps))
+    return Trained(np.array(losses), np.array(steps), np.concatenate(moved), np.array(outputs))
+
+
+def _alone(params: Params) -> Params:
+    """Return the parameters of one seed with an axis for the seeds."""
+    return {name: value[None] for name, value in params.items()}
 
 
 def _measure(folder: Path, name: str, seed: int) -> str:
     file = folder / f"{name}-{seed}.npz"
     if not file.exists():
         trained = train(name, seed)
-        np.savez(file, loss=trained.loss, step_mse=trained.step_mse)
+        np.savez(file, **trained._asdict())
     return file.name
 
 
@@ -136,11 +166,11 @@ def load(folder: Path, name: str) -> dict[int, Trained]:
         seed = file.stem.removeprefix(f"{name}-")
         if seed.isdecimal():
             kept = np.load(file)
-            found[int(seed)] = Trained(kept["loss"], kept["step_mse"])
+            found[int(seed)] = Trained(**kept)
     return dict(sorted(found.items()))
 
 
-def trainings_of(name: str, trained: Mapping[int, Trained], length: int) -> Trainings | None:
+def trainings_of(name: str, trained: Mapping[int, Trained], length: int) -> Observed | None:
     """Return what a run of so many epochs knows; None if none of its seeds got that far."""
     at_K = [EPOCHS.index(length // POINTS * k) for k in range(1, POINTS + 1)]
     long = {seed: one for seed, one in trained.items() if len(one.loss) > at_K[-1]}
@@ -148,18 +178,21 @@ def trainings_of(name: str, trained: Mapping[int, Trained], length: int) -> Trai
         return None
     epochs_K = np.array([EPOCHS[k] for k in at_K], float)
     sums_SK = np.stack([one.loss[at_K] for one in long.values()])
-    return Trainings(
-        task=Task(epochs=length, **TASKS[name][1]),
-        seeds=tuple(long),
-        epochs_K=epochs_K,
-        seconds_SK=np.broadcast_to(epochs_K * 1e-4, sums_SK.shape),
-        loss_SK=np.diff(sums_SK, prepend=0.0) / (length // POINTS),
-        mse_SK=np.stack([one.step_mse[at_K].mean(axis=1) for one in long.values()]),
-        step_mse_ST=np.stack([one.step_mse[at_K[-1]] for one in long.values()]),
+    return observed_trainings(
+        Task(epochs=length, **TASKS[name][1]),
+        tuple(long),
+        Curve(
+            epochs_K,
+            np.broadcast_to(epochs_K * 1e-4, sums_SK.shape),
+            loss_SK=np.diff(sums_SK, prepend=0.0) / (length // POINTS),
+            mse_SK=np.stack([one.step_mse[at_K].mean(axis=1) for one in long.values()]),
+        ),
+        np.stack([one.step_mse[at_K[-1]] for one in long.values()]),
+        moved_S=np.array([one.moved[at_K[-1]] for one in long.values()]),
     )
 
 
-def runs(folder: Path, name: str, length: int, size: int) -> Iterator[Trainings]:
+def runs(folder: Path, name: str, length: int, size: int) -> Iterator[Observed]:
     """Yield the runs of so many seeds that can be made of the trainings, none in two of them."""
     trained = list(load(folder, name).items())
     for first in range(0, len(trained) - size + 1, size):
@@ -176,10 +209,13 @@ PLANTED_RULE = {
     "forgets": "memoryless",
     "freezes some": "stuck-seed",
     "drifts": "error-grows",
+    "keeps": "first-steps",
+    "cut": "first-steps",
+    "broadcast": "broken-gradient",
 }
 
 
-def expected(name: str, trainings: Trainings) -> str:
+def expected(name: str, trainings: Observed) -> str:
     """Return the rule that should speak; "" if none of those for faults should."""
     planted = next((rule for key, rule in PLANTED_RULE.items() if name.startswith(key)), "")
     if planted != "stuck-seed":
@@ -189,7 +225,7 @@ def expected(name: str, trainings: Trainings) -> str:
     return planted if ill and len(trainings.seeds) >= 3 * ill else ""
 
 
-def is_ill(trainings: Trainings, seed: int) -> bool:
+def is_ill(trainings: Observed, seed: int) -> bool:
     """Return whether a start is one of those that `benchmarks.helpers.ailing` spoils."""
     return bool(data.initial_params(trainings.task.model, seed)["W_1"][0, 0] < -0.3)
 
@@ -208,7 +244,7 @@ def rates(folder: Path, sizes: Sequence[int] = (1, 3, 6)) -> None:
                     told.update(rules or {"nothing"})
                     rule = expected(name, trainings)
                     planted, found = planted + bool(rule), found + (rule in rules)
-                    if name in HEALTHY:
+                    if name in HEALTHY | OTHER_CELLS:
                         healthy["runs"] += 1
                         healthy["false"] += bool(rules - FINE)
                         goal = np.exp(np.log(trainings.final_S).mean()) < trainings.target / 2
@@ -238,7 +274,7 @@ def coverage(folder: Path, sizes: Sequence[int] = (1, 3)) -> None:
         for length in (500, 1000, 2000, 5000):
             right: list[tuple[bool, float]] = []
             for trainings in (t for size in sizes for t in runs(folder, name, length, size)):
-                told = forecast(trainings.epochs_K, trainings.mse_SK, trainings.target)
+                told = _forecast(trainings)
                 if told is None:
                     continue
                 reached = reaches(folder, name, trainings)
@@ -252,6 +288,12 @@ def coverage(folder: Path, sizes: Sequence[int] = (1, 3)) -> None:
     print(f"  {'all':<12} {'':>6}  {_summary(total)}")
 
 
+def _forecast(trainings: Observed) -> Forecast | None:
+    curve = trainings.curve
+    assert curve is not None
+    return forecast(curve.epochs_K, curve.mse_SK, trainings.target)
+
+
 def _summary(right: Sequence[tuple[bool, float]]) -> str:
     factors = np.array([factor for _, factor in right if 0 < factor < np.inf])
     typical = np.exp(np.median(np.abs(np.log(factors)))) if len(factors) else np.nan
@@ -259,7 +301,7 @@ def _summary(right: Sequence[tuple[bool, float]]) -> str:
     return f"{len(right):>4} {held:>5.0%} {len(factors) / len(right):>5.0%} {typical:>6.2f}"
 
 
-def reaches(folder: Path, name: str, trainings: Trainings) -> float:
+def reaches(folder: Path, name: str, trainings: Observed) -> float:
     """Return the epoch at which the seeds of a run reach its goal; infinite if they do not."""
     trained = load(folder, name)
     log_K = np.mean(

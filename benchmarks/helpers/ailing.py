@@ -39,6 +39,14 @@ class Forgets(_Ailing):
         floor_layout.named(table, self.model.hidden)["W_hh"][:] = 0
 
 
+class KeepsStart(_Ailing):
+    """The initial state is not trained: it stays where it began."""
+
+    def spoil(self, table: Array, before: Array) -> None:
+        h0 = floor_layout.named(table, self.model.hidden)["h0"]
+        h0[:] = floor_layout.named(before, self.model.hidden)["h0"]
+
+
 class Rounds(_Ailing):
     """Keeps its weights to the ten bits of mantissa of half precision."""
 

@@ -57,8 +57,8 @@ def findings(
         *_diverged(trials, curves, points),
         *_disagreements(trials, points),
     ]
-    for point, arm, trainings in by_arm(trials, curves, steps, points):
-        observed += [_Observation(*found, (arm,), str(point)) for found in observe(trainings)]
+    for point, arm, shown in by_arm(trials, curves, steps, points):
+        observed += [_Observation(*found, (arm,), str(point)) for found in observe(shown)]
     groups: dict[Rule, list[_Observation]] = defaultdict(list)
     for one in observed:
         groups[one.rule].append(one)

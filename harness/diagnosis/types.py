@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+Which: TypeAlias = npt.NDArray[np.bool_]
+"""For which seeds, evaluations or time steps something holds."""
 Severity: TypeAlias = Literal["fault", "warning", "good"]
 SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "good")
 """The worst first: findings come in this order."""
 Id: TypeAlias = Literal[
     "wrong-sign",
+    "broken-gradient",
+    "first-steps",
+    "few-steps",
     "memoryless",
     "stuck-seed",
     "worse-than-constant",

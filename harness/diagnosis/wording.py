@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from harness.backend.protocol import Array
-from harness.diagnosis.trainings import Which
+from harness.diagnosis.types import Which
 from harness.tables.numbers import short
-from harness.task.task import Task
+from harness.task.task import PRESETS, Task
+
+if TYPE_CHECKING:
+    from harness.diagnosis.curve import Curve
+    from harness.diagnosis.observed import Observed
 
 _NAMED_SEEDS = 5
+_FAULTS = ("train_sign", "gradient")
 
 
 def span(values: Array) -> str:
@@ -43,8 +51,57 @@ def target(weight: float) -> str:
     return f"x_t^2 {lag_term(weight)}"
 
 
-def settings(task: Task) -> str:
-    """Return the options that make this task from the default one, except for the sign."""
-    default = Task().model_dump() | {"train_sign": task.train_sign}
-    changed = {name: v for name, v in task.model_dump().items() if v != default[name]}
-    return "".join(f" --set {name}={value}" for name, value in changed.items())
+def run_without(task: Task, **mended: object) -> str:
+    """Return the command that runs a task with some faults mended."""
+    default, task = Task(), task.changed(**mended)
+    faults = {n: getattr(task, n) for n in _FAULTS if getattr(task, n) != getattr(default, n)}
+    preset = next(name for name, fields in PRESETS.items() if fields == faults)
+    others = task.model_dump(exclude=set(faults))
+    changed = {name: value for name, value in others.items() if value != getattr(default, name)}
+    settings = "".join(f" --set {name}={value}" for name, value in changed.items())
+    return f"python -m harness run --preset {preset}{settings}"
+
+
+def listed(values: Array) -> str:
+    """Return numbers in a sentence: `0.4, 1.09 and 0.7`."""
+    *some, last = map(short, values)
+    return f"{', '.join(some)} and {last}" if some else last
+
+
+def first_steps(number: int) -> str:
+    """Return the first time steps in a sentence: `1, 2 and 3`."""
+    *some, last = map(str, range(1, number + 1))
+    return f"{', '.join(some)} and {last}" if some else last
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return increasing numbers, neighbours as a range: `1 to 3, 7`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{p[0]} to {p[-1]}" if p[1:] else str(p[0]) for p in parts)
+
+
+def most(some_S: Which) -> bool:
+    """Return whether those are more than half of the seeds."""
+    return bool(some_S.sum() * 2 > len(some_S))
+
+
+def in_seeds(observed: Observed, some_S: Which) -> str:
+    """Return how a sentence on some seeds begins: `In 2 of 3 seeds the`, `The` of predictions."""
+    return f"In {count(some_S)} seeds the" if observed.seeds else "The"
+
+
+def halfway(curve: Curve, some_S: Which) -> str:
+    """Return the error of some seeds halfway: `0.2 at epoch 500`."""
+    half = len(curve.epochs_K) // 2
+    error = curve.mse_SK[some_S, half].mean()
+    return f"{short(error)} at epoch {int(curve.epochs_K[half])}"
+
+
+def end(curve: Curve, some_S: Which) -> str:
+    """Return the error of some seeds at the end."""
+    return short(curve.mse_SK[some_S, -1].mean())

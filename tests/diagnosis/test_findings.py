@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 import harness
 from harness import Run, Task
+from harness.backend.protocol import Array
+from harness.diagnosis.curve import Curve
 from harness.diagnosis.findings import findings
+from harness.diagnosis.observed import Observed
 from harness.diagnosis.rules import observe
-from harness.diagnosis.trainings import Trainings, by_arm
+from harness.diagnosis.trainings import by_arm, trainings
 from harness.diagnosis.types import Finding
 from harness.stats.forecast import POWER, forecast
 from harness.trial.events import Certificate, Check
@@ -79,6 +82,73 @@ def test_a_sign_without_a_lag_is_no_fault(tmp_path: Path) -> None:
     assert "wrong-sign" not in rules(run(tmp_path / "one", at_once).findings())
 
 
+# ---- the gradient
+
+# In float64 and NumPy: slow, but it has the broken gradient, and nothing to compile.
+POSTED: dict[str, Any] = {"n_steps": 20, "epochs": 300, "eval_paths": 400}
+
+
+def test_both_faults_of_the_posted_program(tmp_path: Path) -> None:
+    task = Task.preset("posted", **POSTED)
+    found = run(tmp_path, task, ["reference"]).findings()
+    assert rules(found) == ["wrong-sign", "broken-gradient"]
+    sign, gradient = found
+    assert "--preset posted-sign-mended --set n_steps=20" in sign.remedy
+    assert "as x_t^2 + 0.1*x_(t-1)^2" in sign.remedy
+    assert "[h_nn(x) for x in xs], or map(h_nn, xs), in place of h_nn.(xs)" in gradient.remedy
+    assert "--preset posted-gradient-mended --set n_steps=20" in gradient.remedy
+    assert "Without either fault: python -m harness run --preset corrected" in gradient.remedy
+    assert "After 300 epochs the initial state is exactly where it began" in gradient.evidence
+    assert re.search(r"at t = 1, 2 and 3, and [\d.]+ on average from t = 6 on", gradient.evidence)
+    assert "8 times the error of the right gradient at w = 0.1, and 49 times" in gradient.evidence
+
+
+def test_mending_the_sign_alone(tmp_path: Path) -> None:
+    task = Task.preset("posted-sign-mended", lag_weight=1.0, **POSTED)
+    shown = run(tmp_path, task, ["reference"])
+    gradient, *others = shown.findings()
+    assert (gradient.rule, gradient.severity) == ("broken-gradient", "fault")
+    assert "--preset corrected --set lag_weight=1.0" in gradient.remedy
+    assert "Without either fault" not in gradient.remedy
+    assert set(rules(others)) <= {"not-converged"}
+    assert shown.trials["initial_state_moved"].tolist() == [0.0]
+
+
+def test_a_gradient_that_goes_wrong_after_parity(tmp_path: Path) -> None:
+    """The initial state moves for some steps and then no more: the first steps stay bad."""
+    backend = "benchmarks.helpers.ailing:KeepsStart"
+    found = run(tmp_path, Task(), [backend], (0, 1)).findings()
+    finding = one(found, "first-steps")
+    assert finding.severity == "fault"
+    assert "The initial state has moved by 0.0" in finding.evidence
+    assert "[m(x) for x in xs]" in finding.remedy
+    assert "learned" not in rules(found)
+
+
+@pytest.mark.slow
+def test_no_gradient_through_time(tmp_path: Path) -> None:
+    task = Task(epochs=2000)
+    found = run(tmp_path, task, ["benchmarks.helpers.ailing_jax:Cut"], (0, 1)).findings()
+    finding = one(found, "first-steps")
+    assert finding.headline.startswith("The initial state was not trained")
+    assert "After 2000 epochs the initial state is exactly where it began" in finding.evidence
+
+
+def test_the_initial_state_of_a_healthy_network_moves(tmp_path: Path) -> None:
+    for cell in ("rnn", "lstm"):
+        task = Task(cell=cell, n_steps=5, epochs=20, eval_paths=20)
+        trials = run(tmp_path / cell, task, ["reference"]).trials
+        # Adam moves each unit by up to the learning rate at each step.
+        assert 5e-3 < trials["initial_state_moved"].item() < 20e-3 * 1.01
+
+
+def test_the_first_steps_of_old_records_are_not_known_to_be_untrained() -> None:
+    steps_ST = 2e-3 * np.ones((4, 100))
+    for moved_S, said in ((None, False), (np.zeros(4), True), (np.array([0, 0, 0, 0.1]), False)):
+        shown = replace(_healthy(steps_ST), moved_S=moved_S)
+        assert ("first-steps" in {rule.id for rule, _ in observe(shown)}) == said
+
+
 # ---- no memory
 
 
@@ -94,10 +164,10 @@ def test_no_memory(tmp_path: Path) -> None:
 
 def test_passing_the_level_of_no_memory_is_not_staying_there(tmp_path: Path) -> None:
     """The error is on the yardstick, as the training is cut off there, and falls steeply."""
-    (trainings,) = _trainings(run(tmp_path, Task(epochs=740), seeds=(0, 1)))
-    ratio = trainings.later_S / trainings.exact.memoryless[1:].mean()
+    (shown,) = _trainings(run(tmp_path, Task(epochs=740), seeds=(0, 1)))
+    ratio = shown.later_S / shown.exact.memoryless[1:].mean()
     assert (np.abs(np.log(ratio)) < np.log(1.6)).all()
-    assert not trainings.memoryless_S.any()
+    assert not shown.memoryless_S.any()
 
 
 # ---- unfinished, or not going anywhere
@@ -415,18 +485,17 @@ def test_a_run_as_it_is_measured(tmp_path: Path) -> None:
     assert set(rules(found)) == {"backends-disagree", "memoryless", "learned"}
 
 
-def _trainings(run: Run) -> list[Trainings]:
+def _trainings(run: Run) -> list[Observed]:
     points = run.manifest.plan.points
     return [found for *_, found in by_arm(run.trials, run.curves, run.steps, points)]
 
 
-@cache
-def _healthy() -> Trainings:
+def _healthy(step_mse_ST: Array) -> Observed:
     epochs_K = np.arange(1.0, 21) * 500
     rng = np.random.default_rng(0)
     mse_SK = 2e-3 * (epochs_K / 1e4) ** -1.5 * np.exp(0.1 * rng.standard_normal((4, 20)))
-    steps_ST = 2e-3 * np.exp(0.3 * rng.standard_normal((4, 100)))
-    return Trainings(Task(epochs=10_000), (0, 1, 2, 3), epochs_K, mse_SK, mse_SK, mse_SK, steps_ST)
+    curve = Curve(epochs_K, None, mse_SK, mse_SK)
+    return trainings(Task(epochs=10_000), (0, 1, 2, 3), curve, step_mse_ST)
 
 
 @given(seed=st.integers(0, 2**32), spread=st.floats(0, 1.5))
@@ -434,5 +503,5 @@ def test_luck_at_single_steps_is_no_growth(seed: int, spread: float) -> None:
     """Steps that differ by a factor of five and more, in no order, are what sampling does."""
     rng = np.random.default_rng(seed)
     steps_ST = 2e-3 * np.exp(spread * rng.standard_normal((4, 100)))
-    observed = observe(replace(_healthy(), step_mse_ST=steps_ST))
+    observed = observe(_healthy(steps_ST))
     assert "error-grows" not in {rule.id for rule, _ in observed}

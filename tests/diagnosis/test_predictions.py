@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import harness
 from harness import InvalidInput, Task
 from harness.backend.protocol import Array
 from harness.cli import cli
-from harness.diagnosis.predictions import coefficients, explain
+from harness.diagnosis.outputs import coefficients
+from harness.diagnosis.predictions import explain
 from harness.diagnosis.predictions_file import Predictions, read
 from tests.helpers import docs
 from tests.helpers.commands import ROOT, TINY
@@ -167,6 +169,92 @@ def test_few_paths_are_reported() -> None:
     assert rules(predictions(noisy, paths=1, steps=20)) == ["unsure"]
     assert rules(predictions(noisy, paths=1, steps=4)) == ["unsure"]
     assert rules(predictions(noisy, paths=3, steps=1)) == ["unsure"]
+
+
+# ---- over time
+
+
+def with_error(error_T: Array, function: Function = MADE["right"][0], paths: int = 50) -> list[str]:
+    """Return the rules for predictions that are off by so much at each time step."""
+    made = predictions(function, paths, len(error_T))
+    noise = 0.02 * np.random.default_rng(1).standard_normal(len(made.t_R))
+    return rules(replace(made, prediction_R=made.prediction_R + error_T[made.t_R - 1] + noise))
+
+
+def at(steps: slice | int, error: Any) -> Array:
+    error_T = np.zeros(100)
+    error_T[steps] = error
+    return error_T
+
+
+@pytest.mark.parametrize(
+    ("error_T", "expected"),
+    [
+        (at(slice(3), [1, 0.5, 0.25]), ["first-steps"]),
+        (at(slice(3), 0.1), ["first-steps"]),
+        (at(0, 1), ["first-steps"]),
+        (np.linspace(0, 0.1, 100), ["error-grows"]),
+        (np.linspace(0, 1, 100), ["error-grows", "imprecise"]),
+        (at(slice(49, 52), 0.5), ["few-steps"]),
+        (at(99, 1), ["few-steps"]),
+        (at(slice(3), 0.02), ["learned"]),
+        (np.zeros(100), ["learned"]),
+    ],
+    ids=range(9),
+)
+def test_errors_at_some_steps(error_T: Array, expected: list[str]) -> None:
+    """An error at a few steps, or one that drifts, is small on average, but nothing is good."""
+    assert with_error(error_T) == expected
+
+
+def test_both_faults_of_a_program_are_seen_in_its_predictions() -> None:
+    """The error against the target that it follows shows the second one."""
+    found = with_error(at(slice(3), [0.3, 0.3, 0.2]), MADE["wrong sign"][0])
+    assert found == ["wrong-sign", "first-steps"]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_answer_has_the_error_per_step(name: str) -> None:
+    first, *others = explain(predictions(MADE[name][0], paths=200), Task())
+    assert "The error per step, and the memoryless yardstick there: t = 1: " in first.evidence
+    assert "; t = 19 to 21: " in first.evidence
+    assert "; t = 38 to 40: " in first.evidence
+    assert not any("The error per step" in finding.evidence for finding in others)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 9])
+def test_the_error_per_step_of_short_paths(steps: int) -> None:
+    first = explain(predictions(MADE["right"][0], 200, steps), Task())[0]
+    shown = first.evidence.partition("yardstick there: ")[2].count("; ") + 1
+    assert shown == {1: 1, 3: 3, 4: 4, 9: 5}[steps]
+
+
+def test_paths_of_unlike_length_are_not_compared() -> None:
+    """The few paths that are longer have larger errors: that is no growth with time."""
+    short = predictions(MADE["right"][0], 60, 40)
+    long = predictions(MADE["imprecise"][0], 6, 100)
+    both = Predictions(
+        path_R=np.concatenate([short.path_R, long.path_R + 60]),
+        starts_at_zero=True,
+        **{
+            name: np.concatenate([getattr(short, name), getattr(long, name)])
+            for name in ("t_R", "x_R", "before_R", "prediction_R")
+        },
+    )
+    assert rules(both) == ["learned"]
+
+
+@given(seed=st.integers(0, 2**32), paths=st.integers(1, 60), heavy=st.floats(0, 1.5))
+def test_luck_is_no_error_at_some_steps(seed: int, paths: int, heavy: float) -> None:
+    """Errors that grow with x, and come in bursts, are large at some steps by luck."""
+    rng = np.random.default_rng(seed)
+
+    def function(x: Array, before: Array) -> Array:
+        size = 0.02 * (1 + x**2) * np.exp(heavy * rng.standard_normal(len(x)))
+        return x**2 + W * before**2 + size * rng.standard_normal(len(x))
+
+    found = rules(predictions(function, paths, 60, seed=seed))
+    assert not {"first-steps", "few-steps", "error-grows"} & set(found)
 
 
 @given(

@@ -1,0 +1,196 @@
+"""What predictions show whose inputs are known: the terms that they contain, and their inputs.
+
+Shape suffix: R rows, one for each time step t >= 1 of each path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from harness.diagnosis.predictions_file import Predictions
+from harness.diagnosis.wording import target
+from harness.task.task import Task
+
+CLUSTERS = 20
+"""From this many paths on, each counts as one independent value; of fewer, each row does."""
+FEW_ROWS = 20
+_NEAR = 0.25
+"""Two coefficients of the lag term are the same if they differ by less than this share of w."""
+_SURE = 4.0
+"""Two values differ if they are more than this many standard errors apart."""
+_NEAR_ZERO = 0.02
+"""Without a lag term, a coefficient below this is none."""
+_PRESENT = 0.1
+"""x_t^2 is in the predictions about once if its coefficient is within this of 1."""
+
+
+class Coefficient(NamedTuple):
+    """A coefficient and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def near(self, value: float, within: float) -> bool:
+        """Whether it differs by less than `within` from a value."""
+        return abs(self.value - value) < within
+
+
+class Terms(NamedTuple):
+    """What multiple of 1, x_t^2 and x_{t-1}^2 predictions contain."""
+
+    constant: Coefficient
+    now: Coefficient
+    before: Coefficient
+
+
+class Process(NamedTuple):
+    """Inputs as an AR(1) process."""
+
+    rho: float
+    rho_error: float
+    """Standard error of rho."""
+    variance: float
+    """Variance of the noise."""
+
+
+def coefficients(predictions: Predictions) -> Terms | None:
+    """Return the terms of the predictions, by least squares; None if rows cannot tell them apart.
+
+    The intervals allow for residuals that go together on one path, and whose size depends on x
+    (Liang and Zeger 1986, with Student's t). From few paths, each row counts as independent (White
+    1980).
+    """
+    x_R, before_R = predictions.x_R, predictions.before_R
+    design = np.stack([np.ones_like(x_R), x_R**2, before_R**2], axis=1)
+    rows, terms = design.shape
+    if rows <= 2 * terms or np.linalg.matrix_rank(design) < terms:
+        return None
+    inverse = np.linalg.inv(design.T @ design)
+    values = inverse @ (design.T @ predictions.prediction_R)
+    scores = design * (predictions.prediction_R - design @ values)[:, None]
+    n = rows
+    if predictions.paths >= CLUSTERS:
+        n = predictions.paths
+        scores = np.stack([np.bincount(predictions.path_R, column) for column in scores.T], axis=1)
+    variance = inverse @ (scores.T @ scores) @ inverse * n / (n - 1)
+    halves = float(stdtrit(n - 1, 0.975)) * np.sqrt(np.diag(variance))
+    ends = zip(values, values - halves, values + halves, strict=True)
+    return Terms(*(Coefficient(*map(float, each)) for each in ends))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Predictions, and the task that they are compared with."""
+
+    predictions: Predictions
+    task: Task
+
+    @cached_property
+    def terms(self) -> Terms | None:
+        """What they contain; None if there is too little to tell."""
+        return coefficients(self.predictions)
+
+    @property
+    def w(self) -> float:
+        """The weight of the lag term in the target."""
+        return self.task.lag_weight
+
+    @cached_property
+    def process(self) -> Process:
+        """The process of the inputs, by least squares."""
+        x_R, before_R = self.predictions.x_R, self.predictions.before_R
+        weight = float(np.sum(before_R**2))
+        if not weight or len(x_R) < FEW_ROWS:
+            return Process(self.task.rho, np.inf, 1.0)
+        rho = float(np.sum(x_R * before_R)) / weight
+        variance = float(np.mean((x_R - rho * before_R) ** 2))
+        return Process(rho, float(np.sqrt(variance / weight)), variance)
+
+    @property
+    def other_rho(self) -> bool:
+        """Whether the inputs cannot have the coefficient of the task."""
+        return abs(self.process.rho - self.task.rho) > _SURE * self.process.rho_error
+
+    @property
+    def rho(self) -> float:
+        """The coefficient of the inputs: that of the task, unless they cannot have it."""
+        return float(np.clip(self.process.rho, -0.999, 0.999)) if self.other_rho else self.task.rho
+
+    @property
+    def other_noise(self) -> bool:
+        """Whether the noise of the inputs cannot have the variance 1."""
+        off = abs(self.process.variance - 1)
+        return bool(off > max(0.05, _SURE * np.sqrt(2 / len(self.predictions.x_R))))
+
+    @property
+    def follow_present(self) -> bool:
+        """Whether the coefficient of x_t^2 may be about 1."""
+        if self.terms is None:
+            return True
+        now = self.terms.now
+        return now.near(1, _PRESENT) or now.low <= 1 <= now.high
+
+    @property
+    def near(self) -> float:
+        """By how much two coefficients of the lag term may differ and still be the same."""
+        return _NEAR * abs(self.w) or _NEAR_ZERO
+
+    @property
+    def lag(self) -> Coefficient | None:
+        """The coefficient of the lag term; None unless it is known well enough to speak of it."""
+        if self.terms is None or not self.follow_present or self.lag_unsure:
+            return None
+        return self.terms.before
+
+    @property
+    def lag_unsure(self) -> bool:
+        """Whether the interval of the coefficient of the lag term is too wide."""
+        if self.terms is None or not self.follow_present:
+            return False
+        lag = self.terms.before
+        return (lag.high - lag.low) / 2 > (abs(self.w) / 2 or _NEAR_ZERO)
+
+    @property
+    def wrong_sign(self) -> bool:
+        """Whether the lag term is in the predictions with the other sign."""
+        return bool(self.w) and self.lag is not None and self.lag.near(-self.w, self.near)
+
+    @property
+    def right_lag(self) -> bool:
+        """Whether the lag term is in the predictions as in the target."""
+        return bool(self.w) and self.lag is not None and self.lag.near(self.w, self.near)
+
+    @property
+    def contained(self) -> str:
+        """The lag term and the errors against each target, in words, without a stop."""
+        lag = self.terms.before if self.terms else None
+        return (
+            f"Your predictions contain {lag} times x_(t-1)^2 (95 % interval, {self.size}); "
+            f"the target has {self.w:+g}. {self.errors}"
+        )
+
+    @property
+    def errors(self) -> str:
+        """The errors against each target, in words, without a stop."""
+        mse, w = self.predictions.mse, self.w
+        if not w:
+            return f"The error against x_t^2 is {mse(0):.3g}"
+        return (
+            f"The error is {mse(w):.3g} against {target(w)}, {mse(-w):.3g} against {target(-w)} "
+            f"and {mse(0):.3g} against x_t^2"
+        )
+
+    @property
+    def size(self) -> str:
+        """How much there is, in words."""
+        paths, rows = self.predictions.paths, len(self.predictions.t_R)
+        return f"{paths} path{'s' * (paths > 1)}, {rows:,} steps"
