@@ -38,11 +38,14 @@ TOLERANCE: Mapping[DType, float] = {"float64": 1e-9, "float32": 1e-4}
 TRAJECTORY_STEPS = 20
 # Not the default, so that a backend that ignores the rate fails.
 _TRAJECTORY_RATE = 3e-3
-_STEPS, _PATHS, _OFFSET = 32, 32, 10
+_SIZE, _OFFSET = 32, 10
+# A change of the parameters may change a result thirty times as much, and no more.
+_DRAWS, _AMPLIFIED = 20, 30
 # Adam divides by the size of the gradient, so a parameter whose gradient happens to vanish moves by
 # rounding alone, and a large network has such parameters. The optimiser works element by element,
-# so a small network is enough. Outputs and gradients are compared at the size of the task.
-_TRAJECTORY_HIDDEN = 16
+# so a small network and few data are enough. Outputs and gradients are compared at the size of the
+# task.
+_TRAJECTORY_HIDDEN, _TRAJECTORY_SIZE = 16, 8
 # One more than sixteen: a backend that works in blocks of seeds has a remainder, too.
 _MOST_SEEDS = 17
 
@@ -80,6 +83,7 @@ def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) 
 _Quantity: TypeAlias = Literal["outputs", "gradient", "losses", "trajectory"]
 _Observed: TypeAlias = dict[_Quantity, Params]
 _Make: TypeAlias = Callable[[Model], TrainsManySeeds[Any]]
+_Observe: TypeAlias = "Callable[[_Sample, _Make], _Observed]"
 
 
 def _compare(
@@ -91,22 +95,44 @@ def _compare(
         backend = factory(model, device)
         return many_seeds(backend) if seeds > 1 else Alone(backend)
 
-    def reference(model: Model) -> TrainsManySeeds[Any]:
-        return Alone(registry.load("reference")(model, "cpu"))
-
-    for observe, hidden in (
-        (_outputs_and_gradient, model.hidden),
-        (_trajectory, _TRAJECTORY_HIDDEN),
+    for observe, hidden, size, change in (
+        (_outputs_and_gradient, model.hidden, _SIZE, 1e-6),
+        (_trajectory, _TRAJECTORY_HIDDEN, _TRAJECTORY_SIZE, 1e-5),
     ):
-        samples = [_Sample.draw(replace(model, hidden=hidden), number) for number in range(seeds)]
-        got = observe(_Sample.stack(samples), tested)
-        alone = [observe(sample, reference) for sample in samples]
+        smooth = [
+            _smooth(observe, replace(model, hidden=hidden), number, size, change)
+            for number in range(seeds)
+        ]
+        got = observe(_Sample.stack([sample for sample, _ in smooth]), tested)
         for quantity in got:
             want = {
-                name: np.concatenate([one[quantity][name] for one in alone])
+                name: np.concatenate([one[quantity][name] for _, one in smooth])
                 for name in got[quantity]
             }
             yield _worst(quantity, got[quantity], want, model.dtype, tolerance)
+
+
+def _smooth(
+    observe: _Observe, model: Model, number: int, size: int, change: float
+) -> tuple[_Sample, _Observed]:
+    """Return a sample whose results rounding does not decide, and those of the reference.
+
+    Where an argument of relu is near zero, rounding decides whether a gradient passes. So samples
+    are drawn until a small relative change of the parameters changes no result much more.
+    """
+
+    def reference(model: Model) -> TrainsManySeeds[Any]:
+        return Alone(registry.load("reference")(model, "cpu"))
+
+    for draw in range(_DRAWS):
+        sample = _Sample.draw(model, number + draw * _MOST_SEEDS, size)
+        want = observe(sample, reference)
+        if model.activation != "relu":
+            break
+        near = [observe(sample.changed(by), reference) for by in (change, -change)]
+        if max(_distance(one, want) for one in near) < _AMPLIFIED * change:
+            break
+    return sample, want
 
 
 @dataclass(frozen=True)
@@ -119,7 +145,8 @@ class _Sample:
     y_ERTB: Array
 
     @classmethod
-    def draw(cls, model: Model, number: int) -> _Sample:
+    def draw(cls, model: Model, number: int, size: int) -> _Sample:
+        """Draw paths of `size` steps, as many in a batch."""
         rng = np.random.default_rng(20230801 + number)
 
         def draw(*shape: int) -> Array:
@@ -129,9 +156,9 @@ class _Sample:
             name: draw(1, *shape) / np.sqrt(shape[-1]).astype(model.dtype)
             for name, shape in model.shapes.items()
         }
-        x_ERTB = draw(TRAJECTORY_STEPS, 1, _STEPS + 1, _PATHS)
+        x_ERTB = draw(TRAJECTORY_STEPS, 1, size + 1, size)
         # Targets away from zero give every parameter a gradient well above its own rounding.
-        y_ERTB = draw(TRAJECTORY_STEPS, 1, _STEPS, _PATHS) + _OFFSET
+        y_ERTB = draw(TRAJECTORY_STEPS, 1, size, size) + _OFFSET
         return cls(model, params, x_ERTB, y_ERTB)
 
     @classmethod
@@ -142,6 +169,12 @@ class _Sample:
             np.concatenate([s.x_ERTB for s in samples], axis=1),
             np.concatenate([s.y_ERTB for s in samples], axis=1),
         )
+
+    def changed(self, by: float) -> _Sample:
+        """Return it with every parameter changed by about that share."""
+        rng = np.random.default_rng(0)
+        params = {n: v * (1 + by * rng.standard_normal(v.shape)) for n, v in self.params.items()}
+        return replace(self, params=params)
 
     def moved(self, backend: TrainsManySeeds[Any], epochs: int, calls: int) -> tuple[Params, Array]:
         """Train calls x epochs steps; return parameters (start minus end) and losses [R, E]."""
@@ -197,6 +230,15 @@ def _worst(
         want=float(want[name][index]),
         error=error if np.isfinite(error) else None,
         tolerance=tolerance,
+    )
+
+
+def _distance(got: _Observed, want: _Observed) -> float:
+    """Return the largest relative error of all quantities."""
+    return max(
+        float(_relative_error(got[quantity][name], value).max())
+        for quantity, values in want.items()
+        for name, value in values.items()
     )
 
 

@@ -26,6 +26,8 @@ BROADCAST: dict[str, Any] = {"gradient": "stateful-broadcast"}
     ("name", "changes"),
     [
         pytest.param(JAX, {"activation": "relu", "layers": 3}, id="jax-relu-3", marks=slow),
+        # Rounding decided here which way a gradient goes, until samples were chosen for it.
+        pytest.param(JAX, {"activation": "relu", "layers": 2, "hidden": 10}, marks=slow),
         pytest.param(JAX, {"cell": "gru", "layers": 2}, id="jax-gru-2"),
         pytest.param(JAX, {"cell": "lstm", "layers": 2}, id="jax-lstm-2", marks=slow),
         pytest.param(JAX, BROADCAST, id="jax-broadcast"),
@@ -37,7 +39,7 @@ BROADCAST: dict[str, Any] = {"gradient": "stateful-broadcast"}
     ],
 )
 def test_parity_of_every_network(name: str, changes: dict[str, Any]) -> None:
-    checks = list(parity.compare(registry.load(name), "cpu", Task(**SMALL, **changes)))
+    checks = list(parity.compare(registry.load(name), "cpu", Task(**SMALL | changes)))
     assert {c.dtype for c in checks} == {"float32", "float64"}
     assert not [str(c) for c in checks if not c.passed]
 
