@@ -89,7 +89,7 @@ class ReferenceBackend:
         g_output_TB[1:] = 2 * residual_TB / residual_TB.size
         return float(np.mean(residual_TB**2)), g_output_TB
 
-    def _backward(self, layers: list[_Layer], g_h_TBH: Array) -> dict[str, Array]:
+    def _backward(self, layers: list[Layer], g_h_TBH: Array) -> dict[str, Array]:
         """Return the gradient of all recurrent layers, given that by each h_t of the last."""
         gradient: dict[str, Array] = {}
         for layer in reversed(layers):
@@ -97,13 +97,13 @@ class ReferenceBackend:
             gradient |= {layer.prefix + name: value for name, value in own.items()}
         return gradient
 
-    def _forward(self, params: Params, x_TB: Array) -> tuple[list[_Layer], Array, Array]:
+    def _forward(self, params: Params, x_TB: Array) -> tuple[list[Layer], Array, Array]:
         """Return the recurrent layers, head units [T, B, D] and outputs [T, B]."""
-        layers: list[_Layer] = []
+        layers: list[Layer] = []
         inputs_TBI = x_TB[..., None]
         for prefix in self.model.prefixes:
             own = {n.removeprefix(prefix): v for n, v in params.items() if n.startswith(prefix)}
-            layers.append(_Layer.run(prefix, self.cell, own, inputs_TBI))
+            layers.append(Layer.run(prefix, self.cell, own, inputs_TBI))
             inputs_TBI = layers[-1].h_TBH
         d_TBD = inputs_TBI @ params["W_1"].T + params["b_1"]
         return layers, d_TBD, d_TBD @ params["W_2"][0] + params["b_2"]
@@ -124,7 +124,7 @@ class ReferenceBackend:
 
 
 @dataclass
-class _Layer:
+class Layer:
     """A recurrent layer that has been run over all steps."""
 
     prefix: str
@@ -136,7 +136,8 @@ class _Layer:
     tapes: list[Tape]
 
     @classmethod
-    def run(cls, prefix: str, cell: _Cell, params: Params, inputs_TBI: Array) -> _Layer:
+    def run(cls, prefix: str, cell: _Cell, params: Params, inputs_TBI: Array) -> Layer:
+        """Run a layer from its initial state over all inputs."""
         start = [params[name] for name in ("h0", "c0") if name in params]
         carries = [tuple(np.broadcast_to(v, (inputs_TBI.shape[1], v.shape[-1])) for v in start)]
         tapes = []
@@ -152,6 +153,7 @@ class _Layer:
 
     @property
     def h_TBH(self) -> Array:
+        """The state after each step."""
         return np.stack([carry[0] for carry in self.carries[1:]])
 
     def gradient(
@@ -179,15 +181,20 @@ class _Layer:
             pasts.reverse()
         else:
             g_carry = none  # What the last step returned goes nowhere.
-        delta_TBG, past_TBG = np.stack(deltas), np.stack(pasts)
+        return self.by_parameter(np.stack(deltas), np.stack(pasts), g_carry)
+
+    def by_parameter(
+        self, delta_TBG: Array, past_TBG: Array, g_start: Carry
+    ) -> tuple[dict[str, Array], Array]:
+        """Return the gradient by parameter and by input, given those that `_Cell.back` returns."""
         before_TBH = np.stack([carry[0] for carry in self.carries[:-1]])
         gradient = {
             "W_xh": np.einsum("tbg,tbi->gi", delta_TBG, self.inputs_TBI, optimize=True),
             "W_hh": np.einsum("tbg,tbh->gh", past_TBG, before_TBH, optimize=True),
             "b_h": delta_TBG.sum((0, 1)),
         }
-        names = ("h0", "c0")[: len(g_carry)]
-        gradient |= {name: g.sum(0) for name, g in zip(names, g_carry, strict=True)}
+        names = ("h0", "c0")[: len(g_start)]
+        gradient |= {name: g.sum(0) for name, g in zip(names, g_start, strict=True)}
         if "b_hn" in self.params:
             gradient["b_hn"] = past_TBG.sum((0, 1))[-len(self.params["b_hn"]) :]
         return gradient, delta_TBG @ self.params["W_xh"]

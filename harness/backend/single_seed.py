@@ -1,4 +1,4 @@
-"""Gives a backend that trains one seed the methods of `TrainsManySeeds`.
+"""Gives a backend that trains one seed the methods of `TrainsManySeeds`, and the other way round.
 
 So the harness calls every backend in the same way: all arrays have an axis for the seeds.
 """
@@ -6,6 +6,8 @@ So the harness calls every backend in the same way: all arrays have an axis for 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from harness.backend import contract
 from harness.backend.protocol import Array, Backend, Params, TrainsManySeeds
@@ -42,3 +44,37 @@ class Alone:
     def params_many(self, state: Any) -> Params:
         """Return its parameters."""
         return {name: value[None] for name, value in self.backend.params(state).items()}
+
+
+def one_of_many(backend: Any) -> Backend[Any]:
+    """Return one seed of a backend that trains many at once, beside another one."""
+    return _OneOfMany(many_seeds(backend))
+
+
+class _OneOfMany:
+    """The second of two seeds; the first has other parameters and other data."""
+
+    def __init__(self, backend: TrainsManySeeds[Any]) -> None:
+        self.backend = backend
+
+    def init(self, params: Params) -> Any:
+        """Start both."""
+        both = {name: np.stack([value / 2, value]) for name, value in params.items()}
+        return self.backend.init_many(both)
+
+    def train(self, state: Any, x_ETB: Array, y_ETB: Array) -> tuple[Any, Array]:
+        """Train both; return the losses of the second."""
+        x_ERTB, y_ERTB = np.stack([-x_ETB, x_ETB], axis=1), np.stack([y_ETB / 2, y_ETB], axis=1)
+        result = self.backend.train_many(state, x_ERTB, y_ERTB)
+        state, losses_ER = contract.train_result(result, x_ERTB.shape[:2])
+        return state, losses_ER[:, 1]
+
+    def predict(self, state: Any, x_TN: Array) -> Array:
+        """Predict with the second."""
+        x_RTN = np.stack([-x_TN, x_TN])
+        output: Array = contract.outputs(self.backend.predict_many(state, x_RTN), x_RTN.shape)[1]
+        return output
+
+    def params(self, state: Any) -> Params:
+        """Return the parameters of the second."""
+        return {name: value[1] for name, value in self.backend.params_many(state).items()}

@@ -82,6 +82,7 @@ class Messages:
             checks=tuple(self.checks),
             versions=self.fields.get("versions", {}),
             error=self.fields.get("error"),
+            fault=self.fields.get("fault", ""),
         )
 
     def _fail(self, status: str, error: str, details: str = "") -> None:

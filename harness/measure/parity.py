@@ -10,6 +10,8 @@ parameters (not zero, because a zero bias or initial state would hide faults):
 
 A backend that trains many seeds at once must match in that, too, with data and parameters of its
 own for each seed.
+
+When a check fails, the fault is looked for among those that people make (`harness.measure.faults`).
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ import numpy as np
 from harness.backend import contract, registry
 from harness.backend.model import Model
 from harness.backend.process import greeting
-from harness.backend.protocol import Array, BackendFactory, Params, TrainsManySeeds
-from harness.backend.single_seed import Alone, many_seeds
-from harness.errors import Unavailable
+from harness.backend.protocol import Array, Backend, BackendFactory, Params, TrainsManySeeds
+from harness.backend.single_seed import Alone, many_seeds, one_of_many
+from harness.errors import Unavailable, brief
 from harness.measure import machine
+from harness.measure.faults import name_fault
 from harness.measure.trial import Emit
 from harness.task.task import Task
 from harness.trial.events import Check
@@ -55,10 +58,26 @@ def run(job: ParityJob, emit: Emit) -> None:
     emit("phase", "importing")
     factory = registry.load(job.backend)
     emit("phase", "in the parity check")
+    fault = ""
     for network, task in job.networks:
         for check in compare(factory, job.device, task, job.at_once):
             emit("check", check.model_copy(update={"network": network}))
+            if not (check.passed or fault):
+                fault = _fault(factory, job.device, task, check)
+                emit("fields", {"fault": fault})
     emit("fields", {"versions": {**machine.loaded_versions(), **greeting(factory).versions}})
+
+
+def _fault(factory: BackendFactory, device: str, task: Task, check: Check) -> str:
+    """Say what is wrong with a backend, given the first check that it failed."""
+
+    def make(model: Model) -> Backend[Any]:
+        return one_of_many(factory(model, device)) if check.at_once > 1 else factory(model, device)
+
+    try:
+        return name_fault(make, replace(task.model, dtype=check.dtype), check.tolerance)
+    except Exception as error:  # The check has failed all the same.
+        return f"its fault could not be looked for: {type(error).__name__}: {brief(error)}"
 
 
 def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:

@@ -59,6 +59,8 @@ class Certificate(BaseModel):
     """The versions of the packages that were loaded for it."""
     error: str | None = None
     """Why the comparison could not be finished; None if it was."""
+    fault: str = ""
+    """What is wrong with it, for example `its gradient is ...`; empty if that is not known."""
 
     @property
     def arm(self) -> Arm:
@@ -77,8 +79,11 @@ class Certificate(BaseModel):
 
     @property
     def reason(self) -> str:
-        """The first thing that is wrong, as a sentence; empty if nothing is."""
-        return self.error or next((f"{c}" for c in self.checks if not c.passed), "")
+        """What is wrong and the first check that shows it, as a sentence; empty if nothing is."""
+        if self.error:
+            return self.error
+        check = next((f"{c}" for c in self.checks if not c.passed), "")
+        return "; ".join(filter(None, [self.fault, check]))
 
 
 class Planned(BaseModel):

@@ -1,0 +1,165 @@
+"""Names the fault of a backend that failed parity, by trying those that people make.
+
+Each suspect is the reference with one fault. The backend and the suspects compute the same small
+sample; a suspect that agrees with the backend in all of it is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from harness.backend import registry
+from harness.backend.evidence import (
+    STAGES,
+    Evidence,
+    Make,
+    Sample,
+    Stage,
+    Suspect,
+    difference,
+)
+from harness.backend.model import Model
+from harness.measure.rounding import name_rounding
+
+CATALOGUE = "backends.faults:suspects"
+# An agreement this many times worse than the best one is a coincidence.
+_AS_GOOD = 100.0
+
+
+class Found(NamedTuple):
+    """A suspect that agrees, and how well: the largest relative difference."""
+
+    suspect: Suspect
+    error: float
+
+
+@dataclass
+class Case:
+    """A backend that failed, and what it computes on a sample."""
+
+    make: Make
+    sample: Sample
+    tolerance: float
+    got: Evidence = field(default_factory=dict)
+    right: Evidence = field(default_factory=dict)
+    stages: tuple[Stage, ...] = tuple(STAGES)
+
+    def first_difference(self) -> Stage | None:
+        """Observe stage after stage; return the first in which the backend differs."""
+        for stage in self.stages:
+            self.right |= STAGES[stage](reference, self.sample)
+            self.got |= STAGES[stage](self.make, self.sample)
+            if difference(self.got, self.right) > self.tolerance:
+                return stage
+        return None
+
+    def observe_all(self) -> None:
+        """Observe the stages that are left."""
+        for stage in self.stages:
+            self.right |= STAGES[stage](reference, self.sample)
+            self.got |= STAGES[stage](self.make, self.sample)
+
+    def agreement(self, suspect: Suspect, first: Stage) -> float:
+        """Return the largest difference to a suspect, from the stage that tells most about it on.
+
+        It stops at the first stage in which the suspect does not agree.
+        """
+        worst = 0.0
+        for stage in sorted(self.stages, key=lambda stage: stage != first):
+            want = STAGES[stage](suspect.make, self.sample)
+            if not all(quantity in self.got for quantity in want):
+                self.got |= STAGES[stage](self.make, self.sample)
+            worst = max(worst, difference(self.got, want))
+            if worst > self.tolerance:
+                break
+        return worst
+
+
+def reference(model: Model) -> Any:
+    """Make the reference."""
+    return registry.load("reference")(model, "cpu")
+
+
+def suspects(sample: Sample, stage: Stage, got: Evidence, right: Evidence) -> Iterator[Suspect]:
+    """Return the suspects of the catalogue for a difference that shows first at a stage."""
+    catalogue = cast("Callable[..., Iterator[Suspect]]", registry.load(CATALOGUE))
+    return catalogue(sample, stage, got, right)
+
+
+def best(found: list[Found]) -> list[Found]:
+    """Return those that agree as well as any; a named cause before a mere multiple."""
+    if not found:
+        return []
+    least = max(min(one.error for one in found), np.finfo(float).eps)
+    found = [one for one in found if one.error <= _AS_GOOD * least]
+    return [one for one in found if one.suspect.fault != "multiple"] or found
+
+
+def identify(case: Case) -> tuple[Stage | None, list[Found]]:
+    """Return at which stage a backend differs first, and the suspects that agree with it."""
+    with np.errstate(all="ignore"):
+        stage = case.first_difference()
+        if stage is None:
+            return None, []
+        tried = (
+            Found(suspect, case.agreement(suspect, stage))
+            for suspect in suspects(case.sample, stage, case.got, case.right)
+        )
+        return stage, best([one for one in tried if one.error <= case.tolerance])
+
+
+def name_fault(make: Make, model: Model, tolerance: float) -> str:
+    """Return what is wrong with a backend that failed parity, as a sentence.
+
+    `make` makes it. If what it computes is that of no known fault, the sentence says so.
+    """
+    case = Case(make, Sample.draw(model), tolerance)
+    stage, found = identify(case)
+    if found:
+        return sentence(found)
+    if stage is None:
+        small = f"{case.sample.model.hidden} hidden units, {case.sample.x_ETB.shape[2]} paths"
+        return f"it agrees on a small sample ({small}): what is wrong depends on the size"
+    if answer := random(case):
+        return answer
+    case.observe_all()
+    return name_rounding(make, case.sample, case.got, case.right) or unknown(stage)
+
+
+def sentence(found: list[Found]) -> str:
+    """Return what the suspects do, with how well they agree."""
+    words = dict.fromkeys(one.suspect.sentence for one in found)
+    return f"{', or '.join(words)} (agrees to {max(one.error for one in found):.0e})"
+
+
+def random(case: Case) -> str:
+    """Say so if the same question gets different answers."""
+    for stage in (s for s in case.stages if s != "training"):
+        again = STAGES[stage](case.make, case.sample)
+        before = {quantity: case.got[quantity] for quantity in again if quantity in case.got}
+        if before and difference(again, before) > case.tolerance:
+            return (
+                "it answers the same question differently each time: something random is in it, "
+                "such as dropout"
+            )
+        repeated = {q: again[q.removesuffix(" again")] for q in again if q.endswith(" again")}
+        if difference(again, repeated) > case.tolerance:
+            return (
+                "it answers the same question differently the second time: it draws random "
+                "numbers, as for dropout, or keeps something from the call before"
+            )
+    return ""
+
+
+def unknown(stage: Stage) -> str:
+    """Say that nothing known explains it."""
+    where = {
+        "outputs": "in the outputs",
+        "gradient": "in the loss or the gradient",
+        "training": "in the optimiser or in what is kept between the steps",
+    }
+    return f"no known fault explains it; it is {where[stage]}"
