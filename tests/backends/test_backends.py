@@ -31,8 +31,8 @@ TASKS = [
 
 
 def test_the_table_is_complete() -> None:
-    # The floor and what takes minutes to compile have tests of their own.
-    assert {*NAMES, "floor", "torch-compile"} == set(registry.installed())
+    # The floor, what takes minutes to compile and what needs Julia have tests of their own.
+    assert {*NAMES, "floor", "flux", "julia", "torch-compile"} == set(registry.installed())
 
 
 @pytest.mark.parametrize(
