@@ -22,7 +22,7 @@ _TITLES: dict[Against, tuple[str, str]] = {
 }
 AGAINST = tuple(_TITLES)
 _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error")}
-_MOST_RATIOS, _MOST_TIMES = 40, 4
+_MOST_RATIOS, _MOST_TIMES, _MOST_LINES = 40, 4, 8
 MOST_POINTS = 12
 """So many points of a sweep are drawn each by itself."""
 
@@ -52,8 +52,38 @@ def convergence(
 def steps(table: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint) -> Figure:
     """Draw the error of each time step, against the yardsticks; otherwise as `convergence`."""
     trials = series.with_series(trials)
-    per_step, order = series.per_step(table, trials), series.series_order(trials)
-    exact = vars(yardsticks(point.task))
+    order = series.series_order(trials)
+    return _steps(_slug(point), _where(point), table, trials, order, point)
+
+
+def steps_compared(
+    table: pd.DataFrame, drawn: Sequence[tuple[SweepPoint, pd.DataFrame]]
+) -> Figure | None:
+    """Draw the steps at several points of a sweep in one figure; `drawn` are points and trials.
+
+    None if there are too many lines, or if the points have different yardsticks.
+    """
+    # All that the yardsticks depend on.
+    same = {(p.task.rho, p.task.lag_weight, p.task.n_steps) for p, _ in drawn}
+    named = [
+        trials.assign(series=trials["series"] + f", {point}")
+        for point, trials in ((point, series.with_series(trials)) for point, trials in drawn)
+    ]
+    order = [name for trials in named for name in series.series_order(trials)]
+    if len(same) > 1 or not 1 < len(order) <= _MOST_LINES:
+        return None
+    return _steps("", " over the sweep", table, pd.concat(named), order, drawn[0][0])
+
+
+def _steps(
+    slug: str,
+    where: str,
+    table: pd.DataFrame,
+    trials: pd.DataFrame,
+    order: Sequence[str],
+    point: SweepPoint,
+) -> Figure:
+    per_step, exact = series.per_step(table, trials), vars(yardsticks(point.task))
     first = per_step[per_step["t"] == 1].set_index("series")["mse"]
     later = per_step[per_step["t"] > 1].groupby("series", sort=False)["mse"].median()
     words = "; ".join(
@@ -62,10 +92,10 @@ def steps(table: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint) -> Figur
         for name in order
     )
     last = {name: float(level[-1]) for name, level in exact.items()}
-    wide = per_step.pivot(index="t", columns="series", values="mse")[order].reset_index()
+    wide = per_step.pivot(index="t", columns="series", values="mse")[list(order)].reset_index()
     return Figure(
-        f"steps{_slug(point)}",
-        "Error at each time step" + _where(point),
+        f"steps{slug}",
+        f"Error at each time step{where}",
         draw.steps(per_step, exact, order),
         f"Geometric means: {words}. Dashed, at the last step: {_levels(last)}. "
         f"{series.seeds_words(trials)}",

@@ -146,8 +146,9 @@ def _learning(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
         for against in axes
     ]
     steps = [figures.steps(run.steps, at_point, point) for point, at_point in drawn]
+    compared = figures.steps_compared(run.steps, drawn) if run.swept else None
     yield Section("Convergence", [*some, *curves])
-    yield Section("Accuracy per time step", [*some, *steps])
+    yield Section("Accuracy per time step", [*some, *([compared] if compared else []), *steps])
 
 
 def _sweep(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
