@@ -1,8 +1,9 @@
 """How often is the diagnosis of a run wrong?
 
-Trains many networks in `floor`, healthy ones and ones with a planted fault, and keeps the error at
-each time step as training goes on. A run of so many epochs and seeds is then made from them as it
-would have been stored, and diagnosed.
+Trains many networks in `floor` and `jax`, healthy ones and ones with a planted fault, and keeps the
+error at each time step as training goes on, and some outputs. A run of so many epochs and seeds is
+then made from them as it would have been stored, and diagnosed; outputs are diagnosed as
+predictions from elsewhere.
 
     python -m benchmarks.diagnosis measure FOLDER [SEEDS]
     python -m benchmarks.diagnosis report FOLDER
@@ -14,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -25,7 +27,10 @@ from harness.backend import registry
 from harness.backend.protocol import Array, Params
 from harness.diagnosis.curve import Curve
 from harness.diagnosis.observed import Observed
+from harness.diagnosis.predictions import explain
+from harness.diagnosis.predictions_file import Predictions
 from harness.diagnosis.rules import observe
+from harness.diagnosis.rules_of_steps import first_steps
 from harness.diagnosis.trainings import trainings as observed_trainings
 from harness.measure.trial import initial_state_moved
 from harness.stats.forecast import Forecast, forecast
@@ -257,6 +262,55 @@ def rates(folder: Path, sizes: Sequence[int] = (1, 3, 6)) -> None:
     print(f"healthy: {dict(healthy)}")
 
 
+def blind(folder: Path, sizes: Sequence[int] = (1, 3)) -> None:
+    """Print how often errors alone tell a gradient that is broken.
+
+    That is, if the task does not say so, and how far the initial state has moved is not known.
+    """
+    print("first-steps, from the errors alone")
+    for name in (name for name in TASKS if name.startswith(("keeps", "cut", "broadcast"))):
+        for length in LENGTHS[:-1]:
+            found = [
+                bool(first_steps.look(_unaware(trainings)))
+                for size in sizes
+                for trainings in runs(folder, name, length, size)
+            ]
+            print(f"  {name:<24} {length:>6} {sum(found):>3} of {len(found)}")
+
+
+def _unaware(trainings: Observed) -> Observed:
+    exact = trainings.task.changed(gradient="exact")
+    return replace(trainings, task=exact, moved_S=None)
+
+
+def predictions(folder: Path, sizes: Sequence[int] = (20, 100)) -> None:
+    """Print how many files of so many paths got which diagnosis as predictions from elsewhere."""
+    for name, (_, fields) in TASKS.items():
+        for at, length in enumerate(LENGTHS):
+            for size in sizes:
+                told: Counter[str] = Counter()
+                for seed, trained in load(folder, name).items():
+                    if at >= len(trained.outputs):
+                        continue
+                    task = Task(epochs=length, **fields)
+                    x_TN, _ = data.evaluation_paths(task, seed)
+                    for first in range(0, min(KEPT_PATHS, task.eval_paths), size):
+                        paths = slice(first, first + size)
+                        file = _as_file(x_TN[:, paths], trained.outputs[at][:, paths])
+                        rules: set[str] = {finding.rule for finding in explain(file, task)}
+                        told.update(rules or {"nothing"})
+                        told["files"] += 1
+                if told:
+                    print(f"{name:<24} {length:>6} {size:>4} paths  {dict(told)}")
+
+
+def _as_file(x_TN: Array, output_TN: Array) -> Predictions:
+    steps, paths = x_TN.shape[0] - 1, x_TN.shape[1]
+    now, before, output = (a.T.ravel().astype(float) for a in (x_TN[1:], x_TN[:-1], output_TN[1:]))
+    path_R, t_R = np.repeat(np.arange(paths), steps), np.tile(np.arange(1, steps + 1), paths)
+    return Predictions(path_R, t_R, now, before, output, starts_at_zero=True)
+
+
 def coverage(folder: Path, sizes: Sequence[int] = (1, 3)) -> None:
     """Print how often the interval of a forecast holds the epoch at which the goal was reached.
 
@@ -319,6 +373,8 @@ def main() -> None:
         measure(Path(folder), int(rest[0]) if rest else 30)
     else:
         rates(Path(folder))
+        blind(Path(folder))
+        predictions(Path(folder))
         coverage(Path(folder))
 
 

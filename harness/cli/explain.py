@@ -58,11 +58,12 @@ def explain(
         raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")
     nothing = "Nothing is known to be wrong, and nothing was shown to be learned."
     if predictions is not None:
-        from harness.diagnosis.predictions import explain
+        from harness.diagnosis.predictions import explain, observe_predictions, per_step
         from harness.diagnosis.predictions_file import read
 
-        expected = build_task(**task)
-        found = explain(read(predictions), expected)
+        expected, given = build_task(**task), read(predictions)
+        found = explain(given, expected)
+        nothing += f" {per_step(observe_predictions(given, expected))}"
     elif any(task.values()):
         raise InvalidInput(
             "`--preset`, `--config`, `--set`: a run has its task already; use them only with "
@@ -76,7 +77,7 @@ def explain(
         click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
     else:
         show = _markdown if kind == "markdown" else paragraphs
-        click.echo("\n".join(map(show, found)) or f"{nothing}\n", nl=False)
+        click.echo("\n".join(map(show, found)) or f"{_indented(nothing, '')}\n", nl=False)
 
 
 def paragraphs(finding: Finding, evidence: bool = True) -> str:

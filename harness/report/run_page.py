@@ -100,8 +100,8 @@ def _subtitle(run: Run) -> str:
     return (
         f"A network ({task.cell}, {task.hidden} units) reads a random path x (AR(1), rho = "
         f"{task.rho:g}) step by step and learns {target(task.train_sign * task.lag_weight)}; it is "
-        f"scored against {target(task.lag_weight)}. {task.epochs} epochs, {seeds}; started "
-        f"{started}."
+        f"scored against {target(task.lag_weight)}. {task.epochs} epochs, {seeds}"
+        f"{'' if task.gradient == 'exact' else f', gradient {task.gradient}'}; started {started}."
     )
 
 

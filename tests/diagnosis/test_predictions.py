@@ -222,6 +222,15 @@ def test_every_answer_has_the_error_per_step(name: str) -> None:
     assert not any("The error per step" in finding.evidence for finding in others)
 
 
+def test_an_answer_without_findings_has_the_error_per_step(tmp_path: Path) -> None:
+    made = write(tmp_path / "a.csv", predictions(lambda x, b: x**2 + 0.3 * np.sin(9 * x), paths=99))
+    words = " ".join(invoke("--predictions", made, "--set", "lag_weight=0").stdout.split())
+    assert words.startswith("Nothing is known to be wrong, and nothing was shown to be learned. ")
+    assert "The error per step, and the variance of the target there: t = 1: 0.0" in words
+    done = invoke("--predictions", made, "--set", "lag_weight=0", "--format", "json")
+    assert json.loads(done.stdout) == []
+
+
 @pytest.mark.parametrize("steps", [1, 3, 4, 9])
 def test_the_error_per_step_of_short_paths(steps: int) -> None:
     first = explain(predictions(MADE["right"][0], 200, steps), Task())[0]
