@@ -208,8 +208,9 @@ def _check_sources(arm: Arm, pair: Pair, versions: Checkout) -> list[str]:
     strayed = [file for file in pair.first.sources.values() if in_working_tree(file)]
     if strayed:
         raise InvalidInput(
-            f"{arm}: {versions.reference_name} would import `{strayed[0]}` of the working tree; "
-            "put the folder it is imported from on PYTHONPATH."
+            f"{arm}: {versions.reference_name} would use `{strayed[0]}` of the working tree; put "
+            "the folder it is imported from on PYTHONPATH, or name it in a command by its path "
+            "inside the project."
         )
     code, worker = registry.module_of(arm.backend), worker_source(arm.backend)
     if code is None or worker in pair.second.sources:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Self, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator
 
 from harness.backend import registry
+from harness.backend.command import PREFIX
+from harness.backend.command import TABLE as BACKENDS
 from harness.errors import InvalidInput, build_all
 from harness.inputs.pyproject import problems, read_table
 from harness.inputs.quantities import fraction, seconds
@@ -56,6 +58,14 @@ class GateSettings(Selection):
     """The relative standard deviation of a time between fresh processes."""
     backend: Mapping[str, Override] = Field(default_factory=dict)
     """The limits of single backends, by name."""
+
+    @field_validator("yardstick")
+    @classmethod
+    def _has_a_name(cls, value: str) -> str:
+        # A baseline holds it, and no file from elsewhere may run a command.
+        if value.startswith(PREFIX):
+            raise ValueError(f"give the command a name in [{BACKENDS}] of `pyproject.toml`")
+        return value
 
     @field_validator("backend", mode="before")
     @classmethod

@@ -177,5 +177,5 @@ def _as_file_name(backend: str) -> str:
     name = backend.replace(":", ".")
     if re.fullmatch(r"[\w.+-]{1,100}", name):
         return name
-    end = re.sub(r"[^\w+-]+", ".", name)[-60:].lstrip(".")
+    end = re.sub(r"[^\w+-]+", ".", name)[-60:].strip(".")
     return f"{end}.{hashlib.sha256(backend.encode()).hexdigest()[:8]}"

@@ -266,7 +266,7 @@ def test_a_module_that_the_reference_would_borrow_is_refused(project: Project) -
     project.commit("with a helper")
     done = project.gate("--against", "HEAD", *TINY, PYTHONPATH=str(finder))
     assert done.returncode == 2
-    assert "would import" in done.stderr
+    assert "would use" in done.stderr
     assert "helper.py` of the working tree" in done.stderr
 
 
@@ -448,6 +448,7 @@ def test_a_baseline_from_another_machine_allows_more(with_baseline: Project) -> 
         ({"task": {"n_steps": 6}}, "not those of its task's time steps"),
         ({"arms": [{"epochs_per_turn": [0, 0]}]}, "cannot be read as a baseline"),
         ({"yardstick_version": {"code": "other"}}, "is not what it was"),
+        ({"yardstick": "process:x"}, "a yardstick is not `process:COMMAND`"),
     ],
 )
 def test_a_baseline_that_is_none(

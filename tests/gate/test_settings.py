@@ -74,6 +74,7 @@ def test_limits_of_backends_not_asked_for_are_kept(tmp_path: Path) -> None:
         ("backends = []", "name at least one"),
         ("devices = ['gpx']", "did you mean `gpu`?"),
         ("yardstick = 'refrence'", "did you mean `reference`?"),
+        ("yardstick = 'process:x'", "give the command a name in [tool.harness.backends]"),
         ("backend = 3", "`backend` = 3: should be a valid dictionary"),
         ("backend.jax = 3", "backend `jax`: expected a mapping"),
         ("backend.jxa.max_slowdown = 0.1", "unknown backend `jxa`, did you mean `jax`?"),

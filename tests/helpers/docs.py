@@ -189,6 +189,8 @@ def furnish(folder: Path) -> None:
     (package / "__init__.py").touch()
     for name in ("example_backend.py", "example_many.py"):
         shutil.copy(EXAMPLE / name, folder)
+    for file in (ROOT / "docs" / "process-worker").glob("*.py"):
+        shutil.copy(file, folder)
     code = (EXAMPLE / "example_backend.py").read_text().replace("ExampleBackend", "MyBackend")
     (folder / "mybackend.py").write_text(code)
     (package / "mymodule.py").write_text(code)
@@ -234,6 +236,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.interval_coverage": ("20",),
     "-m benchmarks.limits": ("--rounds", "2"),
     "-m benchmarks.overhead": ("--job",),
+    "-m benchmarks.pipe": ("1",),
     "-m benchmarks.speed": ("--rounds", "2", "--seeds-at-once", "2"),
     "-m benchmarks.tricks": ("--rounds", "2"),
     "-m benchmarks.history --rates": ("--histories", "4"),
