@@ -113,8 +113,8 @@ class Pipes:
             got += count
 
     def fail(self, problem: str) -> NoReturn:
-        """Raise `WorkerError`: what the process did, in a sentence that begins with its name."""
-        raise WorkerError(f"the process of backend `{self._command.name}` {problem}")
+        """Raise `WorkerError`; a verb comes first in what the process did."""
+        raise WorkerError(f"its process {problem}")
 
     def _receive(self) -> bool:
         """Add what there is to the line that is being received; return whether it is complete."""
@@ -172,9 +172,8 @@ class Pipes:
 
     def _fail_noise(self, line: bytes | bytearray) -> NoReturn:
         self.fail(
-            f"wrote `{_shown(line)}` to its standard output as answer to `{self._asked}`; an "
-            "answer begins with `ok`, `error` or `unavailable`, and everything else belongs on "
-            "standard error."
+            f"wrote `{_shown(line)}` to its standard output as answer to `{self._asked}`, where "
+            "only lines that begin with `ok`, `error` or `unavailable` belong."
         )
 
     def _fail_ended(self) -> NoReturn:

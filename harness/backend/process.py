@@ -124,7 +124,7 @@ class ProcessWorker:
         message = dict(answered).get("message") or f"`{word}` without a message"
         if word == "unavailable":
             raise Unavailable(f"backend `{self.command.name}`: {message}")
-        raise WorkerError(f"{message} (backend `{self.command.name}`, asked to `{request}`)")
+        raise WorkerError(f"{message} (its process, asked to `{request}`)")
 
     def _check_shapes(
         self,
@@ -136,8 +136,8 @@ class ProcessWorker:
         want = {name: _shape(shape) for name, shape in expected.items()}
         if sorted(answered) != sorted(want.items()):
             raise ContractViolation(
-                f"the process of backend `{self.command.name}` answered `{request}` with "
-                f"{_listed(answered)}; expected {_listed(want.items())}."
+                f"its process answered `{request}` with {_listed(answered)}, not with "
+                f"{_listed(want.items())}."
             )
 
     def _greet(self) -> Greeting:
@@ -145,7 +145,7 @@ class ProcessWorker:
             self._pipes.send("hello", f"hello\tprotocol={PROTOCOL}\n".encode())
             said = dict(self._answer("hello"))
         except WorkerError as error:
-            raise Unavailable(f"{error}") from error
+            raise Unavailable(f"backend `{self.command.name}`: {error}") from error
         version = said.get("protocol")
         if version != PROTOCOL:
             self._unavailable(f"speaks version {version} of the protocol, not {PROTOCOL}.")
@@ -159,7 +159,7 @@ class ProcessWorker:
         return Greeting(said["framework"], versions, said.get("source"))
 
     def _unavailable(self, problem: str) -> NoReturn:
-        raise Unavailable(f"the process of backend `{self.command.name}` {problem}")
+        raise Unavailable(f"backend `{self.command.name}`: its process {problem}")
 
 
 def greeting(factory: object) -> Greeting:
@@ -200,8 +200,7 @@ class ProcessBackend:
     ) -> dict[str, Array]:
         if state != self._worker.trainings:
             raise ContractViolation(
-                f"the process of backend `{self._worker.command.name}` has begun another training; "
-                "it keeps one at a time."
+                "its process has begun another training, and keeps one at a time."
             )
         return self._worker.ask(request, None, arrays, expected, self._model.dtype)
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from harness.backend import registry
+from harness.backend.command import Command
 from harness.backend.model import Model
 from harness.backend.process import ProcessWorker
 from harness.backend.protocol import Array, Backend, Params
@@ -42,24 +43,26 @@ class _Sample(NamedTuple):
     data: Params
 
 
-def problems(worker: ProcessWorker, model: Model, device: str) -> list[str]:
+def problems(command: Command, model: Model, device: str) -> list[str]:
     """Return a phrase for each fault, such as `it reads parameters as big-endian`.
 
-    Empty if arrays come and go as they should, or in a way that is not known. A process that breaks
-    the protocol is started anew to see the rest. Raises `Unavailable`.
+    Empty if arrays come and go as they should, or in a way that is not known. The process is
+    started for this, and anew when it breaks the protocol, to see the rest. Raises `Unavailable`.
     """
     sample = _draw(model)
     answers: dict[str, Params] = {}
     found = []
+    worker = ProcessWorker(command)
     for name, ask in _REQUESTS.items():
         try:
             backend = worker(model, device)
             answers[name] = ask(backend, backend.init(sample.params), sample.data)
         except (ContractViolation, WorkerError) as error:
-            found.append(f"{error}")
+            found.append(f"{error}".rstrip("."))
             worker.close()
-            worker = ProcessWorker(worker.command)
-    return found + _explain(sample, answers)
+            worker = ProcessWorker(command)
+    worker.close()
+    return list(dict.fromkeys(found)) + _explain(sample, answers)
 
 
 def _loss(backend: Backend[Any], state: Any, data: Params) -> Params:

@@ -24,11 +24,11 @@ import numpy as np
 
 from harness.backend import contract, registry
 from harness.backend.model import Model
-from harness.backend.process import greeting
+from harness.backend.process import ProcessWorker, greeting
 from harness.backend.protocol import Array, Backend, BackendFactory, Params, TrainsManySeeds
 from harness.backend.single_seed import Alone, many_seeds, one_of_many
-from harness.errors import Unavailable, brief
-from harness.measure import machine
+from harness.errors import ContractViolation, Unavailable, WorkerError, brief
+from harness.measure import conformance, machine
 from harness.measure.faults import name_fault
 from harness.measure.trial import Emit
 from harness.task.task import Task
@@ -60,11 +60,16 @@ def run(job: ParityJob, emit: Emit) -> None:
     emit("phase", "in the parity check")
     fault = ""
     for network, task in job.networks:
-        for check in compare(factory, job.device, task, job.at_once):
-            emit("check", check.model_copy(update={"network": network}))
-            if not (check.passed or fault):
-                fault = _fault(factory, job.device, task, check)
-                emit("fields", {"fault": fault})
+        try:
+            for check in compare(factory, job.device, task, job.at_once):
+                emit("check", check.model_copy(update={"network": network}))
+                if not (check.passed or fault):
+                    fault = _fault(factory, job.device, task, check)
+                    emit("fields", {"fault": fault})
+        except (ContractViolation, WorkerError) as error:
+            # It broke off: say everything that is wrong, not only the first.
+            found = _misunderstood(factory, task.model, job.device)
+            raise type(error)("; ".join(found) or f"{error}") from error
     emit("fields", {"versions": {**machine.loaded_versions(), **greeting(factory).versions}})
 
 
@@ -74,10 +79,19 @@ def _fault(factory: BackendFactory, device: str, task: Task, check: Check) -> st
     def make(model: Model) -> Backend[Any]:
         return one_of_many(factory(model, device)) if check.at_once > 1 else factory(model, device)
 
+    model = replace(task.model, dtype=check.dtype)
     try:
-        return name_fault(make, replace(task.model, dtype=check.dtype), check.tolerance)
+        misunderstood = _misunderstood(factory, model, device)
+        return "; ".join(misunderstood) or name_fault(make, model, check.tolerance)
     except Exception as error:  # The check has failed all the same.
         return f"its fault could not be looked for: {type(error).__name__}: {brief(error)}"
+
+
+def _misunderstood(factory: BackendFactory, model: Model, device: str) -> list[str]:
+    """Return what a backend's process gets wrong of the protocol; nothing if there is none."""
+    if not isinstance(factory, ProcessWorker):
+        return []
+    return conformance.problems(factory.command, model, device)
 
 
 def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:

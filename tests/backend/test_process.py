@@ -100,15 +100,18 @@ def test_large_arrays_go_both_ways() -> None:
         ([ROOT / "README.md"], "README.md` cannot be started: Permission denied"),
         (
             ["cat"],
-            r"wrote `hello\\tprotocol=1` to its standard output as answer to `hello`;",
+            r"wrote `hello\\tprotocol=1` to its standard output as answer to `hello`, where",
         ),
-        (["false"], "the process of backend `mine` ended with exit code 1 before it answered `hel"),
+        (
+            ["false"],
+            "backend `mine`: its process ended with exit code 1 before it answered `hello`",
+        ),
         (
             [*ODD, "ends"],
             "exit code 1 before .*`hello`; standard error ends with: no framework here$",
         ),
-        ([*ODD, "version"], "backend `mine` speaks version 2 of the protocol, not 1"),
-        ([*ODD, "anonymous"], "backend `mine` does not name its `framework` in the answer to `hel"),
+        ([*ODD, "version"], "backend `mine`: its process speaks version 2 of the protocol, not 1"),
+        ([*ODD, "anonymous"], "its process does not name its `framework` in the answer to `hello`"),
         ([*ODD, "lacks"], "backend `mine`: no such package"),
     ],
 )
@@ -122,10 +125,10 @@ def test_what_cannot_begin_is_unavailable(
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("prints", "wrote `epoch 1: loss 0.5` to its standard output as answer to `train`; an ans"),
-        ("raises", r"^ValueError: no memory for this \(backend `mine`, asked to `train`\)$"),
+        ("prints", "wrote `epoch 1: loss 0.5` to its standard output as answer to `train`, where"),
+        ("raises", r"^ValueError: no memory for this \(its process, asked to `train`\)$"),
         ("exits", "ended with exit code 3 before it answered `train`; .*: the last words$"),
-        ("is-killed", "`mine` was killed by SIGKILL before it answered `train`"),
+        ("is-killed", "its process was killed by SIGKILL before it answered `train`"),
         ("closes", "closed its standard output before it answered `train`"),
         (
             "keeps",
@@ -135,9 +138,9 @@ def test_what_cannot_begin_is_unavailable(
             "float32",
             r"sent only 8 of the 16 bytes of `losses` \(float32 where the model is fl",
         ),
-        ("short", "answered `train` with losses=69; expected losses=70"),
-        ("transposed", "answered `predict` with outputs=3,5; expected outputs=5,3"),
-        ("nameless", "answered `params` with h0=10 .* b_1=20 W_2=1,20; expected h0=10 .* b_2=1"),
+        ("short", "answered `train` with losses=69, not with losses=70"),
+        ("transposed", "answered `predict` with outputs=3,5, not with outputs=5,3"),
+        ("nameless", "answered `params` with h0=10 .* b_1=20 W_2=1,20, not with h0=10 .* b_2=1"),
     ],
 )
 def test_a_wrong_answer_is_a_sentence(

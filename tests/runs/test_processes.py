@@ -14,13 +14,14 @@ from tests.helpers.commands import ROOT, TINY, Cli
 from tests.helpers.processes import MARK, inline, start, wait_for, workers
 
 ODD = f"{sys.executable} {ROOT}/tests/helpers/odd_worker.py"
+PARITY = ("big-endian", "transposed")
 SLOW = f"process:{ODD} sleeps"
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Cli:
     """The command line in the folder of a project that names its backends."""
-    faults = "".join(f'{name} = "{ODD} {name}"\n' for name in ("exits", "nan", "version"))
+    faults = "".join(f'{name} = "{ODD} {name}"\n' for name in ("exits", "nan", "version", *PARITY))
     table = f"[tool.harness.backends]\nmine = \"sh -c '{ODD} burns; true'\"\n{faults}"
     (tmp_path / "pyproject.toml").write_text(table)
     monkeypatch.chdir(tmp_path)
@@ -51,11 +52,13 @@ def test_a_record_sees_through_the_processes(project: Cli, tmp_path: Path) -> No
     assert nan.status == "diverged"
 
 
-def test_names_of_a_project_are_listed_and_offered(project: Cli, tmp_path: Path) -> None:
+def test_names_of_a_project_are_listed_and_checked(project: Cli, tmp_path: Path) -> None:
     assert f"  exits          {ODD} exits (in {tmp_path})" in project("list").stdout
     refused = project("parity", "--backends", "version", "--dispatch", "inline")
     assert refused.returncode == 2
-    assert "backend `version` speaks version 2 of the protocol, not 1" in refused.stderr
+    assert (
+        "backend `version`: its process speaks version 2 of the protocol, not 1" in refused.stderr
+    )
 
 
 def children(results: Path) -> list[psutil.Process]:
