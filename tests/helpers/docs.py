@@ -170,7 +170,7 @@ def _simple_commands(line: str) -> Iterator[list[str]]:
 # The documents speak of runs by these names, and of the files below.
 RUNS = (
     *("example", "demo", "mine", "before", "after", "laptop", "server", "RUN", "RUN_A", "RUN_B"),
-    *("first", "posted", "cured", "own"),
+    *("first", "posted", "half", "cured", "own"),
 )
 EXAMPLE = ROOT / "docs" / "example-backend"
 
