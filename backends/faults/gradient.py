@@ -16,6 +16,8 @@ from harness.backend.evidence import Evidence, Sample, Suspect, difference
 from harness.backend.model import Model
 from harness.backend.protocol import Array, Params
 
+# So close to a number of three digits is one that somebody chose.
+_ROUND = {"float64": 1e-8, "float32": 2e-6}
 # Closer to one ratio than this, two arrays are multiples of each other.
 _CLOSE = {"float64": 1e-8, "float32": 1e-4}
 
@@ -68,11 +70,11 @@ def _multiples(sample: Sample, got: Params, right: Params) -> Iterator[Suspect]:
     ((ratio, names),) = others.items()
     if abs(ratio) < close:
         ratio = 0.0
-    fault, words = _multiple(ratio, names, len(names) == len(right), sample.model.dtype)
+    fault, words = _multiple(sample, ratio, names, len(names) == len(right))
     yield Suspect(fault, words, partial(Regraded, change=partial(_times, names=names, by=ratio)))
 
 
-def _multiple(ratio: float, names: list[str], everything: bool, dtype: str) -> tuple[str, str]:
+def _multiple(sample: Sample, ratio: float, names: list[str], everything: bool) -> tuple[str, str]:
     of = "" if everything else f" of {listed(names)}"
     if ratio == 0:
         if everything:
@@ -81,7 +83,11 @@ def _multiple(ratio: float, names: list[str], everything: bool, dtype: str) -> t
         return "not trained", f"{listed(names)} {verb} not trained: the gradient is zero"
     if abs(ratio + 1) < 1e-3:
         return "wrong sign", f"its gradient{of} has the wrong sign"
-    return "multiple", f"its gradient{of} is {rounded(ratio, dtype)} times the right one"
+    steps, paths = sample.y_ETB.shape[1:]
+    counts = {steps: "time steps", paths: "paths", steps * paths: "time steps times paths"}
+    why = [f": the number of {words}" for n, words in counts.items() if abs(ratio / n - 1) < 1e-3]
+    number = rounded(ratio, sample.model.dtype)
+    return "multiple", f"its gradient{of} is {number} times the right one{''.join(why[:1])}"
 
 
 def _times(gradient: Params, _: Params, names: list[str], by: float) -> Params:
@@ -154,6 +160,8 @@ def _clipped(sample: Sample, got: Params, right: Params) -> Iterator[Suspect]:
     for epsilon in (0.0, 1e-6):  # PyTorch adds 1e-6 to the norm.
         whole = float(np.sqrt(sum(np.sum(g**2) for g in right.values())))
         at = norm * (whole + epsilon) / whole
+        if abs(float(f"{at:.2e}") - at) > _ROUND[dtype] * at:
+            continue  # Nobody clips at such a number; it is another multiple.
         yield Suspect(
             "clipped by norm",
             f"it clips the gradient at a norm of {rounded(at, dtype)}",

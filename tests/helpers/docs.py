@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from tests.helpers.commands import ROOT
 
@@ -184,6 +185,7 @@ def furnish(folder: Path) -> None:
     (folder / "task.yaml").write_text("preset: strong-lag\nhidden: 12\n")
     (folder / "env.yaml").write_text("env_vars: {HARNESS_DOCS: 'yes'}\n")
     (folder / "mine.csv").write_text("\n".join(["path,t,x,prediction", *_predictions()]))
+    write_gradient(folder / "mine.npz")
     package = folder / "mypackage"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -196,6 +198,21 @@ def furnish(folder: Path) -> None:
     (package / "mymodule.py").write_text(code)
     # With a minus where there is a plus in the formula.
     (folder / "wrong.py").write_text(code.replace('@ h_HB + w["b_h"]', '@ h_HB - w["b_h"]'))
+
+
+def write_gradient(file: Path) -> None:
+    """Write parameters, a batch, loss and gradient as the documents say."""
+    import numpy as np
+
+    from backends.reference import ReferenceBackend
+    from harness import Model
+
+    model, rng = Model(hidden=4, dtype="float64"), np.random.default_rng(0)
+    params = {name: rng.standard_normal(shape) for name, shape in model.shapes.items()}
+    x_TB, y_TB = rng.standard_normal((7, 3)), rng.standard_normal((6, 3))
+    loss, gradient = ReferenceBackend(model, "cpu").loss_and_gradient(params, x_TB, y_TB)
+    arrays: dict[str, Any] = {f"grad_{name}": value for name, value in gradient.items()}
+    np.savez(file, **arrays | {"x": x_TB, "y": y_TB, "loss": loss} | params)
 
 
 def _predictions() -> Iterator[str]:

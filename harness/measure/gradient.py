@@ -1,0 +1,82 @@
+"""Compares a gradient from a file with the reference, and names its fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from harness.backend.evidence import Evidence, Make, Sample, Stage, difference, relative_error
+from harness.backend.model import Model
+from harness.backend.protocol import Array
+from harness.measure.faults import Found, best, reference, sentence, suspects, unknown
+from harness.measure.gradient_file import GradientFile
+from harness.measure.parity import TOLERANCE
+from harness.trial.events import Check
+
+# A power of two, so large that a gradient is not lost beside its parameter.
+_RATE = 2.0**30
+# What can be seen only in a step, or in more than one.
+_UNSEEN = {"learning rate", "optimiser ignored", "late loss", "carried state"}
+
+
+def compare(file: GradientFile) -> tuple[list[Check], str]:
+    """Return the worst element of each array, and what is wrong; empty if nothing is."""
+    tolerance = TOLERANCE[file.model.dtype]
+    sample = Sample(
+        replace(file.model, dtype="float64"), file.params, file.x_TB[None], file.y_TB[None]
+    )
+    got: Evidence = {"loss": {"loss": np.array([file.loss])}, "gradient": file.gradient}
+    if file.output_TB is not None:
+        got = {"outputs": {"output": file.output_TB}} | got
+    right = _observe(reference, sample)
+    checks = [
+        _worst(quantity, name, value, right[quantity][name], file.model)
+        for quantity, arrays in got.items()
+        for name, value in arrays.items()
+    ]
+    if all(check.passed for check in checks):
+        return checks, ""
+    with np.errstate(all="ignore"):
+        found = best(
+            [one for one in _tried(sample, file.model, got, right) if one.error <= tolerance]
+        )
+    return checks, sentence(found) if found else unknown("gradient")
+
+
+def _tried(sample: Sample, model: Model, got: Evidence, right: Evidence) -> Iterator[Found]:
+    shown = replace(sample, model=model)
+    stages: tuple[Stage, ...] = ("gradient", "outputs")
+    for stage in stages:
+        for suspect in suspects(shown, stage, got, right):
+            if suspect.fault not in _UNSEEN:
+                wrong = _observe(suspect.make, sample)
+                yield Found(suspect, difference(got, {q: wrong[q] for q in got}))
+
+
+def _observe(make: Make, sample: Sample) -> Evidence:
+    """Return outputs, loss and gradient of the one batch."""
+    backend = make(replace(sample.model, optimiser="sgd", learning_rate=_RATE))
+    output = sample.predict(backend, backend.init(sample.params))
+    _, loss_E, moved = sample.train(backend, backend.init(sample.params), slice(0, 1))
+    gradient = {name: value / _RATE for name, value in moved.items()}
+    return {"outputs": output, "loss": {"loss": loss_E}, "gradient": gradient}
+
+
+def _worst(quantity: str, name: str, got: Array, want: Array, model: Model) -> Check:
+    error = relative_error(got, want)
+    index = np.unravel_index(int(np.argmax(error)), error.shape)
+    place = "" if quantity == "loss" else f"[{', '.join(str(i) for i in index)}]"
+    kind = {"outputs": "outputs", "loss": "losses", "gradient": "gradient"}[quantity]
+    return Check.model_validate(
+        {
+            "quantity": kind,
+            "dtype": model.dtype,
+            "element": f"{name}{place}",
+            "got": float(got[index]),
+            "want": float(want[index]),
+            "error": float(error[index]),
+            "tolerance": TOLERANCE[model.dtype],
+        }
+    )
