@@ -61,7 +61,7 @@ class Pipes:
         self.close = weakref.finalize(self, _end, self._process)
 
     def send(self, asked: str, *parts: bytes | memoryview) -> None:
-        """Write a request, named `asked` in errors; stop if an answer comes before its end."""
+        """Write a request, named `asked` in errors; stop if an error comes before its end."""
         if self._asked:
             self._refuse_surplus()
         self._asked = asked
@@ -72,6 +72,8 @@ class Pipes:
             except BlockingIOError:
                 ready = self._wait((self._to, self._from), self._not_flushed)
                 if self._from in ready and self._receive():
+                    if self._received.startswith(b"ok"):
+                        self.fail(f"answered `{asked}` before it had read the whole request.")
                     return
                 continue
             except BrokenPipeError:
@@ -136,10 +138,15 @@ class Pipes:
         tick_s = self._command.patience_s / _TICKS
         idle, before = 0, None
         while not (ready := poll.poll(1000 * tick_s)):
-            after = process_tree.cpu_times(process_tree.family(self._process.pid))
-            if before is not None:
-                used_s = process_tree.used_s(before, after)
-                idle = idle + 1 if after and used_s < _IDLE_SHARE * tick_s else 0
+            if self._process.poll() is not None:  # A child of it may still hold the pipe.
+                self._fail_ended()
+            pids = process_tree.family(self._process.pid)
+            after = process_tree.cpu_times(pids)
+            waits = not any({"R", "D"} & set(process_tree.status(pid, "State")) for pid in pids)
+            if before and waits and process_tree.used_s(before, after) < _IDLE_SHARE * tick_s:
+                idle += 1
+            else:
+                idle = 0
             before = after
             if idle == _TICKS:
                 self.fail(

@@ -35,10 +35,10 @@ def used_s(before: Mapping[int, float], after: Mapping[int, float]) -> float:
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
-def status(pid: int, name: str) -> list[int]:
-    """Return a number in the `status` file of each thread of a process: `VmHWM`, in kB, ..."""
+def status(pid: int, name: str) -> list[str]:
+    """Return the first word of that name in the status of each thread: `State`, `VmHWM` (kB)."""
     values = []
     for file in Path(f"/proc/{pid}/task").glob("*/status"):
         with suppress(OSError):
-            values += re.findall(rf"{name}:\s+(\d+)", file.read_text())
-    return [int(value) for value in values]
+            values += re.findall(rf"(?m)^{name}:\s+(\w+)", file.read_text())
+    return values

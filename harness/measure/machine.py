@@ -71,7 +71,7 @@ def peak_rss_mb() -> float:
     On Linux, added up with that of each child process, and of their children.
     """
     # Not from getrusage if possible: on Linux a process inherits its parent's peak there.
-    peaks = [max(process_tree.status(pid, "VmHWM"), default=0) for pid in _family()]
+    peaks = [max(map(int, process_tree.status(pid, "VmHWM")), default=0) for pid in _family()]
     if peaks[0]:
         return sum(peaks) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
@@ -100,7 +100,7 @@ def counters() -> Counters:
     _, *descendants = _family()
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     for pid in descendants:
-        switches += sum(process_tree.status(pid, "nonvoluntary_ctxt_switches"))
+        switches += sum(map(int, process_tree.status(pid, "nonvoluntary_ctxt_switches")))
     return Counters(switches, _steal_s(), process_tree.cpu_times(descendants))
 
 

@@ -93,6 +93,23 @@ def test_large_arrays_go_both_ways() -> None:
         assert backend.predict(state, x_TN).shape == x_TN.shape
 
 
+HASTY = r"""
+import sys
+for answer in ("protocol=1\tframework=x", "", "", "outputs=2,200000"):
+    sys.stdin.buffer.readline()
+    print("ok", answer, sep="\t" * bool(answer), flush=True)
+sys.stdin.buffer.read()
+"""
+
+
+def test_a_request_is_read_before_it_is_answered() -> None:
+    with started(sys.executable, "-c", HASTY) as worker:
+        backend = worker(MODEL, "cpu")
+        state = backend.init({})
+        with pytest.raises(WorkerError, match="answered `predict` before it had read the whole re"):
+            backend.predict(state, np.zeros((2, 200_000)))
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -167,6 +184,14 @@ def test_a_program_that_does_not_read_is_told_from_one_that_does_not_answer() ->
     with (
         pytest.raises(Unavailable, match="for 1 s: it does not read the whole request"),
         started("sleep", "600", patience_s=1),
+    ):
+        pass
+
+
+def test_a_program_that_ends_may_leave_a_child_that_holds_the_pipe() -> None:
+    with (
+        pytest.raises(Unavailable, match="ended with exit code 3 before it answered `hello`"),
+        started("sh", "-c", "sleep 5 & exit 3", patience_s=1),
     ):
         pass
 

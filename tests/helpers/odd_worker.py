@@ -129,13 +129,8 @@ def _cut(values: Any, order: Any, like: Any) -> Any:
 
 
 if __name__ == "__main__":
-    match FAULT:
-        case "silent":
-            time.sleep(600)
-        case "ends":
-            sys.exit("no framework here")
-        case "echoes":
-            print(sys.stdin.readline(), end="", flush=True)
+    if FAULT == "ends":
+        sys.exit("no framework here")
     worker._write = write
     for name in ("answer_init", "answer_train", "answer_predict"):
         setattr(worker._Worker, name, answer(getattr(worker._Worker, name)))
