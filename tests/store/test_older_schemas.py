@@ -36,6 +36,8 @@ def test_its_records_are_read_and_counted(schema: int) -> None:
     assert trials[["train_s", "wall_s", "final_mse", "r2"]].notna().all(axis=None)
     assert set(trials["isolation"]) == {"process" if schema < 3 else "backend"}
     assert len(run.chunks) == (0 if schema == 1 else 2 * len(files))
+    # They had no other; so a `posted` of theirs is not taken for today's.
+    assert {record.task.gradient for record in run.records} == {"exact"}
     assert run.swept == (("hidden",) if schema == 4 else ())
 
 
