@@ -119,6 +119,8 @@ def not_converged(observed: Observed) -> Evidence | None:
     """Forecast when a target that is not reached yet will be."""
     if (curve := observed.curve) is None or observed.memoryless_S.any():
         return None
+    if observed.task.gradient != "exact":
+        return None  # To train longer is no remedy for that.
     # A seed that is at rest above its target does not tell when the others will reach it.
     moving_SK = curve.mse_SK[~curve.flat_S | observed.learned_S]
     ahead = None
@@ -171,7 +173,7 @@ def _forecast_words(observed: Observed, ahead: Forecast) -> str:
     if not observed.typical:
         return (
             f"How long it takes to {target} cannot be told: that was measured for tanh networks "
-            "trained by Adam with the right gradient only. Train four times as long and look again."
+            "trained by Adam only. Train four times as long and look again."
         )
     if ahead.beyond:
         return (

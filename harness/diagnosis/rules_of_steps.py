@@ -17,17 +17,18 @@ from harness.diagnosis.types import Evidence, Which
 from harness.diagnosis.wording import in_seeds, most
 from harness.tables.numbers import short
 
-FIRST = 3
-"""The first steps are t = 1..3; those up to the fifth are neither first nor later ones."""
-_LATER = 5
-_LEAST_LATER = 5
+FIRST, _LATER, _LEAST_LATER = 3, 5, 5
+"""The first steps are t = 1..3; later ones come after the fifth, and there are five or more."""
+_SHOWS = 1.5
 _LIMIT, _LIMIT_WIDE, _WIDE = 6.0, 15.0, 16
 """A healthy network has less than so many times the later error at the first steps; one of more
 than `_WIDE` units is slower to learn its initial state than the rest."""
 _SURELY = 3.0
 """That is what it must be in spite of sampling."""
 _LEAST_STEPS, _GROWS_P, _GROWS_BY = 20, 1e-5, 2.0
-_LEAST_UNEVEN, _FEW, _STANDS_OUT = 20, 0.1, 3.0
+"""An error grows that does over so many independent steps, with this p-value, by this factor."""
+_LEAST_UNEVEN, _FEW, _STANDS_OUT = 10, 0.1, 3.0
+"""Of so many steps or more, a few are this share; one stands out from so many times the median."""
 
 
 @rule(
@@ -82,23 +83,26 @@ def _unmoved(observed: Observed) -> str:
 def _first_steps_in_words(observed: Observed) -> str:
     """Return the errors at the first steps beside those at the later ones."""
     mse_T = observed.step_mse_ST.mean(axis=0)
-    first, later = mse_T[:FIRST], float(mse_T[_LATER:].mean()) if len(mse_T) > _LATER else np.nan
+    first, later = mse_T[:FIRST], mse_T[_LATER:]
     text = f"The error is {wording.listed(first)} at t = {wording.first_steps(len(first))}"
-    if len(mse_T) >= _LATER + _LEAST_LATER:
-        text += (
-            f", and {short(later)} on average from t = {_LATER + 1} on: "
-            f"{first.mean() / later:.1f} times as large."
-        )
-    else:
-        text += "."
-    if observed.sign_on_purpose and observed.curve is not None:
-        loss = float(observed.curve.loss_SK[:, -1].mean())
-        text += (
-            f" Measured on what it is trained on, {mse_T[0] / loss:.1f} times: at t = 1 both "
-            f"targets are the same and the error is {short(mse_T[0])}, while the training loss is "
-            f"{short(loss)}."
-        ) * bool(mse_T[0] > 2 * loss)
-    return text
+    if len(later) >= _LEAST_LATER:
+        times = first.mean() / later.mean()
+        text += f", and {short(later.mean())} on average from t = {_LATER + 1} on"
+        text += f": {times:.1f} times as large" * bool(times > _SHOWS)
+    return f"{text}.{_beside_the_sign(observed)}"
+
+
+def _beside_the_sign(observed: Observed) -> str:
+    """If the sign is wrong, too, return the error at t = 1, where that costs nothing."""
+    if not observed.sign_on_purpose or observed.curve is None:
+        return ""
+    loss, first = observed.curve.loss_SK[:, -1].mean(), observed.step_mse_ST[:, 0].mean()
+    if first < _SHOWS * loss:
+        return ""
+    return (
+        f" At t = 1 both targets are the same: the error there, {short(first)}, is "
+        f"{first / loss:.1f} times the training loss, {short(loss)}."
+    )
 
 
 class _First(NamedTuple):

@@ -106,11 +106,10 @@ def test_both_faults_of_the_posted_program(tmp_path: Path) -> None:
 def test_mending_the_sign_alone(tmp_path: Path) -> None:
     task = Task.preset("posted-sign-mended", lag_weight=1.0, **POSTED)
     shown = run(tmp_path, task, ["reference"])
-    gradient, *others = shown.findings()
+    (gradient,) = shown.findings()
     assert (gradient.rule, gradient.severity) == ("broken-gradient", "fault")
     assert "--preset corrected --set lag_weight=1.0" in gradient.remedy
     assert "Without either fault" not in gradient.remedy
-    assert set(rules(others)) <= {"not-converged"}
     assert shown.trials["initial_state_moved"].tolist() == [0.0]
 
 
