@@ -65,7 +65,7 @@ class ProcessWorker:
         """
         self.command = command
         self.trainings = 0
-        """How many trainings it has begun."""
+        """How many trainings it has begun or ended."""
         self.model: tuple[Model, str] | None = None
         """What it was told last to train, and on which device."""
         self._pipes = Pipes(command)
@@ -83,6 +83,7 @@ class ProcessWorker:
             value = getattr(model, one.name)
             if one.name in _FIRST_FIELDS or value != one.default:
                 told[one.name] = str(value)
+        self.trainings += 1
         self.ask("model", told)
         self.model = model, device
 

@@ -67,8 +67,11 @@ def test_a_training_that_has_ended_is_not_continued() -> None:
         backend, params = worker(MODEL, "cpu"), {n: np.zeros(s) for n, s in MODEL.shapes.items()}
         first, second = backend.init(params), backend.init(params)
         backend.params(second)
-        with pytest.raises(ContractViolation, match="begun another training"):
-            backend.params(first)
+        for choose_anew in (False, True):
+            if choose_anew:
+                worker(Model(hidden=3), "cpu")
+            with pytest.raises(ContractViolation, match="begun another training"):
+                backend.params(second if choose_anew else first)
 
 
 def test_a_backend_takes_its_model_up_again() -> None:
