@@ -43,40 +43,42 @@ function serve(worker)
     while !eof(stdin)
         words = split(readline(stdin), '\t')
         request = words[1]
-        pairs = [Pair(String.(split(word, '='; limit = 2))...) for word in words[2:end]]
+        fields = [Pair(String.(split(word, '='; limit = 2))...) for word in words[2:end]]
         try
             if request == "hello"
                 answer("protocol" => "1", worker.greeting()...)
             elseif request == "model"
                 model = training = nothing
-                dtype = Dict("float32" => Float32, "float64" => Float64)[Dict(pairs)["dtype"]]
-                model = worker.choose(pairs)
+                dtype = Dict("float32" => Float32, "float64" => Float64)[Dict(fields)["dtype"]]
+                model = worker.choose(fields)
                 answer()
             elseif request == "init"
-                training = worker.start(model, receive(dtype, pairs))
+                training = worker.start(model, receive(dtype, fields))
                 answer()
             elseif request == "train"
-                arrays = receive(dtype, pairs)
+                arrays = receive(dtype, fields)
                 answer("losses" => worker.train!(training, arrays["x"], arrays["y"]))
             elseif request == "predict"
-                answer("outputs" => worker.predict(training, receive(dtype, pairs)["x"]))
+                answer("outputs" => worker.predict(training, receive(dtype, fields)["x"]))
             elseif request == "params"
                 answer(worker.params(training)...)
             else
                 error("there is no request `$request` in version 1 of the protocol")
             end
         catch exception
+            expected = exception isa Unavailable
+            expected || showerror(stderr, exception, catch_backtrace())
             message = join(split(sprint(showerror, exception), r"\s+"), " ")
-            println(stdout, exception isa Unavailable ? "unavailable" : "error", "\tmessage=", message)
+            println(stdout, expected ? "unavailable" : "error", "\tmessage=", message)
             flush(stdout)
         end
     end
 end
 
 """Read the arrays of a request, by name. Julia keeps the first index together, C the last."""
-function receive(dtype, pairs)
+function receive(dtype, fields)
     arrays = Dict{String,AbstractArray{dtype}}()
-    for (name, shape) in pairs
+    for (name, shape) in fields
         sizes = parse.(Int, split(shape, ','))
         values = read!(stdin, Array{dtype}(undef, reverse(sizes)...))
         arrays[name] = PermutedDimsArray(values, length(sizes):-1:1)
