@@ -57,6 +57,8 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Pages:
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setenv("PYTHONPATH", str(_installed(results.parent / "site")))
                     measure(results, name, "--backends", HOSTILE, "--seeds", 2)
+            case "both-faults":
+                measure(results, name, "--preset", "posted", "--backends", "reference")
             case "posted":
                 posted = ("--preset", "posted-gradient-mended", "--set", "epochs=10000")
                 where = ("--dispatch", "inline", "--results", results, "--run-id", name)
@@ -177,6 +179,15 @@ def test_the_first_screen_says_what_is_wrong_and_what_to_do(
     expect(note).to_contain_text("--preset corrected")
     expect(note.locator("h3")).to_be_in_viewport(ratio=1)
     expect(note.locator("p", has_text="What to do")).to_be_in_viewport(ratio=0.9)
+
+
+def test_both_faults_are_on_the_first_screen(browser: Browser, page_of: Pages) -> None:
+    seen = Seen(browser, page_of("both-faults"), 1440, height=900)
+    for number, word in enumerate(("sign", "gradient")):
+        note = seen.page.locator(".note").nth(number)
+        expect(note.locator("h3")).to_contain_text(word)
+        expect(note.locator("h3")).to_be_in_viewport(ratio=1)
+        expect(note.locator("p", has_text="What to do")).to_be_in_viewport(ratio=1)
 
 
 def test_data_behind_a_chart_are_those_it_draws(browser: Browser, page_of: Pages) -> None:
