@@ -24,6 +24,7 @@ from harness.errors import Unavailable, WorkerError, brief
 
 _PIPE_BYTES = 2**20
 _LONGEST_LINE = 2**16
+_MOST_PARTS = 64  # The system allows some hundreds.
 _ANSWERS = (b"ok", b"error", b"unavailable")
 # A process is idle if it uses less of the processor than this, in so many ticks in a row.
 _IDLE_SHARE, _TICKS = 0.01, 6
@@ -62,18 +63,18 @@ class Pipes:
 
     def send(self, asked: str, *parts: bytes | memoryview) -> None:
         """Write a request, named `asked` in errors; stop if an error comes before its end."""
-        if self._asked:
-            self._refuse_surplus()
-        self._asked = asked
+        answered, self._asked = self._asked, asked
+        if answered:
+            self._refuse_surplus(answered)
         rest = [memoryview(part).cast("B") for part in parts]
         while rest:
             try:
-                sent = os.writev(self._to, rest)
+                sent = os.writev(self._to, rest[:_MOST_PARTS])
             except BlockingIOError:
                 ready = self._wait((self._to, self._from), self._not_flushed)
                 if self._from in ready and self._receive():
                     if self._received.startswith(b"ok"):
-                        self.fail(f"answered `{asked}` before it had read the whole request.")
+                        self._fail(f"answered `{asked}` before it had read the whole request.")
                     return
                 continue
             except BrokenPipeError:
@@ -114,7 +115,7 @@ class Pipes:
                 self._fail_ended()
             got += count
 
-    def fail(self, problem: str) -> NoReturn:
+    def _fail(self, problem: str) -> NoReturn:
         """Raise `WorkerError`; a verb comes first in what the process did."""
         raise WorkerError(f"its process {problem}")
 
@@ -149,7 +150,7 @@ class Pipes:
                 idle = 0
             before = after
             if idle == _TICKS:
-                self.fail(
+                self._fail(
                     f"has not answered `{self._asked}`, and has used no processor time for "
                     f"{self._command.patience_s:g} s: {stuck()}."
                 )
@@ -164,21 +165,21 @@ class Pipes:
             return "it does not read the whole request"
         return "it has read the whole request, and may not have flushed its standard output"
 
-    def _refuse_surplus(self) -> None:
-        """Raise if the process wrote more than its last answer, or has ended since."""
+    def _refuse_surplus(self, answered: str) -> None:
+        """Raise if the process wrote more than the answer that was read, or has ended since."""
         with suppress(BlockingIOError):
             surplus = os.read(self._from, _LONGEST_LINE)
             if not surplus:
                 self._fail_ended()
             self._received += surplus
         if self._received:
-            self.fail(
-                f"wrote more than its answer to `{self._asked}`, as that line says it: "
+            self._fail(
+                f"wrote more than the line of its answer to `{answered}` says: "
                 f"{len(self._received)} bytes that begin with `{_shown(self._received)}`."
             )
 
     def _fail_noise(self, line: bytes | bytearray) -> NoReturn:
-        self.fail(
+        self._fail(
             f"wrote `{_shown(line)}` to its standard output as answer to `{self._asked}`, where "
             "only lines that begin with `ok`, `error` or `unavailable` belong."
         )
@@ -187,10 +188,10 @@ class Pipes:
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            self.fail(f"closed its standard output before it answered `{self._asked}`.")
+            self._fail(f"closed its standard output before it answered `{self._asked}`.")
         killed = code < 0 and f"was killed by {signal.Signals(-code).name}"
         how = killed or f"ended with exit code {code}"
-        self.fail(f"{how} before it answered `{self._asked}`{_last_lines()}")
+        self._fail(f"{how} before it answered `{self._asked}`{_last_lines()}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -148,6 +148,7 @@ def test_what_cannot_begin_is_unavailable(
         ("prints", "wrote `epoch 1: loss 0.5` to its standard output as answer to `train`, where"),
         ("raises", r"^ValueError: no memory for this \(its process, asked to `train`\)$"),
         ("exits", "ended with exit code 3 before it answered `train`; .*: the last words$"),
+        ("leaves", "its process ended with exit code 4 before it answered `init`"),
         ("is-killed", "its process was killed by SIGKILL before it answered `train`"),
         ("closes", "closed its standard output before it answered `train`"),
         (
@@ -177,7 +178,7 @@ def test_a_wrong_answer_is_a_sentence(
 def test_values_that_are_too_wide_are_found_at_the_next_request() -> None:
     model = Model(dtype="float32")
     with (
-        pytest.raises(WorkerError, match=r"wrote more than its answer to `train`.*: 8 bytes"),
+        pytest.raises(WorkerError, match="wrote more than the line of its answer to `train` "),
         started(*ODD, "float64") as worker,
     ):
         trained(worker, model)

@@ -95,6 +95,8 @@ def write(answers: Any, word: str, fields: Any, dtype: Any) -> None:
         case "nameless" if "W_1" in fields:
             fields = {n: v for n, v in fields.items() if n != "b_2"}
     write_right(answers, word, fields, dtype)
+    if FAULT == "leaves" and "losses" in fields:
+        os._exit(4)
 
 
 def answer(right: Any) -> Any:

@@ -109,7 +109,7 @@ def test_a_side_of_a_gate_is_pinned_with_its_children(cli: Cli, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_timeout_ends_the_process(cli: Cli, tmp_path: Path) -> None:
-    given = ("--backends", f"process:{ODD} hangs", "--seeds", 1, "--timeout", 8)
+    given = ("--backends", f"process:{ODD} hangs", "--seeds", 1, "--timeout", 15)
     assert cli("run", *TINY, *given, *inline(tmp_path)).returncode == 1
     (record,) = Run("x", tmp_path).records
     assert record.status == "timeout"
