@@ -183,10 +183,14 @@ def first_steps(observed: Observed) -> Evidence | None:
 
 
 def _lag_term(observed: Observed) -> str:
-    """Say that predictions contain the lag term; "" if they do not, or that is unknown."""
-    if observed.outputs is None or not observed.outputs.right_lag:
+    """Say which lag term predictions contain; "" if that is unknown, or it is another one."""
+    outputs = observed.outputs
+    if outputs is None:
         return ""
-    return f" The lag term is there: {observed.outputs.lag} times x_(t-1)^2."
+    if outputs.wrong_sign:
+        followed = wording.target(-outputs.w)
+        return f" These are errors against {followed}, which the predictions follow."
+    return f" The lag term is there: {outputs.lag} times x_(t-1)^2." * outputs.right_lag
 
 
 def few_T(observed: Observed) -> Which | None:

@@ -174,11 +174,11 @@ def test_few_paths_are_reported() -> None:
 # ---- over time
 
 
-def with_error(error_T: Array, function: Function = MADE["right"][0], paths: int = 50) -> list[str]:
-    """Return the rules for predictions that are off by so much at each time step."""
-    made = predictions(function, paths, len(error_T))
+def with_error(error_T: Array, function: Function = MADE["right"][0]) -> Predictions:
+    """Return predictions that are off by so much at each time step."""
+    made = predictions(function, 50, len(error_T))
     noise = 0.02 * np.random.default_rng(1).standard_normal(len(made.t_R))
-    return rules(replace(made, prediction_R=made.prediction_R + error_T[made.t_R - 1] + noise))
+    return replace(made, prediction_R=made.prediction_R + error_T[made.t_R - 1] + noise)
 
 
 def at(steps: slice | int, error: Any) -> Array:
@@ -204,13 +204,17 @@ def at(steps: slice | int, error: Any) -> Array:
 )
 def test_errors_at_some_steps(error_T: Array, expected: list[str]) -> None:
     """An error at a few steps, or one that drifts, is small on average, but nothing is good."""
-    assert with_error(error_T) == expected
+    assert rules(with_error(error_T)) == expected
 
 
 def test_both_faults_of_a_program_are_seen_in_its_predictions() -> None:
     """The error against the target that it follows shows the second one."""
-    found = with_error(at(slice(3), [0.3, 0.3, 0.2]), MADE["wrong sign"][0])
-    assert found == ["wrong-sign", "first-steps"]
+    made = with_error(at(slice(3), [0.3, 0.3, 0.2]), MADE["wrong sign"][0])
+    sign, steps = explain(made, Task.preset("posted"))
+    assert (sign.rule, steps.rule) == ("wrong-sign", "first-steps")
+    assert "x_t^2 + 0.1*x_(t-1)^2, as the evaluation does" in sign.remedy
+    assert "errors against x_t^2 - 0.1*x_(t-1)^2, which the predictions follow" in steps.evidence
+    assert "in Flux, call the network as [m(x) for x in xs]" in steps.remedy
 
 
 @pytest.mark.parametrize("name", MADE)
