@@ -30,7 +30,8 @@ _SHOWN = 3
 def explain(predictions: Predictions, task: Task) -> list[Finding]:
     """Return what the predictions show, faults first.
 
-    Of the task, rho, lag_weight and hidden count. The first finding tells the error per time step.
+    Of the task, rho, lag_weight and what describes the network count. The first finding tells the
+    error per time step.
     """
     observed = observe_predictions(predictions, task)
     found = [

@@ -20,9 +20,9 @@ from harness.tables.numbers import short
 FIRST, _LATER, _LEAST_LATER = 3, 5, 5
 """The first steps are t = 1..3; later ones come after the fifth, and there are five or more."""
 _SHOWS = 1.5
-_LIMIT, _LIMIT_WIDE, _WIDE = 6.0, 15.0, 16
-"""A healthy network has less than so many times the later error at the first steps; one of more
-than `_WIDE` units is slower to learn its initial state than the rest."""
+_LIMIT, _LIMIT_LARGE, _LARGE = 6.0, 15.0, 16
+"""A healthy network has less than so many times the later error at the first steps. One that is
+larger, in units, gates or layers, learns the rest sooner than its initial state."""
 _SURELY = 3.0
 """That is what it must be in spite of sampling."""
 _LEAST_STEPS, _GROWS_P, _GROWS_BY = 20, 1e-5, 2.0
@@ -160,7 +160,9 @@ def first_steps(observed: Observed) -> Evidence | None:
     first = _first(observed)
     if observed.task.gradient != "exact" or first is None or _unmoved(observed):
         return None
-    limit = _LIMIT_WIDE if observed.task.hidden > _WIDE else _LIMIT
+    task = observed.task
+    small = task.hidden <= _LARGE and task.cell == "rnn" and task.layers == 1
+    limit = _LIMIT if small else _LIMIT_LARGE
     some_S = (first.times_S > limit) & (first.surely_S > _SURELY)
     few = few_T(observed)
     early = few is not None and bool(np.flatnonzero(few).max() < _LATER)
