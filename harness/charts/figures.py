@@ -65,9 +65,11 @@ def steps_compared(
     """
     # All that the yardsticks depend on.
     same = {(p.task.rho, p.task.lag_weight, p.task.n_steps) for p, _ in drawn}
+    at_points = [(str(point), series.with_series(trials)) for point, trials in drawn]
+    several = len({name for _, trials in at_points for name in trials["series"]}) > 1
     named = [
-        trials.assign(series=trials["series"] + f", {point}")
-        for point, trials in ((point, series.with_series(trials)) for point, trials in drawn)
+        trials.assign(series=trials["series"] + f", {where}" if several else where)
+        for where, trials in at_points
     ]
     order = [name for trials in named for name in series.series_order(trials)]
     if len(same) > 1 or not 1 < len(order) <= _MOST_LINES:

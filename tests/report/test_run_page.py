@@ -19,6 +19,7 @@ from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
 from harness.report import run_page
 from harness.store.run_writer import RunWriter
+from harness.tables.points import points
 from tests.helpers.commands import TINY, Cli
 from tests.helpers.records import MANIFEST, record
 
@@ -226,6 +227,24 @@ def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
     assert isinstance(run.plot_curves(hidden=4, lag_weight=1), alt.LayerChart)
     with pytest.raises(InvalidInput, match="hidden=4 is not one; there is hidden=4, lag_weight=0"):
         run.plot_curves(hidden=4)
+
+
+def test_steps_of_a_sweep_are_drawn_together_if_they_share_their_yardsticks(results: Path) -> None:
+    both = ("--sweep", "train_sign=-1,1", "--sweep", "gradient=exact,stateful-broadcast")
+    measure(results, "four", "--backends", "reference", "--seeds", 1, *both)
+    run = Run("four", results)
+    assert "steps" in shown(run).charts
+    drawn = [(run.point(values), trials) for values, trials in points(run.trials, run.swept)]
+    assert figures.steps_compared(run.steps, 3 * drawn) is None  # Twelve lines are too many.
+    compared = figures.steps_compared(run.steps, drawn)
+    assert compared is not None
+    for (point, _), column in zip(drawn, compared.table.columns[1:5], strict=True):
+        assert column == str(point)
+        mine = run.steps.merge(run.trials[["trial", *run.swept]])
+        for name, value in point.values.items():
+            mine = mine[mine[name] == value]
+        mean = np.exp(np.log(mine["mse"]).groupby(mine["t"]).mean())
+        np.testing.assert_allclose(compared.table[column], mean)
 
 
 def test_charts_of_a_run_display_by_themselves(run: Run) -> None:
