@@ -14,6 +14,9 @@ from harness.backend.evidence import Suspect
 from harness.backend.model import Gradient, Model
 from harness.backend.protocol import Array
 
+# Every length up to here is tried, beyond it only those that people choose.
+_EVERY, _ROUND = 40, (50, 60, 64, 80, 100, 128)
+
 
 def suspects(model: Model, steps: int) -> Iterator[Suspect]:
     """Yield the reference with another way back through `steps` inputs."""
@@ -30,7 +33,8 @@ def suspects(model: Model, steps: int) -> Iterator[Suspect]:
             "its gradient is the exact one; the task asks for `gradient` = stateful-broadcast",
             partial(_ordered, gradient="exact"),
         )
-    for length in range(1, steps):
+    lengths = [n for n in (*range(1, _EVERY + 1), *_ROUND) if n < steps]
+    for length in lengths if model.gradient == "exact" else [1]:
         # A cut at every step is the same both ways.
         yield Suspect("truncated", _follows(length), partial(_Within, steps=length))
         if length > 1:
@@ -39,7 +43,9 @@ def suspects(model: Model, steps: int) -> Iterator[Suspect]:
                 f"its gradient is cut after every {length} steps (the state is detached there)",
                 partial(_Cut, length=length),
             )
-    for length in range(1, (steps + 1) // 2):
+    if model.gradient != "exact":
+        return  # Cut later, the exact gradient is too near to itself to be told apart.
+    for length in (n for n in lengths if n < (steps + 1) // 2):
         yield Suspect(
             "cut",
             f"its gradient is cut once, {length} steps after the start",

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from harness.backend import contract, registry
+from harness.backend.evidence import Sample
 from harness.backend.model import Model
 from harness.backend.process import ProcessWorker, greeting
 from harness.backend.protocol import Array, Backend, BackendFactory, Params, TrainsManySeeds
@@ -82,7 +83,7 @@ def _fault(factory: BackendFactory, device: str, task: Task, check: Check) -> st
     model = replace(task.model, dtype=check.dtype)
     try:
         misunderstood = _misunderstood(factory, model, device)
-        return "; ".join(misunderstood) or name_fault(make, model, check.tolerance)
+        return "; ".join(misunderstood) or name_fault(make, Sample.draw(model), check.tolerance)
     except Exception as error:  # The check has failed all the same.
         return f"its fault could not be looked for: {type(error).__name__}: {brief(error)}"
 

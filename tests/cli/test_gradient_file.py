@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.helpers import beginner
 from harness import Model
 from harness.backend.protocol import Array
-from tests.helpers import beginner, docs
+from tests.helpers import docs
 from tests.helpers.commands import ROOT, Cli
 
 Arrays = dict[str, Any]

@@ -1,7 +1,7 @@
 """A backend in PyTorch as a user may write it, and the mistakes a user may make in it.
 
 Independent of the catalogue in `backends.faults`: autograd, `torch.optim`, and no NumPy formula.
-Named on the command line as `tests.helpers.beginner:Name`.
+Named on the command line as `benchmarks.helpers.beginner:Name`.
 """
 
 from __future__ import annotations
