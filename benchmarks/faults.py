@@ -41,6 +41,7 @@ PLANTED = {
     "SwappedAxes": "it takes the axes of its data for [path, time]",
     "SumLoss": "its loss is a sum over time steps and paths in place of a mean",
     "SumOverTime": "its loss is a sum over the time steps in place of a mean",
+    "SumInBackward": "its gradient is that of a sum over the time steps; the loss it reports",
     "MeanOverMore": "its loss is divided by T + 1 time steps in place of T",
     "WithoutLast": "its loss is without the last time step (",
     "WrongSign": "its loss has the wrong sign",

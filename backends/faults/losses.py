@@ -58,12 +58,22 @@ def _averages() -> Iterator[tuple[str, str, Loss]]:
         ),
     ):
         yield fault, what, partial(_scaled, factor)
+    for factor, what in (
+        (lambda t, b: t * b, "time steps and paths"),
+        (lambda t, _: t, "the time steps"),
+        (lambda _, b: b, "the paths"),
+    ):
+        sentence = f"its gradient is that of a sum over {what}; the loss it reports is the mean"
+        yield "sum", sentence, partial(_scaled, factor, told=True)
 
 
 def _scaled(
-    factor: Callable[[int, int], float], output_TB: Array, y_TB: Array
+    factor: Callable[[int, int], float], output_TB: Array, y_TB: Array, told: bool = False
 ) -> tuple[float, Array]:
-    return _spread(output_TB, slice(1, None), factor(*y_TB.shape), output_TB[1:] - y_TB)
+    """Return a multiple of the mean squared error; `told`: the mean itself is reported."""
+    residual_TB = output_TB[1:] - y_TB
+    loss, g_output_TB = _spread(output_TB, slice(1, None), factor(*y_TB.shape), residual_TB)
+    return float(np.mean(residual_TB**2)) if told else loss, g_output_TB
 
 
 def _spread(output_TB: Array, at: slice, factor: float, residual_TB: Array) -> tuple[float, Array]:
