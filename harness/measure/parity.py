@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from harness.backend import contract, registry
-from harness.backend.evidence import Sample
+from harness.backend.evidence import Sample, relative_error
 from harness.backend.model import Model
 from harness.backend.process import ProcessWorker, greeting
 from harness.backend.protocol import Array, Backend, BackendFactory, Params, TrainsManySeeds
@@ -277,13 +277,8 @@ def _distance(got: _Observed, want: _Observed) -> float:
 
 
 def _relative_error(got_R: Array, want_R: Array) -> Array:
-    """Elementwise |got - want| / max(|want|, rms(want of the seed)); infinite if not finite."""
-    own_axes = tuple(range(1, want_R.ndim))
-    rms_R = np.sqrt(np.mean(want_R**2, axis=own_axes, keepdims=True))
-    scale = np.maximum(np.abs(want_R), rms_R)
-    difference = np.abs(got_R.astype(np.float64) - want_R)
-    error = np.divide(difference, scale, out=np.zeros_like(difference), where=difference != 0)
-    return np.where(np.isfinite(error), error, np.inf)
+    """Return the relative error of each seed by element."""
+    return np.stack([relative_error(*one) for one in zip(got_R, want_R, strict=True)])
 
 
 def _largest(error: Array) -> tuple[tuple[int, ...], float]:
