@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from harness import InvalidInput, Run, StoreError, Task
+from harness.errors import did_you_mean
 from harness.store.results_folder import find_run, run_folders
 from harness.store.run_writer import RunWriter
 from harness.trial.record import Record
@@ -102,6 +103,11 @@ def test_a_record_of_another_task_is_left_out(tmp_path: Path) -> None:
 def test_a_run_id_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match="run id"):
         find_run(tmp_path, name)
+
+
+def test_a_preset_names_its_last_run() -> None:
+    runs = ["posted-20261126-080218", "posted-20261126-080219", "posted-sign-mended-20261126-09"]
+    assert did_you_mean("posted", runs) == ", did you mean `posted-20261126-080219`?"
 
 
 def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
