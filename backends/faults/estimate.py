@@ -52,10 +52,11 @@ def estimated(sample: Sample, moved: Params, vary: Vary, starts: Sequence[float]
 
 
 def rounded(value: float, dtype: str) -> str:
-    """Return a number as text, in no more digits than are known."""
+    """Return a number as text, in no more digits than are known; also one that is not finite."""
     known = {"float64": 1e-6, "float32": 1e-2}[dtype]
     texts = (f"{value:.{digits}g}" for digits in range(1, 17))
-    return next(text for text in texts if abs(float(text) - value) <= known * abs(value))
+    near = (text for text in texts if abs(float(text) - value) <= known * abs(value))
+    return next(near, str(value))
 
 
 def _square(off: Array) -> float:

@@ -32,6 +32,10 @@ _AS_GOOD = 10.0
 # further off than a backend may. But it must explain nearly all of what is wrong.
 _LENIENT = {"float32": 10.0, "float64": 1.0}
 _LEFT = 0.05
+# Faults that give way to any other that agrees: a mere number explains little, and a gradient that
+# is cut where nothing is left of it is the whole one.
+_WEAK: tuple[set[str], ...] = ({"multiple"}, {"truncated", "cut"})
+_MOST_NAMED = 3
 
 
 class Found(NamedTuple):
@@ -105,12 +109,14 @@ def near(got: Evidence, right: Evidence, dtype: str, tolerance: float) -> float:
 
 
 def best(found: list[Found]) -> list[Found]:
-    """Return those that agree as well as any; a named cause before a mere multiple."""
+    """Return those that agree as well as any; the weak ones only if there is no other."""
     if not found:
         return []
     least = max(min(one.error for one in found), np.finfo(float).eps)
     found = [one for one in found if one.error <= _AS_GOOD * least]
-    return [one for one in found if one.suspect.fault != "multiple"] or found
+    for weak in _WEAK:
+        found = [one for one in found if one.suspect.fault not in weak] or found
+    return found
 
 
 def identify(case: Case) -> tuple[Stage | None, list[Found]]:
@@ -140,7 +146,7 @@ def name_fault(make: Make, sample: Sample, tolerance: float) -> str:
         small = f"{case.sample.model.hidden} hidden units, {case.sample.x_ETB.shape[2]} paths"
         return f"it agrees on a small sample ({small}): what is wrong depends on the size"
     if not finite(case.got):
-        return "it computes numbers that are not finite"
+        return not_finite(case.got)
     if answer := random(case):
         return answer
     case.observe_all()
@@ -148,9 +154,20 @@ def name_fault(make: Make, sample: Sample, tolerance: float) -> str:
 
 
 def sentence(found: list[Found]) -> str:
-    """Return what the suspects do, with how well they agree."""
-    words = dict.fromkeys(one.suspect.sentence for one in found)
-    return f"{', or '.join(words)} (agrees to {max(one.error for one in found):.0e})"
+    """Return what the suspects do, with how well they agree; of many, the first ones."""
+    words = list(dict.fromkeys(one.suspect.sentence for one in found))
+    more = len(words) - _MOST_NAMED
+    named = ", or ".join([*words[:_MOST_NAMED], *[f"{more} more"] * (more > 0)])
+    return f"{named} (agrees to {max(one.error for one in found):.0e})"
+
+
+def not_finite(got: Evidence) -> str:
+    """Say which of what a backend computed is not finite."""
+    first = next(q for q, arrays in got.items() if not finite({q: arrays}))
+    if not first.startswith("loss"):
+        return "it computes numbers that are not finite"
+    right = all(finite({q: arrays}) for q, arrays in got.items() if not q.startswith("loss"))
+    return "the losses that it returns are not finite" + "; what it trains is" * right
 
 
 def random(case: Case) -> str:

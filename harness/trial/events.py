@@ -37,13 +37,15 @@ class Check(BaseModel):
 
     def __str__(self) -> str:
         got = "not finite" if self.got is None else f"{self.got:.10g}"
-        error = "not finite" if self.error is None else f"{self.error:.1e}"
         how = f" with {self.network}" * bool(self.network)
         how += f" of {self.at_once} seeds at once" * (self.at_once > 1)
-        return (
+        text = (
             f"{self.quantity} in {self.dtype}{how}: worst at {self.element}, got {got}, "
-            f"reference {self.want:.10g}, relative error {error} (allowed {self.tolerance:.0e})"
+            f"reference {self.want:.10g}"
         )
+        if self.error is not None and self.error < float("inf"):
+            return f"{text}, relative error {self.error:.1e} (allowed {self.tolerance:.0e})"
+        return text if self.got is None or self.want else f"{text}: nothing else is allowed there"
 
 
 class Certificate(BaseModel):

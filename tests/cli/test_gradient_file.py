@@ -101,6 +101,8 @@ def test_the_gradient_that_the_task_asks_for(cli: Cli, tmp_path: Path) -> None:
     done = cli("parity", "--gradient", tmp_path / "mine.npz", "--preset", "posted")
     assert done.returncode == 1
     assert "the exact one; the task asks for `gradient` = stateful-broadcast" in done.stderr
+    assert "reference 0: nothing else is allowed there" in done.stderr
+    assert "relative error" not in done.stderr
 
 
 BAD: dict[str, tuple[Callable[[Arrays], Any], str]] = {

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.faults.estimate import rounded
 from backends.jax_backend import JaxBackend
 from backends.reference import ReferenceBackend, State
 from benchmarks.faults import FLOAT64_ONLY, OF_A_CELL, ONE_LAYER, PLANTED
 from benchmarks.helpers import beginner
 from harness import Model
-from harness.backend.evidence import Sample
+from harness.backend.evidence import Sample, Suspect
 from harness.backend.protocol import Array, Params
-from harness.measure.faults import name_fault
+from harness.measure import faults
+from harness.measure.faults import Found, name_fault
 from harness.measure.parity import TOLERANCE
 
 CELLS = [("rnn", 1), ("gru", 1), ("lstm", 1), ("rnn", 2), ("gru", 2)]
@@ -125,6 +127,35 @@ def test_what_is_not_finite_is_called_so() -> None:
             return super().loss(output_TB, y_TB) * float("nan")
 
     assert said(Nan, Model(hidden=3, dtype="float64")) == "it computes numbers that are not finite"
+
+
+def test_losses_that_are_not_finite_beside_a_right_gradient_are_called_so() -> None:
+    class Nan(ReferenceBackend):
+        def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+            state, loss_E = super().train(state, x_ETB, y_ETB)
+            return state, loss_E * np.nan
+
+    sentence = said(lambda model: Nan(model, "cpu"), Model(hidden=3, dtype="float64"))
+    assert sentence == "the losses that it returns are not finite; what it trains is"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_estimate_that_is_not_finite_is_a_text(value: float) -> None:
+    assert rounded(value, "float64") == str(value)
+
+
+def test_a_cut_is_not_named_beside_another_fault_that_agrees() -> None:
+    found = [
+        Found(Suspect(name, name, faults.reference), 0.0)
+        for name in ("cut", "truncated", "multiple", "exact gradient")
+    ]
+    assert faults.best(found) == found[3:]
+    assert faults.best(found[:3]) == found[:2]
+
+
+def test_of_many_faults_that_agree_the_first_ones_are_named() -> None:
+    found = [Found(Suspect("cut", f"fault {n}", faults.reference), 0.0) for n in range(6)]
+    assert faults.sentence(found).startswith("fault 0, or fault 1, or fault 2, or 3 more (")
 
 
 @pytest.mark.parametrize("make", [beginner.Right, lambda m: JaxBackend(m, "cpu")])
