@@ -90,7 +90,7 @@ class Pipes:
             self._wait((self._from,), self._not_flushed)
             self._receive()
         line, _, self._received = self._received.partition(b"\n")
-        if line.partition(b"\t")[0] not in _ANSWERS:
+        if line.partition(b"\t")[0] not in _ANSWERS or line.endswith(b"\r"):
             self._fail_noise(line)
         return line.decode(errors="replace")
 
@@ -173,15 +173,23 @@ class Pipes:
                 self._fail_ended()
             self._received += surplus
         if self._received:
+            more = self._received.startswith(_ANSWERS)
+            unread = " It may have taken the arrays of the request for another one." * more
             self._fail(
                 f"wrote more than the line of its answer to `{answered}` says: "
-                f"{len(self._received)} bytes that begin with `{_shown(self._received)}`."
+                f"{len(self._received)} bytes that begin with `{_shown(self._received)}`.{unread}"
             )
 
     def _fail_noise(self, line: bytes | bytearray) -> NoReturn:
+        known = any(word in _ANSWERS for word in line.split()[:1])
+        if known and line.endswith(b"\r"):
+            why = ": a line ends with \\n alone, not with \\r\\n."
+        elif known:
+            why = ": the fields of a line are separated by tabs."
+        else:
+            why = ", where only lines that begin with `ok`, `error` or `unavailable` belong."
         self._fail(
-            f"wrote `{_shown(line)}` to its standard output as answer to `{self._asked}`, where "
-            "only lines that begin with `ok`, `error` or `unavailable` belong."
+            f"wrote `{_shown(line)}` to its standard output as answer to `{self._asked}`{why}"
         )
 
     def _fail_ended(self) -> NoReturn:

@@ -148,6 +148,8 @@ class ProcessWorker:
         except WorkerError as error:
             raise Unavailable(f"backend `{self.command.name}`: {error}") from error
         version = said.get("protocol")
+        if not version:
+            self._unavailable(f"does not say `protocol={PROTOCOL}` in the answer to `hello`.")
         if version != PROTOCOL:
             self._unavailable(f"speaks version {version} of the protocol, not {PROTOCOL}.")
         if not said.get("framework"):

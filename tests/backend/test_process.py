@@ -105,6 +105,23 @@ sys.stdin.buffer.read()
 """
 
 
+LINES_ONLY = r"""
+import sys
+for answer in ("\tprotocol=1\tframework=x", "", "\nerror\tmessage=unknown request"):
+    sys.stdin.buffer.readline()
+    print("ok" + answer, flush=True)
+sys.stdin.buffer.read()
+"""
+
+
+def test_arrays_that_were_not_read_are_suspected() -> None:
+    with started(sys.executable, "-c", LINES_ONLY) as worker:
+        backend = worker(MODEL, "cpu")
+        state = backend.init({"h0": np.zeros(10)})
+        with pytest.raises(WorkerError, match="may have taken the arrays of the request for anoth"):
+            backend.params(state)
+
+
 def test_a_request_is_read_before_it_is_answered() -> None:
     with started(sys.executable, "-c", HASTY) as worker:
         backend = worker(MODEL, "cpu")
@@ -133,6 +150,14 @@ def test_a_request_is_read_before_it_is_answered() -> None:
         ([*ODD, "version"], "backend `mine`: its process speaks version 2 of the protocol, not 1"),
         ([*ODD, "anonymous"], "its process does not name its `framework` in the answer to `hello`"),
         ([*ODD, "lacks"], "backend `mine`: no such package"),
+        (
+            ["echo", "ok protocol=1 framework=Perl"],
+            "wrote `ok protocol=1 .* answer to `hello`: the fields of a line are separated by tabs",
+        ),
+        (
+            ["printf", r"ok\tprotocol=1\tframework=Perl\r\n"],
+            r"Perl\\r` .* answer to `hello`: a line ends with \\n alone, not with \\r\\n",
+        ),
     ],
 )
 def test_what_cannot_begin_is_unavailable(
@@ -203,7 +228,7 @@ def test_a_program_that_ends_may_leave_a_child_that_holds_the_pipe() -> None:
 def test_a_program_that_computes_may_take_its_time(capfd: pytest.CaptureFixture[str]) -> None:
     busy = "import time; e = time.time() + 3\nwhile time.time() < e: pass\nprint('ok', flush=True)"
     with (
-        pytest.raises(HarnessError, match="speaks version None"),
+        pytest.raises(HarnessError, match="does not say `protocol=1` in the answer to `hello`"),
         started(sys.executable, "-c", busy, patience_s=0.5),
     ):
         pass
