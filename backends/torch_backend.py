@@ -84,11 +84,8 @@ class Network(nn.Module):
         weights = [self.rnn.get_parameter(f"{kind}_l{layer}") for kind in kinds]
         if self.model.cell == "lstm":
             return lambda x_BI, carry: torch.lstm_cell(x_BI, carry, *weights)
-        cell = {
-            ("gru", "tanh"): torch.gru_cell,
-            ("rnn", "tanh"): torch.rnn_tanh_cell,
-            ("rnn", "relu"): torch.rnn_relu_cell,
-        }[self.model.cell, self.model.activation]
+        rnn = {"tanh": torch.rnn_tanh_cell, "relu": torch.rnn_relu_cell}[self.model.activation]
+        cell = torch.gru_cell if self.model.cell == "gru" else rnn
         return lambda x_BI, carry: (cell(x_BI, carry[0], *weights),)
 
     def by_name(self) -> dict[str, torch.Tensor]:

@@ -82,7 +82,8 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     columns = width()
     if name == "summary":
         comparisons = run.comparisons()
-        sentences = list(filter(None, [conclusion(run.manifest.plan, comparisons)]))
+        end = conclusion(run.manifest.plan, comparisons)
+        sentences = [*filter(None, [end]), *run.caveats]
         stated = None if run.swept else comparisons
         return render_summary(run.summary(), kind, columns, stated, sentences, run.swept)
     if name == "comparisons":

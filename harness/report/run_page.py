@@ -109,7 +109,7 @@ def _findings(run: Run) -> Iterator[page.Block]:
     for finding in run.findings():
         about = ", ".join(filter(None, (*finding.subjects, finding.where)))
         yield Notice(finding.severity, finding.headline, finding.evidence, finding.remedy, about)
-    if not run.swept and (sentences := stated(run.comparisons())):
+    if not run.swept and (sentences := [*stated(run.comparisons()), *run.caveats]):
         yield Items(sentences)
 
 

@@ -141,6 +141,16 @@ class Run:
 
         return crossovers(self.trials, self.swept)
 
+    @property
+    def caveats(self) -> list[str]:
+        """What to know before times of the run are compared."""
+        if all(point.task.gradient == "exact" for point in self.manifest.plan.points):
+            return []
+        return [
+            "torch and jax imitate gradient = stateful-broadcast by running the time steps twice: "
+            "for speed, compare them with gradient = exact"
+        ]
+
     def point(self, values: Mapping[str, object]) -> SweepPoint:
         """Return the point of the sweep with these values; without a sweep there is only one.
 

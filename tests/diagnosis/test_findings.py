@@ -141,6 +141,22 @@ def test_the_initial_state_of_a_healthy_network_moves(tmp_path: Path) -> None:
         assert 5e-3 < trials["initial_state_moved"].item() < 20e-3 * 1.01
 
 
+def test_relu_may_leave_the_initial_state_where_it_is(tmp_path: Path) -> None:
+    """Its argument at t = 0 is zero at first, and so is its derivative: the gradient is right."""
+    task = Task(activation="relu", hidden=1, n_steps=10, epochs=40, eval_paths=50)
+    shown = run(tmp_path, task, ["reference"])
+    assert shown.trials["initial_state_moved"].tolist() == [0.0]
+    assert "first-steps" not in rules(shown.findings())
+
+
+def test_what_the_gradient_costs_is_said_of_the_network_it_was_measured_with(
+    tmp_path: Path,
+) -> None:
+    task = Task(gradient="stateful-broadcast", cell="lstm", n_steps=12, epochs=20, eval_paths=50)
+    finding = one(run(tmp_path, task, ["reference"]).findings(), "broken-gradient")
+    assert "costs" not in finding.evidence
+
+
 def test_the_first_steps_of_old_records_are_not_known_to_be_untrained() -> None:
     steps_ST = 2e-3 * np.ones((4, 100))
     for moved_S, said in ((None, False), (np.zeros(4), True), (np.array([0, 0, 0, 0.1]), False)):

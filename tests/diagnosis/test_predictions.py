@@ -157,7 +157,7 @@ def test_inputs_of_another_process() -> None:
 
 
 def test_inputs_of_another_scale() -> None:
-    made = predictions(MADE["right"][0])
+    made = predictions(MADE["right"][0], 50, 100)
     doubled = Predictions(**vars(made) | {"x_R": 2 * made.x_R, "before_R": 2 * made.before_R})
     finding = explain(doubled, Task())
     assert "other-inputs" in [f.rule for f in finding]
@@ -205,6 +205,13 @@ def at(steps: slice | int, error: Any) -> Array:
 def test_errors_at_some_steps(error_T: Array, expected: list[str]) -> None:
     """An error at a few steps, or one that drifts, is small on average, but nothing is good."""
     assert rules(with_error(error_T)) == expected
+
+
+@pytest.mark.parametrize("steps", [slice(3), slice(49, 52)])
+def test_errors_of_next_to_nothing_are_no_fault(steps: slice) -> None:
+    made = predictions(MADE["right"][0], 50, 100)
+    tiny = replace(made, prediction_R=made.prediction_R + at(steps, 1e-6)[made.t_R - 1])
+    assert rules(tiny) == ["learned"]
 
 
 def test_both_faults_of_a_program_are_seen_in_its_predictions() -> None:
