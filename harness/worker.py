@@ -2,7 +2,7 @@
 
 `python -m harness.worker EVENTS REQUEST`: EVENTS is a file descriptor that takes one JSON line
 `[kind, value]` per message; REQUEST is JSON: the job and the cores to run on. Standard input is a
-lifeline: when it closes, the process ends, and with it its children. On it come the commands of a
+lifeline: when it closes, the process and its descendants end. On it come the commands of a
 job that takes turns, or further jobs, one JSON line each, of a process that trials share.
 
 This is a protocol between versions: a gate starts the worker of an older checkout.
@@ -22,6 +22,8 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
+from harness.backend import process_tree
+
 
 def main() -> None:
     """Run the job in the request, and those that follow on standard input."""
@@ -40,14 +42,20 @@ def main() -> None:
     # Everything is reported: how a framework shuts down is not part of the result.
     sys.stdout.flush()
     sys.stderr.flush()
+    process_tree.kill(_descendants())
     os._exit(0)
 
 
 def _listen(jobs: SimpleQueue[Any]) -> None:
-    """Queue each job that comes; when standard input closes, end the process and its children."""
+    """Queue each job that comes; at the end, kill the process and its descendants."""
     for line in sys.stdin:
         jobs.put(json.loads(line))
+    process_tree.kill(_descendants())
     os.killpg(0, signal.SIGKILL)
+
+
+def _descendants() -> list[int]:
+    return process_tree.family(os.getpid())[1:]
 
 
 def _run_another(job: dict[str, Any], before: int, stream: Any) -> None:

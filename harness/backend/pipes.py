@@ -203,7 +203,7 @@ class Pipes:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let a process end by itself, or kill it."""
+    """Let a process end by itself, or kill it and its descendants."""
     assert process.stdin
     assert process.stdout
     process.stdin.close()
@@ -211,7 +211,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(timeout=1)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process_tree.kill(process_tree.family(process.pid))
         process.wait()
 
 

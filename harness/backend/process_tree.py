@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +20,13 @@ def family(pid: int) -> list[int]:
                 with suppress(OSError):
                     found += map(int, children.read_text().split())
     return found
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Kill each process that has not ended."""
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def cpu_times(pids: Iterable[int]) -> dict[int, float]:

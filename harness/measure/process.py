@@ -39,7 +39,7 @@ class Tree:
 
 
 class Worker:
-    """The process of a job, in a session of its own, which is killed as a whole by `close`.
+    """The process of a job, in a session of its own. `close` kills it and its descendants.
 
     If `reusable`, it can run another trial after the first.
     """
@@ -83,7 +83,9 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Kill the process and its children."""
+        """Kill the process and its descendants, also those in sessions of their own."""
+        if self._process.poll() is None:  # Otherwise, another process may have its number.
+            process_tree.kill(process_tree.family(self._process.pid))
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

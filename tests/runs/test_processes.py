@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,16 +63,20 @@ def test_names_of_a_project_are_listed_and_checked(project: Cli, tmp_path: Path)
     )
 
 
-def children(results: Path) -> list[psutil.Process]:
-    """Return the processes of backends that a run with this mark has started."""
+def marked(results: Path, word: str = "") -> list[psutil.Process]:
+    """Return the processes with this mark whose first argument has the word."""
     found = []
     for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == str(results) and "odd_worker" in process.cmdline()[1]:
+        with suppress(psutil.Error):  # It has ended, or is another user's.
+            is_it = any(word in argument for argument in process.cmdline()[1:2])
+            if is_it and process.environ().get(MARK) == str(results):
                 found.append(process)
-        except (psutil.Error, IndexError):
-            continue
     return found
+
+
+def children(results: Path) -> list[psutil.Process]:
+    """Return the processes of backends that a run with this mark has started."""
+    return marked(results, "odd_worker")
 
 
 @pytest.mark.parametrize("killed", [pytest.param("driver", marks=pytest.mark.slow), "trial"])
@@ -89,15 +94,23 @@ def test_nothing_stays_when_a_run_is_killed(killed: str, cli: Cli, tmp_path: Pat
     assert record.status == ("ok" if killed == "driver" else "failed")
 
 
+@pytest.mark.parametrize("ended", ["by itself", "by the harness", "with the harness"])
+def test_a_session_of_its_own_does_not_stay(ended: str, cli: Cli, tmp_path: Path) -> None:
+    backend = f"process:setsid sh -c '{ODD} none; sleep 600'"
+    if ended == "by the harness":
+        with Worker(_turns(backend)) as side:
+            assert next(value for kind, value in side.messages() if kind == "ready")
+    else:
+        driver = start(tmp_path, "--dispatch", "inline", "--seeds", 1, backend=backend)
+        if ended == "with the harness":
+            wait_for(lambda: children(tmp_path))
+            driver.kill()
+        driver.communicate()
+    wait_for(lambda: not marked(tmp_path), 10)
+
+
 def test_a_side_of_a_gate_is_pinned_with_its_children(cli: Cli, tmp_path: Path) -> None:
-    job = TurnsJob(
-        task=Task(**TINY_FIELDS),
-        backend=f"process:sh -c '{ODD} none; true'",
-        device="cpu",
-        threads=1,
-        exclusive=True,
-        seed=0,
-    )
+    job = _turns(f"process:sh -c '{ODD} none; true'")
     with Worker(job) as side:
         ready = next(value for kind, value in side.messages() if kind == "ready")
         side.pin(machine.usable_cores()[:1])
@@ -105,6 +118,17 @@ def test_a_side_of_a_gate_is_pinned_with_its_children(cli: Cli, tmp_path: Path) 
         assert child.cpu_affinity() == list(machine.usable_cores()[:1])
     assert ready["sources"][worker_source(job.backend)].endswith("odd_worker.py")
     assert ready["versions"]["odd"] == "1.2"
+
+
+def _turns(backend: str) -> TurnsJob:
+    return TurnsJob(
+        task=Task(**TINY_FIELDS),
+        backend=backend,
+        device="cpu",
+        threads=1,
+        exclusive=True,
+        seed=0,
+    )
 
 
 @pytest.mark.slow
