@@ -64,6 +64,8 @@ class Pipes:
     def send(self, asked: str, *parts: bytes | memoryview) -> None:
         """Write a request, named `asked` in errors; stop if an error comes before its end."""
         answered, self._asked = self._asked, asked
+        if not self.close.alive:
+            self._fail(f"was ended before it was asked to `{asked}`.")
         if answered:
             self._refuse_surplus(answered)
         rest = [memoryview(part).cast("B") for part in parts]

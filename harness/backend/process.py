@@ -91,6 +91,13 @@ class ProcessWorker:
         """End the process."""
         self._pipes.close()
 
+    def restart(self) -> None:
+        """End the process, then start it anew: it may need something that only one can have."""
+        self.close()
+        self.trainings, self.model = self.trainings + 1, None
+        self._pipes = Pipes(self.command)
+        self.greeting = self._greet()
+
     def ask(
         self,
         request: str,

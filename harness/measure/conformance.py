@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from harness.backend import registry
-from harness.backend.command import Command
 from harness.backend.model import Model
 from harness.backend.process import ProcessWorker
 from harness.backend.protocol import Array, Backend, Params
@@ -43,25 +42,22 @@ class _Sample(NamedTuple):
     data: Params
 
 
-def problems(command: Command, model: Model, device: str) -> list[str]:
+def problems(worker: ProcessWorker, model: Model, device: str) -> list[str]:
     """Return a phrase for each fault, such as `it reads parameters as big-endian`.
 
     Empty if arrays come and go as they should, or in a way that is not known. The process is
-    started for this, and anew when it breaks the protocol, to see the rest. Raises `Unavailable`.
+    started anew when it breaks the protocol, to see the rest. Raises `Unavailable`.
     """
     sample = _draw(model)
     answers: dict[str, Params] = {}
     found = []
-    worker = ProcessWorker(command)
     for name, ask in _REQUESTS.items():
         try:
             backend = worker(model, device)
             answers[name] = ask(backend, backend.init(sample.params), sample.data)
         except (ContractViolation, WorkerError) as error:
             found.append(f"{error}".rstrip("."))
-            worker.close()
-            worker = ProcessWorker(command)
-    worker.close()
+            worker.restart()
     return list(dict.fromkeys(found)) + _explain(sample, answers)
 
 

@@ -68,9 +68,9 @@ def run(job: ParityJob, emit: Emit) -> None:
                     fault = _fault(factory, job.device, task, check)
                     emit("fields", {"fault": fault})
         except (ContractViolation, WorkerError) as error:
-            # It broke off: say everything that is wrong, not only the first.
-            found = _misunderstood(factory, task.model, job.device)
-            raise type(error)("; ".join(found) or f"{error}") from error
+            if not isinstance(factory, ProcessWorker):
+                raise
+            raise type(error)(_all_wrong(error, factory, task.model, job.device)) from error
     emit("fields", {"versions": {**machine.loaded_versions(), **greeting(factory).versions}})
 
 
@@ -82,17 +82,23 @@ def _fault(factory: BackendFactory, device: str, task: Task, check: Check) -> st
 
     model = replace(task.model, dtype=check.dtype)
     try:
-        misunderstood = _misunderstood(factory, model, device)
-        return "; ".join(misunderstood) or name_fault(make, Sample.draw(model), check.tolerance)
+        if isinstance(factory, ProcessWorker) and (
+            wrong := conformance.problems(factory, model, device)
+        ):
+            return "; ".join(wrong)
+        return name_fault(make, Sample.draw(model), check.tolerance)
     except Exception as error:  # The check has failed all the same.
         return f"its fault could not be looked for: {type(error).__name__}: {brief(error)}"
 
 
-def _misunderstood(factory: BackendFactory, model: Model, device: str) -> list[str]:
-    """Return what a backend's process gets wrong of the protocol; nothing if there is none."""
-    if not isinstance(factory, ProcessWorker):
-        return []
-    return conformance.problems(factory.command, model, device)
+def _all_wrong(error: Exception, worker: ProcessWorker, model: Model, device: str) -> str:
+    """Return the error that ended a check, and what else the process gets wrong."""
+    try:
+        worker.restart()
+        found = conformance.problems(worker, model, device)
+    except Exception as other:  # The first error is the one to mend.
+        found = [f"what else is wrong was not found: {type(other).__name__}: {brief(other)}"]
+    return "; ".join(dict.fromkeys([f"{error}".rstrip("."), *found]))
 
 
 def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) -> Iterator[Check]:

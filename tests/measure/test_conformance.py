@@ -8,6 +8,7 @@ import pytest
 
 from harness import Model
 from harness.backend.command import Command
+from harness.backend.process import ProcessWorker
 from harness.measure.conformance import problems
 from tests.helpers.commands import ROOT
 
@@ -16,7 +17,11 @@ SORTED = "arrays in the order W_1 W_2 W_hh W_xh b_1 b_2 b_h h0, which is not tha
 
 
 def found(fault: str, model: Model) -> list[str]:
-    return problems(Command("mine", (sys.executable, str(ODD), fault)), model, "cpu")
+    worker = ProcessWorker(Command("mine", (sys.executable, str(ODD), fault)))
+    try:
+        return problems(worker, model, "cpu")
+    finally:
+        worker.close()
 
 
 @pytest.mark.parametrize(

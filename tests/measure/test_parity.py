@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from backends.reference import ReferenceBackend
 from harness import BackendFactory, ContractViolation, Task
 from harness.measure import parity
 from harness.trial.events import Check
+from harness.trial.jobs import ParityJob
 from tests.helpers import faulty
+from tests.helpers.commands import ROOT
 
 
 def failed(factory: BackendFactory) -> list[Check]:
@@ -55,3 +60,28 @@ def test_values_that_are_not_finite_fail() -> None:
 def test_a_wrong_shape_is_a_sentence() -> None:
     with pytest.raises(ContractViolation, match=r"`predict` outputs: .*expected .* \(33, 32\)"):
         failed(faulty.WrongOutputShape)
+
+
+@pytest.mark.parametrize(
+    ("program", "more"),
+    [
+        ("flock -n {0}/lock {1}", "; its process answered `params` with h0=10 "),
+        (
+            "sh -c 'mkdir {0}/once && exec {1}'",
+            "; what else is wrong was not found: Unavailable: .* ended with exit code 1 before ",
+        ),
+    ],
+    ids=["a program that holds a lock", "a program that starts only once"],
+)
+def test_the_first_error_is_kept(program: str, more: str, tmp_path: Path) -> None:
+    odd = f"{sys.executable} {ROOT}/tests/helpers/odd_worker.py transposed"
+    job = ParityJob(
+        backend=f"process:{program.format(tmp_path, odd)}",
+        task=Task(),
+        device="cpu",
+        threads=1,
+        exclusive=True,
+    )
+    first = "^its process answered `predict` with outputs=32,33, not with outputs=33,32"
+    with pytest.raises(ContractViolation, match=first + more):
+        parity.run(job, lambda kind, value: None)
