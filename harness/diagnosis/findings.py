@@ -112,7 +112,7 @@ def _uncertified(certificates: list[Certificate]) -> Iterator[_Observation]:
             continue
         arm, node = f"{one.backend} on {one.device}", f"node {one.node}"
         yield _Observation(
-            _NOT_THE_SAME if one.error is None else _NOT_COMPARED,
+            _NOT_THE_SAME if one.differs else _NOT_COMPARED,
             Evidence(
                 f"{arm}, {node}: {_sentence(one.reason)}",
                 f"python -m harness parity --backends {one.backend}",

@@ -7,10 +7,9 @@ on another machine, too. The times themselves hold only on the same machine.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,7 +18,6 @@ from pydantic import (
     model_validator,
 )
 
-from harness.backend.command import PREFIX
 from harness.errors import InvalidInput, brief
 from harness.store.files import write_whole
 from harness.store.manifest import refuse_newer
@@ -54,13 +52,6 @@ class BaselineArm(BaseModel):
         return self
 
 
-def _no_command(backend: str) -> str:
-    """Return the name. Raises `ValueError` for a command, which no file from elsewhere may run."""
-    if backend.startswith(PREFIX):
-        raise ValueError(f"a yardstick is not `{PREFIX}COMMAND`")
-    return backend
-
-
 class Baseline(BaseModel):
     """The file that `gate --write-baseline` writes and `gate --baseline` reads."""
 
@@ -71,7 +62,7 @@ class Baseline(BaseModel):
     version: str
     """The code that was measured, for a sentence."""
     task: Task
-    yardstick: Annotated[str, AfterValidator(_no_command)]
+    yardstick: str
     yardstick_version: dict[str, str]
     """What its times depend on, other than the machine: its code and its packages."""
     fingerprint: dict[str, str]

@@ -76,9 +76,7 @@ def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) ->
 
     Raises `InvalidInput` or `Unavailable` if they cannot be compared.
     """
-    stored = Baseline.read(path)
-    if task is not None and task != stored.task:
-        raise InvalidInput(f"`{path}` is a baseline of another task; write one of this task.")
+    stored = _read(path, task, settings)
     gate = GateRun(stored.task, settings, say)
     moved = differences(stored.fingerprint, _machine())
     if moved:
@@ -157,6 +155,21 @@ def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> 
             for arm, measured in pairs.items()
         ),
     ).write(path)
+
+
+def _read(path: Path, task: Task | None, settings: GateSettings) -> Baseline:
+    """Read a baseline. Refuse another task, and a yardstick that only the file names."""
+    stored = Baseline.read(path)
+    if task is not None and task != stored.task:
+        raise InvalidInput(f"`{path}` is a baseline of another task; write one of this task.")
+    # A file from elsewhere does not choose what is imported or started.
+    if stored.yardstick != settings.yardstick:
+        raise InvalidInput(
+            f"the yardstick of `{path}` is {stored.yardstick!r}, and yours is "
+            f"{settings.yardstick!r}. A file does not choose what is run: set `yardstick` in "
+            "[tool.harness.gate] of `pyproject.toml`."
+        )
+    return stored
 
 
 def _yardstick_and(arm: Arm, gate: GateRun, yardstick: str, seed: int) -> tuple[Side, Side]:

@@ -82,10 +82,15 @@ class Certificate(BaseModel):
     @property
     def reason(self) -> str:
         """What is wrong and the first check that shows it, as a sentence; empty if nothing is."""
-        if self.error:
-            return self.error
         check = next((f"{c}" for c in self.checks if not c.passed), "")
-        return "; ".join(filter(None, [self.fault, check]))
+        if check and self.error and not self.fault:
+            return f"{check}; its fault could not be looked for: {self.error}"
+        return "; ".join(filter(None, [self.fault, check, self.error]))
+
+    @property
+    def differs(self) -> bool:
+        """Whether a check failed: it does not compute what the reference computes."""
+        return not all(check.passed for check in self.checks)
 
 
 class Planned(BaseModel):

@@ -22,8 +22,10 @@ from harness.diagnosis.observed import Observed
 from harness.diagnosis.rules import observe
 from harness.diagnosis.trainings import by_arm, trainings
 from harness.diagnosis.types import Finding
+from harness.measure.outcome import Messages
 from harness.stats.forecast import POWER, forecast
 from harness.trial.events import Certificate, Check
+from harness.trial.jobs import ParityJob
 from tests.helpers.trainings import run
 
 # Shorter paths than those of the presets, so that long trainings take a second.
@@ -405,6 +407,25 @@ def test_a_backend_without_a_certificate(tmp_path: Path) -> None:
     assert rules(found) == ["backends-disagree", "failed"]
     assert "relative error 2.0e+00" in found[0].evidence
     assert "no c" in found[1].evidence
+
+
+def test_a_check_that_failed_is_told_though_the_search_for_its_fault_broke_off(
+    tmp_path: Path,
+) -> None:
+    job = ParityJob(backend="a:B", device="cpu", task=Task(), threads=1, exclusive=False)
+    messages = Messages(job, node="n")
+    messages.add("phase", "in the parity check")
+    fields = {"element": "h0[0]", "got": -1.0, "want": 1.0, "error": 2.0, "tolerance": 1e-9}
+    messages.add("check", {"quantity": "gradient", "dtype": "float64", **fields})
+    messages.add("exit", ("killed by SIGKILL", ""))
+    certificate = messages.outcome()
+    assert isinstance(certificate, Certificate)
+    assert certificate.reason.startswith("gradient in float64: worst at h0[0], got -1")
+    assert "; its fault could not be looked for: killed by SIGKILL" in certificate.reason
+    task = Task(n_steps=5, epochs=20, eval_paths=20)
+    assert rules(run(tmp_path, task, seeds=(), parity=(certificate,)).findings()) == [
+        "backends-disagree"
+    ]
 
 
 def replace_node(certificate: Certificate, failed_too: bool) -> Certificate:

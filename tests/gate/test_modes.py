@@ -448,13 +448,21 @@ def test_a_baseline_from_another_machine_allows_more(with_baseline: Project) -> 
         ({"task": {"n_steps": 6}}, "not those of its task's time steps"),
         ({"arms": [{"epochs_per_turn": [0, 0]}]}, "cannot be read as a baseline"),
         ({"yardstick_version": {"code": "other"}}, "is not what it was"),
-        ({"yardstick": "process:x"}, "a yardstick is not `process:COMMAND`"),
+        ({"yardstick": "process:x"}, "is 'process:x', and yours is 'reference'"),
     ],
 )
 def test_a_baseline_that_is_none(
     with_baseline: Project, changes: dict[str, object], sentence: str
 ) -> None:
     assert sentence in with_baseline.refused("--baseline", doctored(with_baseline, **changes))
+
+
+def test_a_baseline_does_not_choose_what_is_imported(with_baseline: Project) -> None:
+    with_baseline.write("evil.py", "import pathlib\npathlib.Path('ran').touch()\n" + BACKEND)
+    for name in ("evil:Mine", "flux", "evil\x1b[2J"):
+        sentence = with_baseline.refused("--baseline", doctored(with_baseline, yardstick=name))
+        assert f"is {name!r}, and yours is 'reference'" in sentence
+    assert not (with_baseline.path / "ran").exists()
 
 
 def test_nothing_measured_within_the_budget_of_a_baseline(with_baseline: Project) -> None:
