@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +25,7 @@ from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
     from harness.backend.model import Model
+    from harness.trial.events import Certificate
 
 
 @click.command()
@@ -56,28 +58,43 @@ def parity(context: click.Context, /, kind: str, gradient: Path | None, **_optio
     """
     if gradient is not None:
         _check_gradient(context, gradient, kind)
-    import pandas as pd
-
     from harness.runs.start import certify
-    from harness.tables.text import render
     from harness.task.task import Task
 
     request = read_request(context)
     certificates = certify(request.task or Task(), request.settings, request.site)
-    rows = [
-        {"backend": c.backend, "device": c.device, **check.model_dump(), "passed": check.passed}
-        for c in certificates
-        for check in c.checks
-    ]
-    columns = ["backend", "device", "quantity", "dtype", "element", "error", "tolerance", "passed"]
-    columns[3:3] = [name for name in ("network", "at_once") if len({r[name] for r in rows}) > 1]
-    click.echo(render(pd.DataFrame(rows, columns=columns), kind, width()), nl=False)
+    click.echo(_table(certificates, kind), nl=False)
     for certificate in certificates:
         if not certificate.passed:
             click.echo(
                 f"{certificate.backend} on {certificate.device}: {certificate.reason}", err=True
             )
     sys.exit(0 if all(c.passed for c in certificates) else FAILED)
+
+
+def _table(certificates: Sequence[Certificate], kind: str) -> str:
+    """Return every check as a row; for people nothing if there is none."""
+    import pandas as pd
+
+    from harness.tables.text import render
+
+    rows = [
+        {"backend": c.backend, "device": c.device, **check.model_dump(), "passed": check.passed}
+        for c in certificates
+        for check in c.checks
+    ]
+    if not rows and kind not in {"csv", "json"}:
+        return ""
+
+    def varying(*names: str) -> list[str]:
+        return [name for name in names if len({row[name] for row in rows}) > 1]
+
+    what = ["quantity", *varying("network", "at_once"), "dtype"]
+    columns = ["backend", "device", *what, "element", "error", "tolerance", "passed"]
+    keys = ["backend", *varying("device"), *what]
+    if kind == "table":  # Narrow, so that it stays in one part.
+        columns = [*keys, "passed", "element", "error"]
+    return render(pd.DataFrame(rows, columns=columns), kind, width(), keys=len(keys))
 
 
 def _check_gradient(context: click.Context, path: Path, kind: str) -> NoReturn:

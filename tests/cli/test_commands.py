@@ -136,6 +136,7 @@ def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     assert "`epochs` = True: should be a number" in cli("run", "--config", config).stderr
 
 
+INLINE = ("--dispatch", "inline")
 COMMANDS = ["run", "show", "compare", "gate", "doctor", "list", "parity"]
 
 
@@ -196,6 +197,23 @@ def test_parity_prints_every_check_and_names_what_fails(cli: Cli) -> None:
     assert done.returncode == 1
     assert "gradient in float64: worst at b_1[" in done.stderr
     assert done.stdout.count("yes") >= 8
+    assert done.stdout.count("trajectory  float64") == 2 * done.stdout.count("quantity")
+
+
+def test_parity_says_in_one_table_of_80_columns_what_passed(cli: Cli) -> None:
+    done = cli("parity", *INLINE, "--backends", "reference")
+    head, _, *rows = done.stdout.strip().splitlines()
+    assert head.split() == ["backend", "quantity", "dtype", "passed", "element", "error"]
+    assert len(rows) == 8
+    in_csv = cli("parity", *INLINE, "--backends", "reference", "--format", "csv").stdout
+    assert in_csv.startswith("backend,device,quantity,dtype,element,error,tolerance,passed\n")
+
+
+def test_parity_prints_no_table_without_a_check(cli: Cli) -> None:
+    done = cli("parity", *INLINE, "--backends", "tests.helpers.faulty:WrongOutputShape")
+    assert done.returncode == 1
+    assert "ContractViolation: `predict` outputs" in done.stderr
+    assert done.stdout == ""
 
 
 def test_the_committed_example_can_be_shown(cli: Cli) -> None:
