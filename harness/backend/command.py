@@ -50,27 +50,29 @@ class Command:
         return cls(name, words, folder)
 
 
-def named(folder: Path, taken: Collection[str]) -> dict[str, Command]:
+def named(folder: Path, taken: Collection[str]) -> dict[str, Command | InvalidInput]:
     """Return the commands in the nearest `pyproject.toml` in a folder or above it, by name.
 
-    They run in the folder of that file. Raises `InvalidInput` with every problem of the table;
-    names that are `taken` are one.
+    They run in the folder of that file. In place of a command that is wrong, or has a name that is
+    `taken`, is the error to raise. Raises `InvalidInput` if the table cannot be read.
     """
     path, table = read_table(folder, TABLE)
-    commands: dict[str, Command] = {}
-    wrong: list[str] = []
-    for name, text in sorted(table.items()):
-        if name in taken:
-            wrong.append(f"backend `{name}`: an installed backend has that name; choose another.")
-        elif not re.fullmatch(r"\w[\w.-]*", name):
-            wrong.append(f"backend `{name}`: a name has letters, digits, `-`, `_` and `.` only.")
-        elif not isinstance(text, str):
-            wrong.append(f"backend `{name}` = {text!r}: write its command as a text.")
-        else:
-            try:
-                commands[name] = Command.parse(name, text, path.parent)
-            except InvalidInput as error:
-                wrong += error.problems
-    if wrong:
-        raise problems(path, TABLE, *wrong)
+    commands: dict[str, Command | InvalidInput] = {}
+    for name, entry in sorted(table.items()):
+        try:
+            if name in taken:
+                raise InvalidInput(
+                    f"backend `{name}`: an installed backend has that name; choose another."
+                )
+            commands[name] = _read(name, entry, path.parent)
+        except InvalidInput as error:
+            commands[name] = problems(path, TABLE, *error.problems)
     return commands
+
+
+def _read(name: str, entry: object, folder: Path) -> Command:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InvalidInput(f"backend `{name}`: a name has letters, digits, `-`, `_` and `.` only.")
+    if not isinstance(entry, str):
+        raise InvalidInput(f"backend `{name}` = {entry!r}: write its command as a text.")
+    return Command.parse(name, entry, folder)

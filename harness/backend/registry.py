@@ -21,10 +21,10 @@ def installed() -> Mapping[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
 
 
-def commands() -> Mapping[str, Command]:
-    """Return the backends that the `pyproject.toml` at hand names, sorted.
+def commands() -> Mapping[str, Command | InvalidInput]:
+    """Return the backends that the `pyproject.toml` at hand names, sorted; or its error.
 
-    Raises `InvalidInput` if something is wrong with its table.
+    Raises `InvalidInput` if the table cannot be read.
     """
     return named(Path.cwd(), installed())
 
@@ -74,6 +74,8 @@ def _find(name: str) -> EntryPoint | Command:
             hint=f", `module:Class` or `{PREFIX}COMMAND` (give a command with a comma a name in "
             f"[{TABLE}] of `pyproject.toml`)",
         )
+    if isinstance(found, InvalidInput):
+        raise found
     return found
 
 

@@ -37,7 +37,8 @@ def backends(ctx: click.Context, param: click.Parameter, incomplete: str) -> Ite
 
     names = list(registry.installed())
     with suppress(HarnessError, OSError):
-        names += registry.commands()
+        commands = registry.commands().items()
+        names += [name for name, found in commands if not isinstance(found, HarnessError)]
     return _list_of(names, incomplete)
 
 

@@ -51,6 +51,7 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
 def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
     from harness.backend import registry
+    from harness.backend.command import Command
     from harness.store.results_folder import run_folders
     from harness.task.task import PRESETS, Task
 
@@ -59,7 +60,8 @@ def list_(results: str) -> None:
         origin = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
         click.echo(f"  {name:<14} {point.value}{origin}")
     for name, command in registry.commands().items():
-        click.echo(f"  {name:<14} {command} (in {command.folder})")
+        place = f" (in {command.folder})" if isinstance(command, Command) else ""
+        click.echo(f"  {name:<14} {command}{place}")
     click.echo("\nPresets")
     for name, fields in PRESETS.items():
         changed = ", ".join(f"{k}={v}" for k, v in fields.items()) or "the defaults below"

@@ -9,6 +9,7 @@ import pytest
 from harness.backend import registry
 from harness.backend.command import Command
 from harness.errors import InvalidInput
+from tests.helpers.commands import in_this_process
 
 
 def project(folder: Path, table: str) -> Path:
@@ -59,12 +60,17 @@ def test_a_project_names_its_backends(tmp_path: Path, monkeypatch: pytest.Monkey
         ('"a b" = "x"', "backend `a b`: a name has letters, digits, `-`, `_` and `.` only."),
     ],
 )
-def test_a_bad_entry_is_refused_with_its_file(
+def test_a_bad_entry_is_refused_with_its_file_and_alone(
     entry: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project(tmp_path, f'{entry}\nfine = "x"\n'))
-    with pytest.raises(InvalidInput) as caught:
-        registry.check("fine")
-    assert f"{caught.value}" == (
-        f"`{tmp_path / 'pyproject.toml'}`: [tool.harness.backends]: {problem}"
-    )
+    registry.check("fine")
+    (name,) = registry.commands().keys() - {"fine"}
+    sentence = f"`{tmp_path / 'pyproject.toml'}`: [tool.harness.backends]: {problem}"
+    listed = in_this_process("list", "--results", tmp_path).stdout
+    assert f"  {name:<14} {sentence}\n" in listed
+    assert "  fine           x (in " in listed
+    if name not in registry.installed():
+        with pytest.raises(InvalidInput) as caught:
+            registry.check(name)
+        assert f"{caught.value}" == sentence
