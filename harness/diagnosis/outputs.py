@@ -28,6 +28,9 @@ _NEAR_ZERO = 0.02
 _PRESENT = 0.1
 """x_t^2 is in the predictions about once if its coefficient is within this of 1."""
 
+_ROUNDING = 1e-9
+"""A coefficient below this comes from rounding."""
+
 
 class Coefficient(NamedTuple):
     """A coefficient and its 95 % interval."""
@@ -37,11 +40,16 @@ class Coefficient(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        value, low, high = (f"{0 if abs(each) < _ROUNDING else each:.3g}" for each in self)
+        return f"{value} [{low}, {high}]"
 
     def near(self, value: float, within: float) -> bool:
         """Whether it differs by less than `within` from a value."""
         return abs(self.value - value) < within
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is in the interval."""
+        return self.low <= value <= self.high
 
 
 class Terms(NamedTuple):
@@ -137,7 +145,7 @@ class Outputs:
         if self.terms is None:
             return True
         now = self.terms.now
-        return now.near(1, _PRESENT) or now.low <= 1 <= now.high
+        return now.near(1, _PRESENT) or now.holds(1)
 
     @property
     def near(self) -> float:

@@ -42,9 +42,9 @@ class Predictions:
         target: Array = self.x_R**2 + weight * self.before_R**2
         return target
 
-    def mse(self, weight: float) -> float:
-        """Return the mean squared error against that target."""
-        return float(np.mean((self.prediction_R - self.target_R(weight)) ** 2))
+    def mse(self, weight: float, constant: float = 0.0) -> float:
+        """Return the mean squared error against that target plus a constant."""
+        return float(np.mean((self.prediction_R - self.target_R(weight) - constant) ** 2))
 
 
 def read(file: Path) -> Predictions:

@@ -25,11 +25,12 @@ RULES = (
     rules_of_targets.unwanted_lag,
     rules_of_targets.other_lag,
     rules_of_targets.other_present,
-    rules_of_targets.imprecise,
     rules_of_curves.worse_than_constant,
     rules_of_curves.got_worse,
     rules_of_steps.error_grows,
     rules_of_steps.few_steps,
+    rules_of_targets.other_constant,
+    rules_of_targets.imprecise,
     rules_of_curves.stuck_seed,
     rules_of_curves.not_converged,
     rules_of_targets.learned_lag,
@@ -47,6 +48,8 @@ _TRUE_OF_ANY_TARGET: set[Id] = {
 """All that is said of a network that follows the wrong sign: it cannot learn anything else."""
 _NOT_EVEN: set[Id] = {"broken-gradient", "first-steps", "error-grows", "few-steps"}
 """With one of these, the network has not learned the function at all steps."""
+_OF_ALL_STEPS: set[Id] = {"learned", "imprecise", "other-constant"}
+"""What is said of all steps alike: with one of those, it is not true, or not the cause."""
 
 
 def observe(observed: Observed) -> Iterator[tuple[Rule, Evidence]]:
@@ -55,7 +58,7 @@ def observe(observed: Observed) -> Iterator[tuple[Rule, Evidence]]:
     for rule, look in RULES:
         if "wrong-sign" in said and rule.id not in _TRUE_OF_ANY_TARGET:
             continue
-        if rule.severity == "good" and said & _NOT_EVEN:
+        if rule.id in _OF_ALL_STEPS and said & _NOT_EVEN:
             continue
         if (evidence := look(observed)) is not None:
             said.add(rule.id)

@@ -237,8 +237,9 @@ def few_steps(observed: Observed) -> Evidence | None:
         return None
     (mse_T,) = observed.steps.mse_ST
     share = mse_T[few].sum() / mse_T.sum()
+    hold = "holds" if few.sum() == 1 else "hold"
     return Evidence(
-        f"t = {wording.ranges(np.flatnonzero(few) + 1)} hold {share:.0%} of the error: "
+        f"t = {wording.ranges(np.flatnonzero(few) + 1)} {hold} {share:.0%} of the error: "
         f"{short(mse_T[few].mean())} on average there, {short(mse_T[~few].mean())} at the other "
         f"steps.{_lag_term(observed)}",
         "Look at these steps: check that prediction and x of a row belong to the same time step, "

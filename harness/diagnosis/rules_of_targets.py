@@ -180,7 +180,7 @@ def _without_lag_term(observed: Observed, outputs: Outputs) -> Evidence | None:
     w, lag = outputs.w, outputs.lag
     if not w or lag is None or not lag.near(0, outputs.near):
         return None
-    if not (lag.low <= 0 <= lag.high or abs(lag.value) < abs(w) / 20):
+    if not (lag.holds(0) or abs(lag.value) < abs(w) / 20):
         return None
     return Evidence(
         f"{outputs.contained}: {_LEAST} is {short(observed.level('memoryless'))}.",
@@ -233,6 +233,26 @@ def other_present(observed: Observed) -> Evidence | None:
     )
 
 
+@rule("other-constant", "warning", "The predictions are off by the same amount everywhere.")
+def other_constant(observed: Observed) -> Evidence | None:
+    """Find a constant that is most of an error too large to count as learned."""
+    outputs = observed.outputs
+    if outputs is None or outputs.terms is None or outputs.lag is None:
+        return None
+    if learned_lag.look(observed) or learned_function.look(observed):
+        return None
+    constant, mse = outputs.terms.constant, outputs.predictions.mse(outputs.w)
+    without = outputs.predictions.mse(outputs.w, constant.value)
+    if not outputs.lag.near(outputs.w, outputs.near) or without > mse / 2 or constant.holds(0):
+        return None
+    which = "large" if constant.value > 0 else "small"
+    return Evidence(
+        f"{outputs.contained}. They are {abs(constant.value):.3g} too {which} everywhere: the "
+        f"constant in them is {constant}, in the target 0. Without it the error is {without:.3g}.",
+        "Check the bias of the last layer, and whether the targets were shifted or scaled.",
+    )
+
+
 @rule(
     "imprecise",
     "warning",
@@ -244,7 +264,7 @@ def imprecise(observed: Observed) -> Evidence | None:
     if outputs is None or not outputs.right_lag:
         return None
     level = observed.level("memoryless")
-    if observed.final_S[0] < level:
+    if observed.final_S[0] < level or other_constant.look(observed):
         return None
     return Evidence(
         f"{outputs.contained}; {_LEAST} is {short(level)}.",
@@ -259,7 +279,10 @@ def learned_lag(observed: Observed) -> Evidence | None:
     if (outputs := observed.outputs) is not None:
         if not outputs.right_lag or observed.final_S[0] >= level:
             return None
-        return Evidence(f"{outputs.contained}, below {short(level)}, {_LEAST}.")
+        error = short(observed.final_S[0])
+        return Evidence(
+            f"{outputs.contained}. The first, {error}, is below {short(level)}, {_LEAST}."
+        )
     what = "the least error of anything that sees the present value only"
     what = f"the memoryless yardstick ({short(level)}, {what})"
     return _learned(observed, level, what) if observed.has_lag else None

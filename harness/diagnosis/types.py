@@ -31,10 +31,11 @@ Id: TypeAlias = Literal[
     "imprecise",
     "other-lag",
     "other-present",
+    "other-constant",
     "other-inputs",
     "unsure",
 ]
-"""The names of all rules, as docs/diagnosis.md has them; the last five are on predictions only."""
+"""The names of all rules, as docs/diagnosis.md has them; the last six are on predictions only."""
 
 
 class Rule(NamedTuple):

@@ -21,7 +21,7 @@ import harness
 from harness import InvalidInput, Task
 from harness.backend.protocol import Array
 from harness.cli import cli
-from harness.diagnosis.outputs import coefficients
+from harness.diagnosis.outputs import Coefficient, coefficients
 from harness.diagnosis.predictions import explain
 from harness.diagnosis.predictions_file import Predictions, read
 from tests.helpers import docs
@@ -131,6 +131,7 @@ MADE: dict[str, tuple[Function, list[str]]] = {
     "nonsense": (lambda x, b: 0 * x - 5, ["other-present", "worse-than-constant"]),
     "saturated": (lambda x, b: np.minimum(x**2, 4) + W * b**2, ["other-present"]),
     "imprecise": (lambda x, b: x**2 + W * b**2 + 0.3 * np.sin(9 * x), ["imprecise"]),
+    "too large": (lambda x, b: x**2 + W * b**2 + 0.5, ["other-constant"]),
 }
 
 
@@ -138,6 +139,31 @@ MADE: dict[str, tuple[Function, list[str]]] = {
 def test_what_predictions_are_made_of(name: str) -> None:
     function, expected = MADE[name]
     assert rules(predictions(function, paths=200)) == expected
+
+
+def test_an_error_that_is_a_constant() -> None:
+    (finding,) = explain(predictions(lambda x, b: x**2 + W * b**2 - 0.5), Task())
+    assert "They are 0.5 too small everywhere: the constant in them is -0.5 [-0.5" in (
+        finding.evidence
+    )
+    assert "bias of the last layer" in finding.remedy
+    no_lag = predictions(lambda x, b: x**2 + 0.5)
+    assert rules(no_lag, lag_weight=0) == ["other-constant"]
+
+
+def test_the_level_is_beside_the_error_that_is_below_it() -> None:
+    (finding,) = explain(predictions(MADE["right"][0]), Task())
+    assert "against x_t^2. The first, " in finding.evidence
+
+
+def test_one_step_holds_and_two_hold() -> None:
+    assert "t = 50 holds " in explain(with_error(at(49, 1)), Task())[0].evidence
+    assert "t = 50 to 51 hold " in explain(with_error(at(slice(49, 51), 1)), Task())[0].evidence
+
+
+def test_rounding_is_no_coefficient() -> None:
+    assert str(Coefficient(6.9e-16, 5.3e-16, 8.5e-16)) == "0 [0, 0]"
+    assert str(Coefficient(-0.1, -0.11, 1e-4)) == "-0.1 [-0.11, 0.0001]"
 
 
 def test_without_a_lag() -> None:
@@ -194,13 +220,14 @@ def at(steps: slice | int, error: Any) -> Array:
         (at(slice(3), 0.1), ["first-steps"]),
         (at(0, 1), ["first-steps"]),
         (np.linspace(0, 0.1, 100), ["error-grows"]),
-        (np.linspace(0, 1, 100), ["error-grows", "imprecise"]),
+        (np.linspace(0, 1, 100), ["error-grows"]),
         (at(slice(49, 52), 0.5), ["few-steps"]),
         (at(99, 1), ["few-steps"]),
+        (at(49, 3), ["few-steps"]),
         (at(slice(3), 0.02), ["learned"]),
         (np.zeros(100), ["learned"]),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_errors_at_some_steps(error_T: Array, expected: list[str]) -> None:
     """An error at a few steps, or one that drifts, is small on average, but nothing is good."""
