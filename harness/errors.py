@@ -90,12 +90,12 @@ def explained(kind: type[HarnessError], what: str) -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `", did you mean `x`?"` for the nearest known name, or an empty string."""
+    """Return `" (did you mean `x`?)"` for the nearest known name, or an empty string."""
     known = list(known)
     # The shortest, and the last of several: a run's name is a preset and the time.
     begun = [one for one in reversed(known) if name and one.startswith(name)]
     nearest = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean `{nearest[0]}`?" if nearest else ""
+    return f" (did you mean `{nearest[0]}`?)" if nearest else ""
 
 
 def build_all(*builds: Callable[[], Any]) -> list[Any]:

@@ -109,7 +109,7 @@ BAD: dict[str, tuple[Callable[[Arrays], Any], str]] = {
     "missing": (lambda a: a.pop("grad_b_1"), "there is no array `grad_b_1`."),
     "no network": (lambda a: a.pop("W_hh"), "there is no array `W_hh`"),
     "no data": (lambda a: a.pop("y"), "there is no array `y`."),
-    "unknown": (lambda a: a.update(grad_Whh=1.0), "`grad_Whh`, did you mean `grad_W_hh`?"),
+    "unknown": (lambda a: a.update(grad_Whh=1.0), "`grad_Whh` (did you mean `grad_W_hh`?)"),
     "shape": (lambda a: a.update(b_1=np.ones(5)), "`b_1` has shape (5,); expected (20,)."),
     "transposed": (
         lambda a: a.update(W_1=a["W_1"].T),

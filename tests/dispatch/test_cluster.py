@@ -230,7 +230,7 @@ def test_doctor_shows_the_nodes_side_by_side(cluster: LocalCluster, cli: Cli) ->
         (("--threads", 64), "no node of the cluster has 64 cores."),
         (
             ("--runtime-env", "{env}"),
-            "unknown field `env_var`, did you mean `env_vars`",
+            "unknown field `env_var` (did you mean `env_vars`?)",
         ),
         (("--wait-nodes", "soon"), "`--wait-nodes soon`"),
         (("--max-retries", -1), "`max_retries` = -1"),

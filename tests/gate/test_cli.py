@@ -38,7 +38,7 @@ def benchmarks(path: Path, seconds: float, cpu: str = "Z80") -> Path:
         (["--against", "x", "--budget", "soon"], "write a duration as `90s`"),
         (["--against", "x", "--budget", "0"], "`budget_s` = '0': should be greater than 0"),
         (["--against", "x", "--false-alarms", "90%"], "`false_alarms` = '90%': should be less"),
-        (["--against", "x", "--backends", "jxa"], "unknown backend `jxa`, did you mean `jax`?"),
+        (["--against", "x", "--backends", "jxa"], "unknown backend `jxa` (did you mean `jax`?)"),
         (["--against", "x", "--devices", "gpx"], "did you mean `gpu`?"),
         (["--against", "x", "--set", "rho=1"], "`rho` = '1': should be less than 1"),
         (["--against", "x", "--preset", "postd"], "did you mean `posted`?"),

@@ -366,7 +366,7 @@ def test_a_reference_without_the_gate_is_refused(vendored: Project) -> None:
 @pytest.mark.parametrize(
     ("reference", "sentence"),
     [
-        ("mian", "unknown git reference `mian`, did you mean `main`?"),
+        ("mian", "unknown git reference `mian` (did you mean `main`?)"),
         ("--help", "unknown git reference `--help`"),
         ("HEAD~5", "unknown git reference `HEAD~5`"),
     ],

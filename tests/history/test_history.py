@@ -338,7 +338,9 @@ def test_the_reference_is_that_in_most_runs_or_as_told(real: Run, tmp_path: Path
     only = History(tmp_path, backends=["reference"])
     assert set(only.table["backend"]) == {"reference"}
     assert only.table["relative_to"].tolist() == [TWIN]
-    with pytest.raises(UnknownName, match="unknown backend `referenc`, did you mean `reference`"):
+    with pytest.raises(
+        UnknownName, match=r"unknown backend `referenc` \(did you mean `reference`\?\)"
+    ):
         History(tmp_path, relative_to="referenc")
     with pytest.raises(UnknownName, match="unknown backend `torch`"):
         History(tmp_path, backends=["torch"])

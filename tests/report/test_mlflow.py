@@ -380,7 +380,7 @@ def no_tracker() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("mlflo:http://localhost", "unknown tracker `mlflo`, did you mean `mlflow`?"),
+        ("mlflo:http://localhost", "unknown tracker `mlflo` (did you mean `mlflow`?)"),
         ("wandb:team/project", "unknown tracker `wandb`; known: mlflow; write `mlflow:http"),
         ("mlflow", "`mlflow` names no server"),
         ("mlflow:#cells", "`mlflow:#cells` names no server"),

@@ -350,7 +350,7 @@ def test_what_another_driver_measured_meanwhile_stays(url: str, server: S3Server
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("s4://bucket/x", "unknown protocol `s4`, did you mean `s3`?"),
+        ("s4://bucket/x", "unknown protocol `s4` (did you mean `s3`?)"),
         ("http://host/x", "unknown protocol `http`"),
         ("reference://x", "unknown protocol `reference`"),
         ("simplecache::s3://bucket/x", "chained URLs"),

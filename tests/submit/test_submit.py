@@ -288,7 +288,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("env_var: {A: b}", "unknown field `env_var`, did you mean `env_vars`?"),
+        ("env_var: {A: b}", "unknown field `env_var` (did you mean `env_vars`?)"),
         ("env_vars: {A: 1}", "`env_vars` A = 1: write a mapping"),
         ("env_vars: [A]", "write a mapping of names to texts"),
         ("working_dir: /", "`working_dir` cannot be set there"),
