@@ -166,7 +166,10 @@ class ProcessWorker:
             for name, value in said.items()
             if name.startswith("version:")
         }
-        return Greeting(said["framework"], versions, said.get("source"))
+        source = said.get("source")
+        if source:
+            source = str(Path(self.command.folder or "", source).absolute())
+        return Greeting(said["framework"], versions, source)
 
     def _unavailable(self, problem: str) -> NoReturn:
         raise Unavailable(f"backend `{self.command.name}`: its process {problem}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,17 @@ def test_a_greeting_says_what_goes_into_the_record() -> None:
     assert described["worker:source"] == ODD[1]
     assert len(described["worker:source_sha256"]) == 12
     assert described["version:odd"] == "1.2"
+
+
+def test_a_source_is_relative_to_the_folder_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "worker.sh").write_text(
+        r"read line; printf 'ok\tprotocol=1\tframework=x\tsource=worker.sh\n'"
+    )
+    worker = ProcessWorker(Command("mine", ("sh", "worker.sh"), tmp_path))
+    worker.close()
+    described = worker.greeting.describe()
+    assert described["worker:source"] == str(tmp_path / "worker.sh")
+    assert len(described["worker:source_sha256"]) == 12
 
 
 def test_a_training_that_has_ended_is_not_continued() -> None:
