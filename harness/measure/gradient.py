@@ -10,7 +10,7 @@ import numpy as np
 from harness.backend.evidence import Evidence, Make, Sample, Stage, difference, relative_error
 from harness.backend.model import Model
 from harness.backend.protocol import Array
-from harness.measure.faults import Found, best, near, reference, sentence, suspects, unknown
+from harness.measure.faults import Found, best, near, reference, sentence, suspects
 from harness.measure.gradient_file import GradientFile
 from harness.measure.parity import TOLERANCE
 from harness.trial.events import Check
@@ -42,7 +42,30 @@ def compare(file: GradientFile) -> tuple[list[Check], str]:
         allowed = near(got, right, file.model.dtype, tolerance)
         tried = _tried(sample, file.model, got, right)
         found = best([one for one in tried if one.error <= allowed])
-    return checks, sentence(found) if found else unknown("gradient")
+    return checks, sentence(found) if found else _unknown(checks)
+
+
+def _unknown(checks: list[Check]) -> str:
+    """Say that nothing known explains it, and how far all agrees."""
+    failed = {check.quantity for check in checks if not check.passed}
+    if "outputs" in failed:
+        where = (
+            "the outputs differ already: it is in the forward pass, or the parameters in the file "
+            "are not those that it computed with"
+        )
+    elif "losses" not in failed:
+        names = [c.element.partition("[")[0] for c in checks if not c.passed]
+        some = len(names) < sum(check.quantity == "gradient" for check in checks)
+        of = ", ".join(f"`{name}`" for name in names) if some else "every parameter"
+        where = f"the loss agrees, and the gradient of {of} differs"
+    elif any(check.quantity == "outputs" for check in checks):
+        where = "the outputs agree, and the loss differs"
+    else:
+        where = (
+            "the loss differs: it is in the forward pass, the loss or the parameters in the file; "
+            "write `output` into the file, too, to tell these apart"
+        )
+    return f"no known fault explains it; {where}"
 
 
 def _tried(sample: Sample, model: Model, got: Evidence, right: Evidence) -> Iterator[Found]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,14 @@ from tests.helpers.commands import ROOT, Cli
 Arrays = dict[str, Any]
 
 
-def written(kind: type[beginner.Right], model: Model, steps: int = 20, paths: int = 4) -> Arrays:
-    """Return what a program in PyTorch would write."""
+def written(
+    kind: type[beginner.Right],
+    model: Model,
+    steps: int = 20,
+    paths: int = 4,
+    more: Sequence[str] = (),
+) -> Arrays:
+    """Return what a program in PyTorch would write; `more` may have `output`."""
     program, rng = kind(model), np.random.default_rng(1)
 
     def draw(*shape: int) -> Array:
@@ -40,7 +46,8 @@ def written(kind: type[beginner.Right], model: Model, steps: int = 20, paths: in
         f"grad_{n}": np.zeros_like(params[n]) if w.grad is None else w.grad.numpy()
         for n, w in weights.items()
     }
-    return {"x": x_TB, "y": y_TB, "loss": loss.item(), **params, **gradient}
+    data = {"x": x_TB, "y": y_TB, "output": output_TB.detach().numpy(), "loss": loss.item()}
+    return {name: data[name] for name in ("x", "y", "loss", *more)} | params | gradient
 
 
 @pytest.mark.parametrize(
@@ -87,13 +94,27 @@ def test_a_right_gradient_in_a_folder_agrees(
     assert ("1e-09" if dtype == "float64" else "0.0001") in done.stdout
 
 
-def test_a_fault_that_is_not_known_is_called_unknown(cli: Cli, tmp_path: Path) -> None:
-    arrays = written(beginner.Right, Model(hidden=3, dtype="float64"))
-    arrays["grad_W_hh"] = arrays["grad_W_hh"] + 0.01
+@pytest.mark.parametrize(
+    ("off", "more", "where"),
+    [
+        (["grad_W_hh"], [], "the loss agrees, and the gradient of `W_hh` differs"),
+        (["grad_W_hh", "grad_b_1"], [], "the gradient of `W_hh`, `b_1` differs"),
+        (["loss", "grad_W_hh"], ["output"], "the outputs agree, and the loss differs"),
+        (["b_h"], ["output"], "the outputs differ already: it is in the forward pass, or the par"),
+        (["b_h"], [], "the loss differs: .* write `output` into the file, too, to tell"),
+    ],
+)
+def test_a_fault_that_is_not_known_is_called_unknown(
+    off: list[str], more: list[str], where: str, cli: Cli, tmp_path: Path
+) -> None:
+    arrays = written(beginner.Right, Model(hidden=3, dtype="float64"), more=more)
+    rng = np.random.default_rng(0)
+    for name in off:
+        arrays[name] = arrays[name] + 0.01 * rng.standard_normal(np.shape(arrays[name]))
     np.savez(tmp_path / "mine.npz", **arrays)
     done = cli("parity", "--gradient", tmp_path / "mine.npz")
     assert done.returncode == 1
-    assert "no known fault explains it" in done.stderr
+    assert re.search(f"no known fault explains it; .*{where}", done.stderr)
 
 
 def test_the_gradient_that_the_task_asks_for(cli: Cli, tmp_path: Path) -> None:
