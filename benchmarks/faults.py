@@ -45,6 +45,7 @@ PLANTED = {
     "MeanOverMore": "its loss is divided by T + 1 time steps in place of T",
     "WithoutLast": "its loss is without the last time step (",
     "WrongSign": "its loss has the wrong sign",
+    "PlusInLoss": "its loss is the mean of (output + y)^2: y has the wrong sign",
     "OneStepOff": "it scores output t - 1 against target t (",
     "AllPairs": "it scores the output of each path against the targets of all paths",
     "RootLoss": "its loss is the root of the mean squared error",

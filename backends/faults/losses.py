@@ -128,6 +128,7 @@ def _padded(weight: int, output_TB: Array, y_TB: Array) -> tuple[float, Array]:
 
 
 def _others() -> Iterator[tuple[str, str, Loss]]:
+    yield "wrong sign", "its loss is the mean of (output + y)^2: y has the wrong sign", _plus
     yield "root", "its loss is the root of the mean squared error", _root
     yield "absolute error", "its loss is the mean absolute error", _absolute
     yield "huber", "its loss is the Huber loss, linear beyond 1", _huber
@@ -137,6 +138,10 @@ def _others() -> Iterator[tuple[str, str, Loss]]:
         "[B, 1] and [B], were broadcast to [B, B]",
         _all_pairs,
     )
+
+
+def _plus(output_TB: Array, y_TB: Array) -> tuple[float, Array]:
+    return _spread(output_TB, slice(1, None), 1.0, output_TB[1:] + y_TB)
 
 
 def _root(output_TB: Array, y_TB: Array) -> tuple[float, Array]:

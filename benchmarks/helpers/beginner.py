@@ -261,6 +261,11 @@ class WrongSign(Right):
         return -super().loss(output_TB, y_TB)
 
 
+class PlusInLoss(Right):
+    def loss(self, output_TB: Tensor, y_TB: Tensor) -> Tensor:
+        return torch.mean((output_TB[1:] + y_TB) ** 2)
+
+
 class OneStepOff(Right):
     def loss(self, output_TB: Tensor, y_TB: Tensor) -> Tensor:
         return torch.mean((output_TB[:-1] - y_TB) ** 2)

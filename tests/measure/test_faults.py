@@ -39,7 +39,15 @@ def check(name: str, model: Model, words: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("ForwardOrder", "FixedStart", "Transposed", "SumLoss", "OneStepOff", "TwoBiases"),
+        *(
+            "ForwardOrder",
+            "FixedStart",
+            "Transposed",
+            "SumLoss",
+            "PlusInLoss",
+            "OneStepOff",
+            "TwoBiases",
+        ),
         *("KerasEpsilon", "NewOptimiser", "Bfloat16", "Dropout", "ClipsNorm", "LossAfter"),
     ],
 )
