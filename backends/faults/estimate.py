@@ -16,6 +16,8 @@ from harness.backend.protocol import Array, Params
 Vary = Callable[[float], Callable[[Model], Variation]]
 """The fault with a number, as what makes it."""
 
+# Closer to one ratio than this, two arrays are multiples of each other.
+CLOSE = {"float64": 1e-8, "float32": 1e-4}
 _ROUNDS, _STEPS = 15, 4
 # How far a step may be off, in units of the rate. Only who comes near is worth a run of its own.
 _NEAR = {"float64": 1e-6, "float32": 1e-2}
@@ -54,6 +56,8 @@ def estimated(sample: Sample, moved: Params, vary: Vary, starts: Sequence[float]
 def rounded(value: float, dtype: str) -> str:
     """Return a number as text, in no more digits than are known; also one that is not finite."""
     known = {"float64": 1e-6, "float32": 1e-2}[dtype]
+    # A factor of 1.0002 is not 1.
+    known = min(known, max(CLOSE[dtype], abs(abs(value) - 1) / 10))
     texts = (f"{value:.{digits}g}" for digits in range(1, 17))
     near = (text for text in texts if abs(float(text) - value) <= known * abs(value))
     return next(near, str(value))

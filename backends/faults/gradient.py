@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from backends.faults import layout, losses, outputs, through_time
-from backends.faults.estimate import rounded
+from backends.faults.estimate import CLOSE, rounded
 from backends.faults.variation import Regraded, Variation, listed
 from backends.reference import State
 from harness.backend.evidence import Evidence, Sample, Suspect, difference
@@ -18,8 +18,6 @@ from harness.backend.protocol import Array, Params
 
 # So close to a number of three digits is one that somebody chose.
 _ROUND = {"float64": 1e-8, "float32": 2e-6}
-# Closer to one ratio than this, two arrays are multiples of each other.
-_CLOSE = {"float64": 1e-8, "float32": 1e-4}
 
 
 def suspects(sample: Sample, got: Evidence, right: Evidence) -> Iterator[Suspect]:
@@ -50,7 +48,7 @@ def _right_up_to_the_layers(sample: Sample, got: Evidence, right: Evidence) -> b
     want: Evidence = {"gradient": head}
     if "loss" in got:
         want["loss"] = right["loss"]
-    return difference(got, want) < _CLOSE[sample.model.dtype]
+    return difference(got, want) < CLOSE[sample.model.dtype]
 
 
 def _multiples(sample: Sample, got: Params, right: Params) -> Iterator[Suspect]:
@@ -61,9 +59,9 @@ def _multiples(sample: Sample, got: Params, right: Params) -> Iterator[Suspect]:
         ratio = float(np.sum(want * got[name])) / square if square else 1.0
         if not np.isfinite(ratio):
             return
-        near = [r for r in ratios if abs(r - ratio) <= _CLOSE[sample.model.dtype] * abs(ratio)]
+        near = [r for r in ratios if abs(r - ratio) <= CLOSE[sample.model.dtype] * abs(ratio)]
         ratios.setdefault(near[0] if near else ratio, []).append(name)
-    close = _CLOSE[sample.model.dtype]
+    close = CLOSE[sample.model.dtype]
     others = {r: names for r, names in ratios.items() if abs(r - 1) > close}
     if len(others) != 1:
         return
@@ -81,11 +79,12 @@ def _multiple(sample: Sample, ratio: float, names: list[str], everything: bool) 
             return "not trained", "it does not train: no parameter moves"
         verb = "is" if len(names) == 1 else "are"
         return "not trained", f"{listed(names)} {verb} not trained: the gradient is zero"
-    if abs(ratio + 1) < 1e-3:
+    close = CLOSE[sample.model.dtype]
+    if abs(ratio + 1) < close:
         return "wrong sign", f"its gradient{of} has the wrong sign"
     steps, paths = sample.y_ETB.shape[1:]
     counts = {steps: "time steps", paths: "paths", steps * paths: "time steps times paths"}
-    why = [f": the number of {words}" for n, words in counts.items() if abs(ratio / n - 1) < 1e-3]
+    why = [f": the number of {words}" for n, words in counts.items() if abs(ratio / n - 1) < close]
     number = rounded(ratio, sample.model.dtype)
     return "multiple", f"its gradient{of} is {number} times the right one{''.join(why[:1])}"
 

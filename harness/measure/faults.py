@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.backend import registry
 from harness.backend.evidence import (
+    EPOCHS,
     STAGES,
     Evidence,
     Make,
@@ -144,13 +145,14 @@ def name_fault(make: Make, sample: Sample, tolerance: float) -> str:
         return sentence(found)
     if stage is None:
         small = f"{case.sample.model.hidden} hidden units, {case.sample.x_ETB.shape[2]} paths"
-        return f"it agrees on a small sample ({small}): what is wrong depends on the size"
+        return (
+            f"it agrees on a small sample ({small}): what is wrong depends on the size, or shows "
+            f"only after more than {EPOCHS} steps"
+        )
+    case.observe_all()
     if not finite(case.got):
         return not_finite(case.got)
-    if answer := random(case):
-        return answer
-    case.observe_all()
-    return name_rounding(make, case.sample, case.got, case.right) or unknown(stage)
+    return random(case) or name_rounding(make, case.sample, case.got, case.right) or unknown(stage)
 
 
 def sentence(found: list[Found]) -> str:
@@ -164,6 +166,9 @@ def sentence(found: list[Found]) -> str:
 def not_finite(got: Evidence) -> str:
     """Say which of what a backend computed is not finite."""
     first = next(q for q, arrays in got.items() if not finite({q: arrays}))
+    named = [name for name, array in got[first].items() if not np.isfinite(array).all()]
+    if first == "gradient" and len(named) < len(got[first]):
+        return f"its gradient of {', '.join(f'`{name}`' for name in named)} is not finite"
     if not first.startswith("loss"):
         return "it computes numbers that are not finite"
     right = all(finite({q: arrays}) for q, arrays in got.items() if not q.startswith("loss"))

@@ -166,6 +166,37 @@ def test_of_many_faults_that_agree_the_first_ones_are_named() -> None:
     assert faults.sentence(found).startswith("fault 0, or fault 1, or fault 2, or 3 more (")
 
 
+class Times(ReferenceBackend):
+    """The outputs are off, too, so that no known fault explains it."""
+
+    by, also = 1.0, 0.0
+
+    def predict(self, state: State, x_TN: Array) -> Array:
+        return super().predict(state, x_TN) + self.also
+
+    def loss_and_gradient(
+        self, params: Params, x_TB: Array, y_TB: Array
+    ) -> tuple[float, dict[str, Array]]:
+        loss, gradient = super().loss_and_gradient(params, x_TB, y_TB)
+        return loss, gradient | {"W_hh": self.by * gradient["W_hh"]}
+
+
+@pytest.mark.parametrize(
+    ("by", "also", "words"),
+    [
+        (np.nan, 0.0, "its gradient of `W_hh` is not finite"),
+        (np.nan, 0.1, "its gradient of `W_hh` is not finite"),
+        (1.0002, 0.0, "its gradient of `W_hh` is 1.0002 times the right one"),
+        (-1.0009, 0.0, "its gradient of `W_hh` is -1.00"),
+        (-1.0, 0.0, "its gradient of `W_hh` has the wrong sign"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_factor_is_told_as_it_is(by: float, also: float, words: str, dtype: Any) -> None:
+    kind = type("Kind", (Times,), {"by": by, "also": also})
+    assert words in said(lambda model: kind(model, "cpu"), Model(hidden=3, dtype=dtype))
+
+
 @pytest.mark.parametrize("make", [beginner.Right, lambda m: JaxBackend(m, "cpu")])
 def test_a_right_backend_is_not_accused(make: Any) -> None:
     assert "agrees on a small sample" in said(make, Model(hidden=3, dtype="float32"))
