@@ -5,6 +5,7 @@ Shape suffix: R rows, one for each time step t >= 1 of each path.
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from harness.errors import InvalidInput
 
 COLUMNS = ("path", "t", "x", "prediction")
 _WANTED = f"a row of names ({', '.join(COLUMNS)}) and a row for each path and time step"
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,41 @@ def read(file: Path) -> Predictions:
 
 def _parse(file: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(file, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+        _check_fields(file)
+        return pd.read_csv(
+            file,
+            dtype=str,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            keep_default_na=False,
+            na_values=[""],
+        )
     except OSError as error:
         raise InvalidInput(f"`{file}` cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:  # Whether it is empty, no text in UTF-8, or no CSV.
+    except (ValueError, csv.Error) as error:  # Whether it is empty, no text in UTF-8, or no CSV.
         why = " ".join(str(error).split()).rstrip(".")
         raise InvalidInput(
             f"`{file}` cannot be read as CSV in UTF-8: {why}; it needs {_WANTED}."
         ) from error
+
+
+def _check_fields(file: Path) -> None:
+    """Raise `InvalidInput` if commas do not separate the fields, or a row has too many."""
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines, skipinitialspace=True)
+        names = next(filter(None, rows), [])
+        for separator, called in _OTHER_SEPARATORS.items():
+            if len(names) < len(COLUMNS) <= len(",".join(names).split(separator)):
+                raise InvalidInput(
+                    f"`{file}`: the fields are separated by {called}; separate them by commas, and "
+                    "write numbers with a decimal point."
+                )
+        for row in rows:
+            if len(row) > len(names):
+                raise InvalidInput(
+                    f"`{file}`, line {rows.line_num}: there are {len(row)} fields, and the row of "
+                    f"names has {len(names)}; it needs {_WANTED}."
+                )
 
 
 def _columns(file: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +135,7 @@ def _numbers(file: Path, table: pd.DataFrame) -> pd.DataFrame:
         "path": table["path"].isna(),
         "t": ~np.isfinite(t) | (t % 1 != 0) | (t < 0),
         "x": ~np.isfinite(x),
-        "prediction": ~np.isfinite(prediction) & ~((t == 0) & table["prediction"].isna()),
+        "prediction": ~np.isfinite(prediction) & ~((t == 0) & prediction.isna()),
     }
     problems = [_bad_values(table[name], rows) for name, rows in bad.items() if rows.any()]
     if problems:
