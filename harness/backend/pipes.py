@@ -144,9 +144,9 @@ class Pipes:
             if self._process.poll() is not None:  # A child of it may still hold the pipe.
                 self._fail_ended()
             pids = process_tree.family(self._process.pid)
-            after = process_tree.cpu_times(pids)
+            after = process_tree.cpu_s(pids)
             waits = not any({"R", "D"} & set(process_tree.status(pid, "State")) for pid in pids)
-            if before and waits and process_tree.used_s(before, after) < _IDLE_SHARE * tick_s:
+            if before is not None and waits and after - before < _IDLE_SHARE * tick_s:
                 idle += 1
             else:
                 idle = 0

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,19 +29,18 @@ def kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def cpu_times(pids: Iterable[int]) -> dict[int, float]:
-    """Return the processor time of each process, over all its threads; none if it has ended."""
-    times = {}
+def cpu_s(pids: Iterable[int]) -> float:
+    """Return the processor time of processes, with that of their children that have ended."""
+    seconds = 0.0
     for pid in pids:
         # The clock of another process, as `clock_getcpuclockid` of Linux makes it.
         with suppress(OSError):
-            times[pid] = time.clock_gettime((~pid << 3) | 2)
-    return times
-
-
-def used_s(before: Mapping[int, float], after: Mapping[int, float]) -> float:
-    """Return the processor time between two readings; a new process has used all that it has."""
-    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+            seconds += time.clock_gettime((~pid << 3) | 2)
+        with suppress(OSError):
+            # After the name in brackets; the fields 16 and 17 of proc(5), `cutime` and `cstime`.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            seconds += (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def status(pid: int, name: str) -> list[str]:

@@ -91,8 +91,8 @@ class Counters(NamedTuple):
     involuntary_switches: int
     """Of this process and of its descendants."""
     steal_s: float | None
-    descendants_cpu_s: dict[int, float]
-    """The processor time of each."""
+    descendants_cpu_s: float
+    """The processor time of all, with that of those that have ended."""
 
 
 def counters() -> Counters:
@@ -101,7 +101,9 @@ def counters() -> Counters:
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     for pid in descendants:
         switches += sum(map(int, process_tree.status(pid, "nonvoluntary_ctxt_switches")))
-    return Counters(switches, _steal_s(), process_tree.cpu_times(descendants))
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = process_tree.cpu_s(descendants) + ended.ru_utime + ended.ru_stime
+    return Counters(switches, _steal_s(), cpu_s)
 
 
 def _family() -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness.backend import contract, process_tree, registry
+from harness.backend import contract, registry
 from harness.backend.model import Model
 from harness.backend.process import greeting
 from harness.backend.protocol import Array, BackendFactory, Params, ReportsGpuMemory
@@ -117,7 +117,8 @@ class Training:
         result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
         wall_s, cpu_s = clock() - start, cpu_time() - cpu
         after, joules_after = machine.counters(), self._joules()
-        cpu_s += process_tree.used_s(before.descendants_cpu_s, after.descendants_cpu_s)
+        # A descendant whose parent did not wait for it takes its time with it.
+        cpu_s += max(0.0, after.descendants_cpu_s - before.descendants_cpu_s)
         self._state, losses_ER = contract.train_result(result, (epochs, len(self.seeds)))
         self.epoch += epochs
         self.seconds += wall_s
