@@ -61,6 +61,13 @@ class StoreError(HarnessError):
     """The results folder could not be written."""
 
 
+def printable(text: str) -> str:
+    """Return text from elsewhere with what would control a terminal escaped, visibly."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def brief(error: BaseException | str) -> str:
     """Return the line that says what went wrong, without a full stop: the last one of a traceback.
 
@@ -71,13 +78,14 @@ def brief(error: BaseException | str) -> str:
 
         if isinstance(error, ValidationError):
             problem = error.errors()[0]
-            return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
+            where = ".".join(map(str, problem["loc"]))
+            return printable(": ".join(filter(None, [where, problem["msg"]])))
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return "" if isinstance(error, str) else type(error).__name__
     traceback = any("Traceback" in line for line in lines)
-    return lines[-1 if traceback else 0][:500].rstrip(".:")
+    return printable(lines[-1 if traceback else 0][:500].rstrip(".:"))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from harness.errors import ClusterLost, HarnessError, InvalidInput, StoreError
+from harness.errors import ClusterLost, HarnessError, InvalidInput, StoreError, printable
 
 if TYPE_CHECKING:
     from harness.runs.results import Run
@@ -29,7 +29,7 @@ def errors() -> Iterator[None]:
     except StoreError as error:
         stop(FAILED, str(error))
     except ClusterLost as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)
         sys.stdout.flush()
         # On a normal exit, Ray would wait a minute for the head and then abort.
         os._exit(FAILED)
@@ -42,7 +42,7 @@ def errors() -> Iterator[None]:
 def stop(code: int, *sentences: str) -> NoReturn:
     """Print the sentences and exit."""
     for sentence in sentences:
-        click.echo(f"error: {sentence}", err=True)
+        click.echo(f"error: {printable(sentence)}", err=True)
     sys.exit(code)
 
 
@@ -52,7 +52,7 @@ def open_run(run: str, results: str) -> Run:
 
     opened = Run(run, results)
     for problem in opened.problems:
-        click.echo(f"warning: {problem}", err=True)
+        click.echo(f"warning: {printable(problem)}", err=True)
     return opened
 
 

@@ -6,6 +6,7 @@ joined with those on the run as a whole: trials that failed or diverged, backend
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
@@ -115,7 +116,7 @@ def _uncertified(certificates: list[Certificate]) -> Iterator[_Observation]:
             _NOT_THE_SAME if one.differs else _NOT_COMPARED,
             Evidence(
                 f"{arm}, {node}: {_sentence(one.reason)}",
-                f"python -m harness parity --backends {one.backend}",
+                f"python -m harness parity --backends {shlex.quote(one.backend)}",
                 node,
             ),
             (arm,),
@@ -217,6 +218,7 @@ def _disagreement(
     point: str, worse: ArmKey, better: ArmKey, estimate: Estimate, p: float
 ) -> _Observation:
     arms = (" on ".join(worse), " on ".join(better))
+    both = shlex.quote(f"{worse[0]},{better[0]}")
     ratio, (low, high) = np.exp(estimate.value), np.exp(estimate.interval())
     return _Observation(
         Rule(
@@ -229,8 +231,8 @@ def _disagreement(
             f"seeds, each with the same data and the same start on both (p = {p:.1g}, corrected "
             "for the number of comparisons). Rounding moves single seeds either way, and not all "
             "of them the same.",
-            f"python -m harness parity --backends {worse[0]},{better[0]} checks 20 steps: what "
-            "passes it goes wrong later. Look for what changes with the number of steps: the "
+            f"python -m harness parity --backends {both} checks 20 steps: what passes it goes "
+            "wrong later. Look for what changes with the number of steps: the "
             "state of the optimiser, precision, learning rate.",
             f"{ratio:.3g} times",
             weight=float(ratio),

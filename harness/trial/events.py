@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.trial.arms import Arm
 from harness.trial.jobs import Job, TrialJob
-from harness.trial.record import CurvePoint, Record
+from harness.trial.record import CurvePoint, Record, Shown
 
 
 class Check(BaseModel):
@@ -18,11 +18,11 @@ class Check(BaseModel):
 
     quantity: Literal["outputs", "gradient", "losses", "trajectory"]
     dtype: Literal["float32", "float64"]
-    network: str = ""
+    network: Shown = ""
     """In a sweep, what sets the network apart: `cell=gru, hidden=64`."""
     at_once: int = 1
     """How many seeds were trained at once."""
-    element: str
+    element: Shown
     """Where the error is largest, for example `W_hh[3, 1]`."""
     got: float | None
     want: float
@@ -53,15 +53,15 @@ class Certificate(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    backend: str
-    device: str
-    node: str
+    backend: Shown
+    device: Shown
+    node: Shown
     checks: tuple[Check, ...] = ()
     versions: dict[str, str] = {}
     """The versions of the packages that were loaded for it."""
-    error: str | None = None
+    error: Shown | None = None
     """Why the comparison could not be finished; None if it was."""
-    fault: str = ""
+    fault: Shown = ""
     """What is wrong with it, for example `its gradient is ...`; empty if that is not known."""
 
     @property
@@ -124,8 +124,8 @@ class Refused(BaseModel):
     """A job cannot begin: its backend, its device or its node is missing."""
 
     job: Job
-    message: str
-    node: str = ""
+    message: Shown
+    node: Shown = ""
 
 
 class Notice(BaseModel):

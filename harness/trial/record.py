@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
@@ -18,6 +19,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
+from harness.errors import printable
 from harness.task.task import Task
 
 # Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
@@ -27,6 +29,8 @@ SCHEMA_VERSION: SchemaVersion = 5
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 """`lost`: the node or the Ray worker went away."""
+Shown: TypeAlias = Annotated[str, AfterValidator(printable)]
+"""A text from a worker or a file, which must not control a terminal."""
 Isolation: TypeAlias = Literal["process", "backend"]
 """A trial has a process of its own, or uses the process of the trial before it."""
 
@@ -113,18 +117,18 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    run: str
-    trial: str
+    run: Shown
+    trial: Shown
     block: int
-    backend: str
-    device: str
+    backend: Shown
+    device: Shown
     seed: int
     """The first of `seeds`, if there are several."""
     seeds: tuple[int, ...] = ()
     """The seeds trained at once; empty if it trained `seed` alone."""
     task: Annotated[Task, WrapValidator(_shared)]
 
-    node: str
+    node: Shown
     started_utc: str
     wall_s: float
     """From the start of the process to its end."""
@@ -143,8 +147,8 @@ class Record(BaseModel):
     """How many trials the same process had run before."""
 
     status: Status
-    error: str | None = None
-    details: str | None = None
+    error: Shown | None = None
+    details: Shown | None = None
     """A traceback, or the last lines that the process printed."""
 
     import_s: float | None = None

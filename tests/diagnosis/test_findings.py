@@ -396,7 +396,7 @@ def test_a_backend_without_a_certificate(tmp_path: Path) -> None:
         error=2.0,
         tolerance=1e-9,
     )
-    failed = Certificate(backend="a:B", device="cpu", node="n", checks=(bad,))
+    failed = Certificate(backend="process:./a b", device="cpu", node="n", checks=(bad,))
     broken = Certificate(backend="c:D", device="cpu", node="n", error="ImportError: no c")
     passed = Certificate(
         backend="e:F", device="cpu", node="n", checks=(bad.model_copy(update={"error": 0.0}),)
@@ -406,6 +406,7 @@ def test_a_backend_without_a_certificate(tmp_path: Path) -> None:
     found = run(tmp_path, task, seeds=(), parity=(failed, broken, passed, other)).findings()
     assert rules(found) == ["backends-disagree", "failed"]
     assert "relative error 2.0e+00" in found[0].evidence
+    assert found[0].remedy == "python -m harness parity --backends 'process:./a b'"
     assert "no c" in found[1].evidence
 
 
@@ -417,11 +418,11 @@ def test_a_check_that_failed_is_told_though_the_search_for_its_fault_broke_off(
     messages.add("phase", "in the parity check")
     fields = {"element": "h0[0]", "got": -1.0, "want": 1.0, "error": 2.0, "tolerance": 1e-9}
     messages.add("check", {"quantity": "gradient", "dtype": "float64", **fields})
-    messages.add("exit", ("killed by SIGKILL", ""))
+    messages.add("exit", ("killed by SIGKILL\x1b[2J", ""))
     certificate = messages.outcome()
     assert isinstance(certificate, Certificate)
     assert certificate.reason.startswith("gradient in float64: worst at h0[0], got -1")
-    assert "; its fault could not be looked for: killed by SIGKILL" in certificate.reason
+    assert "; its fault could not be looked for: killed by SIGKILL\\x1b[2J (" in certificate.reason
     task = Task(n_steps=5, epochs=20, eval_paths=20)
     assert rules(run(tmp_path, task, seeds=(), parity=(certificate,)).findings()) == [
         "backends-disagree"
