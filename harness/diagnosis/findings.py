@@ -171,8 +171,24 @@ def _diverged(
             f"Lower the learning rate, which is {rate:g}: "
             f"--set learning_rate={min(rate / 10, _USUAL_RATE):.1g}"
         )
+        alike = trials[(trials[list(point.values)] == values).all(axis=1)] if values else trials
+        if other := _did_not_diverge(alike, group):
+            remedy = (
+                f"Look for the cause in {backend}: from the same starts and data, {other} did not "
+                f"diverge. python -m harness parity --backends {backend} checks 20 steps; what "
+                f"passes it goes wrong later. {remedy} may only hide it."
+            )
         evidence = Evidence(text, remedy, f"{len(group)} seeds", len(group))
         yield _Observation(_DIVERGED, evidence, (f"{backend} on {device}",), str(point))
+
+
+def _did_not_diverge(trials: pd.DataFrame, diverged: pd.DataFrame) -> str:
+    """Return a backend in which all of these seeds ended ok ("jax on cpu"); "" if none is."""
+    ok = trials[(trials["status"] == "ok") & trials["seed"].isin(diverged["seed"])]
+    for (backend, device), group in ok.groupby(ARM, sort=False):
+        if group["seed"].nunique() == diverged["seed"].nunique():
+            return f"{backend} on {device}"
+    return ""
 
 
 def _when(curves: pd.DataFrame, diverged: pd.DataFrame) -> str:

@@ -136,7 +136,7 @@ _REMEDY = (
     "Check that the initial state is trained and that the gradient goes back through time: in "
     "Flux, call the network as [m(x) for x in xs], not as a broadcast m.(xs); in PyTorch, no "
     "detach() between steps; in JAX, no stop_gradient. Check that each path starts anew, in "
-    "training as in prediction (in Flux, Flux.reset! before each path)."
+    "training as in prediction (up to Flux 0.14, Flux.reset! before each path)."
 )
 
 

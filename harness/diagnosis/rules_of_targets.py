@@ -185,7 +185,8 @@ def _without_lag_term(observed: Observed, outputs: Outputs) -> Evidence | None:
     return Evidence(
         f"{outputs.contained}: {_LEAST} is {short(observed.level('memoryless'))}.",
         "Train longer; if that does not help, check that the hidden state is carried from each "
-        "step to the next (in Flux, Flux.reset! comes between sequences, not between steps).",
+        "step to the next (up to Flux 0.14, Flux.reset! comes between sequences, not between "
+        "steps).",
     )
 
 

@@ -284,6 +284,15 @@ def test_divergence(tmp_path: Path) -> None:
     assert finding.remedy.endswith("--set learning_rate=0.1")
 
 
+def test_divergence_of_one_backend_alone(tmp_path: Path) -> None:
+    """The rate is fine: the other backend shows it."""
+    arms = ["tests.helpers.faulty:ReturnsNan", "floor"]
+    task = Task(epochs=100, n_steps=5, eval_paths=20)
+    finding = one(run(tmp_path, task, arms, (0, 1)).findings(), "diverged")
+    assert finding.remedy.startswith("Look for the cause in tests.helpers.faulty:ReturnsNan")
+    assert "from the same starts and data, floor on cpu did not diverge" in finding.remedy
+
+
 def test_worse_than_a_constant(tmp_path: Path) -> None:
     (seed,) = [s for s in range(30) if _is_ill(s)][:1]
     task = Task(**SHORT | {"epochs": 1000})
