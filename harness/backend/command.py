@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, did_you_mean
 from harness.inputs.pyproject import problems, read_table
 
 PREFIX = "process:"
 TABLE = "tool.harness.backends"
+_FIELDS = ("command", "patience_s")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,20 @@ def named(folder: Path, taken: Collection[str]) -> dict[str, Command | InvalidIn
 def _read(name: str, entry: object, folder: Path) -> Command:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InvalidInput(f"backend `{name}`: a name has letters, digits, `-`, `_` and `.` only.")
-    if not isinstance(entry, str):
-        raise InvalidInput(f"backend `{name}` = {entry!r}: write its command as a text.")
-    return Command.parse(name, entry, folder)
+    fields = {"command": entry} if isinstance(entry, str) else entry
+    if not isinstance(fields, dict) or not isinstance(fields.get("command"), str):
+        raise InvalidInput(
+            f"backend `{name}` = {entry!r}: write its command as a text, or as "
+            '`{command = "...", patience_s = 600}`.'
+        )
+    if unknown := sorted(fields.keys() - {*_FIELDS}):
+        raise InvalidInput(
+            f"backend `{name}`: there is no field `{unknown[0]}`"
+            f"{did_you_mean(unknown[0], _FIELDS)}; known: {', '.join(_FIELDS)}."
+        )
+    patience_s = fields.get("patience_s", Command.patience_s)
+    if type(patience_s) not in {int, float} or not 0 < patience_s < math.inf:
+        raise InvalidInput(
+            f"backend `{name}`: `patience_s` = {patience_s!r}: write a number of seconds above 0."
+        )
+    return replace(Command.parse(name, fields["command"], folder), patience_s=patience_s)

@@ -19,15 +19,15 @@ from contextlib import suppress
 from typing import NoReturn
 
 from harness.backend import process_tree
-from harness.backend.command import Command
+from harness.backend.command import TABLE, Command
 from harness.errors import Unavailable, WorkerError, brief
 
 _PIPE_BYTES = 2**20
 _LONGEST_LINE = 2**16
 _MOST_PARTS = 64  # The system allows some hundreds.
 _ANSWERS = (b"ok", b"error", b"unavailable")
-# A process is idle if it uses less of the processor than this, in so many ticks in a row.
-_IDLE_SHARE, _TICKS = 0.01, 6
+# A process is idle if it uses less of the processor than this share in each tick of its patience.
+_IDLE_SHARE, _TICKS, _LONGEST_TICK_S = 0.01, 6, 5
 _LAST_LINES, _TAIL_BYTES = 5, 4000
 
 
@@ -138,7 +138,8 @@ class Pipes:
         poll = select.poll()
         for pipe in pipes:
             poll.register(pipe, select.POLLOUT if pipe == self._to else select.POLLIN)
-        tick_s = self._command.patience_s / _TICKS
+        patience_s = self._command.patience_s
+        tick_s = min(patience_s / _TICKS, _LONGEST_TICK_S)
         idle, before = 0, None
         while not (ready := poll.poll(1000 * tick_s)):
             if self._process.poll() is not None:  # A child of it may still hold the pipe.
@@ -151,10 +152,10 @@ class Pipes:
             else:
                 idle = 0
             before = after
-            if idle == _TICKS:
+            if idle * tick_s >= patience_s:
                 self._fail(
                     f"has not answered `{self._asked}`, and has used no processor time for "
-                    f"{self._command.patience_s:g} s: {stuck()}."
+                    f"{patience_s:g} s: {stuck()}."
                 )
         return [pipe for pipe, _ in ready]
 
@@ -165,7 +166,10 @@ class Pipes:
         fcntl.ioctl(self._to, termios.FIONREAD, unread)
         if unread[0]:
             return "it does not read the whole request"
-        return "it has read the whole request, and may not have flushed its standard output"
+        return (
+            "it has read the whole request, and may not have flushed its standard output, or it "
+            f"waits for something else (then allow more time: `patience_s` in [{TABLE}])"
+        )
 
     def _refuse_surplus(self, answered: str) -> None:
         """Raise if the process wrote more than the answer that was read, or has ended since."""

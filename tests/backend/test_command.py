@@ -11,6 +11,11 @@ from harness.backend.command import Command
 from harness.errors import InvalidInput
 from tests.helpers.commands import in_this_process
 
+TABLE = """
+mine = "./worker --fast, --small"
+far = {command = "ssh there train", patience_s = 600}
+"""
+
 
 def project(folder: Path, table: str) -> Path:
     (folder / "pyproject.toml").write_text(f"[tool.harness.backends]\n{table}")
@@ -42,9 +47,10 @@ def test_what_is_no_command_is_refused(name: str, problem: str) -> None:
 
 
 def test_a_project_names_its_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project(tmp_path, 'mine = "./worker --fast, --small"\n'))
+    monkeypatch.chdir(project(tmp_path, TABLE))
     assert registry.commands() == {
-        "mine": Command("mine", ["./worker", "--fast,", "--small"], tmp_path)
+        "far": Command("far", ["ssh", "there", "train"], tmp_path, patience_s=600),
+        "mine": Command("mine", ["./worker", "--fast,", "--small"], tmp_path),
     }
     registry.check("mine")
     with pytest.raises(InvalidInput, match=r"unknown backend `mime` \(did you mean `mine`\?\)"):
@@ -55,7 +61,23 @@ def test_a_project_names_its_backends(tmp_path: Path, monkeypatch: pytest.Monkey
     ("entry", "problem"),
     [
         ('torch = "x"', "backend `torch`: an installed backend has that name; choose another."),
-        ("mine = 3", "backend `mine` = 3: write its command as a text."),
+        (
+            "mine = 3",
+            "backend `mine` = 3: write its command as a text, or as "
+            '`{command = "...", patience_s = 600}`.',
+        ),
+        (
+            'mine = {command = "x", patience = 6}',
+            "backend `mine`: there is no field `patience` (did you mean `patience_s`?); known: "
+            "command, patience_s.",
+        ),
+        *(
+            (
+                f'mine = {{command = "x", patience_s = {value}}}',
+                f"backend `mine`: `patience_s` = {shown}: write a number of seconds above 0.",
+            )
+            for value, shown in (("-1", "-1"), ("inf", "inf"), ("true", "True"), ('"9"', "'9'"))
+        ),
         ('mine = ""', "backend `mine`: the command is empty."),
         ('"a b" = "x"', "backend `a b`: a name has letters, digits, `-`, `_` and `.` only."),
     ],

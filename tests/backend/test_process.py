@@ -190,7 +190,8 @@ def test_what_cannot_begin_is_unavailable(
         ("closes", "closed its standard output before it answered `train`"),
         (
             "keeps",
-            "`train`, and has used no processor time for 1 s: it has read the whole req",
+            "`train`, and has used no processor time for 1 s: it has read the whole req.* may not "
+            r"have flushed .*, or it waits for .*: `patience_s` in \[tool.harness.backends\]\)",
         ),
         (
             "float32",
