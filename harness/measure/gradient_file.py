@@ -8,8 +8,10 @@ number, and `output` [T+1, B] may be left out.
 from __future__ import annotations
 
 import re
+import tokenize
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,12 @@ from harness.backend.protocol import Array, Params
 from harness.errors import InvalidInput, brief, did_you_mean
 
 GRADIENT = "grad_"
+# What NumPy and zipfile raise for files that are damaged, encrypted, or say that they are huge.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+_MOST_NAMED = 5
 _WANTED = "a .npz file, or a folder with a .npy or .csv file for each array"
 
 
@@ -83,11 +91,18 @@ def _arrays(path: Path) -> dict[str, Array]:
     """Return every array by name, as numbers."""
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.suffix in {".npy", ".csv"})
+        names = [file.stem for file in files]
+        if twice := [f"`{name}`" for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise InvalidInput(f"`{path}` has both a .npy and a .csv file of {_some(twice)}.")
         arrays = {file.stem: _load(file) for file in files}
+        if packed := [f"`{name}.npy`" for name in names if isinstance(arrays[name], dict)]:
+            raise InvalidInput(f"`{path}`: {_some(packed)} is a .npz file, not a single array.")
     else:
         arrays = _load(path)
         if not isinstance(arrays, dict):
             raise InvalidInput(f"`{path}` holds a single array; the check needs {_WANTED}.")
+        if unread := [f"`{name}`" for name, a in arrays.items() if not isinstance(a, np.ndarray)]:
+            raise InvalidInput(f"`{path}`: {_some(unread)} is not a .npy array.")
     if not arrays:
         raise InvalidInput(f"`{path}` has no arrays in it; the check needs {_WANTED}.")
     words = [name for name, value in arrays.items() if value.dtype.kind not in "fiu"]
@@ -102,10 +117,12 @@ def _load(file: Path) -> Any:
     """Return the array of a file, or the arrays of a .npz file by name."""
     try:
         if file.suffix == ".csv":
+            if not file.read_text("utf-8-sig").strip():
+                raise ValueError("it is empty")
             return np.loadtxt(file, delimiter=",", ndmin=2, encoding="utf-8-sig")
         loaded = np.load(file)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         if "pickle" in str(error):
             raise InvalidInput(
                 f"`{file}` holds pickled Python objects, or is none of NumPy's files. Objects are "
@@ -186,12 +203,18 @@ def _names(
     path: Path, arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
     missing = [f"`{name}`" for name in expected if name not in arrays and name != "output"]
-    problems = [f"`{path}`: there is no array {', no '.join(missing)}."] if missing else []
+    problems = [f"`{path}`: there is no array {_some(missing, ', no ')}."] if missing else []
     for name in arrays:
         if name not in expected:
             near = did_you_mean(name, expected)
             problems.append(f"`{path}`: unknown array `{name}`{near}.")
     return problems
+
+
+def _some(names: Sequence[str], between: str = ", ") -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return between.join(names[:_MOST_NAMED]) + f" and {more} more" * (more > 0)
 
 
 def _shapes(

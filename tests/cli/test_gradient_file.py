@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,60 @@ def test_files_that_cannot_be_read(cli: Cli, tmp_path: Path) -> None:
         done = cli("parity", "--gradient", tmp_path / file)
         assert done.returncode == 2, file
         assert sentence in done.stderr, file
+
+
+def _members(file: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(f"{name}.npy", content)
+
+
+def test_files_that_are_odd(cli: Cli, tmp_path: Path) -> None:
+    arrays = written(beginner.Right, Model(hidden=3, dtype="float64"))
+    for folder in ("packed", "both", "blank"):
+        (tmp_path / folder).mkdir()
+    with (tmp_path / "packed" / "W_hh.npy").open("wb") as stream:
+        np.savez(stream, **arrays)
+    np.save(tmp_path / "both" / "W_hh.npy", arrays["W_hh"])
+    np.savetxt(tmp_path / "both" / "W_hh.csv", arrays["W_hh"], delimiter=",")
+    (tmp_path / "blank" / "W_hh.csv").touch()
+    _members(tmp_path / "text.npz", W_hh=b"no array")
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,), }\n"
+    huge = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "huge").mkdir()
+    (tmp_path / "huge" / "W_hh.npy").write_bytes(huge)
+    _members(tmp_path / "huge.npz", W_hh=huge)
+    np.save(tmp_path / "cut.npy", arrays["W_hh"])
+    cut = (tmp_path / "cut.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(cut.replace(b"), }", b"(, }"))
+    np.savez_compressed(tmp_path / "whole.npz", **arrays)
+    whole = bytearray((tmp_path / "whole.npz").read_bytes())
+    damaged = bytearray(whole)
+    damaged[80:120] = bytes(40)
+    (tmp_path / "damaged.npz").write_bytes(damaged)
+    for at in (m.start() for m in re.finditer(rb"PK\x01\x02", whole)):
+        whole[at + 8] |= 1  # The flag of an encrypted member.
+    (tmp_path / "encrypted.npz").write_bytes(whole)
+    arrays["layer500.W_hh"] = np.ones((3, 3))
+    np.savez(tmp_path / "deep.npz", **arrays)
+    for file, sentence in (
+        ("packed", "`W_hh.npy` is a .npz file"),
+        ("both", "has both a .npy and a .csv file of `W_hh`"),
+        ("blank", "it is empty"),
+        ("text.npz", "`W_hh` is not a .npy array"),
+        ("huge", "cannot be read"),
+        ("huge.npz", "cannot be read"),
+        ("cut.npy", "cannot be read"),
+        ("damaged.npz", "cannot be read"),
+        ("encrypted.npz", "encrypted"),
+        ("deep.npz", "more."),
+    ):
+        done = cli("parity", "--gradient", tmp_path / file)
+        assert done.returncode == 2, (file, done.stderr)
+        assert sentence in done.stderr, file
+        assert "Traceback" not in done.stderr
+        assert "Warning" not in done.stderr
+        assert len(done.stderr) < 1000, file
 
 
 def test_what_contradicts_the_file_is_refused(cli: Cli, tmp_path: Path) -> None:
