@@ -63,6 +63,8 @@ class StoreError(HarnessError):
 
 def printable(text: str) -> str:
     """Return text from elsewhere with what would control a terminal escaped, visibly."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.store.manifest import parse_manifest
 from tests.helpers.commands import ROOT
 
 FOLDERS = ["harness", "backends", "tests", "benchmarks", "docs", "deploy", "scripts"]
@@ -64,6 +66,16 @@ def _calls(node: ast.Call) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_input_becomes_code(path: Path) -> None:
     assert list(dangers(path.read_text())) == []
+
+
+def test_a_manifest_from_elsewhere_cannot_control_the_terminal() -> None:
+    (file, *_) = sorted((ROOT / "tests" / "store" / "data").rglob("manifest.json"))
+    content = json.loads(file.read_text())
+    content["environment"]["cpu"] = "Z80\x1b[2J"
+    content["parity"][0]["error"] = "lost\x1b[2J"
+    manifest = parse_manifest("elsewhere", json.dumps(content).encode())
+    assert manifest.environment["cpu"] == r"Z80\x1b[2J"
+    assert r"lost\x1b[2J" in manifest.parity[0].reason
 
 
 def test_every_python_file_is_read() -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.errors import HarnessError, InvalidInput, brief
 from harness.trial.events import Certificate
 from harness.trial.plan import Plan
-from harness.trial.record import SCHEMA_VERSION, SchemaVersion
+from harness.trial.record import SCHEMA_VERSION, SchemaVersion, Shown
 
 MANIFEST, RECORDS = "manifest.json", "records"
 """The file and the folder that make a folder a run; see docs/results.md."""
@@ -24,7 +24,7 @@ class Manifest(BaseModel):
     started_utc: str
     finished_utc: str | None = None
     plan: Plan
-    environment: dict[str, str]
+    environment: dict[str, Shown]
     parity: tuple[Certificate, ...] = ()
 
 

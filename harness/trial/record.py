@@ -168,7 +168,7 @@ class Record(BaseModel):
     """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: float | None = None
     peak_gpu_mb: float | None = None
-    environment: dict[str, str] = {}
+    environment: dict[str, Shown] = {}
     """Versions of the packages loaded, and settings that change speed or precision."""
 
     @property
