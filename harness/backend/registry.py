@@ -64,8 +64,14 @@ def _find(name: str) -> EntryPoint | Command:
     if ":" in name:
         _check_module(name)
         return EntryPoint(name, name, GROUP)
-    points = installed()
-    found = points.get(name) or (known := commands()).get(name)
+    points, known = installed(), {}
+    try:
+        known = dict(commands())
+    except InvalidInput:
+        if name not in points:
+            raise
+    # A line of the table that has an installed name is an error, so never silently passed over.
+    found = known.get(name) or points.get(name)
     if found is None:
         raise UnknownName(
             "backend",

@@ -125,7 +125,8 @@ class Training:
         return losses_ER, Chunk(
             wall_s=wall_s,
             cpu_s=cpu_s,
-            involuntary_switches=after.involuntary_switches - before.involuntary_switches,
+            # A descendant that has ended takes its count with it.
+            involuntary_switches=max(0, after.involuntary_switches - before.involuntary_switches),
             steal_s=_difference(before.steal_s, after.steal_s),
             load=machine.load(),
             mhz=machine.core_mhz(),

@@ -46,6 +46,17 @@ def test_what_is_no_command_is_refused(name: str, problem: str) -> None:
         registry.check(name)
 
 
+def test_an_installed_name_in_the_table_is_never_silently_the_other_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project(tmp_path, 'torch = "x"'))
+    with pytest.raises(InvalidInput, match="`torch`: an installed backend has that name"):
+        registry.check("torch")
+    registry.check("jax")
+    (tmp_path / "pyproject.toml").write_text("no TOML")
+    registry.check("torch")
+
+
 def test_a_project_names_its_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project(tmp_path, TABLE))
     assert registry.commands() == {
