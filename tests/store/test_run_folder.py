@@ -107,7 +107,7 @@ def test_a_run_id_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
 
 def test_a_preset_names_its_last_run() -> None:
     runs = ["posted-20261126-080218", "posted-20261126-080219", "posted-sign-mended-20261126-09"]
-    assert did_you_mean("posted", runs) == ", did you mean `posted-20261126-080219`?"
+    assert did_you_mean("posted", runs) == " (did you mean `posted-20261126-080219`?)"
 
 
 def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
