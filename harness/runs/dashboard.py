@@ -33,7 +33,7 @@ _PERIOD_S = 0.5
 """Lines are printed after this time at most; without any, every second time is enough."""
 _BARS, _ARMS = 4, 8
 """At most so many running trials have a bar, and so many backends a line of the summary."""
-_NARROWEST, _WIDEST, _LEAST_BAR, _LONGEST_NAME = 30, 100, 8, 40
+_NARROWEST, _WIDEST, _LEAST_BAR, _LONGEST_NAME = 33, 100, 8, 40
 """In columns."""
 _FIELDS = (9, 11, 10, 11)
 """Widths of epochs, loss, MSE and time left; on narrow terminals the first ones are left out."""

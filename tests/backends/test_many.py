@@ -225,7 +225,7 @@ def test_only_the_call_is_on_the_clock_of_many_seeds_too() -> None:
             return self.predict(state, x_RTN)
 
         def params_many(self, state):  # type: ignore[no-untyped-def]
-            return {}
+            return self.start
 
     job = trial_job(TASK, seeds=(0, 1, 2))
     run_trial(job, lambda kind, value: seen.append((kind, value)), lambda _: Many(clock), clock)

@@ -249,6 +249,7 @@ _SMALL = tuple(word for field in SMALL.items() for word in ("--set", "{}={}".for
 _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.calibrate_gate report": ("docs/calibration.jsonl",),
     "-m benchmarks.calibrate_gate measure": ("measured.jsonl", "identical=1"),
+    "-m benchmarks.faults": ("5",),
     "-m benchmarks.fidelity": ("1",),
     "-m benchmarks.interval_coverage": ("20",),
     "-m benchmarks.limits": ("--rounds", "2"),
