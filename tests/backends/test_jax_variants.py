@@ -32,7 +32,9 @@ BROADCAST: dict[str, Any] = {"gradient": "stateful-broadcast"}
         pytest.param(JAX, {"cell": "lstm", "layers": 2}, id="jax-lstm-2", marks=slow),
         pytest.param(JAX, BROADCAST, id="jax-broadcast"),
         pytest.param(JAX, BROADCAST | {"cell": "gru"}, id="jax-broadcast-gru", marks=slow),
-        pytest.param(JAX, BROADCAST | {"cell": "lstm", "layers": 2}, id="jax-broadcast-lstm-2"),
+        pytest.param(
+            JAX, BROADCAST | {"cell": "lstm", "layers": 2}, id="jax-broadcast-lstm-2", marks=slow
+        ),
         pytest.param(STEP, BROADCAST, id="step-broadcast", marks=slow),
         pytest.param(STEP, {"cell": "lstm"}, id="step-lstm-1", marks=slow),
         pytest.param(TUNED, {"activation": "relu"}, id="tuned-relu-1"),
