@@ -229,7 +229,11 @@ class JobServer:
         # `$HOME` is for the shell of the head; every other path is quoted.
         results = f'"{job.results}"' if job.results == DEFAULT_RESULTS else shlex.quote(job.results)
         command = f"python -c {shlex.quote(source)} {results} {shlex.quote(job.run or '')}"
-        name = self._submit(f"{job.name}{_FETCH}{secrets.token_hex(3)}", command, {}, {})
+
+        def send() -> str:  # Each time under another name: the one before may have arrived.
+            return self._submit(f"{job.name}{_FETCH}{secrets.token_hex(3)}", command, {}, {})
+
+        name = self._retried(send, notify)
         while not self._retried(lambda: self.job(name), notify).ended:
             time.sleep(_POLL_S)
         # It stays in the server's list: one deleted right after its end comes back as failed.
