@@ -30,7 +30,8 @@ comes to c_t from the output at t:
                          backward step of t-1 returned for c_{t-2}. The initial states get none.
 
 The latter is what Zygote computes for `m.(xs)`, the broadcast of a Flux `Chain` that holds a
-recurrent layer: it runs the backward steps of a broadcast in forward order (Flux issue 1638).
+recurrent layer: it runs the backward steps of a broadcast in forward order. The manual of Flux 0.14
+warns of it.
 
 Shape suffixes used throughout the project:
 E epochs, R seeds trained at once, T time steps, B batch, N evaluation paths, H hidden units,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ _TITLES: dict[Against, tuple[str, str]] = {
 }
 AGAINST = tuple(_TITLES)
 _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error")}
+_STEPS = "Error at each time step"
 _MOST_RATIOS, _MOST_TIMES, _MOST_LINES = 40, 4, 8
 MOST_POINTS = 12
 """So many points of a sweep are drawn each by itself."""
@@ -52,8 +54,7 @@ def convergence(
 def steps(table: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint) -> Figure:
     """Draw the error of each time step, against the yardsticks; otherwise as `convergence`."""
     trials = series.with_series(trials)
-    order = series.series_order(trials)
-    return _steps(_slug(point), _where(point), table, trials, order, point)
+    return _steps(table, trials, series.series_order(trials), point)
 
 
 def steps_compared(
@@ -63,8 +64,8 @@ def steps_compared(
 
     None if there are too many lines, or if the points have different yardsticks.
     """
-    # All that the yardsticks depend on.
-    same = {(p.task.rho, p.task.lag_weight, p.task.n_steps) for p, _ in drawn}
+    exact = [vars(yardsticks(point.task)) for point, _ in drawn]
+    levels = {tuple(level.tobytes() for level in each.values()) for each in exact}
     at_points = [(str(point), series.with_series(trials)) for point, trials in drawn]
     several = len({name for _, trials in at_points for name in trials["series"]}) > 1
     named = [
@@ -72,18 +73,14 @@ def steps_compared(
         for where, trials in at_points
     ]
     order = [name for trials in named for name in series.series_order(trials)]
-    if len(same) > 1 or not 1 < len(order) <= _MOST_LINES:
+    if len(levels) > 1 or not 1 < len(order) <= _MOST_LINES:
         return None
-    return _steps("", " over the sweep", table, pd.concat(named), order, drawn[0][0])
+    figure = _steps(table, pd.concat(named), order, drawn[0][0])
+    return replace(figure, name="steps", title=f"{_STEPS} over the sweep")
 
 
 def _steps(
-    slug: str,
-    where: str,
-    table: pd.DataFrame,
-    trials: pd.DataFrame,
-    order: Sequence[str],
-    point: SweepPoint,
+    table: pd.DataFrame, trials: pd.DataFrame, order: Sequence[str], point: SweepPoint
 ) -> Figure:
     per_step, exact = series.per_step(table, trials), vars(yardsticks(point.task))
     first = per_step[per_step["t"] == 1].set_index("series")["mse"]
@@ -96,8 +93,8 @@ def _steps(
     last = {name: float(level[-1]) for name, level in exact.items()}
     wide = per_step.pivot(index="t", columns="series", values="mse")[list(order)].reset_index()
     return Figure(
-        f"steps{slug}",
-        f"Error at each time step{where}",
+        f"steps{_slug(point)}",
+        _STEPS + _where(point),
         draw.steps(per_step, exact, order),
         f"Geometric means: {words}. Dashed, at the last step: {_levels(last)}. "
         f"{series.seeds_words(trials)}",

@@ -116,7 +116,7 @@ def _check_gradient(context: click.Context, path: Path, kind: str) -> NoReturn:
     columns = ["element", "got", "want", "error", "tolerance", "passed"]
     rows = [{**check.model_dump(), "passed": check.passed} for check in checks]
     click.echo(render(pd.DataFrame(rows, columns=columns), kind, width()), nl=False)
-    worst = max(checks, key=lambda check: check.error or 0)
+    worst = max(checks, key=lambda check: float("inf") if check.error is None else check.error)
     if worst.passed:
         click.echo(f"{path} agrees with the reference to {worst.error:.0e}.", err=True)
         sys.exit(0)

@@ -60,17 +60,15 @@ class Case:
     def first_difference(self) -> Stage | None:
         """Observe stage after stage; return the first in which the backend differs."""
         for stage in self.stages:
-            self.right |= STAGES[stage](reference, self.sample)
-            self.got |= STAGES[stage](self.make, self.sample)
+            self.observe(stage)
             if difference(self.got, self.right) > self.tolerance:
                 return stage
         return None
 
-    def observe_all(self) -> None:
-        """Observe the stages that are left."""
-        for stage in self.stages:
-            self.right |= STAGES[stage](reference, self.sample)
-            self.got |= STAGES[stage](self.make, self.sample)
+    def observe(self, stage: Stage) -> None:
+        """Add what the backend and the reference compute at a stage."""
+        self.right |= STAGES[stage](reference, self.sample)
+        self.got |= STAGES[stage](self.make, self.sample)
 
     def agreement(self, suspect: Suspect, first: Stage, allowed: float) -> float:
         """Return the largest difference to a suspect, from the stage that tells most about it on.
@@ -149,7 +147,8 @@ def name_fault(make: Make, sample: Sample, tolerance: float) -> str:
             f"it agrees on a small sample ({small}): what is wrong depends on the size, or shows "
             f"only after more than {EPOCHS} steps"
         )
-    case.observe_all()
+    for left in case.stages:
+        case.observe(left)
     if not finite(case.got):
         return not_finite(case.got)
     return random(case) or name_rounding(make, case.sample, case.got, case.right) or unknown(stage)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
-from harness.backend.evidence import Evidence, Make, Sample, Stage, difference, relative_error
+from harness.backend.evidence import Evidence, Make, Sample, Stage, difference
 from harness.backend.model import Model
-from harness.backend.protocol import Array
 from harness.measure.faults import Found, best, near, reference, sentence, suspects
 from harness.measure.gradient_file import GradientFile
-from harness.measure.parity import TOLERANCE
+from harness.measure.parity import TOLERANCE, worst
 from harness.trial.events import Check
 
 # A power of two, so large that a gradient is not lost beside its parameter.
 _RATE = 2.0**30
+_CHECKED: Mapping[str, Literal["outputs", "losses", "gradient"]] = {
+    "outputs": "outputs",
+    "loss": "losses",
+    "gradient": "gradient",
+}
 # What can be seen only in a step, or in more than one.
 _UNSEEN = {"learning rate", "optimiser ignored", "late loss", "carried state"}
 
@@ -32,7 +37,10 @@ def compare(file: GradientFile) -> tuple[list[Check], str]:
         got = {"outputs": {"output": file.output_TB}} | got
     right = _observe(reference, sample, got)
     checks = [
-        _worst(quantity, name, value, right[quantity][name], file.model)
+        worst(
+            *(_CHECKED[quantity], {name: value[None]}, {name: right[quantity][name][None]}),
+            *(file.model.dtype, tolerance),
+        )
         for quantity, arrays in got.items()
         for name, value in arrays.items()
     ]
@@ -88,21 +96,3 @@ def _observe(make: Make, sample: Sample, got: Evidence) -> Evidence:
     _, loss_E, moved = sample.train(backend, backend.init(sample.params), slice(0, 1))
     gradient = {name: value / _RATE for name, value in moved.items()}
     return evidence | {"loss": {"loss": loss_E}, "gradient": gradient}
-
-
-def _worst(quantity: str, name: str, got: Array, want: Array, model: Model) -> Check:
-    error = relative_error(got, want)
-    index = np.unravel_index(int(np.argmax(error)), error.shape)
-    place = "" if quantity == "loss" else f"[{', '.join(str(i) for i in index)}]"
-    kind = {"outputs": "outputs", "loss": "losses", "gradient": "gradient"}[quantity]
-    return Check.model_validate(
-        {
-            "quantity": kind,
-            "dtype": model.dtype,
-            "element": f"{name}{place}",
-            "got": float(got[index]),
-            "want": float(want[index]),
-            "error": float(error[index]),
-            "tolerance": TOLERANCE[model.dtype],
-        }
-    )

@@ -92,7 +92,7 @@ class Counters(NamedTuple):
     """Of this process and of its descendants."""
     steal_s: float | None
     descendants_cpu_s: float
-    """The processor time of all, with that of those that have ended."""
+    """The processor time of the descendants, also of those that have ended."""
 
 
 def counters() -> Counters:

@@ -30,7 +30,7 @@ from harness.backend.protocol import Array, Backend, BackendFactory, Params, Tra
 from harness.backend.single_seed import Alone, many_seeds, one_of_many
 from harness.errors import ContractViolation, Unavailable, WorkerError, brief
 from harness.measure import conformance, machine
-from harness.measure.faults import name_fault
+from harness.measure.faults import name_fault, reference
 from harness.measure.trial import Emit
 from harness.task.task import Task
 from harness.trial.events import Check
@@ -149,7 +149,7 @@ def _compare(
                 name: np.concatenate([one[quantity][name] for _, one in smooth])
                 for name in got[quantity]
             }
-            yield _worst(quantity, got[quantity], want, model.dtype, tolerance)
+            yield worst(quantity, got[quantity], want, model.dtype, tolerance)
 
 
 def _smooth(
@@ -161,15 +161,15 @@ def _smooth(
     are drawn until a small relative change of the parameters changes no result much more.
     """
 
-    def reference(model: Model) -> TrainsManySeeds[Any]:
-        return Alone(registry.load("reference")(model, "cpu"))
+    def exact(sample: _Sample) -> _Observed:
+        return observe(sample, lambda model: Alone(reference(model)))
 
     for draw in range(_DRAWS):
         sample = _Sample.draw(model, number + draw * _MOST_SEEDS, size)
-        want = observe(sample, reference)
+        want = exact(sample)
         if model.activation != "relu":
             break
-        near = [observe(sample.changed(by), reference) for by in (change, -change)]
+        near = [exact(sample.changed(by)) for by in (change, -change)]
         if max(_distance(one, want) for one in near) < _AMPLIFIED * change:
             break
     return sample, want
@@ -249,13 +249,14 @@ def _trajectory(sample: _Sample, make: _Make) -> _Observed:
     return {"losses": {"loss": losses_RE}, "trajectory": moved}
 
 
-def _worst(
+def worst(
     quantity: _Quantity,
     got: Mapping[str, Array],
     want: Mapping[str, Array],
     dtype: DType,
     tolerance: float,
 ) -> Check:
+    """Return the check at the worst element of arrays by name, whose first axis is the seeds."""
     name, index, error = max(
         ((name, *_largest(_relative_error(got[name], want[name]))) for name in want),
         key=lambda found: found[2],

@@ -144,7 +144,8 @@ class Run:
     @property
     def caveats(self) -> list[str]:
         """What to know before times of the run are compared."""
-        if all(point.task.gradient == "exact" for point in self.manifest.plan.points):
+        plan = self.manifest.plan
+        if len(plan.arms) < 2 or all(point.task.gradient == "exact" for point in plan.points):
             return []
         return [
             "torch and jax imitate gradient = stateful-broadcast by running the time steps twice: "

@@ -13,7 +13,12 @@ from harness.diagnosis import types
 from tests.helpers import docs
 from tests.helpers.commands import ROOT
 
-PAGES = [*docs.DOCUMENTS, ROOT / "CHANGELOG.md"]
+PAGES = [
+    *docs.DOCUMENTS,
+    ROOT / "CHANGELOG.md",
+    ROOT / "docs" / "data" / "README.md",
+    ROOT / "backends" / "flux" / "README.md",
+]
 WIDTH = 100
 LINES = 5
 README_LINES = 150
