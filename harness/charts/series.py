@@ -20,7 +20,7 @@ _CENTRAL = 0.9
 PHASES = {
     "import_s": "import",
     "setup_s": "set-up",
-    "first_call_s": "first call (compile)",
+    "first_call_s": "first call",
     "train_at_once_s": "training",
     "eval_s": "evaluation",
 }

@@ -122,8 +122,8 @@ def _summary(run: Run) -> Iterator[page.Block]:
             yield Table(title, table)
         legend = (
             "MSE: mean squared error over held-out paths; lag_skill above 0 means that the network "
-            "uses the past; train s: steady training only, without import, set-up and the first "
-            "call."
+            "uses the past; train s: steady training only; start s: import, set-up, and what the "
+            "first call takes beyond its usual work, such as compilation."
         )
         yield Items([legend, *node_legend(summary)])
 

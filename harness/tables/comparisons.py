@@ -164,7 +164,7 @@ class _Comparison(NamedTuple):
             what = "" if training else f" in the {metric.label}"
             return f"no difference{what} shown between {mine} and {other} ({value}{interval}{some})"
         if training:
-            return f"{other} is {value} faster than {mine}{interval}{some}"
+            return f"{other} trains {value} faster than {mine}{interval}{some}"
         relation = "that of" if metric.ratio else "above that of"
         return f"the {metric.label} of {mine} is {value} {relation} {other}{interval}{some}"
 

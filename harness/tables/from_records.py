@@ -29,9 +29,10 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 TRIALS = columns(
     "run trial block backend device node seed status error epochs import_s setup_s first_call_s "
-    "train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag seconds_to_lag "
-    "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts node_kind "
-    "lost go isolation trials_before at_once train_at_once_s energy_j initial_state_moved"
+    "start_s train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag "
+    "seconds_to_lag peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise "
+    "attempts node_kind lost go isolation trials_before at_once train_at_once_s energy_j "
+    "initial_state_moved"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
@@ -171,6 +172,7 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
     reasons = noise(record)
     return {name: getattr(record, name) for name in _STORED} | {
         "epochs": last.epoch if last else 0,
+        "start_s": _start_s(record, train_s),
         "train_s": train_s,
         "train_at_once_s": last.train_s if last else None,
         "epochs_per_s": last.epoch / train_s if last and train_s else None,
@@ -192,6 +194,24 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         # In a process that other trials have warmed up, nothing is imported or compiled.
         **({"import_s": None, "first_call_s": None} if record.trials_before else {}),
     }
+
+
+def _start_s(record: Record, train_s: float | None) -> float | None:
+    """Return import, set-up and what the first call took beyond a usual chunk and prediction.
+
+    `train_s` is the steady training of a seed. None if a part is unknown, or if other trials have
+    warmed up the process.
+    """
+    if record.trials_before or not record.points:
+        return None
+    parts = (record.import_s, record.setup_s, record.first_call_s, record.eval_s, train_s)
+    import_s, setup_s, first_call_s, eval_s, train_s = np.array(parts, dtype=float)
+    # All seeds of a trial are evaluated at once, and one that diverges not until the end.
+    evaluations = max(map(len, (record.points, *(share.points for share in record.shares))))
+    epochs = record.points[-1].epoch
+    chunk_s = record.task.chunk_epochs(record.at_once) * train_s * record.at_once / epochs
+    more_s = np.maximum(first_call_s - chunk_s - eval_s / evaluations, 0.0)
+    return float(import_s + setup_s + more_s)
 
 
 def _energy_j(record: Record) -> float | None:

@@ -154,7 +154,7 @@ class Record(BaseModel):
     import_s: float | None = None
     setup_s: float | None = None
     first_call_s: float | None = None
-    """The throw-away first chunk and the first prediction: compilation and one chunk of work."""
+    """The throw-away first chunk and the first prediction, with all that is compiled for them."""
     eval_s: float | None = None
     chunks: tuple[Chunk, ...] = ()
     """The timed calls of steady training, in order."""

@@ -21,6 +21,7 @@ from harness.tables.from_records import (
 from harness.tables.side_by_side import curves_by_arm, spread_out, steps_by_arm
 from harness.tables.summary import summarise
 from harness.tables.text import FORMATS, render, render_comparisons, render_summary
+from harness.trial.record import Share
 from tests.helpers.records import TASK, timed
 
 FAST_AND_SLOW = [timed("fast", s, 1.0 + s / 10) for s in range(3)] + [
@@ -31,7 +32,7 @@ FAST_AND_SLOW = [timed("fast", s, 1.0 + s / 10) for s in range(3)] + [
 def test_the_columns_are_those_of_the_design() -> None:
     assert " ".join(TRIALS) == (
         "run trial block backend device node seed status error "
-        "epochs import_s setup_s first_call_s train_s eval_s wall_s epochs_per_s "
+        "epochs import_s setup_s first_call_s start_s train_s eval_s wall_s epochs_per_s "
         "final_mse r2 lag_skill epochs_to_lag seconds_to_lag "
         "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts "
         "node_kind lost go isolation trials_before at_once train_at_once_s energy_j "
@@ -55,6 +56,57 @@ def test_derived_figures() -> None:
     assert row["lag_skill"] == pytest.approx(1 - 0.005 / exact.memoryless.mean())
     assert row["epochs_per_s"] == 500
     assert (row["epochs_to_lag"], row["seconds_to_lag"]) == (1000, 2.0)
+
+
+@given(
+    import_s=st.floats(0, 10),
+    setup_s=st.floats(0, 10),
+    compile_s=st.floats(0, 100),
+    epoch_s=st.floats(1e-6, 1),
+    predict_s=st.floats(0, 1),
+    at_once=st.integers(1, 3),
+)
+def test_start_up_is_all_but_the_usual_work(
+    import_s: float,
+    setup_s: float,
+    compile_s: float,
+    epoch_s: float,
+    predict_s: float,
+    at_once: int,
+) -> None:
+    # The curve has two points, and a chunk is one twentieth of the epochs.
+    epochs = TASK.chunk_epochs(at_once)
+    assert epochs == 50
+    fields: dict[str, object] = {
+        "import_s": import_s,
+        "setup_s": setup_s,
+        "first_call_s": compile_s + epochs * epoch_s + predict_s,
+        "eval_s": 2 * predict_s,
+    }
+    together = timed("a", 0, 1000 * epoch_s, **fields)  # type: ignore[arg-type]
+    if at_once > 1:
+        shares = [
+            Share(seed=seed, status="ok", points=together.points, step_mse=(0.1, 0.1))
+            for seed in range(at_once)
+        ]
+        seeds = tuple(range(at_once))
+        together = together.model_copy(update={"seeds": seeds, "shares": tuple(shares)})
+    trials = trials_table([together])
+    assert trials["start_s"].tolist() == pytest.approx([import_s + setup_s + compile_s] * at_once)
+    assert trials["train_at_once_s"].tolist() == pytest.approx([1000 * epoch_s] * at_once)
+
+
+def test_start_up_has_no_negative_part_and_is_not_guessed() -> None:
+    fields: dict[str, object] = {"import_s": 1.0, "setup_s": 2.0, "eval_s": 1.0}
+    quick = timed("a", 0, 1000.0, first_call_s=0.0, **fields)  # type: ignore[arg-type]
+    assert trials_table([quick])["start_s"].tolist() == [3.0]
+    for unknown in (
+        {"first_call_s": None},
+        {"first_call_s": 9.0, "trials_before": 1},
+        {"first_call_s": 9.0, "status": "failed", "points": ()},
+    ):
+        record = quick.model_copy(update=unknown)
+        assert trials_table([record])["start_s"].isna().all()
 
 
 def test_without_a_lag_term_there_is_no_skill_to_speak_of() -> None:
@@ -126,7 +178,7 @@ def test_the_interval_holds_the_mean_and_turns_round_with_the_ratio(ratios: list
 
 def test_the_sentences_say_who_is_faster_and_how_surely() -> None:
     clear = trials_of(fast=[1.0, 1.1, 0.9], slow=[4.0, 4.5, 3.5])
-    assert words(clear) == ["fast is 3.99x faster than slow [3.75, 4.25]"]
+    assert words(clear) == ["fast trains 3.99x faster than slow [3.75, 4.25]"]
     alike = trials_of(fast=[1.0, 1.0, 1.1], slow=[1.2, 1.01, 0.9])
     (sentence,) = words(alike)
     assert sentence.startswith("no difference shown between ")
@@ -142,7 +194,7 @@ def test_the_faster_one_is_named_first_whichever_the_median_favours() -> None:
     records = [timed("a", s, 2.0 + s / 1000) for s in range(4)]
     records += [timed("b", s, 1.9 + s / 1000) for s in range(4)]
     records += [timed("a", s, 1.0) for s in range(10, 16)]
-    assert words(trials_table(records))[0].startswith("b is 1.05x faster than a [")
+    assert words(trials_table(records))[0].startswith("b trains 1.05x faster than a [")
 
 
 def test_with_many_comparisons_the_corrected_p_value_decides() -> None:
