@@ -98,12 +98,12 @@ def _carry_out(job: dict[str, Any], emit: Any) -> None:
         case "trial":
             from harness.measure import machine, trial
 
-            trial.run(TrialJob.model_validate(job), emit, _load)
+            trial.run(TrialJob.model_validate(job), emit, _find)
             emit("fields", {"peak_rss_mb": machine.peak_rss_mb()})
         case "turns":
             from harness.measure import stepwise
 
-            stepwise.serve(TurnsJob.model_validate(job), sys.stdin, emit, _load)
+            stepwise.serve(TurnsJob.model_validate(job), sys.stdin, emit, _find)
         case _:
             from harness.measure import parity
 
@@ -113,13 +113,18 @@ def _carry_out(job: dict[str, Any], emit: Any) -> None:
 _loaded: dict[str, Any] = {}
 
 
-def _load(backend: str) -> Any:
-    """Import or start a backend, once for all trials of this process."""
+def _find(backend: str) -> Any:
+    """Find a backend; return what imports or starts it, once for all trials of this process."""
     from harness.backend import registry
 
-    if backend not in _loaded:
-        _loaded[backend] = registry.load(backend)
-    return _loaded[backend]
+    import_backend = registry.importer(backend)
+
+    def load() -> Any:
+        if backend not in _loaded:
+            _loaded[backend] = import_backend()
+        return _loaded[backend]
+
+    return load
 
 
 @cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import cast
@@ -34,22 +35,37 @@ def check(name: str) -> None:
 
     No framework is imported: the node that trains finds out whether it is installed.
     """
-    _find(name)
+    found = _find(name)
+    if isinstance(found, EntryPoint) and ":" in name:
+        _check_module(name, found.module)
 
 
 def module_of(name: str) -> str | None:
-    """Return the module that a backend is in; None: it is a command. Raises as `check` does."""
+    """Return the module that a backend is in; None: it is a command.
+
+    Raises `InvalidInput` if there is no backend of that name.
+    """
     found = _find(name)
     return None if isinstance(found, Command) else found.module
 
 
 def load(name: str) -> BackendFactory:
-    """Import a backend, and with it its framework, or start its process.
+    """Find and import a backend: `importer` and the function that it returns, in one."""
+    return importer(name)()
 
-    Raises `Unavailable` if it or a package it needs cannot be imported, or the process does not
-    start, and `InvalidInput` if the module has no such attribute.
+
+def importer(name: str) -> Callable[[], BackendFactory]:
+    """Find a backend; return a function that imports it with its framework, or starts its process.
+
+    These are two steps so that the second can be timed alone. Raises `InvalidInput` if there is no
+    backend of that name. The function raises `Unavailable` if the backend or a package that it
+    needs cannot be imported, or the process does not start, and `InvalidInput` if there is no such
+    module or attribute.
     """
-    found = _find(name)
+    return partial(_load, name, _find(name))
+
+
+def _load(name: str, found: EntryPoint | Command) -> BackendFactory:
     attribute = found if isinstance(found, Command) else _imported(name, found)
     if not isinstance(attribute, Command):
         return attribute
@@ -62,7 +78,8 @@ def _find(name: str) -> EntryPoint | Command:
     if name.startswith(PREFIX):
         return Command.parse(name, name.removeprefix(PREFIX))
     if ":" in name:
-        _check_module(name)
+        if not name.partition(":")[2].isidentifier():
+            raise InvalidInput(f"backend `{name}`: write `module:Class`.")
         return EntryPoint(name, name, GROUP)
     points, known = installed(), {}
     try:
@@ -85,10 +102,7 @@ def _find(name: str) -> EntryPoint | Command:
     return found
 
 
-def _check_module(name: str) -> None:
-    module, _, attribute = name.partition(":")
-    if not attribute.isidentifier():
-        raise InvalidInput(f"backend `{name}`: write `module:Class`.")
+def _check_module(name: str, module: str) -> None:
     try:
         found = importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -102,6 +116,8 @@ def _check_module(name: str) -> None:
 
 
 def _imported(name: str, point: EntryPoint) -> BackendFactory | Command:
+    if ":" in name:
+        _check_module(name, point.module)
     try:
         module = importlib.import_module(point.module)
     except ModuleNotFoundError as error:

@@ -17,7 +17,7 @@ from typing import IO
 
 from harness.backend import registry
 from harness.measure import machine
-from harness.measure.trial import Emit, Load, Training
+from harness.measure.trial import Emit, Find, Training
 from harness.trial.jobs import TurnsJob
 
 
@@ -26,9 +26,9 @@ def worker_source(backend: str) -> str:
     return f"worker of {backend}"
 
 
-def serve(job: TurnsJob, commands: IO[str], emit: Emit, load: Load = registry.load) -> None:
+def serve(job: TurnsJob, commands: IO[str], emit: Emit, find: Find = registry.importer) -> None:
     """Execute each line of `commands` until they end. Raises what the backend raises."""
-    training = Training(job, emit, load)
+    training = Training(job, emit, find)
     files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     greeting = training.greeting
     files[worker_source(job.backend)] = greeting.source

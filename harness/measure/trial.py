@@ -29,16 +29,17 @@ from harness.trial.record import Chunk
 
 Emit: TypeAlias = Callable[[str, Any], None]
 """Takes a kind of message and its value."""
-Load: TypeAlias = Callable[[str], BackendFactory]
+Find: TypeAlias = Callable[[str], Callable[[], BackendFactory]]
+"""Finds a backend by name, and returns a function that imports it: `registry.importer`."""
 
 # The most input values (16 MiB of float32) of one call of `predict`, so that the memory needed does
 # not grow with the number of held-out paths and seeds.
 _CALL_VALUES = 2**22
 
 
-def run(job: TrialJob, emit: Emit, load: Load = registry.load, clock: Clock = now) -> None:
+def run(job: TrialJob, emit: Emit, find: Find = registry.importer, clock: Clock = now) -> None:
     """Run a trial and emit each measurement at once. Raises what the backend raises."""
-    training = Training(job, emit, load, clock)
+    training = Training(job, emit, find, clock)
     task, curves = job.task, Curves(training.seeds)
 
     emit("phase", "in the first call")
@@ -76,15 +77,20 @@ class Training:
     """
 
     def __init__(
-        self, job: TrialJob | TurnsJob, emit: Emit, load: Load = registry.load, clock: Clock = now
+        self,
+        job: TrialJob | TurnsJob,
+        emit: Emit,
+        find: Find = registry.importer,
+        clock: Clock = now,
     ) -> None:
         """Import the backend and set it up; emit how long each took."""
         self._job, self._clock = job, clock
         self.seeds = job.seeds or (job.seed,)
         self._joules = energy.meter(job.device)
         emit("phase", "importing")
+        import_backend = find(job.backend)
         with Stopwatch(clock) as watch:
-            factory = load(job.backend)
+            factory = import_backend()
         self.greeting = greeting(factory)
         emit("fields", {"import_s": watch.seconds})
         emit("phase", "setting up")

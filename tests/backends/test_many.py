@@ -228,7 +228,9 @@ def test_only_the_call_is_on_the_clock_of_many_seeds_too() -> None:
             return self.start
 
     job = trial_job(TASK, seeds=(0, 1, 2))
-    run_trial(job, lambda kind, value: seen.append((kind, value)), lambda _: Many(clock), clock)
+    run_trial(
+        job, lambda kind, value: seen.append((kind, value)), lambda _: lambda: Many(clock), clock
+    )
     chunks = [value for kind, value in seen if kind == "chunk"]
     assert [chunk.wall_s for chunk in chunks] == [25.0] * 4  # type: ignore[attr-defined]
     (shares,) = [value for kind, value in seen if kind == "shares"]

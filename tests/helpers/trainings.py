@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import Run, Task
-from harness.backend import registry
 from harness.measure import trial
 from harness.store.manifest import Manifest
 from harness.store.run_writer import RunWriter
@@ -30,7 +29,7 @@ def measure(job: TrialJob) -> Record:
             taken[kind].append(value)
 
     try:
-        trial.run(job, emit, registry.load)
+        trial.run(job, emit)
     except RuntimeError as error:
         fields |= {"status": "failed", "error": f"RuntimeError: {error}"}
     own = ("run", "trial", "block", "backend", "device", "seed", "task", "threads")

@@ -213,7 +213,7 @@ def test_the_counter_is_read_around_each_timed_call(
     domain(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
     monkeypatch.setattr("harness.measure.energy.meter", lambda device: meter(device, tmp_path))
     job = trial_job(Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5))
-    training = Training(job, lambda kind, value: None, lambda name: Backend(clock), clock)
+    training = Training(job, lambda kind, value: None, lambda name: lambda: Backend(clock), clock)
     assert [training.chunk(3)[1].energy_j for _ in range(3)] == [2.0, 3.0, 3.0]
 
 
