@@ -1,7 +1,4 @@
-"""JAX: Flax (linen) modules, optax, and one compiled `lax.scan` over the epochs of a chunk.
-
-What is not the default: an option of XLA on the CPU, `CPU_OPTIONS`, which gains a few per cent.
-"""
+"""JAX: Flax (linen) modules, optax, and one compiled `lax.scan` over the epochs of a chunk."""
 
 from __future__ import annotations
 
@@ -22,8 +19,6 @@ from harness.errors import Unavailable
 _GATES = {"rnn": [""], "gru": ["r", "z", "n"], "lstm": ["i", "f", "g", "o"]}
 # Which of the two has the bias.
 _BIASED = {"rnn": "i", "gru": "i", "lstm": "h"}
-# XLA copies what a loop carries before every step of it, unless it is told to look closer.
-CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 
 class Network(nn.Module):
@@ -117,12 +112,11 @@ class JaxBackend:
             if model.optimiser == "adam"
             else optax.sgd(model.learning_rate)
         )
-        compiled = partial(jax.jit, compiler_options=CPU_OPTIONS if device == "cpu" else None)
         across_seeds = partial(jax.vmap, in_axes=(0, 1, 1), out_axes=(0, 1))
-        self._train = compiled(self._scan, donate_argnums=0)
-        self._train_many = compiled(across_seeds(self._scan), donate_argnums=0)
-        self._predict = compiled(self._output)
-        self._predict_many = compiled(jax.vmap(self._output))
+        self._train = jax.jit(self._scan, donate_argnums=0)
+        self._train_many = jax.jit(across_seeds(self._scan), donate_argnums=0)
+        self._predict = jax.jit(self._output)
+        self._predict_many = jax.jit(jax.vmap(self._output))
 
     def init(self, params: Params) -> State:
         """Lay the parameters out as Flax does and start the optimiser."""

@@ -6,13 +6,12 @@ stay on the device until the end of the chunk, so that the next step need not wa
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from backends.jax_backend import CPU_OPTIONS, JaxBackend, State
+from backends.jax_backend import JaxBackend, State
 from harness.backend.model import Model
 from harness.backend.protocol import Array
 
@@ -24,9 +23,8 @@ class JaxStepBackend(JaxBackend):
 
     def __init__(self, model: Model, device: str) -> None:
         super().__init__(model, device)
-        compiled = partial(jax.jit, compiler_options=CPU_OPTIONS if device == "cpu" else None)
-        self._step_one = compiled(self._step, donate_argnums=0)
-        self._step_many = compiled(jax.vmap(self._step), donate_argnums=0)
+        self._step_one = jax.jit(self._step, donate_argnums=0)
+        self._step_many = jax.jit(jax.vmap(self._step), donate_argnums=0)
 
     def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
         """Take one step per epoch."""

@@ -31,15 +31,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from backends.jax_backend import CPU_OPTIONS, configure, peak_gpu_mb
+from backends.jax_backend import configure, peak_gpu_mb
 from backends.many_seeds import ByManySeeds, cut, flat
 from harness.backend.model import ADAM_BETA1, ADAM_BETA2, ADAM_EPS, Model
 from harness.backend.protocol import Array, Params
 
 GROUP = 8  # As many seeds at once as leave what a time loop touches in the cache.
 COLUMNS = 40  # Products of wider matrices are left to XLA's library.
-# XLA takes vectors of 256 bits unless it is told that the core has a use for wider ones.
-OPTIONS = {**CPU_OPTIONS, "xla_cpu_prefer_vector_width": 512}
+OPTIONS = {
+    # XLA copies what a loop carries before every step of it, unless it is told to look closer.
+    "xla_cpu_copy_insertion_use_region_analysis": True,
+    # XLA takes vectors of 256 bits unless it is told that the core has a use for wider ones.
+    "xla_cpu_prefer_vector_width": 512,
+}
 
 Weights: TypeAlias = Mapping[str, jax.Array]
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]

@@ -13,7 +13,6 @@ import optax
 from flax import linen as nn
 
 EPOCHS, CHUNK, T, B, H = 1000, 50, 100, 32, 10
-jax.config.update("jax_default_matmul_precision", "highest")
 
 
 class Network(nn.Module):
@@ -57,11 +56,7 @@ def step(state: Any, batch: Any) -> Any:
 
 network = Network()
 optimiser = optax.adam(1e-3)
-train = jax.jit(
-    lambda state, x, y: jax.lax.scan(step, state, (x, y)),
-    donate_argnums=0,
-    compiler_options={"xla_cpu_copy_insertion_use_region_analysis": True},
-)
+train = jax.jit(lambda state, x, y: jax.lax.scan(step, state, (x, y)), donate_argnums=0)
 params = network.init(jax.random.key(0), jnp.zeros((T + 1, B)))
 state = (params, optimiser.init(params))
 rng = np.random.default_rng(0)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 EPOCHS, CHUNK, T, B, H = 1000, 50, 100, 32, 10
-torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 class Network(nn.Module):
