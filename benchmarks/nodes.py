@@ -26,7 +26,6 @@ _SMALL = {"n_steps": 20, "batch_size": 8, "eval_paths": 100}
 REAL = _SMALL | {"epochs": 2000, "curve_points": 10}
 SLEEPS = _SMALL | {"epochs": 100, "curve_points": 50}
 LONG = SLEEPS | {"epochs": 600, "curve_points": 300}
-PACKED = ("--packed", "--isolation", "backend")
 SLEEPER = "benchmarks.helpers.slow:Slow"
 HEALTH_CHECKS = {
     "Ray's default": {},
@@ -64,7 +63,7 @@ def speed(
 ) -> tuple[float, float]:
     """Return the seconds from the first trial's start to the last one's end, and their sum."""
     with tempfile.TemporaryDirectory() as folder:
-        driver = begin(cluster, Path(folder), backend, task, *PACKED, "--seeds", trials)
+        driver = begin(cluster, Path(folder), backend, task, "--packed", "--seeds", trials)
         assert driver.wait() == 0
         run = Run("x", folder)
         assert len(run.records) == trials

@@ -3,7 +3,7 @@
 Runs 1, 100, ... very short trials on a local Ray of three nodes with one core each, as a user
 does (`run --packed --address ...` in a process of its own), and prints a row for each number:
 
-    python -m benchmarks.scale [--isolation process|backend] [NUMBER ...]
+    python -m benchmarks.scale [NUMBER ...]
 
 | column | what it is |
 |---|---|
@@ -54,11 +54,11 @@ class Driver(NamedTuple):
     """Its peak at the time of the last record."""
 
 
-def drive(cluster: LocalCluster, results: Path, trials: int, isolation: str) -> Driver:
+def drive(cluster: LocalCluster, results: Path, trials: int) -> Driver:
     """Run so many trials under the id `x`, and watch the driver."""
     task = [word for field in TASK.items() for word in ("--set", "{}={}".format(*field))]
     where = ("--address", cluster.address, "--results", str(results), "--run-id", "x")
-    how = ("--backends", "reference", "--packed", "--isolation", isolation)
+    how = ("--backends", "reference", "--packed")
     began, began_utc = now(), time.time()
     driver = subprocess.Popen(
         [sys.executable, "-m", "harness", "run", *task, *where, *how, "--seeds", str(trials)],
@@ -90,11 +90,11 @@ def peak_rss_mb(pid: int) -> float | None:
     return int(peak) / 1024 if peak else None
 
 
-def measure(cluster: LocalCluster, trials: int, isolation: str) -> dict[str, str]:
+def measure(cluster: LocalCluster, trials: int) -> dict[str, str]:
     """Return a row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
-        done = drive(cluster, results, trials, isolation)
+        done = drive(cluster, results, trials)
         began = now()
         show = [sys.executable, "-m", "harness", "show", "x", "--results", folder]
         subprocess.run(show, check=True, capture_output=True)
@@ -129,14 +129,13 @@ def measure(cluster: LocalCluster, trials: int, isolation: str) -> dict[str, str
 def main() -> None:
     """Print the table, a row as soon as it is known."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--isolation", default="backend", choices=("process", "backend"))
     parser.add_argument("numbers", nargs="*", type=int, default=[1, 100, 1000])
     given = parser.parse_args()
     os.environ["PYTHONUNBUFFERED"] = "1"
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     with local_cluster(**{f"node{n}": {"cpus": 1} for n in range(NODES)}) as cluster:
         for trials in given.numbers:
-            row = measure(cluster, trials, given.isolation)
+            row = measure(cluster, trials)
             print("| " + " | ".join(row.get(name, "") for name in COLUMNS) + " |", flush=True)
 
 

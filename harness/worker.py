@@ -3,7 +3,7 @@
 `python -m harness.worker EVENTS REQUEST`: EVENTS is a file descriptor that takes one JSON line
 `[kind, value]` per message; REQUEST is JSON: the job and the cores to run on. Standard input is a
 lifeline: when it closes, the process and its descendants end. On it come the commands of a
-job that takes turns, or further jobs, one JSON line each, of a process that trials share.
+job that takes turns.
 
 This is a protocol between versions: a gate starts the worker of an older checkout.
 """
@@ -17,28 +17,22 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from functools import cache
-from itertools import count
-from queue import SimpleQueue
 from typing import Any
 
 from harness.backend import process_tree
 
 
 def main() -> None:
-    """Run the job in the request, and those that follow on standard input."""
+    """Run the job in the request."""
     events, request = int(sys.argv[1]), json.loads(sys.argv[2])
     job = request["job"]
     # Before anything is imported that counts the cores or starts threads.
     if request["cores"] is not None:
         os.sched_setaffinity(0, request["cores"])
-    jobs: SimpleQueue[Any] = SimpleQueue()
     if job["kind"] != "turns":
-        threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+        threading.Thread(target=_listen, daemon=True).start()
     with os.fdopen(events, "w", buffering=1) as stream:
         _run(job, stream)
-        for before in count(1) if job.get("isolation") == "backend" else ():
-            _run_another(jobs.get(), before, stream)
     # Everything is reported: how a framework shuts down is not part of the result.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -46,28 +40,15 @@ def main() -> None:
     os._exit(0)
 
 
-def _listen(jobs: SimpleQueue[Any]) -> None:
-    """Queue each job that comes; at the end, kill the process and its descendants."""
-    for line in sys.stdin:
-        jobs.put(json.loads(line))
+def _listen() -> None:
+    """Wait until standard input closes, then kill the process and its descendants."""
+    sys.stdin.read()
     process_tree.kill(_descendants())
     os.killpg(0, signal.SIGKILL)
 
 
 def _descendants() -> list[int]:
     return process_tree.family(os.getpid())[1:]
-
-
-def _run_another(job: dict[str, Any], before: int, stream: Any) -> None:
-    """Run one more trial, in a state as like that of the first as possible."""
-    import gc
-
-    from harness.measure import machine
-
-    gc.collect()  # Otherwise, what is left of the trial before is collected on the clock.
-    machine.reset_peak_rss()
-    stream.write(json.dumps(["fields", {"trials_before": before}]) + "\n")
-    _run(job, stream)
 
 
 def _run(job: dict[str, Any], stream: Any) -> None:
@@ -114,7 +95,7 @@ _loaded: dict[str, Any] = {}
 
 
 def _find(backend: str) -> Any:
-    """Find a backend; return what imports or starts it, once for all trials of this process."""
+    """Find a backend; return what imports or starts it, once for all trainings of this process."""
     from harness.backend import registry
 
     import_backend = registry.importer(backend)
@@ -127,7 +108,6 @@ def _find(backend: str) -> Any:
     return load
 
 
-@cache
 def _environment(backend: str, device: str) -> dict[str, str]:
     """Describe the machine, the versions of the code, and this process."""
     import harness

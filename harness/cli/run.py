@@ -55,20 +55,6 @@ if TYPE_CHECKING:
 @VECTORIZE
 @click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
 @click.option(
-    "--retry-noisy",
-    type=int,
-    metavar="N",
-    default=0,
-    help="Measure a trial again whose processor was taken away, up to N times.",
-)
-@click.option(
-    "--isolation",
-    metavar="process|backend",
-    default="process",
-    shell_complete=completion.one_of("process", "backend"),
-    help="backend: trials of a backend share a process, one by one; saves its start.",
-)
-@click.option(
     "--max-retries",
     type=int,
     metavar="N",

@@ -38,22 +38,16 @@ class InlineDispatcher:
         """Run the batches in threads, which only wait for the processes of the jobs."""
         events: queue.SimpleQueue[Event | Future[None]] = queue.SimpleQueue()
         stop = threading.Event()
-        slots = _slots(batches)
-        all_hosts = [Host(stop=stop) for _ in range(slots)]
-        free = list(all_hosts)
+        host = Host(stop=stop)
 
         def run_batch(batch: Sequence[Job]) -> None:
-            host = free.pop()
-            try:
-                for job in batch:
-                    for event in execute(job, host):
-                        events.put(event)
-                    if stop.is_set():
-                        return
-            finally:
-                free.append(host)
+            for job in batch:
+                for event in execute(job, host):
+                    events.put(event)
+                if stop.is_set():
+                    return
 
-        with ThreadPoolExecutor(max_workers=slots) as pool:
+        with ThreadPoolExecutor(max_workers=_slots(batches)) as pool:
             try:
                 running = {pool.submit(run_batch, batch) for batch in batches}
                 for future in running:
@@ -68,8 +62,6 @@ class InlineDispatcher:
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
-                for host in all_hosts:
-                    host.close()
 
 
 def _slots(batches: Sequence[Sequence[Job]]) -> int:

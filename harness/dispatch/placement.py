@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from harness.measure.launch import another_follows
 from harness.measure.outcome import Messages, Outcome
 from harness.trial.events import Certificate, Event, Progress, Refused, Started
 from harness.trial.jobs import Job, TrialJob
@@ -74,8 +73,6 @@ class Batch:
     """The id of the node on which it was lost: other nodes are preferred."""
     left: deque[Job] = field(default_factory=deque)
     """The jobs without an outcome yet."""
-    attempts: dict[str, int] = field(default_factory=dict)
-    """The number of the last attempt of each trial that has begun."""
     running: Messages | None = None
     """What the first of `left` has reported; None if it has not begun."""
 
@@ -90,40 +87,35 @@ class Batch:
     def update(self, event: Event) -> None:
         """Keep track of an event of the batch, so that `lost_trial` and `repeated` can be made."""
         match event:
-            case Started(job=job, attempt=attempt):
-                self.running = Messages(job, attempt)
-                if isinstance(job, TrialJob):
-                    self.attempts[job.trial] = attempt
+            case Started(job=job):
+                self.running = Messages(job)
             case Progress(point=point) if self.running:
                 self.running.points.append(point)
             case Record() | Certificate() | Refused():
                 self.running = None
-                if not another_follows(self.left[0], event):
-                    self.left.popleft()
+                self.left.popleft()
 
     def repeated(self, avoid: str) -> Batch:
         """Return the whole batch once more, after it was lost on the node with the id `avoid`."""
-        return Batch(tuple(map(self._next, self.jobs)), go=self.go + 1, avoid=avoid)
+        begun = len(self.jobs) - len(self.left) + (self.running is not None)
+        jobs = (_next_go(job, number < begun) for number, job in enumerate(self.jobs))
+        return Batch(tuple(jobs), go=self.go + 1, avoid=avoid)
 
     def lost_trial(self, node: str, reason: str) -> Outcome:
         """Return the outcome of the trial that was running or about to begin on a lost node."""
-        job = self.left[0]
-        running = self.running or Messages(job, self._begun(job) + 1)
-        return running.lost(node, reason)
+        return (self.running or Messages(self.left[0])).lost(node, reason)
 
     def rest(self) -> Batch | None:
         """Return the jobs after the one that was lost, if there are any."""
         rest = tuple(self.left)[1:]
         return Batch(rest) if rest else None
 
-    def _begun(self, job: Job) -> int:
-        """Return the number of the last attempt that has begun."""
-        return self.attempts.get(job.trial, job.attempt - 1) if isinstance(job, TrialJob) else 0
 
-    def _next(self, job: Job) -> Job:
-        if not isinstance(job, TrialJob):
-            return job
-        return job.model_copy(update={"attempt": self._begun(job) + 1, "go": job.go + 1})
+def _next_go(job: Job, begun: bool) -> Job:
+    """Return a job of a batch that is repeated; `begun`: the number of this attempt is taken."""
+    if not isinstance(job, TrialJob):
+        return job
+    return job.model_copy(update={"attempt": job.attempt + begun, "go": job.go + 1})
 
 
 Target: TypeAlias = tuple[Need, Node | None]

@@ -33,18 +33,12 @@ _SILENCE = (
 _MOST_DEMAND = 64
 """How many waiting batches the autoscaler sees; it starts its nodes step by step anyway."""
 
-_HOST = Host()
-"""The Ray worker that this process is: it keeps idle processes from one batch to the next."""
 
-
+@ray.remote(num_returns="streaming", max_retries=0)
 def _execute_batch(batch: Sequence[Job], node: str) -> Iterator[Event]:
-    _HOST.node = node
+    host = Host(node)
     for job in batch:
-        yield from execute(job, _HOST)
-
-
-# Not as a decorator: under its own name, the function is sent by reference, and `_HOST` stays.
-_remote_batch = ray.remote(num_returns="streaming", max_retries=0)(_execute_batch)
+        yield from execute(job, host)
 
 
 class Flow:
@@ -112,7 +106,7 @@ class Flow:
     def _send(self, nodes: Sequence[Node]) -> None:
         for batch, node in self._scheduler.place(nodes):
             need = batch.need
-            task = _remote_batch.options(
+            task = _execute_batch.options(
                 num_cpus=node.cpus if need.exclusive else need.threads,
                 num_gpus=need.gpus,
                 scheduling_strategy=bound_to(node),

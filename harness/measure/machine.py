@@ -78,13 +78,6 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def reset_peak_rss() -> None:
-    """Start the peak anew, on Linux."""
-    for pid in _family():
-        with suppress(OSError):
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
 class Counters(NamedTuple):
     """What the system has counted for this process, for its descendants and for its cores."""
 

@@ -18,7 +18,6 @@ class Messages:
     """What the process of a job has reported so far."""
 
     job: Job
-    attempt: int = 1
     node: str = ""
     cores: tuple[int, ...] | None = None
     phase: str = "starting"
@@ -101,7 +100,6 @@ class Messages:
             "wall_s": now() - self._start_s,
             "cores": self.cores,
             "contended": not job.exclusive,
-            "attempt": self.attempt,
             "chunks": tuple(self.chunks),
             "points": tuple(self.points),
             "shares": tuple(self.shares),

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 from harness.backend import process_tree
 from harness.measure import machine
 from harness.measure.clock import now
-from harness.trial.jobs import Job, TrialJob, TurnsJob
+from harness.trial.jobs import Job, TurnsJob
 
 _POLL_S = 0.5
 _TAIL_BYTES = 4000
@@ -39,10 +39,7 @@ class Tree:
 
 
 class Worker:
-    """The process of a job, in a session of its own. `close` kills it and its descendants.
-
-    If `reusable`, it can run another trial after the first.
-    """
+    """The process of a job, in a session of its own. `close` kills it and its descendants."""
 
     def __init__(
         self,
@@ -58,8 +55,7 @@ class Worker:
             fields["task"] = job.task.model_dump(mode="json", exclude_unset=True)
         request = json.dumps({"job": fields, "cores": cores})
         reader, writer = os.pipe()
-        self.reusable = isinstance(job, TrialJob) and job.isolation == "backend"
-        self._set_deadline(job)
+        self._deadline = None if job.timeout_s is None else now() + job.timeout_s
         self._events = os.fdopen(reader, "rb", buffering=0)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
         try:
@@ -93,24 +89,11 @@ class Worker:
         self._events.close()
         self._output.close()
 
-    def reuse(self, job: TrialJob) -> bool:
-        """Give the process another trial; return False if the process has ended."""
-        if self._process.poll() is not None:
-            return False
-        self._output.seek(0)
-        self._output.truncate()
-        self._set_deadline(job)
-        self.say(job.model_dump_json())
-        return True
-
-    def _set_deadline(self, job: Job | TurnsJob) -> None:
-        self._deadline = None if job.timeout_s is None else now() + job.timeout_s
-
     def messages(self, stop: threading.Event | None = None) -> Iterator[tuple[str, Any]]:
         """Yield the messages of the process, each a kind and its value.
 
-        The last one is ("exit", (how, output)), ("timeout", output) after the job's timeout, or
-        ("done", None) from a reusable process. If `stop` is set, the messages just end.
+        The last one is ("exit", (how, output)), or ("timeout", output) after the job's timeout. If
+        `stop` is set, the messages just end.
         """
         buffer = b""
         while stop is None or not stop.is_set():
@@ -132,8 +115,6 @@ class Worker:
             for line in lines:
                 kind, value = json.loads(line)
                 yield kind, value
-                if kind == "done" and self.reusable:
-                    return
         else:
             return
         try:
@@ -175,7 +156,7 @@ def _describe_exit(returncode: int | None) -> str:
     return f"the process ended by itself with exit code {returncode}"
 
 
-def visible_gpu(job: Job | TurnsJob) -> str:
+def _visible_gpu(job: Job | TurnsJob) -> str:
     """Return the one GPU that the process of a job may use: the first that this process may."""
     if job.device != "gpu":
         return ""
@@ -186,7 +167,7 @@ def _environment(job: Job | TurnsJob, tree: Tree) -> dict[str, str]:
     """Return the environment of the process; frameworks read it when they are imported."""
     return os.environ | {
         **dict.fromkeys(machine.THREAD_VARIABLES, str(job.threads)),
-        "CUDA_VISIBLE_DEVICES": visible_gpu(job),
+        "CUDA_VISIBLE_DEVICES": _visible_gpu(job),
         # Full float32 products and reproducible sums in every CUDA library.
         "NVIDIA_TF32_OVERRIDE": "0",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",

@@ -175,10 +175,7 @@ def _noise(trials: pd.DataFrame) -> Iterator[Section]:
     elif noisy.empty:
         blocks.append(Text("No trial was disturbed while on the clock."))
     if len(noisy):
-        text = (
-            f"{len(noisy)} of {len(trials)} trials were disturbed while on the clock. Those whose "
-            "processor was taken away are measured again by run --retry-noisy N."
-        )
+        text = f"{len(noisy)} of {len(trials)} trials were disturbed while on the clock."
         columns = ["backend", "device", "seed", "node", "noise", "lost_share", "train_s"]
         table = Table("Disturbed trials", noisy[columns].head(_MOST_TRIALS))
         blocks += [Text(text), table]

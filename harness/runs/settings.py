@@ -15,12 +15,10 @@ from harness.runs import precision
 from harness.task.task import Task
 from harness.trial.arms import Selection, distinct
 from harness.trial.plan import Plan, seeds_at_once
-from harness.trial.record import Isolation
 from harness.trial.sweep import Value, grid, swept_values
 
 _SAME_IN_PLAN = {
-    *("threads", "packed", "timeout_s", "retry_noisy", "precision", "budget_s"),
-    *("isolation", "max_retries"),
+    *("threads", "packed", "timeout_s", "precision", "budget_s", "max_retries"),
 }
 
 
@@ -35,14 +33,10 @@ class Settings(Selection):
     """Fill the machine with trials: same accuracy, but times that cannot be compared."""
     timeout_s: float | None = Field(None, gt=0)
     """Kill a trial that takes longer than this many seconds."""
-    retry_noisy: int = Field(0, ge=0)
-    """Repeat a disturbed trial up to this many times; see `harness.trial.noise`."""
     sweep: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     """Task fields and the values of each; every combination of them is a task."""
     vectorize: Annotated[int, Field(ge=2)] | Literal["all"] | None = None
     """How many seeds a backend trains at once, if it can; True or "all": all of them."""
-    isolation: Isolation = "process"
-    """A process for each trial, or one per node for all trials of a backend, one by one."""
     max_retries: int = Field(2, ge=0)
     """Repeat a block whose node or Ray worker was lost, up to this many times."""
     precision: float | None = Field(None, gt=0, le=0.5)

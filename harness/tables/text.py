@@ -234,8 +234,7 @@ def _noise_warning(summary: pd.DataFrame) -> str:
         f"† noisy: {r['noisy']} of {r['seeds']} of {r['backend']} on {r['device']}" for r in noisy
     ]
     return "\n".join(lines) + (
-        "\n  disturbed while on the clock: `show --table trials` says by what,\n"
-        "  `run --retry-noisy N` measures again where the processor was taken away\n"
+        "\n  disturbed while on the clock: `show --table trials` says by what\n"
     )
 
 

@@ -110,7 +110,6 @@ class Started(BaseModel):
     """The process of a job is being started."""
 
     job: Job
-    attempt: int = 1
 
 
 class Progress(BaseModel):

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.task.task import Task
 from harness.trial.arms import Arm, Device
-from harness.trial.record import Isolation
 
 
 class _Job(BaseModel):
@@ -65,12 +64,9 @@ class TrialJob(_Job):
     point: str = ""
     """The point of the sweep in messages, for example `hidden=64, `."""
     attempt: int = 1
-    """The number of its next attempt."""
+    """Its number among the attempts at this trial."""
     go: int = 1
     """How often its block has been begun, this time included."""
-    retry_noisy: int = 0
-    """How often it is measured again, at most, if it was disturbed."""
-    isolation: Isolation = "process"
 
     @property
     def label(self) -> str:

@@ -48,32 +48,11 @@ def noise(record: Record) -> list[str] | None:
     """
     if record.contended or not sum(chunk.wall_s for chunk in record.chunks):
         return None
-    uneven = ("uneven", _uneven_share(record.chunks), UNEVEN_LIMIT)
-    return [*_taken_away(record), *_exceeding(uneven)]
-
-
-def repeats(record: Record, retry_noisy: int) -> bool:
-    """Whether another attempt follows: the trial ran to its end, and its processor was taken away.
-
-    A slow or uneven trial is not repeated: slow chunks are part of what is measured, and repeating
-    them would make every backend look faster than it is, most of all one whose times vary. The
-    time that others took has clocks of its own and does not depend on the speed of the backend.
-    The last attempt counts, noisy or not: nobody chooses among attempts.
-    """
-    if record.status not in {"ok", "diverged"} or record.attempt > retry_noisy:
-        return False
-    return not record.contended and bool(_taken_away(record))
-
-
-def _taken_away(record: Record) -> list[str]:
-    """Return a phrase for each limit of time taken by others that was exceeded."""
-    return _exceeding(
+    shares = (
         ("off the processor", lost_share(record) or 0.0, LOST_LIMIT),
         ("stolen", _steal_share(record), STEAL_LIMIT),
+        ("uneven", _uneven_share(record.chunks), UNEVEN_LIMIT),
     )
-
-
-def _exceeding(*shares: tuple[str, float, float]) -> list[str]:
     return [f"{what} {share:.1%}" for what, share, limit in shares if share > limit]
 
 

@@ -56,8 +56,6 @@ class Plan(BaseModel):
     threads: int = 1
     packed: bool = False
     timeout_s: float | None = None
-    retry_noisy: int = 0
-    isolation: Isolation = "process"
     max_retries: int = 2
     """How often a block is repeated whose node or Ray worker went away."""
     precision: float | None = None
@@ -68,6 +66,8 @@ class Plan(BaseModel):
     """How many first blocks decided on the number of blocks; None: not decided yet."""
     budget_spent: bool = False
     """The budget ended the run before it reached the precision."""
+    isolation: Isolation = "process"
+    """Always `process`, but for runs of older versions."""
 
     @property
     def settled(self) -> bool:
@@ -160,8 +160,6 @@ class Plan(BaseModel):
             threads=self.threads,
             exclusive=not self.packed,
             timeout_s=self.timeout_s,
-            retry_noisy=self.retry_noisy,
-            isolation=self.isolation,
         )
 
 

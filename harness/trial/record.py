@@ -32,7 +32,8 @@ Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 Shown: TypeAlias = Annotated[str, AfterValidator(printable)]
 """A text from a worker or a file, which must not control a terminal."""
 Isolation: TypeAlias = Literal["process", "backend"]
-"""A trial has a process of its own, or uses the process of the trial before it."""
+"""Whether a trial had a process of its own. In runs of older versions, `backend` means that it may
+have used that of the trial before it."""
 
 
 class _NullIsNan:
@@ -138,13 +139,13 @@ class Record(BaseModel):
     contended: bool
     """Other trials may have run beside it."""
     attempt: int = 1
-    """Counts the measurements of the same trial: a noisy or lost one is repeated."""
+    """Counts the measurements of the same trial: a lost one is repeated."""
     go: int = 1
     """Counts how often its block was begun (packed: the trial by itself). The trials of one go were
     measured on one node, one after the other; only the last go counts."""
     isolation: Isolation = "process"
     trials_before: int = 0
-    """How many trials the same process had run before."""
+    """How many trials the same process had run before: none, unless an older version shared it."""
 
     status: Status
     error: Shown | None = None

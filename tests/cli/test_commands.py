@@ -47,7 +47,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--seeds", "0"], "`seeds` = 0"),
         (["--threads", "9999"], "`threads` = 9999: node"),
         (["--timeout", "-1"], "`timeout_s` = -1.0"),
-        (["--retry-noisy", "-1"], "`retry_noisy` = -1"),
         (["--dispatch", "slurm"], "unknown dispatch `slurm`; known: inline, ray"),
         (["--config", "/no/such.yaml"], "`--config /no/such.yaml` cannot be read"),
         (["--results", "/proc/nowhere"], "`/proc/nowhere` cannot be written"),

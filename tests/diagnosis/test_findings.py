@@ -523,7 +523,6 @@ def test_a_run_as_it_is_measured(tmp_path: Path) -> None:
         backends=["floor", "benchmarks.helpers.ailing:Forgets"],
         seeds=3,
         dispatch="inline",
-        isolation="backend",
         results=tmp_path,
     )
     assert all(certificate.passed for certificate in measured.manifest.parity)

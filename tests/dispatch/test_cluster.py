@@ -234,7 +234,6 @@ def test_doctor_shows_the_nodes_side_by_side(cluster: LocalCluster, cli: Cli) ->
         ),
         (("--wait-nodes", "soon"), "`--wait-nodes soon`"),
         (("--max-retries", -1), "`max_retries` = -1"),
-        (("--isolation", "backends"), "did you mean `backend`"),
         (("--dispatch", "inline"), "`address` and `runtime_env` are for Ray"),
     ],
 )

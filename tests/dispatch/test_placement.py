@@ -139,18 +139,17 @@ def test_a_block_counts_whole_or_not_at_all() -> None:
     assert counting([*made, *untouched]) == [second[0], second[1], *untouched]
 
 
-def test_a_trial_lost_before_it_starts_overwrites_no_attempt() -> None:
-    job = trial(0).model_copy(update={"retry_noisy": 1})
-    batch = Batch((job,))
-    batch.update(Started(job=job))
-    assert attempt(batch.lost_trial("n", "gone")) == 1
-    batch.running = None  # It has ended, noisy, and another attempt is about to follow.
-    assert attempt(batch.lost_trial("n", "gone")) == 2
+def test_a_lost_trial_has_the_number_of_its_attempt() -> None:
+    batch = Batch((trial(0).model_copy(update={"attempt": 3}), trial(0, "b")))
+    assert attempts(batch.lost_trial("n", "gone")) == [3]  # Not begun yet.
+    assert attempts(*batch.repeated("").jobs) == [3, 1]
+    batch.update(Started(job=batch.jobs[0]))
+    assert attempts(batch.lost_trial("n", "gone")) == [3]
+    assert attempts(*batch.repeated("").jobs) == [4, 1]
 
 
-def attempt(outcome: object) -> int:
-    assert isinstance(outcome, Record)
-    return outcome.attempt
+def attempts(*given: object) -> list[int]:
+    return [item.attempt for item in given if isinstance(item, Record | TrialJob)]
 
 
 def parity(backend: str, device: str = "cpu") -> ParityJob:

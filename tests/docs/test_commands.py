@@ -133,7 +133,7 @@ def test_the_program_understands(command: Command, inside: Path) -> None:
 
 
 def test_what_is_said_in_passing_has_options_that_exist() -> None:
-    """Such as `run --isolation backend` in the middle of a sentence."""
+    """Such as `run --max-retries N` in the middle of a sentence."""
     seen = 0
     for path in docs.DOCUMENTS:
         for code in re.findall(r"`([^`]+)`", docs.prose(path)):

@@ -259,7 +259,6 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.tricks": ("--rounds", "2"),
     "-m benchmarks.history --rates": ("--histories", "4"),
     "-m benchmarks.history": ("--runs", "20"),
-    "-m benchmarks.isolation": ("2", "4"),
     "-m benchmarks.nodes": ("--trials", "2", "--deaths", "1"),
     "-m benchmarks.scale": ("1",),
     "-m benchmarks.soak": ("--each", "0", "--blocks", "2"),

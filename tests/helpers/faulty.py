@@ -71,24 +71,6 @@ class Hangs(_Late):
         time.sleep(600)
 
 
-class Dozes(ReferenceBackend):
-    """Right, and noisy at every attempt: it sleeps on the clock."""
-
-    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
-        if state.step > LATE:
-            time.sleep(0.02)
-        return super().train(state, x_ETB, y_ETB)
-
-
-class DozesThenRaises(Dozes):
-    """Noisy, and then it fails."""
-
-    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
-        if state.step > LATE + 20:
-            raise RuntimeError("kernel launch failed")
-        return super().train(state, x_ETB, y_ETB)
-
-
 class WrongOutputShape(ReferenceBackend):
     def predict(self, state: State, x_TN: Array) -> Array:
         return super().predict(state, x_TN)[1:]
@@ -172,30 +154,3 @@ class SlowAnyDevice(AnyDevice):
         if state.step > LATE:
             time.sleep(0.2)
         return super().train(state, x_ETB, y_ETB)
-
-
-class _SecondInProcess(_Late):
-    """Goes wrong late in the second training of its process, and only there."""
-
-    made = 0
-
-    def __init__(self, model: Model, device: str) -> None:
-        super().__init__(model, device)
-        type(self).made += 1
-        self.number = self.made
-
-    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
-        late = _Late.train if self.number == 2 else ReferenceBackend.train
-        return late(self, state, x_ETB, y_ETB)
-
-
-class SecondDies(_SecondInProcess):
-    spoil = KillsItself.spoil
-
-
-class SecondRaises(_SecondInProcess):
-    spoil = RaisesMidTraining.spoil
-
-
-class SecondHangs(_SecondInProcess):
-    spoil = Hangs.spoil

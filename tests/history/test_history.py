@@ -235,7 +235,7 @@ def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
 
 def test_seeds_at_once_are_not_mixed_with_single_ones(real: Run, tmp_path: Path) -> None:
     copy(real, tmp_path, "single", 0)
-    real_run(tmp_path, "many", backends=BACKENDS, vectorize=2, seeds=3, isolation="backend")
+    real_run(tmp_path, "many", backends=BACKENDS, vectorize=2, seeds=3)
     table = History(tmp_path).table
     rows = table.set_index(["run", "backend"])
     assert rows.loc[("single", "reference"), "at_once"] == 1

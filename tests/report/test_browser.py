@@ -62,9 +62,7 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Pages:
             case "posted":
                 posted = ("--preset", "posted-gradient-mended", "--set", "epochs=10000")
                 where = ("--dispatch", "inline", "--results", results, "--run-id", name)
-                done = command(
-                    "run", *posted, "--backends", "floor", *where, "--isolation", "backend"
-                )
+                done = command("run", *posted, "--backends", "floor", *where)
                 subprocess.run(done, cwd=ROOT, check=True, capture_output=True)
         return Path(run_page.write(Run(name, results), with_plots=False))
 

@@ -13,8 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 import harness
+from harness import InvalidInput
 from harness.cli import cli
 from harness.cli.show import show
+from harness.compare import compare_runs
+from harness.history.history import History
 from harness.trial.record import SCHEMA_VERSION
 
 DATA = Path(__file__).parent / "data"
@@ -51,6 +54,40 @@ def test_every_table_is_shown(schema: int) -> None:
         done = CliRunner().invoke(cli, arguments)
         assert done.exit_code == 0, done.output
         assert "warning" not in done.output
+
+
+def test_times_of_shared_processes_are_kept_apart(tmp_path: Path) -> None:
+    alone = _copy(tmp_path, "alone")
+    for file in (alone / "records").iterdir():
+        record = json.loads(file.read_text())
+        assert record["isolation"] == "backend"
+        file.write_text(json.dumps(record | {"isolation": "process", "trials_before": 0}))
+    shared = _copy(tmp_path, "schema-5")
+    with pytest.raises(InvalidInput, match=r"isolation: backend there, process here"):
+        compare_runs(harness.load(shared.name, tmp_path), harness.load(alone.name, tmp_path))
+    table = History(tmp_path).table
+    assert dict(zip(table["run"], table["isolation"], strict=True)) == {
+        "schema-5": "backend",
+        "alone": "process",
+    }
+
+
+def test_a_run_of_shared_processes_is_not_continued(tmp_path: Path) -> None:
+    run = _copy(tmp_path, "schema-5")
+    assert harness.resume("schema-5", dispatch="inline", results=tmp_path).missing == []
+    assert '"isolation":"backend"' in (run / "manifest.json").read_text().replace(" ", "")
+    next((run / "records").iterdir()).unlink()
+    with pytest.raises(InvalidInput, match="shared processes"):
+        harness.resume("schema-5", dispatch="inline", results=tmp_path)
+
+
+def _copy(results: Path, name: str) -> Path:
+    """Copy the run of schema 5, under another name."""
+    made = results / name
+    shutil.copytree(DATA / "schema-5", made)
+    for file in made.rglob("*.json"):
+        file.write_text(file.read_text().replace("schema-5", name))
+    return made
 
 
 def test_a_history_of_all_of_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What counts as a disturbance, how it is shown, and that a disturbed trial is measured again."""
+"""What counts as a disturbance, and how it is shown."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from harness.store.run_writer import RunWriter
 from harness.tables.from_records import CHUNKS, chunks_table, trials_table
 from harness.tables.summary import summarise
 from harness.tables.text import render_summary
-from harness.trial.noise import lost_share, noise, repeats
+from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, Record
-from tests.helpers.commands import TINY, Cli
-from tests.helpers.processes import inline, start, wait_for, workers
 from tests.helpers.records import MANIFEST, record
 
 
@@ -68,23 +66,6 @@ def test_a_disturbance_is_what_exceeds_a_limit(given: Record, reasons: list[str]
     assert noise(given) == reasons
 
 
-def test_which_trials_are_measured_again() -> None:
-    noisy = trial(chunk(2.0, cpu_s=0.1))
-    assert not repeats(noisy, 0)
-    assert repeats(noisy, 1)
-    assert repeats(trial(*[chunk(0.1, steal_s=0.01)] * 3), 1)
-    assert not repeats(noisy.model_copy(update={"attempt": 2}), 1)
-    assert repeats(noisy.model_copy(update={"status": "diverged"}), 1)
-    assert not repeats(noisy.model_copy(update={"status": "failed"}), 1)
-    assert not repeats(noisy.model_copy(update={"contended": True}), 1)
-    assert not repeats(trial(), 1)
-    assert not repeats(record(), 1)
-    # Noisy, but to repeat what was slower than its own median would be a choice by the outcome.
-    uneven = trial(chunk(2.0))
-    assert noise(uneven) == ["uneven 48.5%"]
-    assert not repeats(uneven, 1)
-
-
 def test_noise_in_the_tables() -> None:
     noisy = trial(chunk(2.0, cpu_s=0.1))
     rows = trials_table([noisy, trial(seed=1, trial="b", attempt=3), record(2)])
@@ -108,7 +89,6 @@ def test_noisy_trials_are_marked_in_the_summary() -> None:
         text = render_summary(summary, kind)
         assert "a:B†" in text
         assert "† noisy: 1 of 3 of a:B on cpu" in text
-        assert "--retry-noisy" in text
         assert kind != "table" or max(map(len, text.splitlines())) <= 80
     assert '"noisy":1' in render_summary(summary, "json").replace(" ", "")
 
@@ -157,84 +137,3 @@ def test_a_busy_process_on_its_core_makes_a_trial_noisy(tmp_path: Path) -> None:
     share = lost_share(run.records[0])
     assert share is not None
     assert share > 0.1
-
-
-def test_a_noisy_trial_is_measured_again_at_once(cli: Cli, tmp_path: Path) -> None:
-    done = cli(
-        *(
-            "run",
-            *TINY,
-            "--backends",
-            "tests.helpers.faulty:Dozes",
-            "--seeds",
-            2,
-            "--retry-noisy",
-            1,
-        ),
-        *inline(tmp_path),
-    )
-    assert done.returncode == 0, done.stderr
-    outcomes = _outcomes(done.stderr)
-    assert [line.partition("]")[0] for line in outcomes] == ["[1/2"] * 2 + ["[2/2"] * 2
-    assert "seed 0, attempt 2: ok" in outcomes[1]
-    assert all("noisy: off the processor" in line for line in outcomes)
-    run = Run("x", tmp_path)
-    assert run.trials["attempts"].tolist() == [2, 2]
-    assert [record.attempt for record in run.records] == [2, 2]
-    assert "† noisy: 2 of 2 of tests.helpers.faulty:Dozes on cpu" in done.stdout
-    assert len(list((tmp_path / "x" / "records").glob("*.json"))) == 4
-    assert len(pd.read_parquet(tmp_path / "x" / "chunks.parquet")) == len(run.chunks)
-    assert "2/2 trials" in cli("list", "--results", tmp_path).stdout
-
-
-def _outcomes(errors: str) -> list[str]:
-    """Return the lines that say how an attempt ended."""
-    return [line for line in errors.splitlines() if line.startswith("[")]
-
-
-@pytest.mark.slow
-def test_on_ray_an_attempt_whose_worker_is_lost_overwrites_none(tmp_path: Path) -> None:
-    driver = start(tmp_path, "--dispatch", "ray", "--seeds", 2, "--retry-noisy", 1)
-    records = tmp_path / "x" / "records"
-    wait_for(lambda: list(records.glob("seed0*")) and workers(tmp_path, "faulty:Slow", "seed0"))
-    finished = {path: path.read_bytes() for path in records.iterdir()}
-    (process,) = workers(tmp_path, "tests.helpers.faulty:Slow", "seed0")
-    worker = process.parent()
-    assert worker is not None
-    worker.kill()
-    _, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 0, errors
-    run = Run("x", tmp_path)
-    # Noisy, lost, noisy again, and then there is no further try.
-    assert [r.status for r in run.attempts] == ["ok", "lost", "ok", "ok", "ok", "ok"]
-    assert run.trials["attempts"].tolist() == [4, 2]
-    assert run.trials["lost"].tolist() == [f"attempt 2 on {run.records[0].node}", ""]
-    assert finished
-    assert all(path.read_bytes() == content for path, content in finished.items())
-    assert "seed 1, attempt 2: ok" in _outcomes(errors)[-1]
-
-
-def test_only_a_trial_that_ran_to_its_end_is_measured_again(cli: Cli, tmp_path: Path) -> None:
-    given = ("--backends", "tests.helpers.faulty:DozesThenRaises", *inline(tmp_path), "--seeds", 1)
-    done = cli("run", *TINY, *given, "--retry-noisy", 2)
-    assert done.returncode == 1
-    trials = Run("x", tmp_path).trials
-    assert trials["noisy"].all()
-    assert trials["attempts"].tolist() == [1]
-
-
-def test_a_kill_between_attempts_leaves_the_last_that_was_finished(
-    cli: Cli, tmp_path: Path
-) -> None:
-    given = ("--dispatch", "inline", "--seeds", 1, "--retry-noisy", 100)
-    driver = start(tmp_path, *given, backend="tests.helpers.faulty:Dozes")
-    wait_for(lambda: list((tmp_path / "x" / "records").glob("*~2.json")))
-    driver.kill()
-    driver.communicate()
-    run = Run("x", tmp_path)
-    assert run.records[0].attempt >= 2
-    assert run.missing == []
-    assert "nothing to do" in cli("run", "--resume", "x", "--results", tmp_path).stderr
-    refused = cli("run", "--resume", "x", "--results", tmp_path, "--retry-noisy", 1)
-    assert refused.returncode == 2
-    assert "`retry_noisy` differs: run `x` has 100, not 1" in refused.stderr
