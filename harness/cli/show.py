@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     "--table",
     "name",
     type=click.Choice(
-        ["summary", "comparisons", "scaling", "steps", "curves", "trials", "attempts", "chunks"]
+        [
+            "summary",
+            "comparisons",
+            "break-even",
+            "scaling",
+            "steps",
+            "curves",
+            "trials",
+            "attempts",
+            "chunks",
+        ]
     ),
     default="summary",
     help="Which of the tables; docs/results.md says what is in them.",
@@ -79,17 +89,23 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only some of the time steps."""
     from harness.runs.precision import conclusion
     from harness.tables.side_by_side import curves_by_arm, spread_out, steps_by_arm
-    from harness.tables.text import render, render_comparisons, render_scaling, render_summary
+    from harness.tables.text import (
+        render,
+        render_break_even,
+        render_comparisons,
+        render_scaling,
+        render_summary,
+    )
 
     columns = width()
     if name == "summary":
-        comparisons = run.comparisons()
-        end = conclusion(run.manifest.plan, comparisons)
-        sentences = [*filter(None, [end]), *run.caveats]
-        stated = None if run.swept else comparisons
-        return render_summary(run.summary(), kind, columns, stated, sentences, run.swept)
+        end = conclusion(run.manifest.plan, run.comparisons())
+        sentences = [*run.sentences(), *filter(None, [end]), *run.caveats]
+        return render_summary(run.summary(), kind, columns, sentences, run.swept)
     if name == "comparisons":
         return render_comparisons(run.comparisons(), kind, columns, run.swept)
+    if name == "break-even":
+        return render_break_even(run.break_even(), kind, columns, run.swept)
     if name == "scaling":
         return render_scaling(run.growth(), run.crossovers(), kind, columns)
     if name == "trials":

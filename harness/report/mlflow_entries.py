@@ -16,7 +16,6 @@ from harness.report import run_page
 from harness.runs.results import TABLES, Run
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ARM, KIND
-from harness.tables.text import stated
 from harness.trial.record import Record
 
 CURVES = ("train_loss", "eval_mse", "train_s")
@@ -62,7 +61,6 @@ def of_run(run: Run) -> Entry:
         "isolation": plan.isolation,
     }
     params |= {name: ",".join(map(str, values)) for name, values in plan.sweep.items()}
-    sentences = [] if run.swept else stated(run.comparisons())
     tags = manifest.environment | {
         "harness.run": run.name,
         "harness.started": manifest.started_utc,
@@ -70,7 +68,7 @@ def of_run(run: Run) -> Entry:
         "harness.location": run.location,
         "trials": f"{len(run.records)} of {plan.size}",
         "failures": "\n".join(run.failures),
-        "mlflow.note.content": "\n".join(f"- {sentence}" for sentence in sentences),
+        "mlflow.note.content": "\n".join(f"- {sentence}" for sentence in run.sentences()),
     }
     finished = plan.settled and not run.missing
     return Entry(

@@ -20,7 +20,7 @@ from harness.runs.progress import describe_certificate
 from harness.runs.results import Run
 from harness.store.files import LocalFolder
 from harness.tables.points import points
-from harness.tables.text import node_legend, stated, summary_tables
+from harness.tables.text import node_legend, summary_tables
 
 NAME = "report.html"
 PLOTS = "plots"
@@ -109,7 +109,7 @@ def _findings(run: Run) -> Iterator[page.Block]:
     for finding in run.findings():
         about = ", ".join(filter(None, (*finding.subjects, finding.where)))
         yield Notice(finding.severity, finding.headline, finding.evidence, finding.remedy, about)
-    if not run.swept and (sentences := [*stated(run.comparisons()), *run.caveats]):
+    if not run.swept and (sentences := [*run.sentences(), *run.caveats]):
         yield Items(sentences)
 
 

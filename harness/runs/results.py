@@ -129,6 +129,25 @@ class Run:
 
         return compare_arms(self.trials, self.manifest.plan.pilot or 0, self.swept)
 
+    def break_even(self) -> pd.DataFrame:
+        """Return from how many epochs on a backend is ahead, its start-up included.
+
+        See `harness.tables.break_even.break_even`.
+        """
+        return self._break_even.copy()
+
+    @cached_property
+    def _break_even(self) -> pd.DataFrame:
+        from harness.tables.break_even import break_even
+
+        return break_even(self.trials, self.manifest.plan.pilot or 0, self.swept)
+
+    def sentences(self) -> list[str]:
+        """Return what the summary states about differences; nothing for a sweep."""
+        from harness.tables.text import stated
+
+        return [] if self.swept else stated(self._comparisons, self._break_even)
+
     def growth(self) -> pd.DataFrame:
         """Return how times grow with the swept fields; see `harness.tables.scaling.growth`."""
         from harness.tables.scaling import growth

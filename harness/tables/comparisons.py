@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ from harness.stats.estimates import Estimate
 from harness.tables import numbers
 from harness.tables.columns import columns
 from harness.tables.metrics import METRICS, Metric
-from harness.tables.pairs import KIND, SIGNIFICANT, ArmKey, Pairs, by_speed, pair
-from harness.tables.points import points
+from harness.tables.pairs import KIND, SIGNIFICANT, ArmKey, Pairs, by_speed, names, pair
+from harness.tables.points import at_point, points
 
 # Accuracies nearer than this are called the same. Sums in another order shift them a little, always
 # the same way, and enough seeds would show that as a difference.
@@ -51,7 +51,7 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()
         ]
         corrected = estimates.holm([comparison.p for _, comparison in found])
         rows += [
-            point | comparison.row(p_holm, _at(point))
+            point | comparison.row(p_holm, at_point(point))
             for (point, comparison), p_holm in zip(found, corrected, strict=True)
             # Without a lag term there is no skill, and no way to the lag.
             if comparison.with_fastest and (comparison.estimate.n or metric.name == "train_s")
@@ -84,12 +84,6 @@ def _compare_at_point(ok: pd.DataFrame, metric: Metric, pilot: int) -> Iterator[
                 estimate=both.estimate(pilot),
                 with_fastest=against == fastest,
             )
-
-
-def _at(point: Mapping[str, Any]) -> str:
-    """Return a point of a sweep as text: ` at hidden = 64, cell = gru`."""
-    values = ", ".join(f"{name} = {value}" for name, value in point.items())
-    return f" at {values}" if values else ""
 
 
 class _Comparison(NamedTuple):
@@ -144,11 +138,7 @@ class _Comparison(NamedTuple):
         """State the comparison in a sentence, in the direction in which a ratio is 1 or more."""
         metric, estimate = self.pairs.metric, self.estimate
         training = metric.name == "train_s"
-        one_device = self.arm[1] == self.against[1]
-        mine, other = (
-            backend if one_device else f"{backend} on {device}"
-            for backend, device in (self.arm, self.against)
-        )
+        mine, other = names(self.arm, self.against)
         if not estimate.n:
             return f"no ratio of {mine} to {other}: they share no block on one node"
         if estimate.value < 0:

@@ -71,6 +71,13 @@ def of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
     return trials[(trials[ARM] == list(arm)).all(axis=1)]
 
 
+def names(arm: ArmKey, against: ArmKey) -> tuple[str, str]:
+    """Return what a sentence calls two arms; with their devices if these differ."""
+    if arm[1] == against[1]:
+        return arm[0], against[0]
+    return " on ".join(arm), " on ".join(against)
+
+
 def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
     """Return the arms of which a trial ended ok, the fastest (median) first."""
     ok = trials[trials["status"] == "ok"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,6 +27,12 @@ def points(
 
     for point in sorted(groups, key=position):
         yield dict(zip(swept, point, strict=True)), groups[point].reset_index(drop=True)
+
+
+def at_point(point: Mapping[str, Any]) -> str:
+    """Return a point of a sweep as text: ` at hidden = 64, cell = gru`; "" without swept fields."""
+    values = ", ".join(f"{name} = {value}" for name, value in point.items())
+    return f" at {values}" if values else ""
 
 
 def at_each_point(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.tables import numbers
+from harness.tables.break_even import epoch, epochs_interval
 from harness.tables.metrics import METRICS
 from harness.tables.numbers import number
 
@@ -77,24 +78,25 @@ def node_legend(summary: pd.DataFrame) -> list[str]:
     return [f"nodes {letter}: {name}" for name, letter in _letters(summary).items()]
 
 
-def stated(comparisons: pd.DataFrame) -> list[str]:
-    """Return the sentences about the metrics whose comparisons are stated."""
+def stated(comparisons: pd.DataFrame, break_even: pd.DataFrame) -> list[str]:
+    """Return the sentences about the metrics whose comparisons are stated.
+
+    Those of the break-even follow the ones on the time of training.
+    """
     metrics = [metric.name for metric in METRICS.values() if metric.comparison == "stated"]
-    return [str(words) for words in comparisons.loc[comparisons["metric"].isin(metrics), "words"]]
+    told = comparisons[comparisons["metric"].isin(metrics)]
+    training = told["metric"] == "train_s"
+    return [*told.loc[training, "words"], *break_even["words"], *told.loc[~training, "words"]]
 
 
 def render_summary(
     summary: pd.DataFrame,
     kind: str,
     width: int = 80,
-    comparisons: pd.DataFrame | None = None,
-    conclusion: Sequence[str] = (),
+    sentences: Sequence[str] = (),
     swept: Sequence[str] = (),
 ) -> str:
-    """Return the summary as text: for people two tables and sentences, for programs unchanged.
-
-    The sentences are those of `comparisons`, then the `conclusion`.
-    """
+    """Return the summary as text: for people two tables and sentences, for programs unchanged."""
     if kind in {"csv", "json"}:
         return render(summary, kind)
     separator, keys = "\n" if kind == "markdown" else "", len(swept) + 1
@@ -103,11 +105,10 @@ def render_summary(
     )
     contended = not summary.empty and bool(summary["contended"].any())
     text += "* contended: other trials ran beside it; do not compare times\n" * contended
-    sentences = [] if comparisons is None else stated(comparisons)
     paragraphs = [
         render_sentences(node_legend(summary), kind),
         _noise_warning(summary),
-        render_sentences([*sentences, *conclusion], kind),
+        render_sentences(sentences, kind),
     ]
     return text + separator + "".join(f"{paragraph}\n" for paragraph in paragraphs if paragraph)
 
@@ -122,6 +123,18 @@ def render_comparisons(
     title = "Each backend against the fastest, 95 % intervals"
     text = render(table, kind, width, title, keys=len(swept) + 1)
     return text + "\n" * (kind == "markdown") + render_sentences(comparisons["words"], kind)
+
+
+def render_break_even(
+    break_even: pd.DataFrame, kind: str, width: int = 80, swept: Sequence[str] = ()
+) -> str:
+    """Return from how many epochs on backends are ahead as text: for programs unchanged."""
+    if kind in {"csv", "json"}:
+        return render(break_even, kind)
+    table = _columns(break_even, _plain(swept) | _BREAK_EVEN)
+    title = "From which epoch on a backend is ahead, start-up included; times of both"
+    text = render(table, kind, width, title, keys=len(swept) + 1)
+    return text + "\n" * (kind == "markdown") + render_sentences(break_even["words"], kind)
 
 
 def render_scaling(
@@ -297,6 +310,14 @@ _GROWTH: Columns = {
     **_plain(("backend", "device", "field")),
     "exponent [95 %]": lambda row: _mean(row, "exponent", ""),
     **_plain({"trials": "trials", "sizes": "sizes", "p (Holm), bent": "p_bent_holm"}),
+}
+_BREAK_EVEN: Columns = {
+    "backend": lambda row: f"{row['backend']} on {row['device']}",
+    "against": lambda row: f"{row['against_backend']} on {row['against_device']}",
+    "start s": lambda row: f"{number(row['start_s'])} / {number(row['against_start_s'])}",
+    "epoch s": lambda row: f"{number(row['epoch_s'])} / {number(row['against_epoch_s'])}",
+    "ahead from [95 %]": lambda row: epoch(row["at"]) + epochs_interval(row["low"], row["high"]),
+    **_plain({"n": "n"}),
 }
 _COMPARISON: Columns = {
     "comparison": _compared,

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from harness.compare import CHANGES
+from harness.tables.break_even import BREAK_EVEN
 from harness.tables.comparisons import COMPARISONS
 from harness.tables.from_records import CHUNKS, CURVES, STEPS, TRIALS, trials_table
 from harness.tables.scaling import CROSSOVERS, GROWTH
@@ -35,6 +36,7 @@ def described(section: str) -> set[str]:
         ("summary", SUMMARY),
         ("comparisons", COMPARISONS),
         ("comparisons", CHANGES),
+        ("break_even", BREAK_EVEN),
         ("growth and crossovers", GROWTH),
         ("growth and crossovers", CROSSOVERS),
     ],

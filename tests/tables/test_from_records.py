@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
+from harness.tables.break_even import break_even
 from harness.tables.comparisons import COMPARISONS, compare_arms
 from harness.tables.from_records import (
     CURVES,
@@ -20,7 +21,14 @@ from harness.tables.from_records import (
 )
 from harness.tables.side_by_side import curves_by_arm, spread_out, steps_by_arm
 from harness.tables.summary import summarise
-from harness.tables.text import FORMATS, render, render_comparisons, render_summary
+from harness.tables.text import (
+    FORMATS,
+    render,
+    render_break_even,
+    render_comparisons,
+    render_summary,
+    stated,
+)
 from harness.trial.record import Share
 from tests.helpers.records import TASK, timed
 
@@ -303,7 +311,8 @@ def test_every_table_renders_in_every_format_even_empty(kind: str) -> None:
         t = trials_table(records)
         tables = [curves_by_arm(curves_table(records)), steps_by_arm(steps_table(records))]
         texts = [render(table, kind) for table in tables] + [
-            render_summary(summarise(t), kind, comparisons=compare_arms(t)),
+            render_summary(summarise(t), kind, sentences=stated(compare_arms(t), break_even(t))),
+            render_break_even(break_even(t), kind),
             render_comparisons(compare_arms(t), kind),
         ]
         for text in texts:

@@ -53,7 +53,7 @@ def test_a_new_metric_is_everywhere(new: Metric, tmp_path: Path) -> None:
     assert set(changes.loc[changes["metric"] == new.name, "verdict"]) == {"slower"}
     assert "cpu_s, x on cpu" in render_changes(changes, "table", 80, "")
     assert a.summary()[new.name].tolist() == [0.5, 0.5]
-    text = render_summary(a.summary(), "table", 200, a.comparisons())
+    text = render_summary(a.summary(), "table", 200, a.sentences())
     assert "  cpu s  " in text
     assert "processor time" in text
     assert "cpu_s, y on cpu" in render_comparisons(a.comparisons(), "table", 200)
