@@ -58,7 +58,7 @@ class Table:
 class Notice:
     """A statement, with the evidence and what to do."""
 
-    severity: Literal["fault", "warning", "good"]
+    severity: Literal["fault", "warning", "info", "good"]
     headline: str
     evidence: str = ""
     remedy: str = ""

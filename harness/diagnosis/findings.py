@@ -10,7 +10,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from harness.diagnosis.trainings import by_arm, point_at
 from harness.diagnosis.types import SEVERITIES, Evidence, Finding, Rule
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
+from harness.tables.break_even import break_even, epoch
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ARM, ArmKey, pair
 from harness.tables.points import points as points_of
@@ -46,17 +47,19 @@ def findings(
     steps: pd.DataFrame,
     points: Sequence[SweepPoint],
     certificates: Iterable[Certificate] = (),
+    pilot: int = 0,
 ) -> list[Finding]:
     """Return what a run shows, faults first and what went well last.
 
     The tables are those of `harness.tables.from_records`, `points` those of the sweep, or the one
-    point without a sweep.
+    point without a sweep. `pilot` blocks chose the number of blocks.
     """
     observed = [
         *_uncertified(list(certificates)),
         *_not_ended(trials, points),
         *_diverged(trials, curves, points),
         *_disagreements(trials, points),
+        *_short_of_break_even(trials, points, pilot),
     ]
     for point, arm, shown in by_arm(trials, curves, steps, points):
         observed += [_Observation(*found, (arm,), str(point)) for found in observe(shown)]
@@ -76,14 +79,15 @@ def _finding(rule: Rule, group: Sequence[_Observation], points: int, run: str) -
 
     def label(one: _Observation) -> str:
         who = ", ".join(one.subjects) if len(subjects) > len(one.subjects) else ""
-        return ", ".join(filter(None, (who, one.point if len(where) > 1 else "")))
+        named = ", ".join(filter(None, (who, one.point if len(where) > 1 else "")))
+        return f"{named}: " if named else ""
 
     text = first.evidence.text
     if len(group) > 1:
-        others = [f"{label(one)}: {one.evidence.brief}" for one in group if one is not first]
+        others = [label(one) + one.evidence.brief for one in group if one is not first]
         if len(others) > _LISTED:
             others = [*others[:_LISTED], f"and {len(others) - _LISTED} more"]
-        text = f"{label(first)}: {text} Likewise {'; '.join(others)}."
+        text = f"{label(first)}{text} Likewise {'; '.join(others)}."
     remedy = first.evidence.remedy.replace("RUN", run)
     return Finding(*rule, text, remedy, subjects, _places(where, points))
 
@@ -256,6 +260,44 @@ def _disagreement(
         arms,
         point,
     )
+
+
+_BREAK_EVEN = Rule("break-even", "info", "Which backend is faster depends on the number of epochs.")
+
+
+def _short_of_break_even(
+    trials: pd.DataFrame, points: Sequence[SweepPoint], pilot: int
+) -> Iterator[_Observation]:
+    """Yield the backends that train faster, but may not be ahead yet after the run's epochs."""
+    swept = list(points[0].values)
+    for _, row in break_even(trials, pilot, swept).iterrows():
+        point = point_at(points, [row[name] for name in swept])
+        epochs = point.task.epochs
+        if not row["shown"] or row["at"] < 1 or not epochs < row["high"] < np.inf:
+            continue
+        arm, against = f"{row['backend']} on {row['device']}", _against(row)
+        first = f"{against} is" if epochs < row["low"] else "neither is shown to be"
+        evidence = Evidence(
+            f"{arm} takes {row['start_s']:.3g} s to start and {1000 * row['epoch_s']:.3g} ms for "
+            f"an epoch, {against} {row['against_start_s']:.3g} s and "
+            f"{1000 * row['against_epoch_s']:.3g} ms: {row['words']}. After the {epochs} epochs of "
+            f"this run, {first} ahead.",
+            _choice(row, arm, against),
+            row["words"],
+            weight=float(row["at"]),
+        )
+        yield _Observation(_BREAK_EVEN, evidence, (arm, against), str(point))
+
+
+def _against(row: pd.Series[Any]) -> str:
+    return f"{row['against_backend']} on {row['against_device']}"
+
+
+def _choice(row: pd.Series[Any], arm: str, against: str) -> str:
+    high, most = epoch(row["high"]), row["low"] - 1
+    if most < 1:
+        return f"Take {arm} for {high} epochs or more."
+    return f"Take {against} for up to {epoch(most)} epochs, {arm} for {high} or more."
 
 
 def _sentence(text: str) -> str:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 Which: TypeAlias = npt.NDArray[np.bool_]
 """For which seeds, evaluations or time steps something holds."""
-Severity: TypeAlias = Literal["fault", "warning", "good"]
-SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "good")
+Severity: TypeAlias = Literal["fault", "warning", "info", "good"]
+SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "info", "good")
 """The worst first: findings come in this order."""
 Id: TypeAlias = Literal[
     "wrong-sign",
@@ -27,6 +27,7 @@ Id: TypeAlias = Literal[
     "backends-disagree",
     "failed",
     "not-converged",
+    "break-even",
     "learned",
     "imprecise",
     "other-lag",

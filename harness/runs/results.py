@@ -221,8 +221,9 @@ class Run:
         """Return what the run shows, in words, faults first; see `harness.diagnosis.findings`."""
         from harness.diagnosis.findings import findings
 
-        points, certificates = self.manifest.plan.points, self.manifest.parity
-        return findings(self.trials, self.curves, self.steps, points, certificates)
+        plan, certificates = self.manifest.plan, self.manifest.parity
+        tables = (self.trials, self.curves, self.steps)
+        return findings(*tables, plan.points, certificates, plan.pilot or 0)
 
     @property
     def missing(self) -> list[str]:

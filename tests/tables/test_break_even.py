@@ -17,13 +17,7 @@ from harness.tables.comparisons import compare_arms
 from harness.tables.from_records import trials_table
 from harness.tables.text import render_break_even, stated
 from harness.trial.record import Record
-from tests.helpers.records import TASK, timed
-
-
-def started(backend: str, seed: int, start_s: float, epoch_ms: float, **changes: Any) -> Record:
-    """A record of a backend that starts in so many seconds, and trains 1000 epochs."""
-    parts = {"import_s": start_s, "setup_s": 0.0, "first_call_s": 0.0, "eval_s": 0.0}
-    return timed(backend, seed, epoch_ms, **parts | changes)
+from tests.helpers.records import TASK, started
 
 
 def trials_of(*records: Record, swept: tuple[str, ...] = ()) -> pd.DataFrame:
