@@ -79,9 +79,14 @@ class JaxTunedBackend(ByManySeeds[list[State]]):
         configure(self.name, model, device)
         self.model = model
         self.on_cpu = device == "cpu"
-        compiled = partial(jax.jit, compiler_options=OPTIONS if self.on_cpu else None)
+        compiled = partial(jax.jit, compiler_options=self.compiler_options(device) or None)
         self._train = compiled(self._scan, donate_argnums=0, static_argnums=4)
         self._predict = compiled(jax.vmap(self._output))
+
+    @staticmethod
+    def compiler_options(device: str) -> Mapping[str, Any]:
+        """Return those of the CPU; there are none for a GPU."""
+        return OPTIONS if device == "cpu" else {}
 
     def init_many(self, params: Params) -> list[State]:
         """As `init`, for each group of seeds."""

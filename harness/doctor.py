@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.backend.protocol import Array
 from harness.errors import brief
-from harness.measure import machine
+from harness.measure import machine, settings
 from harness.measure.clock import now, resolution
 from harness.measure.fingerprint import public_version
 from harness.stats.estimates import mean
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CPUS = Path("/sys/devices/system/cpu")
-# They bind threads to cores or change a framework, without the harness knowing.
-_MEDDLING = (
-    *("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES", "OMP_DYNAMIC"),
-    *("XLA_FLAGS", "JAX_DISABLE_JIT", "CUDA_LAUNCH_BLOCKING", "PYTHONDEVMODE"),
-)
 # More than half a core's work is another program, less is housekeeping of the system.
 _LOAD_LIMIT = 0.5
 _STEP_LIMIT_S = 1e-6  # A ten-thousandth of a chunk of 10 ms.
@@ -120,8 +115,8 @@ def quota() -> Check:
 
 def variables() -> Check:
     """Which variables of the environment change threads or frameworks."""
-    meddling = [name for name in _MEDDLING if name in os.environ]
-    overridden = [name for name in machine.THREAD_VARIABLES if name in os.environ]
+    meddling = sorted(filter(settings.changes_times, os.environ))
+    overridden = [name for name in settings.THREAD_VARIABLES if name in os.environ]
     value = ", ".join(f"{name}={os.environ[name]}" for name in [*meddling, *overridden])
     if meddling:
         advice = f"they change what is measured: unset {', '.join(meddling)}"

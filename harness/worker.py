@@ -21,6 +21,9 @@ from typing import Any
 
 from harness.backend import process_tree
 
+_given = dict(os.environ)
+"""The environment before anything that is imported changes it."""
+
 
 def main() -> None:
     """Run the job in the request."""
@@ -113,7 +116,7 @@ def _environment(backend: str, device: str) -> dict[str, str]:
     import harness
     from harness.backend import process, registry
     from harness.errors import InvalidInput
-    from harness.measure import machine
+    from harness.measure import machine, settings
     from harness.measure.git import describe_source
 
     module = None
@@ -121,6 +124,8 @@ def _environment(backend: str, device: str) -> dict[str, str]:
         module = sys.modules.get(registry.module_of(backend) or "")
     greeting = process.greeting(_loaded.get(backend))
     return {
+        # First, because what describes the rest sets variables.
+        **settings.describe(_given, _loaded.get(backend), device),
         **machine.describe(),
         **(machine.describe_gpu() if device == "gpu" else {}),
         **describe_source("harness", harness.__file__),

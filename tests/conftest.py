@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from harness.measure.machine import THREAD_VARIABLES
+from harness.measure.settings import THREAD_VARIABLES
 from tests.helpers.commands import ROOT, Cli, in_a_process, in_this_process
 from tests.helpers.processes import MARK
 

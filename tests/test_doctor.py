@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import doctor
-from harness.measure import machine
+from harness.measure import machine, settings
 from tests.helpers.commands import Cli
 
 CHECKS = (
@@ -53,7 +53,7 @@ def test_strict_makes_a_warning_an_exit_code(cli: Cli, short: None) -> None:
 def test_thread_counts_are_overridden_and_it_says_so(
     cli: Cli, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in machine.THREAD_VARIABLES:
+    for name in settings.THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     done = cli("doctor", "--format", "json", OMP_NUM_THREADS="7")
     (check,) = [row for row in json.loads(done.stdout) if row["check"] == "variables"]

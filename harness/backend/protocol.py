@@ -90,3 +90,11 @@ class ReportsGpuMemory(Protocol):
 
     def peak_gpu_mb(self) -> float:
         """Return the most memory that arrays held on the GPU at once, in MB (10^6 bytes)."""
+
+
+@runtime_checkable
+class NamesCompilerOptions(Protocol):
+    """Optional second protocol of a class: its backends are compiled with options of their own."""
+
+    def compiler_options(self, device: str) -> Mapping[str, object]:
+        """Return the options by name, for the record of a trial; a static method."""

@@ -7,6 +7,7 @@ yardstick backend instead, and the ratios are compared with those of the baselin
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.fingerprint import differences, fingerprint
 from harness.measure.process import Tree
+from harness.measure.settings import variables
 from harness.measure.stepwise import worker_source
 from harness.task.task import Task
 from harness.trial.arms import Arm
@@ -269,7 +271,7 @@ def _yardstick_version(name: str, result: SideResult) -> dict[str, str]:
 
 def _machine() -> dict[str, str]:
     gpu = machine.describe_gpu() if machine.has_gpu() else {}
-    return fingerprint(machine.describe() | gpu, threads=1)
+    return fingerprint(machine.describe() | gpu | variables(os.environ), threads=1)
 
 
 def _for_another_machine(settings: GateSettings) -> GateSettings:

@@ -95,11 +95,7 @@ def _visible(nvml: Any) -> Any:
     """
     name = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
     handles = [nvml.nvmlDeviceGetHandleByIndex(n) for n in range(nvml.nvmlDeviceGetCount())]
-    if name.isdecimal():
-        # By default, CUDA counts the fastest GPU first, and NVML by the slot.
-        alike = len({nvml.nvmlDeviceGetName(handle) for handle in handles}) == 1
-        if not alike and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-            return None
+    if name.isdecimal():  # By the slot, as CUDA counts, too: see `harness.measure.process`.
         found = handles[int(name) : int(name) + 1]
     else:
         found = [h for h in handles if name and nvml.nvmlDeviceGetUUID(h).startswith(name)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.measure.machine import THREAD_VARIABLES
+from harness.measure.settings import THREAD_VARIABLES, changes_times
 
 # Differences are listed in this order.
 _NODE = ("cpu", "cpu_quota", "governor", "os", "kernel", "python", "gpu", "gpu_driver")
@@ -30,13 +30,14 @@ def fingerprint(environment: Mapping[str, str], threads: int | None = None) -> d
         # The kernel keeps some memory for itself, and not always the same amount.
         kind["memory_gb"] = f"{float(environment['memory_gb']):.0f}"
     named = (f"env:{name}" for name in THREAD_VARIABLES)
-    settings = [environment[name] for name in named if name in environment]
+    counts = [environment[name] for name in named if name in environment]
     if threads is not None:
         kind["threads"] = str(threads)
-    elif settings:
+    elif counts:
         # The harness sets all variables to one number; others may have set several.
-        kind["threads"] = ", ".join(dict.fromkeys(settings))
-    return kind
+        kind["threads"] = ", ".join(dict.fromkeys(counts))
+    variables = (name.removeprefix("env:") for name in environment if name.startswith("env:"))
+    return kind | {name: environment[f"env:{name}"] for name in variables if changes_times(name)}
 
 
 def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:

@@ -17,23 +17,7 @@ from typing import NamedTuple
 
 from harness.backend import process_tree
 
-# Settings that change the speed or the precision of a framework, recorded with every trial.
-_RECORDED = re.compile(
-    "OMP_|MKL_|OPENBLAS_|NPROC|NUMBA_|JULIA_|XLA_|JAX_|TORCH|CUDA_|CUBLAS_|NVIDIA_TF32"
-)
-
 _PACKAGES = ("harness", "ray", "torch", "jax", "jaxlib", "flax", "optax", "numpy", "numba")
-
-# With these, the harness sets the number of threads of OpenMP, BLAS libraries and frameworks.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NPROC",
-    "NUMBA_NUM_THREADS",
-    "JULIA_NUM_THREADS",
-)
 
 
 def node_name() -> str:
@@ -210,12 +194,11 @@ def describe_gpu() -> dict[str, str]:
 
 
 def describe_process() -> dict[str, str]:
-    """Describe this process: cores, priority, settings, loaded packages and thread pools."""
+    """Describe this process: cores, priority, loaded packages and thread pools."""
     return {
         "cores_used": ",".join(map(str, usable_cores())),
         **{f"version:{name}": version for name, version in loaded_versions().items()},
         **{f"pool:{name}": pool for name, pool in _thread_pools().items()},
-        **{f"env:{k}": v for k, v in sorted(os.environ.items()) if _RECORDED.match(k)},
         "nice": str(os.nice(0)),
     }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from harness.backend import process_tree
-from harness.measure import machine
+from harness.measure import machine, settings
 from harness.measure.clock import now
 from harness.trial.jobs import Job, TurnsJob
 
@@ -58,6 +58,7 @@ class Worker:
         self._deadline = None if job.timeout_s is None else now() + job.timeout_s
         self._events = os.fdopen(reader, "rb", buffering=0)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
+        self._caches = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.worker", str(writer), request],
@@ -66,7 +67,7 @@ class Worker:
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[writer],
-                env=_environment(job, tree) | environment,
+                env=_environment(job, tree, self._caches.name) | environment,
                 start_new_session=True,
             )
         finally:
@@ -88,6 +89,7 @@ class Worker:
         self._stdin.close()
         self._events.close()
         self._output.close()
+        self._caches.cleanup()
 
     def messages(self, stop: threading.Event | None = None) -> Iterator[tuple[str, Any]]:
         """Yield the messages of the process, each a kind and its value.
@@ -163,15 +165,28 @@ def _visible_gpu(job: Job | TurnsJob) -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 
-def _environment(job: Job | TurnsJob, tree: Tree) -> dict[str, str]:
-    """Return the environment of the process; frameworks read it when they are imported."""
+def _environment(job: Job | TurnsJob, tree: Tree, caches: str) -> dict[str, str]:
+    """Return the environment of the process; frameworks read it when they are imported.
+
+    `caches` is an empty folder for compiled code: what an earlier process has compiled would make
+    the first call of one framework look shorter than that of another.
+    """
     return os.environ | {
-        **dict.fromkeys(machine.THREAD_VARIABLES, str(job.threads)),
+        **dict.fromkeys(settings.THREAD_VARIABLES, str(job.threads)),
         "CUDA_VISIBLE_DEVICES": _visible_gpu(job),
+        # Otherwise CUDA counts the fastest GPU first, unlike nvidia-smi and NVML.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Full float32 products and reproducible sums in every CUDA library.
         "NVIDIA_TF32_OVERRIDE": "0",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         # Memory is allocated when needed, so that its peak means something.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        # Caches on disk are off, or empty where they cannot be switched off.
+        "CUDA_CACHE_DISABLE": "1",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+        "NUMBA_CACHE_DIR": f"{caches}/numba",
+        "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
+        "TRITON_CACHE_DIR": f"{caches}/triton",
+        "USE_PYTORCH_KERNEL_CACHE": "0",
         "PYTHONPATH": os.pathsep.join(tree.paths),
     }

@@ -36,6 +36,15 @@ def test_the_node_decides_and_not_what_is_compared() -> None:
     assert differences(fingerprint(NODE), fingerprint(same)) == []
 
 
+def test_variables_that_change_times_make_another_machine() -> None:
+    allocator = NODE | {"env:LD_PRELOAD": "/lib/jemalloc.so", "env:CUDA_VISIBLE_DEVICES": "0"}
+    assert differences(fingerprint(NODE), fingerprint(allocator)) == [
+        "LD_PRELOAD: none there, /lib/jemalloc.so here"
+    ]
+    own = NODE | {"setting:XLA_FLAGS": "--set_by_the_backend"}
+    assert fingerprint(own) == fingerprint(NODE)
+
+
 def test_differences_are_told_in_words() -> None:
     other = NODE | {"cpu": "Xeon", "gpu": "NVIDIA H200"}
     assert differences(fingerprint(NODE, threads=1), fingerprint(other, threads=2)) == [

@@ -17,12 +17,43 @@ from tests.helpers.processes import inline, start, wait_for, workers
 from tests.helpers.records import TINY_TASK
 
 
-def test_the_frameworks_agree(tmp_path: Path) -> None:
-    run = harness.run(
-        TINY_TASK, backends=["torch", "jax"], seeds=1, dispatch="inline", results=tmp_path
-    )
-    assert run.trials["status"].tolist() == ["ok"] * 2
-    assert run.trials["final_mse"].max() / run.trials["final_mse"].min() < 1.001
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("frameworks")
+
+
+@pytest.fixture(scope="module")
+def frameworks(folder: Path) -> Run:
+    """A run of PyTorch and JAX by somebody who has set some variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("MALLOC_ARENA_MAX", "1")
+        return harness.run(
+            TINY_TASK, backends=["torch", "jax"], seeds=1, dispatch="inline", results=folder
+        )
+
+
+def test_the_frameworks_agree(frameworks: Run) -> None:
+    assert frameworks.trials["status"].tolist() == ["ok"] * 2
+    assert frameworks.trials["final_mse"].max() / frameworks.trials["final_mse"].min() < 1.001
+
+
+def test_a_cache_of_compiled_code_is_not_used(frameworks: Run, folder: Path) -> None:
+    assert not frameworks.failures
+    assert not (folder / "cache").exists()
+
+
+def test_settings_and_variables_are_recorded(frameworks: Run) -> None:
+    of = {record.backend: record.environment for record in frameworks.records}
+    for environment in of.values():
+        assert environment["env:MALLOC_ARENA_MAX"] == "1"
+        assert environment["env:CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        assert "setting:compiler_options" not in environment
+    assert of["jax"]["setting:jax.config.jax_default_matmul_precision"] == "highest"
+    assert of["jax"]["setting:jax.config.jax_enable_x64"] == "False"
+    assert of["torch"]["setting:torch.get_float32_matmul_precision()"] == "highest"
+    assert of["torch"]["setting:torch.backends.cudnn.rnn.fp32_precision"] == "ieee"
 
 
 @pytest.mark.parametrize(
