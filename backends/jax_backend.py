@@ -154,7 +154,7 @@ class JaxBackend:
         """Return a copy of the parameters of every seed."""
         return self._from_flax(state.params)
 
-    def peak_gpu_mb(self) -> float:
+    def peak_gpu_mb(self) -> float | None:
         """Return the peak of live arrays."""
         return peak_gpu_mb()
 
@@ -237,6 +237,7 @@ def _set(name: str, value: Any) -> None:
     jax.config.update(name, value)
 
 
-def peak_gpu_mb() -> float:
-    """Return the peak of live arrays on the GPU, in MB."""
-    return float(jax.devices()[0].memory_stats()["peak_bytes_in_use"]) / 1e6
+def peak_gpu_mb() -> float | None:
+    """Return the peak of live arrays on the GPU, in MB; None: this platform does not count them."""
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return None if peak is None else peak / 1e6

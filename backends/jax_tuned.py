@@ -116,7 +116,7 @@ class JaxTunedBackend(ByManySeeds[list[State]]):
         """Return a copy of the parameters of every seed."""
         return {name: np.array(value) for name, value in cut(_flat(state), self.model).items()}
 
-    def peak_gpu_mb(self) -> float:
+    def peak_gpu_mb(self) -> float | None:
         """Return the peak of live arrays."""
         return peak_gpu_mb()
 

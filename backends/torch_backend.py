@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -183,8 +183,11 @@ def torch_device(backend: str, device: str) -> torch.device:
     """Return PyTorch's device for "cpu" or "gpu"; raise `Unavailable` if it is not there."""
     if device == "gpu" and not torch.cuda.is_available():
         raise Unavailable(f"backend `{backend}`: PyTorch finds no usable GPU (CUDA) here.")
-    # float32 means float32: cuDNN would round the products of an RNN to TF32 by default.
-    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    # float32 means float32: cuDNN would round the products of an RNN to TF32 by default, and before
+    # 2.13 the setting for all does not reach it.
+    backends: Any = torch.backends
+    for part in (backends, backends.cudnn.conv, backends.cudnn.rnn):
+        part.fp32_precision = "ieee"
     return torch.device("cuda" if device == "gpu" else "cpu")
 
 

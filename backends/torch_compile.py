@@ -7,6 +7,7 @@ the compiler sees every step of the loop; that is in the column of the first cal
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 
@@ -18,6 +19,12 @@ from harness.backend.model import Model
 from harness.backend.protocol import Array
 from harness.errors import Unavailable
 
+# What Inductor calls for code on a CPU, and Triton for the launchers of its kernels on a GPU.
+_COMPILERS = {
+    "cpu": ("C++", "CXX", ("g++", "c++", "clang++")),
+    "gpu": ("C", "CC", ("gcc", "cc", "clang")),
+}
+
 
 class TorchCompileBackend(TorchBackend):
     """Trains with one Python iteration per epoch: a compiled loss, its gradient, the optimiser."""
@@ -26,9 +33,11 @@ class TorchCompileBackend(TorchBackend):
 
     def __init__(self, model: Model, device: str) -> None:
         model.require(self.name, cell=("rnn",), layers=(1,), gradient=("exact",))
+        language, variable, names = _COMPILERS[device]
+        if not any(map(shutil.which, (os.environ.get(variable, ""), *names))):
+            where = f"backend `{self.name}` on the {device.upper()}"
+            raise Unavailable(f"{where} needs a {language} compiler, such as {names[0]}.")
         super().__init__(model, device)
-        if device == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
-            raise Unavailable("backend `torch-compile` needs a C++ compiler, such as g++.")
         # It counts what it compiled for this code, whatever the network, and gives up after some.
         torch._dynamo.reset()
         self._loss = torch.compile(self._loss_of, fullgraph=True, dynamic=False)

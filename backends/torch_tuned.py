@@ -11,7 +11,7 @@ time step, and none allocates. What is done, and why (`docs/performance.md` has 
 - the gradients of W_hh, W_xh and b_h are one product after the loop;
 - parameters, and Adam's moments, are one flat vector, which one fused operator updates;
 - on a GPU a whole step is one CUDA graph;
-- seeds, in groups of `GROUP`, are the batch of batched products: one call serves them all.
+- seeds, in groups of `GROUP` on a CPU, are the batch of batched products: one call serves them all.
 
 Shapes: E epochs, R seeds, T time steps, B batch, H hidden, D head units, P parameters of a seed.
 """
@@ -67,8 +67,9 @@ class TorchTunedBackend(ByManySeeds[State]):
         x_ETRB, y_ETRB = (self._steps_first(array, 1) for array in (x_ERTB, y_ERTB))
         losses_ER = torch.empty(x_ERTB.shape[:2], dtype=x_ETRB.dtype, device=self.device)
         steps_before = state.step.clone()
-        for first in range(0, x_ERTB.shape[1], GROUP):
-            group = slice(first, first + GROUP)
+        size = GROUP if self.device.type == "cpu" else x_ERTB.shape[1]
+        for first in range(0, x_ERTB.shape[1], size):
+            group = slice(first, first + size)
             x, y = x_ETRB[:, :, group], y_ETRB[:, :, group]
             flat, mean, square = (moment[group] for moment in state[:3])
             rows = State(flat, mean, square, steps_before)

@@ -88,8 +88,11 @@ class BackendFactory(Protocol):
 class ReportsGpuMemory(Protocol):
     """Optional second protocol: a backend that knows the peak of its arrays on the GPU."""
 
-    def peak_gpu_mb(self) -> float:
-        """Return the most memory that arrays held on the GPU at once, in MB (10^6 bytes)."""
+    def peak_gpu_mb(self) -> float | None:
+        """Return the most memory that arrays held on the GPU at once, in MB (10^6 bytes).
+
+        It is asked once, after the first call of `train` and before any prediction. None: unknown.
+        """
 
 
 @runtime_checkable

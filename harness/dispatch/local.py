@@ -15,7 +15,10 @@ from harness.trial.jobs import Job, ParityJob, TrialJob
 
 
 class InlineDispatcher:
-    """Runs one batch at a time, or as many as there are cores if no job is exclusive."""
+    """Runs one batch at a time, or as many as there are cores if no job is exclusive.
+
+    Trials on the GPU run one at a time, even if they are not exclusive.
+    """
 
     def has_gpu(self) -> bool:
         """Say whether this machine has a GPU."""
@@ -66,6 +69,7 @@ class InlineDispatcher:
 
 def _slots(batches: Sequence[Sequence[Job]]) -> int:
     jobs = [job for batch in batches for job in batch]
-    if any(job.exclusive for job in jobs):
+    # Trials of a packed run would share the one GPU that they all see.
+    if any(job.exclusive or (isinstance(job, TrialJob) and job.device == "gpu") for job in jobs):
         return 1
     return max(1, len(machine.usable_cores()) // max((job.threads for job in jobs), default=1))

@@ -5,8 +5,8 @@ memory controller, and mostly without the memory modules. Idle cores and other p
 it means something only for a trial that has the node to itself. On a GPU: this GPU with its memory
 (NVML), without the processor that feeds it.
 
-RAPL counts every millisecond. NVML's counter moves about every 100 ms, so trainings of less than
-some seconds on a GPU are known roughly.
+A counter moves in steps: of a millisecond (RAPL) or 100 (NVML). What it shows is up to a step old,
+before and after a call. So the energy of a call is known if it lasts twenty steps, to 5 %.
 """
 
 from __future__ import annotations
@@ -23,6 +23,20 @@ Meter: TypeAlias = Callable[[], float | None]
 ten microseconds to a few milliseconds, so none while a clock runs."""
 
 POWERCAP = Path("/sys/class/powercap")
+
+_STEP_S = {"cpu": 0.001, "gpu": 0.1}
+_STEPS = 20
+
+
+def of_call(device: str, before: float | None, after: float | None, wall_s: float) -> float | None:
+    """Return the joules of a call from the readings before and after it, and its time.
+
+    None if one of them is unknown, or the call too short for the counter. Not roughly right then:
+    the counter shows what the GPU did before the call, mostly nothing.
+    """
+    if before is None or after is None or wall_s < _STEPS * _STEP_S[device]:
+        return None
+    return after - before
 
 
 def meter(device: str, root: Path = POWERCAP) -> Meter:

@@ -44,6 +44,8 @@ def run(job: TrialJob, emit: Emit, find: Find = registry.importer, clock: Clock 
 
     emit("phase", "in the first call")
     _, chunk = training.chunk(training.chunk_epochs)
+    # Now, because the evaluation may need more, and all chunks need the same.
+    emit("fields", training.peak_gpu())
     training.step_mse()
     emit("fields", {"first_call_s": chunk.wall_s + training.evaluation.seconds})
     training.restart()
@@ -58,7 +60,7 @@ def run(job: TrialJob, emit: Emit, find: Find = registry.importer, clock: Clock 
             point = curves.evaluate(epoch, seconds, training.step_mse(), everyone=at_point)
             if at_point or not curves.running:
                 emit("point", point)
-    emit("fields", {"eval_s": training.evaluation.seconds} | training.peak_gpu())
+    emit("fields", {"eval_s": training.evaluation.seconds})
     emit("fields", {"status": "ok" if curves.running else "diverged"})
     shares = curves.shares(training.initial_state_moved())
     if job.seeds:
@@ -136,7 +138,7 @@ class Training:
             steal_s=_difference(before.steal_s, after.steal_s),
             load=machine.load(),
             mhz=machine.core_mhz(),
-            energy_j=_difference(joules, joules_after),
+            energy_j=energy.of_call(self._job.device, joules, joules_after, wall_s),
         )
 
     def step_mse(self) -> Array:
@@ -158,7 +160,7 @@ class Training:
         after = contract.params(params, self._job.task.model, len(self.seeds))
         return initial_state_moved(self._job.task.model, self._params, after)
 
-    def peak_gpu(self) -> dict[str, float]:
+    def peak_gpu(self) -> dict[str, float | None]:
         """Return the field `peak_gpu_mb` if there is one to report."""
         if self._job.device == "gpu" and isinstance(self._backend, ReportsGpuMemory):
             return {"peak_gpu_mb": self._backend.peak_gpu_mb()}

@@ -97,6 +97,12 @@ def test_the_tanh_of_the_tuned_variant_is_that_of_numpy(dtype: str) -> None:
     np.testing.assert_allclose(got, np.tanh(x_TN), rtol=8 * np.finfo(x_TN.dtype).eps)
 
 
+@pytest.mark.parametrize("name", [JAX, TUNED])
+def test_a_platform_that_counts_no_memory_has_no_peak(name: str) -> None:
+    backend: Any = registry.load(name)(Task(**SMALL).model, "cpu")
+    assert backend.peak_gpu_mb() is None
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

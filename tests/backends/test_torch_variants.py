@@ -73,6 +73,17 @@ def test_what_a_variant_does_not_train_is_a_sentence(name: str, field: str, valu
         registry.load(name)(Task(**{field: value}).model, "cpu")
 
 
+@pytest.mark.parametrize(("device", "language"), [("cpu", r"C\+\+"), ("gpu", "C")])
+def test_a_missing_compiler_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, device: str, language: str
+) -> None:
+    for name in ("PATH", "CC", "CXX"):
+        monkeypatch.setenv(name, "")
+    message = f"`torch-compile` on the {device.upper()} needs a {language} compiler, such as g"
+    with pytest.raises(Unavailable, match=message):
+        registry.load("torch-compile")(Task().model, device)
+
+
 def test_a_missing_gpu_is_a_sentence() -> None:
     import torch
 

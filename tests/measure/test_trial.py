@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from harness import Task
 from harness.measure.trial import run
 from harness.trial.record import Chunk, CurvePoint
@@ -58,6 +60,28 @@ def test_the_first_chunk_is_thrown_away_and_training_starts_anew() -> None:
     # The loss of epoch e is 1/(e+1), so the curve starts at epoch 0 and its points are means.
     assert points[0].train_loss == (1 + 1 / 2 + 1 / 3) / 3
     assert [point.epoch for point in points] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("peak_mb", [12.5, None])
+def test_the_peak_on_the_gpu_is_that_of_a_chunk_and_not_of_a_prediction(
+    peak_mb: float | None,
+) -> None:
+    class OnGpu(FakeBackend):
+        def peak_gpu_mb(self) -> float | None:
+            self.calls.append("peak")
+            return peak_mb
+
+    fields: dict[str, Any] = {}
+    backend = OnGpu(clock := ManualClock())
+    run(
+        trial_job(TASK, device="gpu"),
+        lambda kind, value: fields.update(value) if kind == "fields" else None,
+        lambda name: lambda: backend,
+        clock,
+    )
+    assert backend.calls[2:5] == ["train 3", "peak", "predict 5"]
+    assert backend.calls.count("peak") == 1
+    assert (fields["peak_gpu_mb"], fields["status"]) == (peak_mb, "ok")
 
 
 def test_each_timed_call_says_what_it_took() -> None:
