@@ -144,6 +144,24 @@ def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
     return _layered(_ROW * len(order), bars, _row_names(base, "series"))
 
 
+def totals(table: pd.DataFrame, run: int, order: Sequence[str]) -> alt.LayerChart:
+    """Draw the total time against epochs, from `series.total_times`; mark those of the `run`."""
+    x = alt.X("epochs:Q", title="number of epochs (log scale)").axis(tickCount=6)
+    x = x.scale(type="log", nice=False)
+    y = _log_scale("seconds", "seconds from the first import on, mean")
+    y = y.scale(type="log", nice=False)
+    tooltip = [
+        alt.Tooltip("series:N", title="series"),
+        alt.Tooltip("epochs:Q", title="epochs", format=".4~r"),
+        _number("seconds", "seconds"),
+        *_band_tooltip(),
+    ]
+    here = alt.Chart(alt.InlineData(values=[{"epochs": run, "what": "this run"}]))
+    rule = here.mark_rule(color=MUTED, strokeDash=[3, 3], strokeWidth=1.5).encode(x="epochs:Q")
+    name = here.mark_text(align="right", dx=-5).encode(x="epochs:Q", y=alt.value(8), text="what:N")
+    return _layered(_HEIGHT, rule, name, *_lines(table, x, y, tooltip, order))
+
+
 def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
     """Draw ratios with their intervals as a forest plot.
 

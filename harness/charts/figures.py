@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.charts import draw, series
 from harness.charts.page import Figure
+from harness.tables.break_even import with_epoch_s
 from harness.tables.metrics import METRICS
 from harness.tables.points import points
 from harness.task.yardsticks import yardsticks
@@ -24,6 +25,8 @@ _TITLES: dict[Against, tuple[str, str]] = {
 AGAINST = tuple(_TITLES)
 _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error")}
 _STEPS = "Error at each time step"
+_TOTALS = 40
+"""So many numbers of epochs make a smooth line."""
 _MOST_RATIOS, _MOST_TIMES, _MOST_LINES = 40, 4, 8
 MOST_POINTS = 12
 """So many points of a sweep are drawn each by itself."""
@@ -133,6 +136,31 @@ def times(trials: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | None:
         draw.time_parts(parts, order),
         f"{'; '.join(words)}.{_warm(trials)}",
         wide.loc[order, phases].reset_index(),
+    )
+
+
+def totals(trials: pd.DataFrame, found: pd.DataFrame, point: SweepPoint) -> Figure | None:
+    """Draw the total time against the number of epochs, over the `trials` at a point of a sweep.
+
+    `found` are the rows of `harness.tables.break_even` there. None if fewer than two series have a
+    known time without others beside it, or if they train unlike numbers of seeds at once.
+    """
+    trials = series.with_series(trials, by_kind=True)
+    known = with_epoch_s(trials)
+    if known["series"].nunique() < 2 or known["at_once"].nunique() > 1:
+        return None
+    order, run = series.series_order(known), point.task.epochs
+    passed = [at for at in found["at"] if 1 <= at < np.inf]
+    last = max(run, *(2 * at for at in passed), 10)
+    epochs = {*np.geomspace(1, last, _TOTALS).round(), *passed, float(run)}
+    table = series.total_times(known, sorted(epochs))
+    return Figure(
+        f"total-time{_slug(point)}",
+        "Total time against epochs, start-up included" + _where(point),
+        draw.totals(table, run, order),
+        "".join(f"{words[0].upper()}{words[1:]}. " for words in found["words"])
+        + f"Dashed: the {run} epochs of this run. {series.seeds_words(trials)}",
+        table,
     )
 
 

@@ -113,6 +113,20 @@ def time_parts(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["series", "phase", "seconds"])
 
 
+def total_times(trials: pd.DataFrame, epochs: Sequence[float]) -> pd.DataFrame:
+    """Return a row per series and number of `epochs`: the total time, start-up included.
+
+    `seconds` is the mean, `low` to `high` its band over the `seeds`. The trials are those of
+    `harness.tables.break_even.with_epoch_s`.
+    """
+    shared, keys = shared_seeds(trials), ["series", "epochs"]
+    grid = shared.drop(columns="epochs").merge(pd.DataFrame({"epochs": epochs}), how="cross")
+    grid["seconds"] = grid["start_s"] + grid["epochs"] * grid["epoch_s"]
+    banded = _with_band(grid, keys, "seconds")
+    banded["seconds"] = grid.groupby(keys, sort=False)["seconds"].mean()
+    return banded.reset_index()
+
+
 def by_field(trials: pd.DataFrame, field: str, swept: Sequence[str]) -> pd.DataFrame:
     """Return a row per series and value of a swept field, at each choice of the others.
 

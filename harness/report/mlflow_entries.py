@@ -166,7 +166,12 @@ def files(run: Run) -> Iterator[tuple[str, bytes]]:
         table.to_parquet(content, index=False)
         yield f"{name}.parquet", content.getvalue()
         yield f"{name}.csv", table.to_csv(index=False).encode()
-    for name, table in (("summary", run.summary()), ("comparisons", run.comparisons())):
+    derived = {
+        "summary": run.summary(),
+        "comparisons": run.comparisons(),
+        "break_even": run.break_even(),
+    }
+    for name, table in derived.items():
         yield f"{name}.csv", table.to_csv(index=False).encode()
     for name in (run_page.NAME, *run.folder.names(run_page.PLOTS)):
         if (made := run.folder.read(name)) is not None:

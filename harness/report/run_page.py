@@ -159,9 +159,22 @@ def _sweep(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
 
 
 def _times(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
-    both = (figures.times(trials, run.swept), figures.ratios(run.comparisons(), run.swept))
-    if drawn := [figure for figure in both if figure]:
-        yield Section("Time", drawn)
+    drawn = [
+        figures.times(trials, run.swept),
+        *_total_times(run, trials),
+        figures.ratios(run.comparisons(), run.swept),
+    ]
+    if known := [figure for figure in drawn if figure]:
+        yield Section("Time", known)
+
+
+def _total_times(run: Run, trials: pd.DataFrame) -> Iterator[Figure | None]:
+    """Yield a figure for each of the first points of the sweep."""
+    ok = trials[trials["status"] == "ok"]
+    found = run.break_even()
+    for values, at_point in list(points(ok, run.swept))[:MOST_POINTS]:
+        here = found[(found[list(values)] == list(values.values())).all(axis=1)]
+        yield figures.totals(at_point, here, run.point(values))
 
 
 def _noise(trials: pd.DataFrame) -> Iterator[Section]:

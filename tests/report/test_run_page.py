@@ -17,6 +17,7 @@ import harness
 from benchmarks.helpers.runs import cloned, measure
 from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
+from harness.diagnosis.types import SEVERITIES
 from harness.report import run_page
 from harness.store.run_writer import RunWriter
 from harness.tables.points import points
@@ -142,7 +143,7 @@ def test_it_needs_nothing_else(run: Run) -> None:
 
 def test_every_chart_is_there_in_words_and_as_a_table(run: Run) -> None:
     seen = shown(run)
-    names = ["convergence-epochs", "convergence-seconds", "steps", "time", "ratios"]
+    names = ["convergence-epochs", "convergence-seconds", "steps", "time", "total-time", "ratios"]
     assert list(seen.charts) == names
     figures_ = [a for tag, a in seen.elements if tag == "figure"]
     assert [a["id"] for a in figures_] == names
@@ -150,6 +151,13 @@ def test_every_chart_is_there_in_words_and_as_a_table(run: Run) -> None:
         assert len(figure.words) > 20
         assert len(figure.table)
         assert str(seen.charts[figure.name]["description"]).endswith(figure.words)
+
+
+def test_every_severity_has_a_mark() -> None:
+    notices = [page.Notice(severity, "so it is") for severity in SEVERITIES]
+    text = page.Page("title", "subtitle", [page.Section("all", notices)]).html()
+    for mark in ("✗ Fault", "! Note", "i Info", "✓ Good"):
+        assert f'<span class="mark">{mark}</span> so it is' in text
 
 
 def test_charts_are_vega_lite(run: Run) -> None:
@@ -172,6 +180,11 @@ def test_charts_show_what_was_measured(run: Run) -> None:
     sums = parts.groupby("series")["seconds"].sum()
     walls = run.trials.groupby("backend")["wall_s"].min()  # Of two, the faster one.
     assert sums.to_dict() == pytest.approx(walls.to_dict())
+    totals = figures.totals(run.trials, run.break_even(), run.point({}))
+    assert totals is not None
+    ends = totals.table.groupby("series")["seconds"].last()
+    times = trials["start_s"] + run.point({}).task.epochs / trials["epochs_per_s"]
+    assert ends.to_dict() == pytest.approx(times.groupby(trials["series"]).mean().to_dict())
     steps = figures.steps(run.steps, run.trials, run.point({}))
     order = series.series_order(trials)
     assert list(steps.table.columns) == ["t", *order, "variance", "memoryless", "wrong_sign"]
@@ -221,7 +234,9 @@ def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
         *(f"sweep-{what}-{f}" for f in ("hidden", "lag-weight") for what in ("time", "error")),
         *(f"convergence-{x}-{point}" for point in points for x in ("epochs", "seconds")),
         *(f"steps-{point}" for point in points),
-        *("time", "ratios"),
+        "time",
+        *(f"total-time-{point}" for point in points),
+        "ratios",
     ]
     run = Run("swept", results)
     assert isinstance(run.plot_curves(hidden=4, lag_weight=1), alt.LayerChart)
