@@ -52,6 +52,20 @@ NOISE: dict[str, Noise] = {
 }
 """The last two break what the p-values rest on: that the order of the runs says nothing."""
 
+BLOCKS: dict[str, Callable[[np.random.Generator, int], Array]] = {
+    "equal: 3": lambda _, n: np.full(n, 3),
+    "unlike: 3, 5 or 8": lambda rng, n: rng.choice([3, 5, 8], n),
+    "unlike: 8, then 3": lambda _, n: np.where(np.arange(n) < n // 2, 8, 3),
+    "very unlike: 3 to 64": lambda rng, n: 3 + (rng.random(n) ** 2 * 62).astype(int),
+    "very unlike: 3, 1 in 10 has 64": lambda rng, n: np.where(rng.random(n) < 0.1, 64, 3),
+    "very unlike: from 3 up to 64": lambda _, n: np.geomspace(3, 64, n).round().astype(int),
+    "very unlike: 64, then 3": lambda _, n: np.where(np.arange(n) < 3 * n // 4, 64, 3),
+    "very unlike: 3, then 64": lambda _, n: np.where(np.arange(n) < n // 4, 3, 64),
+}
+"""How many blocks each run has."""
+SCATTER, STEP = 0.05, 0.05
+"""The standard deviation of a block's log ratio, and the step that is looked for."""
+
 
 def generate(results: Path, runs: int, tables: bool = True) -> None:
     """Write so many runs."""
@@ -151,6 +165,45 @@ def power(name: str, size: float, after: int, histories: int, rng: np.random.Gen
     )
 
 
+def unlike_blocks(histories: int) -> None:
+    """Print the same where runs have unlike numbers of blocks, with and without regard to them."""
+    rng = np.random.default_rng(0)
+    print(f"\nruns of unlike numbers of blocks, which scatter by {SCATTER:.0%} each; 1 series")
+    print(f"random orders alone, then as the harness does; found: {STEP:.0%}, 10 of 60 runs ago")
+    for name, blocks in BLOCKS.items():
+        of_30, of_60, of_drifting, found = (
+            _with_and_without(rng, blocks, histories, *case)
+            for case in ((30, 0.0, 0.0), (60, 0.0, 0.0), (60, 0.3, 0.0), (60, 0.3, STEP))
+        )
+        print(
+            f"{name:31} 30 runs: {of_30}; 60 runs: {of_60}; between runs, too: {of_drifting}; "
+            f"found: {found}"
+        )
+
+
+def _with_and_without(
+    rng: np.random.Generator,
+    blocks: Callable[[np.random.Generator, int], Array],
+    histories: int,
+    runs: int,
+    between: float,
+    step: float,
+) -> str:
+    """Return how many histories have a step, or have it where it is, by either way.
+
+    `between` is a scatter of whole runs, as a share of that of blocks.
+    """
+    hits, at = np.zeros(2, dtype=int), runs - 10
+    for _ in range(histories):
+        counts = blocks(rng, runs)
+        scatter = SCATTER * np.sqrt(1 / counts + between**2)
+        values = scatter * rng.standard_normal(runs) + step * (np.arange(runs) >= at)
+        for way, known in enumerate((None, counts)):
+            found = find_change_points(values, counts=known)
+            hits[way] += any(not step or abs(point.at - at) <= 2 for point in found)
+    return " -> ".join(f"{count / histories:.1%}" for count in hits)
+
+
 def share(count: int, of: int) -> str:
     """Return a share with its 95 % interval."""
     interval = binomtest(count, of).proportion_ci(method="wilson")
@@ -166,6 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.rates:
         rates(options.histories)
+        unlike_blocks(options.histories)
     else:
         measure(options.runs, options.keep)
 

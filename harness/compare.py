@@ -260,24 +260,34 @@ def _change(
         return _change_of_accuracy(before, after, metric, arm)
     if metric.kind != "time":
         reference = None
-    samples = [_sample(run, metric, arm, reference) for run in (before, after)]
-    (a, pilot_a), (b, pilot_b) = samples
-    estimate = estimates.difference(a, b, (pilot_a, pilot_b))
-    return _Change(metric, arm, reference, a, b, estimate)
+    (a, level_a), (b, level_b) = (_level(run, metric, arm, reference) for run in (before, after))
+    return _Change(metric, arm, reference, a, b, estimates.welch(level_a, level_b))
 
 
-def _sample(run: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None) -> tuple[Array, int]:
-    """Return the values of an arm, or its ratios to a reference, and how many are of the pilot."""
+def _level(
+    run: Run, metric: Metric, arm: ArmKey, reference: ArmKey | None
+) -> tuple[Array, Estimate]:
+    """Return the values of an arm in a run, or its ratios to a reference, and their mean."""
     pilot = run.manifest.plan.pilot or 0
     if reference:
         ratios = pair(run.trials, arm, reference, metric)
-        return ratios.differences, ratios.pilot(pilot)
-    mine = of_arm(_trials(run), arm)
+        return ratios.differences, ratios.estimate(pilot)
     # Seeds that were trained at once are one measurement.
-    mine = mine.assign(value=metric.values(mine)).dropna(subset=["value"])
-    mine = mine.groupby("trial", as_index=False, sort=False)[["block", "value"]].mean()
-    values = mine["value"].to_numpy(dtype=float)
-    return values, int((mine["block"] < pilot).sum()) if metric.sized else 0
+    mine = _values(run, metric, arm).groupby("trial", sort=False)[["block", "value", "grid"]].mean()
+    of_pilot = int((mine["block"] < pilot).sum()) if metric.sized else 0
+    return mine["value"].to_numpy(dtype=float), _mean(mine, of_pilot)
+
+
+def _values(run: Run, metric: Metric, arm: ArmKey) -> pd.DataFrame:
+    """Return the trials of an arm with a `value` on the compared scale, and its `grid` error."""
+    trials = of_arm(_trials(run), arm)
+    values = trials.assign(value=metric.values(trials), grid=metric.grid_errors(trials))
+    return values.dropna(subset=["value"])
+
+
+def _mean(values: pd.DataFrame, pilot: int = 0) -> Estimate:
+    grid_error = float(np.sqrt((values["grid"] ** 2).mean()))
+    return estimates.mean(values["value"].to_numpy(dtype=float), pilot, grid_error)
 
 
 def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) -> _Change:
@@ -286,18 +296,18 @@ def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) ->
     They are identical only with the same seeds and the same value for each.
     """
     sides = [
-        trials[["seed"]].assign(value=metric.values(trials), raw=trials[metric.name]).dropna()
-        for trials in (of_arm(_trials(run), arm) for run in (before, after))
+        _values(run, metric, arm)[["seed", "value", "grid", metric.name]] for run in (before, after)
     ]
     both = sides[0].merge(sides[1], on="seed", suffixes=("_a", "_b"))
     all_shared = 0 < len(both) == len(sides[0]) == len(sides[1])
-    identical = all_shared and bool((both["raw_a"] == both["raw_b"]).all())
+    raw_a, raw_b = both[f"{metric.name}_a"], both[f"{metric.name}_b"]
+    identical = all_shared and bool((raw_a == raw_b).all())
     if len(both) > 1:
         a, b = (both[name].to_numpy(dtype=float) for name in ("value_a", "value_b"))
-        estimate = estimates.mean(b - a)
+        estimate = _mean(both.assign(value=b - a, grid=np.hypot(both["grid_a"], both["grid_b"])))
     else:
         a, b = (side["value"].to_numpy(dtype=float) for side in sides)
-        estimate = estimates.difference(a, b)
+        estimate = estimates.welch(*map(_mean, sides))
     return _Change(metric, arm, None, a, b, estimate, identical)
 
 

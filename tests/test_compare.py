@@ -22,7 +22,7 @@ from tests.helpers.commands import Cli
 from tests.helpers.records import record
 
 TASK = Task(n_steps=2)
-SEEDS = 6
+SEEDS = 8
 NODE = {"cpu": "AMD EPYC", "cores": "2"}
 
 
@@ -136,6 +136,26 @@ def test_identical_is_said_of_all_seeds_or_not_at_all(tmp_path: Path) -> None:
     alone = write(tmp_path, "alone", {"x": 1.0}, seeds=1)
     again = write(tmp_path, "again", {"x": 1.0}, seeds=1)
     assert verdicts(alone, again, metrics=["final_mse"])["final_mse", "x"] == "identical"
+
+
+def test_epochs_to_the_lag_differ_if_by_more_than_the_distance_of_evaluations(
+    tmp_path: Path,
+) -> None:
+    def run(name: str, epochs: int, first_seed: int = 0) -> Run:
+        points = tuple(
+            CurvePoint(epoch=e, train_s=e / 1000, train_loss=1.0, eval_mse=float(e < epochs))
+            for e in range(50, 1001, 50)
+        )
+        return write(tmp_path, name, {"x": 1.0}, seeds=3, first_seed=first_seed, points=points)
+
+    a, b, c, d = run("a", 850), run("b", 900), run("c", 850), run("d", 900, first_seed=3)
+    metrics = ["epochs_to_lag", "seconds_to_lag"]
+    for later in (b, d):  # The same seeds, and others.
+        changes = compare_runs(a, later, metrics).changes
+        assert set(changes["verdict"]) == {"inconclusive"}
+        assert (changes["low"] < 1).all()
+        assert (changes["high"] > 1.1).all()
+    assert verdicts(a, c, metrics=metrics)["epochs_to_lag", "x"] == "identical"
 
 
 def test_one_block_is_inconclusive(cli: Cli, tmp_path: Path) -> None:

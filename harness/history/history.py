@@ -122,6 +122,7 @@ class History:
                     logarithms(rows, measure),
                     tests=tests,
                     margin=np.log1p(_SAME_MSE) if measure == "final_mse" else 0.0,
+                    counts=None if measure == "final_mse" else rows["blocks"].to_numpy(),
                 ),
                 len(rows) >= FEWEST,
             )

@@ -10,6 +10,10 @@ distribution of the values, so the p-value also holds for outliers and skew. Out
 first, since they would hide change points. Both parts are then split in the same way (binary
 segmentation).
 
+Means of unlike numbers of values scatter unlike, so their order does mean something. There the
+p-value is the share of random signs of their deviations from the median: each value keeps its
+scatter. That holds for noise that is alike above and below.
+
 The spread is that of a mean of neighbours. It comes from the differences between values one and two
 places apart, which a change point hardly affects, so one change point does not hide another. If
 each value resembles the one before it (a machine that drifts), the spread is larger.
@@ -19,22 +23,26 @@ With `tests` series, a segment that d splits have led to is tested at the level
 except after a false alarm. So the shares of these segments add up to at most one (Kraft), and the
 probability of any false alarm in all series together is at most `false_alarms`.
 
-Sources: Page (1954) for the statistic; von Neumann (1941) for a spread from differences; Besag &
-Clifford (1991) for the sequential p-value, which is valid however early it stops; Bai (1997) for
-placing each change point anew between its neighbours; Siegmund (1988) for where else it may be.
+Sources: Page (1954) for the statistic; von Neumann (1941) for a spread from differences; Wu (1986)
+for random signs (wild bootstrap); Besag & Clifford (1991) for the sequential p-value, which is
+valid however early it stops; Bai (1997) for placing each change point anew between its neighbours;
+Siegmund (1988) for where else it may be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from harness.backend.protocol import Array
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
+
+Draw: TypeAlias = Callable[[np.random.Generator, Array], Array]
+"""From copies of the scores [m, n], draws what they could be without a change point [m, n]."""
 
 FALSE_ALARMS = 0.05
 FEWEST = 8
@@ -48,11 +56,13 @@ _FAR = 4.0
 _MOST_ALIKE = 0.6
 """Largest correlation with the value before: with more, nothing would be a change point."""
 _EXCEEDED = 10
-"""The sequential p-value stops after so many orders as extreme as the observed one."""
+"""The sequential p-value stops after so many draws as extreme as the observed values."""
 _MOST_WORK = 5e7
-"""Most values to shuffle for a p-value: a few seconds."""
+"""Most values to draw for a p-value: a few seconds."""
 _BATCH = 250_000
-"""Values to shuffle at a time: few enough for the cache."""
+"""Values to draw at a time: few enough for the cache."""
+_ALIKE = 1.5
+"""Counts within this factor are alike: the means of 2 and of 3 values scatter nearly alike."""
 _SEED = 20_151_021
 # P(likelihood ratio of the true position <= x) is about (1 - exp(-x / 2))^2 (Siegmund).
 _LIKELY = float(-2 * np.log(1 - np.sqrt(estimates.CONFIDENCE)))
@@ -74,18 +84,24 @@ class ChangePoint:
 
 
 def find_change_points(
-    values: Array, tests: int = 1, false_alarms: float = FALSE_ALARMS, margin: float = 0.0
+    values: Array,
+    tests: int = 1,
+    false_alarms: float = FALSE_ALARMS,
+    margin: float = 0.0,
+    counts: Array | None = None,
 ) -> list[ChangePoint]:
     """Return the change points in a series of values [n], in their order.
 
     `tests` is how many series are searched in all; `false_alarms` the probability that any is
-    found in any of them if there is none. Changes below `margin` are left out. The same values
-    give the same change points, and so do their multiples.
+    found in any of them if there is none. Changes below `margin` are left out. `counts` says how
+    many values each is the mean of [n], if not all of equally many. The same values give the same
+    change points, and so do their multiples.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < FEWEST:
         return []
-    found = _split(values, 0, tests, false_alarms)
+    counts = np.ones(len(values)) if counts is None else np.asarray(counts, dtype=float)
+    found = _split(values, counts, 0, tests, false_alarms)
     placed = _place(values, sorted(found))
     p_values = dict(zip(placed, (found[at] for at in sorted(found)), strict=True))
     while placed:
@@ -109,19 +125,22 @@ def levels(values: Array, change_points: Sequence[ChangePoint]) -> Array:
     return _each_segment(np.mean, _pulled_in(values, cuts), cuts)
 
 
-def _split(values: Array, start: int, tests: float, false_alarms: float) -> dict[int, float]:
+def _split(
+    values: Array, counts: Array, start: int, tests: float, false_alarms: float
+) -> dict[int, float]:
     """Return the change points of a segment that begins at index `start`, with their p-values."""
     if len(values) < 2 * LEAST:
         return {}
     scores = _scores(values)
-    p = tests * _p_value(scores, false_alarms / tests) if scores.any() else 1.0
+    draw = _in_random_order if counts.max() <= _ALIKE * counts.min() else _with_random_signs
+    p = tests * _p_value(scores, draw, false_alarms / tests) if scores.any() else 1.0
     if p > false_alarms:
         return {}
     at = _strongest(scores)
     return {
         start + at: p,
-        **_split(values[:at], start, 2 * tests, false_alarms),
-        **_split(values[at:], start + at, 2 * tests, false_alarms),
+        **_split(values[:at], counts[:at], start, 2 * tests, false_alarms),
+        **_split(values[at:], counts[at:], start + at, 2 * tests, false_alarms),
     }
 
 
@@ -174,8 +193,21 @@ def _statistic(scores: Array) -> Array:
     return statistic
 
 
-def _p_value(scores: Array, level: float) -> float:
-    """Return the share of orders as extreme as this one [n], exact enough to test at `level`."""
+def _in_random_order(rng: np.random.Generator, scores: Array) -> Array:
+    """Return the scores of each row in an order of its own: [m, n]."""
+    return rng.permuted(scores, axis=1)
+
+
+def _with_random_signs(rng: np.random.Generator, scores: Array) -> Array:
+    """Return the deviations from the median with random signs, centred again: [m, n]."""
+    deviations = scores - np.median(scores, axis=1, keepdims=True)
+    signed = deviations * (2 * rng.integers(0, 2, scores.shape) - 1)
+    centred: Array = signed - signed.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _p_value(scores: Array, draw: Draw, level: float) -> float:
+    """Return the share of draws as extreme as these scores [n], exact enough to test at `level`."""
     n = len(scores)
     # What differs by rounding is equal.
     threshold = _statistic(scores[np.newaxis])[0] * (1 - 1e-9)
@@ -183,11 +215,11 @@ def _p_value(scores: Array, level: float) -> float:
     rng, exceeded, done, size = np.random.default_rng(_SEED), 0, 0, 2 * _EXCEEDED
     while done < most:
         size = min(size, most - done)
-        orders = rng.permuted(np.broadcast_to(scores, (size, n)), axis=1)
-        counts = exceeded + (_statistic(orders) >= threshold).cumsum()
-        if counts[-1] >= _EXCEEDED:
-            return _EXCEEDED / (done + int(counts.searchsorted(_EXCEEDED)) + 1)
-        exceeded, done = int(counts[-1]), done + size
+        drawn = draw(rng, np.broadcast_to(scores, (size, n)))
+        exceeding = exceeded + (_statistic(drawn) >= threshold).cumsum()
+        if exceeding[-1] >= _EXCEEDED:
+            return _EXCEEDED / (done + int(exceeding.searchsorted(_EXCEEDED)) + 1)
+        exceeded, done = int(exceeding[-1]), done + size
         size = max(min(2 * size, _BATCH // n), 1)
     return (exceeded + 1) / (done + 1)
 

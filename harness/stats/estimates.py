@@ -5,7 +5,8 @@ inverse then count alike. The values of a sample are independent by design: each
 pair of fresh processes, never of repetitions in one process.
 
 All tests are Student's t. The samples are too small for the bootstrap (its intervals are too narrow
-below about 20 values) and for ranks (no p-value is below 2^-n). Sources:
+below about 20 values) and for ranks (no p-value is below 2^-n). Only values that are all equal, but
+not zero, are judged by their signs: they do not tell how far they scatter. Sources:
 Welch (1947) for two independent samples; Holm (1979) for many comparisons; Schuirmann (1987), two
 one-sided tests, for equivalence; Stein (1945) for an interval of a width chosen beforehand.
 """
@@ -21,6 +22,8 @@ from scipy.special import stdtr, stdtrit
 from harness.backend.protocol import Array
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-12
+"""A relative spread below this is rounding."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Estimate:
 
     def half_width(self, confidence: float = CONFIDENCE) -> float:
         """Return half the width of the two-sided interval."""
-        if not self.df:
+        if not self.df or (self._constant and 2 * 0.5**self.n > 1 - confidence):
             return float("nan")
         return float(stdtrit(self.df, (1 + confidence) / 2)) * self.standard_error
 
@@ -55,9 +58,14 @@ class Estimate:
         """Return the one-sided p-value; a small one shows that the truth lies above `bound`."""
         if not self.df:
             return float("nan")
-        if not self.standard_error:  # All values are equal.
-            return 0.0 if self.value > bound else 1.0
+        if not self.standard_error:
+            return (0.5**self.n if self._constant else 0.0) if self.value > bound else 1.0
         return float(stdtr(self.df, (bound - self.value) / self.standard_error))
+
+    @property
+    def _constant(self) -> bool:
+        """Whether all values are equal and not zero; equal to zero means that nothing differs."""
+        return not self.standard_error and bool(self.value)
 
     def p_below(self, bound: float = 0.0) -> float:
         """Return the one-sided p-value; a small one shows that the truth lies below `bound`."""
@@ -72,18 +80,25 @@ class Estimate:
         return max(self.p_above(-margin), self.p_below(margin))
 
 
-def mean(sample: Array, pilot: int = 0) -> Estimate:
+def mean(sample: Array, pilot: int = 0, shared_error: float = 0.0) -> Estimate:
     """Estimate the mean of a sample [n].
 
     If the spread of the first `pilot` values chose the size n, the interval uses only their spread
     (Stein). With the spread of all values it would lose its coverage.
+
+    `shared_error` is a standard error that all values may have in common, so that more of them do
+    not make it smaller: values on a grid of step h are rounded by h/sqrt(12) each, and all alike
+    where they lie close together.
     """
     n = len(sample)
-    spread = sample[:pilot] if 1 < pilot < n else sample
     if n < 2:
         return Estimate(float(sample.mean()) if n else float("nan"), float("nan"), 0, n)
+    chosen = sample[:pilot] if 1 < pilot < n else sample
+    spread = float(chosen.std(ddof=1))
+    if spread <= _ROUNDING * np.abs(sample).max():
+        spread = 0.0
     return Estimate(
-        float(sample.mean()), float(spread.std(ddof=1) / np.sqrt(n)), len(spread) - 1, n
+        float(sample.mean()), float(np.hypot(spread / np.sqrt(n), shared_error)), len(chosen) - 1, n
     )
 
 
@@ -93,12 +108,9 @@ def stein_size(pilot: Array, half_width: float, confidence: float = CONFIDENCE) 
     return max(len(pilot), int(np.ceil((t * pilot.std(ddof=1) / half_width) ** 2)))
 
 
-def difference(before: Array, after: Array, pilots: tuple[int, int] = (0, 0)) -> Estimate:
-    """Estimate mean(after) - mean(before) of two independent samples (Welch).
-
-    `pilots` holds the pilot of each, as `mean` takes it.
-    """
-    return welch(mean(before, pilots[0]), mean(after, pilots[1]))
+def difference(before: Array, after: Array) -> Estimate:
+    """Estimate mean(after) - mean(before) of two independent samples (Welch)."""
+    return welch(mean(before), mean(after))
 
 
 def welch(before: Estimate, after: Estimate) -> Estimate:

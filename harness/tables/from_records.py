@@ -32,7 +32,7 @@ TRIALS = columns(
     "start_s train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag "
     "seconds_to_lag peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise "
     "attempts node_kind lost go isolation trials_before at_once train_at_once_s energy_j "
-    "initial_state_moved"
+    "initial_state_moved lag_step"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
@@ -184,6 +184,7 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         else 1 - mse / exact["memoryless"],
         "epochs_to_lag": lag.epoch if lag else None,
         "seconds_to_lag": lag.train_s / record.at_once if lag else None,
+        "lag_step": _epochs_since_last(record.points, lag) if lag else None,
         "at_once": record.at_once,
         "cpu_s": sum(chunk.cpu_s for chunk in record.chunks) if record.chunks else None,
         "lost_share": lost_share(record),
@@ -230,6 +231,11 @@ def _means(task: Task) -> dict[str, float]:
 def _first_below(points: Sequence[CurvePoint], memoryless: float) -> CurvePoint | None:
     """Return the first evaluation with an error that no predictor without memory can reach."""
     return next((point for point in points if point.eval_mse < memoryless), None)
+
+
+def _epochs_since_last(points: Sequence[CurvePoint], point: CurvePoint) -> int:
+    """Return the epochs from the evaluation before a point, or the start, to it."""
+    return point.epoch - max((p.epoch for p in points if p.epoch < point.epoch), default=0)
 
 
 def _numbers(counts: Sequence[int]) -> IntArray:

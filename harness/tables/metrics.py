@@ -42,6 +42,8 @@ class Metric:
     """Whether it shares the noise by which the number of blocks is chosen (`run --precision`)."""
     tracked: bool = True
     """Whether MLflow gets it as a metric of a trial."""
+    on_grid: bool = False
+    """Whether it is known only to the distance between two evaluations of a training."""
 
     @property
     def ratio(self) -> bool:
@@ -62,6 +64,23 @@ class Metric:
         if self.ratio:
             values = np.log(np.where(values > 0, values, np.nan))
         return np.where(np.isfinite(values), values, np.nan)
+
+    def grid_errors(self, trials: pd.DataFrame) -> Array:
+        """Return the standard error [n] that a grid adds to the value of each trial.
+
+        What happened somewhere between two evaluations, a share h of the time so far apart, has an
+        even distribution of width h on the scale of a ratio.
+        """
+        import numpy as np
+
+        if not self.on_grid:
+            return np.zeros(len(trials))
+        steps, epochs = (
+            trials[name].to_numpy(dtype=float, na_value=np.nan)
+            for name in ("lag_step", "epochs_to_lag")
+        )
+        errors: Array = steps / epochs / np.sqrt(12)
+        return errors
 
     def natural(self, value: float) -> float:
         """Return a value on the compared scale as a ratio, or as the difference that it is."""
@@ -127,6 +146,7 @@ _ALL = (
         needs_lag=True,
         summary="median",
         comparison="listed",
+        on_grid=True,
     ),
     Metric(
         "seconds_to_lag",
@@ -136,6 +156,7 @@ _ALL = (
         summary="median",
         comparison="stated",
         sized=True,
+        on_grid=True,
     ),
     Metric("peak_rss_mb", "memory", "peak memory", summary="median"),
     Metric("peak_gpu_mb", "memory", "peak memory of the GPU", None),

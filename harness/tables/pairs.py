@@ -28,6 +28,8 @@ class Pairs(NamedTuple):
     """On the compared scale [n]: the logarithm of a ratio, mostly."""
     blocks: Array
     """The block of each [n]."""
+    grid_error: float
+    """The standard error of a difference, as both values lie on a grid; 0 if they do not."""
     of: int
     """How many pairs ended ok, including those without a value of the metric."""
     lacking: str = ""
@@ -39,7 +41,7 @@ class Pairs(NamedTuple):
 
     def estimate(self, pilot_blocks: int) -> Estimate:
         """Estimate the mean difference; a failed trial of the pilot makes the pilot smaller."""
-        return estimates.mean(self.differences, self.pilot(pilot_blocks))
+        return estimates.mean(self.differences, self.pilot(pilot_blocks), self.grid_error)
 
 
 def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> Pairs:
@@ -52,18 +54,26 @@ def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> 
     if metric.kind == "time":
         usable, keys = usable[~usable["contended"]], ["seed", "block", "node"]
     mine, theirs = (
-        side[keys].assign(value=metric.values(side))
+        side[keys].assign(value=metric.values(side), grid=metric.grid_errors(side))
         for side in (of_arm(usable, arm), of_arm(usable, against))
     )
     both = mine.merge(theirs, on=keys, suffixes=("", "_against")).sort_values("block")
     both["difference"] = both["value"] - both["value_against"]
+    both["grid"] = both["grid"] ** 2 + both["grid_against"] ** 2
     have = int(both["difference"].notna().sum())
     lacking = f"{have} of {len(both)}" if have < len(both) else ""
     if metric.kind == "time":
-        both = both.groupby("block", as_index=False)[["difference"]].mean()
+        both = both.groupby("block", as_index=False)[["difference", "grid"]].mean()
     differences = both["difference"].to_numpy(dtype=float)
     known = ~np.isnan(differences)
-    return Pairs(metric, differences[known], both["block"].to_numpy()[known], len(both), lacking)
+    return Pairs(
+        metric=metric,
+        differences=differences[known],
+        blocks=both["block"].to_numpy()[known],
+        grid_error=float(np.sqrt(both["grid"][known].mean())) if known.any() else 0.0,
+        of=len(both),
+        lacking=lacking,
+    )
 
 
 def of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:

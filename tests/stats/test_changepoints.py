@@ -37,6 +37,28 @@ def test_a_history_of_noise_rarely_has_a_step(
     assert binomtest(false, histories, FALSE_ALARMS, "greater").pvalue > 0.001
 
 
+@pytest.mark.parametrize("first", [64, 3])
+def test_means_of_unlike_numbers_of_blocks_rarely_have_a_step(first: int) -> None:
+    counts = np.repeat([first, 67 - first], 30)
+    scatter, rng = 1 / np.sqrt(counts), np.random.default_rng(11)
+    histories = [scatter * rng.standard_normal(60) for _ in range(150)]
+    with_counts, without = (
+        sum(bool(find_change_points(values, counts=known)) for values in histories)
+        for known in (counts, None)
+    )
+    assert binomtest(with_counts, len(histories), FALSE_ALARMS, "greater").pvalue > 0.01
+    assert binomtest(without, len(histories), FALSE_ALARMS, "greater").pvalue < 0.001
+    found = find_change_points(histories[0] + 2.0 * (np.arange(60) >= 40), counts=counts)
+    assert [abs(step.at - 40) <= 1 for step in found] == [True]
+
+
+@given(st.integers(0, 1000), st.integers(1, 64))
+def test_equal_numbers_of_blocks_do_not_matter(seed: int, count: int) -> None:
+    values = np.random.default_rng(seed).standard_normal(30) + 2.0 * (np.arange(30) >= 15)
+    found = find_change_points(values)
+    assert found == find_change_points(values, counts=np.full(30, count))
+
+
 def test_the_rate_is_kept_beside_a_step_that_is_real() -> None:
     rng, histories, false = np.random.default_rng(3), 60, 0
     for _ in range(histories):

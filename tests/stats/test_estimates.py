@@ -6,10 +6,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
+from scipy.stats import binomtest
 
 from harness.stats import estimates
 
@@ -88,11 +89,61 @@ def test_too_few_values_show_nothing(size: int) -> None:
     assert np.isnan(estimates.difference(np.full(size, 0.5), np.ones(3)).p_different())
 
 
-def test_equal_values_are_sure() -> None:
-    same = estimates.mean(np.zeros(3))
-    assert (same.p_different(), same.p_within(0.01)) == (1.0, 0.0)
-    assert estimates.mean(np.full(3, 0.5)).p_above() == 0.0
-    assert estimates.difference(np.zeros(3), np.ones(4)).p_above() == 0.0
+@given(st.integers(2, 12), st.floats(1e-6, 5), st.floats(0.1, 0.9))
+def test_equal_values_show_no_more_than_their_signs(n: int, value: float, share: float) -> None:
+    constant = np.full(n, value) + np.arange(n) * 1e-14 * value  # Up to rounding.
+    for estimate in (
+        estimates.mean(constant),
+        estimates.difference(np.zeros(n), np.full(n + 1, value)),
+    ):
+        assert estimate.standard_error == 0
+        assert estimate.p_above() == estimate.p_above(share * value) == 0.5**n
+        assert estimate.p_below(2 * value) == estimate.p_within(2 * value) == 0.5**n
+        assert estimate.p_above(2 * value) == 1
+        assert estimate.p_different() == 2 * 0.5**n
+        # From six equal values on, the interval of the signs is the value.
+        assert np.isfinite(estimate.interval()).all() == (n >= 6)
+
+
+@pytest.mark.parametrize("n", [2, 3, 20])
+def test_what_is_identical_is_the_same(n: int) -> None:
+    for same in (
+        estimates.mean(np.zeros(n)),
+        estimates.difference(np.ones(n), np.ones(n + 1)),
+    ):
+        assert (same.p_different(), same.p_within(0.01)) == (1.0, 0.0)
+        assert same.interval() == (0.0, 0.0)
+
+
+@given(samples, st.floats(0, 2))
+def test_an_error_that_all_values_share_never_narrows_an_interval(
+    sample: np.ndarray, shared: float
+) -> None:
+    plain, wider = estimates.mean(sample), estimates.mean(sample, shared_error=shared)
+    assert (wider.value, wider.df, wider.n) == (plain.value, plain.df, plain.n)
+    assert wider.standard_error == pytest.approx(np.hypot(plain.standard_error, shared))
+    assert wider.half_width() >= plain.half_width()
+
+
+@given(
+    n=st.integers(2, 8),
+    scatter=st.floats(0, 3),
+    common=st.floats(0, 3),
+    truth=st.floats(0, 2),
+)
+@settings(max_examples=20)
+def test_differences_on_a_grid_are_covered(
+    n: int, scatter: float, common: float, truth: float
+) -> None:
+    """Times on a grid of step 1, the same seed in both arms."""
+    rng, hits, repeats = np.random.default_rng(1), 0, 150
+    for _ in range(repeats):
+        seeds = rng.uniform(0, 1) + common * rng.standard_normal(n)
+        later = seeds + truth + scatter * rng.standard_normal(n)
+        observed = np.ceil(later) - np.ceil(seeds)
+        low, high = estimates.mean(observed, shared_error=np.sqrt(1 / 6)).interval()
+        hits += low <= truth <= high
+    assert binomtest(hits, repeats, estimates.CONFIDENCE, "less").pvalue > 1e-4
 
 
 def coverage(repeats: int, pilot: int, spread: float, stop_honestly: bool) -> float:
@@ -149,7 +200,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_a_difference_of_samples_that_a_pilot_chose_rests_on_the_pilots() -> None:
     rng = np.random.default_rng(3)
     before, after = rng.normal(0, 1, 12), rng.normal(0, 1, 9)
-    estimate = estimates.difference(before, after, pilots=(4, 5))
+    estimate = estimates.welch(estimates.mean(before, 4), estimates.mean(after, 5))
     errors = before[:4].std(ddof=1) / np.sqrt(12), after[:5].std(ddof=1) / np.sqrt(9)
     assert estimate.standard_error == pytest.approx(np.hypot(*errors))
     assert estimate.value == pytest.approx(after.mean() - before.mean())

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Task, yardsticks
@@ -29,11 +29,11 @@ from harness.tables.text import (
     render_summary,
     stated,
 )
-from harness.trial.record import Share
+from harness.trial.record import CurvePoint, Share
 from tests.helpers.records import TASK, timed
 
 FAST_AND_SLOW = [timed("fast", s, 1.0 + s / 10) for s in range(3)] + [
-    timed("slow", s, 4 * (1.0 + s / 10)) for s in range(3)
+    timed("slow", s, 4 * (1.0 + s / 10) * (1 + s * 1e-9)) for s in range(3)
 ]
 
 
@@ -44,7 +44,7 @@ def test_the_columns_are_those_of_the_design() -> None:
         "final_mse r2 lag_skill epochs_to_lag seconds_to_lag "
         "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts "
         "node_kind lost go isolation trials_before at_once train_at_once_s energy_j "
-        "initial_state_moved"
+        "initial_state_moved lag_step"
     )
     assert " ".join(CURVES) == "trial backend device seed epoch train_s train_loss eval_mse"
     assert " ".join(STEPS) == "trial backend device seed t mse variance memoryless wrong_sign"
@@ -63,7 +63,7 @@ def test_derived_figures() -> None:
     assert row["r2"] == pytest.approx(1 - 0.005 / exact.variance.mean())
     assert row["lag_skill"] == pytest.approx(1 - 0.005 / exact.memoryless.mean())
     assert row["epochs_per_s"] == 500
-    assert (row["epochs_to_lag"], row["seconds_to_lag"]) == (1000, 2.0)
+    assert (row["epochs_to_lag"], row["seconds_to_lag"], row["lag_step"]) == (1000, 2.0, 500)
 
 
 @given(
@@ -168,7 +168,52 @@ def words(trials: pd.DataFrame, metric: str = "train_s", pilot: int = 0) -> list
 times = st.lists(st.floats(0.01, 100), min_size=2, max_size=10)
 
 
-@given(times)
+def trials_to_the_lag(**arms: list[int]) -> pd.DataFrame:
+    """Return trials of 1000 epochs, evaluated every 50, that got to the lag at these epochs."""
+    records = [
+        timed(
+            backend,
+            seed,
+            2.0,
+            points=tuple(
+                CurvePoint(epoch=e, train_s=e / 500, train_loss=1.0, eval_mse=float(e < epoch))
+                for e in range(50, 1001, 50)
+            ),
+        )
+        for backend, epochs in arms.items()
+        for seed, epoch in enumerate(epochs)
+    ]
+    return trials_table(records)
+
+
+def test_epochs_to_the_lag_are_known_to_the_distance_of_evaluations() -> None:
+    trials = trials_to_the_lag(early=[850, 850], late=[900, 900])
+    table = compare_arms(trials).set_index("metric")
+    for metric in ("epochs_to_lag", "seconds_to_lag"):
+        row = table.loc[metric]
+        assert not row["shown"]
+        assert row["p"] > 0.1
+        high, low = sorted((row["low"], row["high"]), reverse=True)
+        assert low < 0.9 < 1.1 < high
+    assert words(trials, "epochs_to_lag")[0].startswith(
+        "no difference in the number of epochs to the lag shown"
+    )
+    many = compare_arms(trials_to_the_lag(early=[700] * 8, late=[900] * 8)).set_index("metric")
+    assert many.loc["epochs_to_lag", "shown"]
+
+
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=8))
+@settings(max_examples=20)
+def test_equal_epochs_to_the_lag_are_the_same_but_not_known_better(points: list[int]) -> None:
+    epochs = [50 * point for point in points]
+    table = compare_arms(trials_to_the_lag(a=epochs, b=epochs)).set_index("metric")
+    row = table.loc["epochs_to_lag"]
+    assert (row["value"], row["p"], row["shown"]) == (1.0, 1.0, False)
+    assert "have the same number of epochs to the lag" in row["words"]
+    assert row["low"] < 1 < row["high"]
+
+
+@given(times.filter(lambda values: min(values) < 0.999 * max(values)))
 def test_the_interval_holds_the_mean_and_turns_round_with_the_ratio(ratios: list[float]) -> None:
     def interval(a: list[float], b: list[float]) -> tuple[float, float, float]:
         table = compare_arms(trials_of(a=a, b=b))
@@ -219,8 +264,8 @@ def test_with_many_comparisons_the_corrected_p_value_decides() -> None:
 
 def test_accuracy_is_paired_by_seed_also_when_the_times_are_contended() -> None:
     records = [
-        timed(name, s, speed, mse=0.005 * factor * (1 + s), contended=True)
-        for name, speed, factor in (("a", 1.0, 1), ("b", 2.0, 1.5))
+        timed(name, s, speed, mse=0.005 * factor * (1 + s) ** (1 + factor * 1e-9), contended=True)
+        for name, speed, factor in (("a", 1.0, 1.0), ("b", 2.0, 1.5))
         for s in range(4)
     ]
     table = compare_arms(trials_table(records)).set_index("metric")
