@@ -296,8 +296,9 @@ def _against(row: pd.Series[Any]) -> str:
 def _choice(row: pd.Series[Any], arm: str, against: str) -> str:
     high, most = epoch(row["high"]), row["low"] - 1
     if most < 1:
-        return f"Take {arm} for {high} epochs or more."
-    return f"Take {against} for up to {epoch(most)} epochs, {arm} for {high} or more."
+        return f"Take {arm} for {high} epochs or more; more --seeds tell from when on."
+    up_to = f"Take {against} for up to {epoch(most)} epochs, {arm} for {high} or more"
+    return f"{up_to}; more --seeds narrow down the gap."
 
 
 def _sentence(text: str) -> str:

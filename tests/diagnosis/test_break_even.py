@@ -32,7 +32,7 @@ def test_a_run_that_is_too_short_says_so() -> None:
     )
     assert "After the 1000 epochs of this run, b on cpu is ahead." in finding.evidence
     assert finding.remedy.startswith("Take b on cpu for up to 18")
-    assert finding.remedy.endswith(" or more.")
+    assert finding.remedy.endswith(" or more; more --seeds narrow down the gap.")
 
 
 def test_a_run_about_as_long_as_that_says_that_it_is_not_known() -> None:
