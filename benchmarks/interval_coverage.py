@@ -1,9 +1,9 @@
 """Do the intervals hold the truth as often as they say?
 
 Draws many experiments whose truth is known and prints how often the 95 % interval of the harness
-holds it (with the 95 % interval of that share): for samples of a fixed size, for the two-stage
-rule of `run --precision`, and for the rule that looks again after each block, which the harness
-does not use. Then how often, among several equal backends, at least one is said to differ from the
+holds it (with the 95 % interval of that share): for samples of a fixed size, for the number of
+epochs from which on a backend is ahead, for the two-stage rule of `run --precision`, and for the
+rule that looks again after each block, which the harness does not use. Then how often, among several equal backends, at least one is said to differ from the
 fastest, which the same data have chosen: without a correction, with Holm's for the comparisons
 shown, and with Holm's for all pairs, which the harness uses. And how often "the same within the
 margin" is said at the very margin.
@@ -24,6 +24,7 @@ from scipy.stats import binomtest
 from harness.backend.protocol import Array
 from harness.runs.precision import PILOT
 from harness.stats import estimates
+from harness.stats.crossing import crossing
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
@@ -43,6 +44,23 @@ def fixed(experiments: int, noise: Noise, size: int) -> float:
     """Return the coverage with samples of one size."""
     samples = noise(np.random.default_rng(1), (experiments, size))
     return float(np.mean([_holds(estimates.mean(sample)) for sample in samples]))
+
+
+def break_even(experiments: int, noise: Noise, size: int) -> float:
+    """Return how often the interval holds the epochs from which on one of two backends is ahead.
+
+    One starts in 2.4 s and takes 0.8 ms for an epoch, the other 2 s and 4.2 ms. Times of a block
+    vary together by 10 %, each start by 5 % and each time of an epoch by 3 % more.
+    """
+    rng = np.random.default_rng(6)
+    shared = np.exp(0.1 * rng.standard_normal((experiments, size, 1)))
+    start_s = np.array([2.4, 2.0]) * (1 + 0.05 * noise(rng, (experiments, size, 2))) * shared
+    epoch_s = np.array([8e-4, 42e-4]) * (1 + 0.03 * noise(rng, (experiments, size, 2))) * shared
+    truth, held = 0.4 / 34e-4, 0
+    for start_B2, epoch_B2 in zip(start_s, epoch_s, strict=True):
+        found = crossing(np.diff(start_B2)[:, 0], np.diff(epoch_B2)[:, 0])
+        held += found.low <= truth <= found.high and (found.rising or not found.shown)
+    return held / experiments
 
 
 def two_stage(experiments: int, noise: Noise, spread: float) -> tuple[float, float]:
@@ -121,6 +139,8 @@ def shares(count: int, noise: Noise) -> Iterator[tuple[str, float, int]]:
     """Yield what was looked at, how often it was so, and of how many experiments."""
     for size in (3, PILOT, 20):
         yield f"coverage, {size} blocks:", fixed(count, noise, size), count
+    for size in (3, PILOT, 20):
+        yield f"coverage, break-even, {size} blocks:", break_even(count, noise, size), count
     for spread in (0.5, 1.5, 3.0):
         share, blocks = two_stage(count, noise, spread)
         yield f"coverage, two stages, {blocks:.1f} blocks:", share, count
