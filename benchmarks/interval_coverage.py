@@ -3,10 +3,10 @@
 Draws many experiments whose truth is known and prints how often the 95 % interval of the harness
 holds it (with the 95 % interval of that share): for samples of a fixed size, for the number of
 epochs from which on a backend is ahead, for the two-stage rule of `run --precision`, and for the
-rule that looks again after each block, which the harness does not use. Then how often, among several equal backends, at least one is said to differ from the
-fastest, which the same data have chosen: without a correction, with Holm's for the comparisons
-shown, and with Holm's for all pairs, which the harness uses. And how often "the same within the
-margin" is said at the very margin.
+rule that looks again after each block, which the harness does not use. Then how often, among
+several equal backends, at least one is said to differ from the fastest, which the same data have
+chosen: without a correction, with Holm's for the comparisons shown, and with Holm's for all pairs,
+which the harness uses. And how often "the same within the margin" is said at the very margin.
 
     python -m benchmarks.interval_coverage [EXPERIMENTS]
 """
