@@ -5,8 +5,9 @@ memory controller, and mostly without the memory modules. Idle cores and other p
 it means something only for a trial that has the node to itself. On a GPU: this GPU with its memory
 (NVML), without the processor that feeds it.
 
-A counter moves in steps: of a millisecond (RAPL) or 100 (NVML). What it shows is up to a step old,
-before and after a call. So the energy of a call is known if it lasts twenty steps, to 5 %.
+RAPL's counter moves every millisecond, NVML's every 100 ms. After a call on a GPU it lacks up to
+100 ms of the call, and counts as many from before it, when the GPU was idle. That is 5 % at most of
+a call of two seconds. On a CPU, short calls add up well: the core is as busy before them.
 """
 
 from __future__ import annotations
@@ -24,17 +25,15 @@ ten microseconds to a few milliseconds, so none while a clock runs."""
 
 POWERCAP = Path("/sys/class/powercap")
 
-_STEP_S = {"cpu": 0.001, "gpu": 0.1}
-_STEPS = 20
+_SHORTEST_S = {"cpu": 0.0, "gpu": 2.0}
 
 
 def of_call(device: str, before: float | None, after: float | None, wall_s: float) -> float | None:
     """Return the joules of a call from the readings before and after it, and its time.
 
-    None if one of them is unknown, or the call too short for the counter. Not roughly right then:
-    the counter shows what the GPU did before the call, mostly nothing.
+    None if one of them is unknown, or the call too short for the counter.
     """
-    if before is None or after is None or wall_s < _STEPS * _STEP_S[device]:
+    if before is None or after is None or wall_s < _SHORTEST_S[device]:
         return None
     return after - before
 

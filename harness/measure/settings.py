@@ -46,11 +46,11 @@ _GETTERS = {
         *("config.jax_disable_jit", "config.jax_debug_nans", "config.jax_enable_compilation_cache"),
     ),
     "torch": (
-        *("get_float32_matmul_precision()", "backends.cuda.matmul.fp32_precision"),
+        *("get_float32_matmul_precision", "backends.cuda.matmul.fp32_precision"),
         *("backends.cudnn.conv.fp32_precision", "backends.cudnn.rnn.fp32_precision"),
         *("backends.mkldnn.matmul.fp32_precision", "backends.mkldnn.rnn.fp32_precision"),
         *("backends.mkldnn.enabled", "backends.cudnn.benchmark", "backends.cudnn.deterministic"),
-        *("are_deterministic_algorithms_enabled()", "backends.cpu.get_cpu_capability()"),
+        *("are_deterministic_algorithms_enabled", "backends.cpu.get_cpu_capability"),
     ),
 }
 
@@ -91,6 +91,6 @@ def _modes() -> Iterator[tuple[str, str]]:
             # Another version may lack it, or refuse to tell.
             with suppress(AttributeError, RuntimeError):
                 found: Any = sys.modules[framework]
-                for name in getter.removesuffix("()").split("."):
+                for name in getter.split("."):
                     found = getattr(found, name)
-                yield f"{framework}.{getter}", str(found() if getter.endswith("()") else found)
+                yield f"{framework}.{getter}", str(found() if callable(found) else found)

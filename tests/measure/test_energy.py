@@ -213,7 +213,7 @@ def test_the_counter_is_read_around_each_timed_call(
 
 @pytest.mark.parametrize(
     ("device", "wall_s", "known"),
-    [("cpu", 0.019, False), ("cpu", 0.02, True), ("gpu", 1.99, False), ("gpu", 2, True)],
+    [("cpu", 0.002, True), ("gpu", 0.03, False), ("gpu", 1.99, False), ("gpu", 2, True)],
 )
 def test_a_call_that_is_too_short_for_the_counter_has_no_energy(
     device: str, wall_s: float, known: bool
@@ -253,5 +253,6 @@ def test_the_tables_add_up_what_is_known_and_uncontended() -> None:
 def test_a_run_has_the_column(tmp_path: Path) -> None:
     task = Task(n_steps=3, batch_size=2, epochs=4, curve_points=2, eval_paths=5)
     run = harness.run(task, backends=["reference"], seeds=1, dispatch="inline", results=tmp_path)
-    assert run.trials["energy_j"].isna().tolist() == [True]  # Its calls take no 20 ms.
+    known = Rapl()() is not None
+    assert run.trials["energy_j"].notna().tolist() == [known]
     assert len(run.chunks["energy_j"]) == 2

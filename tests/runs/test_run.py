@@ -52,7 +52,7 @@ def test_settings_and_variables_are_recorded(frameworks: Run) -> None:
         assert "setting:compiler_options" not in environment
     assert of["jax"]["setting:jax.config.jax_default_matmul_precision"] == "highest"
     assert of["jax"]["setting:jax.config.jax_enable_x64"] == "False"
-    assert of["torch"]["setting:torch.get_float32_matmul_precision()"] == "highest"
+    assert of["torch"]["setting:torch.get_float32_matmul_precision"] == "highest"
     assert of["torch"]["setting:torch.backends.cudnn.rnn.fp32_precision"] == "ieee"
 
 
