@@ -41,6 +41,7 @@ class FakeBackend:
     epoch_s: float = 1.0
     predict_s: float = 100.0
     setup_s: float = 1000.0
+    init_s: float = 0.0
     diverge_after: int | None = None
     calls: list[str] = field(default_factory=list)
     compiled: bool = False
@@ -55,6 +56,7 @@ class FakeBackend:
     def init(self, params: Params) -> int:
         """Return the state: the number of epochs trained."""
         self.calls.append(f"init {len(params)}")
+        self.clock.spend(self.init_s)
         self.start = params
         return 0
 

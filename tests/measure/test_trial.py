@@ -53,6 +53,14 @@ def test_each_phase_has_a_time_of_its_own() -> None:
     assert fields["status"] == "ok"
 
 
+def test_set_up_holds_the_first_state_and_nothing_the_second() -> None:
+    """PyTorch imports 820 modules when it makes its first optimiser, which is in the state."""
+    fields, points, _ = measure(init_s=7)
+    assert (fields["import_s"], fields["setup_s"]) == (5, 1007)
+    assert fields["first_call_s"] == 10 + 3 + 100
+    assert [point.train_s for point in points] == [3, 6, 9, 12]
+
+
 def test_the_first_chunk_is_thrown_away_and_training_starts_anew() -> None:
     _, points, backend = measure()
     assert backend.calls[:4] == ["make cpu 10", "init 8", "train 3", "predict 5"]
