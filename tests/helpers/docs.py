@@ -251,6 +251,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.calibrate_gate measure": ("measured.jsonl", "identical=1"),
     "-m benchmarks.faults": ("5",),
     "-m benchmarks.fidelity": ("1",),
+    "-m benchmarks.burst_coverage": ("20",),
     "-m benchmarks.interval_coverage": ("20",),
     "-m benchmarks.limits": ("--rounds", "2"),
     "-m benchmarks.overhead": ("--job",),
