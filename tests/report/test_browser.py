@@ -80,7 +80,7 @@ def _installed(site: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("run", "charts"), [("one", 4), ("both", 5), ("thousand", 5), ("failed", 0), ("sweep", 19)]
+    ("run", "charts"), [("one", 4), ("both", 6), ("thousand", 6), ("failed", 0), ("sweep", 23)]
 )
 def test_it_is_clean_on_every_screen(
     browser: Browser, page_of: Pages, run: str, charts: int
