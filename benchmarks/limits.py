@@ -1,11 +1,11 @@
 """How near the backend `floor` is to what one core can do, and to plain C.
 
-    python -m benchmarks.limits [--steps T] [--batch B] [--hidden H] [--rounds N]
+    python -m benchmarks.limits [--steps T] [--batch B] [--hidden H] [--blocks N]
 
 The arithmetic limit is the time that an epoch's multiply-adds would take at the highest rate that
 the core reaches, plus that of its tanhs at the rate of a loop that does nothing else, on data in
-the first-level cache. All four are timed in turn, on one core; the table shows the minima, and
-the ratios to the floor are medians over the rounds. float32, one thread.
+the first-level cache. In each block all four have a fresh process and take turns on one core.
+Ratios are formed inside blocks; the interval is Student's t over blocks. float32, one thread.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import ctypes
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import harness
+from benchmarks.helpers.blocks import Call, Started, in_blocks, ratio_text
 from harness.backend.protocol import Array
 from harness.measure import machine
-from harness.measure.clock import now
+from harness.measure.clock import now, timestamp
+from harness.tables.text import render
 from harness.task import data
 
 FLAGS = ("-O3", "-march=native", "-ffast-math")
@@ -34,7 +38,7 @@ EPOCHS = 50
 VECTOR = 32
 
 
-def plain_c(n_steps: int, batch_size: int, hidden: int) -> Callable[[], float] | None:
+def plain_c(n_steps: int, batch_size: int, hidden: int) -> Call | None:
     """Compile plain C for a network; return a turn: it trains on, and returns seconds per epoch.
 
     None without a C compiler (`cc`).
@@ -99,10 +103,11 @@ def _check_losses(task: harness.Task, losses_E: Array) -> None:
     np.testing.assert_allclose(losses_E, want_E, rtol=1e-4)
 
 
-def floor(task: harness.Task) -> Callable[[], float]:
+def floor(n_steps: int, batch_size: int, hidden: int) -> Call:
     """Return a turn of the backend, like that of `plain_c`."""
     from backends.floor import FloorBackend
 
+    task = harness.Task(n_steps=n_steps, batch_size=batch_size, hidden=hidden)
     backend = FloorBackend(task.model, "cpu")
     x_ETB, y_ETB = data.training_chunk(task, 0, 0, EPOCHS)
     state = backend.init(data.initial_params(task.model, 0))
@@ -120,7 +125,7 @@ def floor(task: harness.Task) -> Callable[[], float]:
     return turn
 
 
-def multiply_add() -> Callable[[], float]:
+def multiply_add() -> Call:
     """Return a turn that returns the seconds of a multiply-add at the core's highest rate."""
     import numba
 
@@ -144,7 +149,7 @@ def multiply_add() -> Callable[[], float]:
     return lambda: _seconds(lambda: run(rows, times)) / (times * rows.size)
 
 
-def tanh() -> Callable[[], float]:
+def tanh() -> Call:
     """Return a turn that returns the seconds of a tanh as the floor computes it."""
     import numba
 
@@ -185,47 +190,52 @@ def tanhs(n_steps: int, batch_size: int, hidden: int) -> int:
 
 
 def main() -> None:
-    """Time the four in turn and print the table."""
-    parser = argparse.ArgumentParser()
+    """Time the four in blocks and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--hidden", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each program in a block")
     options = parser.parse_args()
     sizes = (options.steps, options.batch, options.hidden)
-
-    os.sched_setaffinity(0, machine.usable_cores()[-1:])
-    # Before numba is imported.
     os.environ["NUMBA_NUM_THREADS"] = "1"
-    turns = {"multiply-add": multiply_add(), "tanh": tanh()}
-    turns["floor"] = floor(harness.Task(n_steps=sizes[0], batch_size=sizes[1], hidden=sizes[2]))
-    if (c := plain_c(*sizes)) is None:
-        print("no C compiler (`cc`) here: plain C is left out")
-    else:
-        turns["plain C"] = c
-    for turn in turns.values():
-        turn()  # Compiles.
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(options.rounds):
-        for name, turn in turns.items():
-            seconds[name].append(turn())
 
+    def start(stack: ExitStack) -> Mapping[str, Call]:
+        programs = {
+            "multiply-add": Started(multiply_add),
+            "tanh": Started(tanh),
+            "floor": Started(floor, *sizes),
+            "plain C": Started(plain_c, *sizes),
+        }
+        started = {name: stack.enter_context(program) for name, program in programs.items()}
+        return {name: program for name, program in started.items() if program.works}
+
+    seconds = in_blocks(start, options.blocks, options.rounds)
+    if "plain C" not in seconds:
+        print("no C compiler (`cc`) here: plain C is left out")
     products, curves = multiply_adds(*sizes), tanhs(*sizes)
-    rows = {
+    times = {
         f"{products:,} multiply-adds": [products * s for s in seconds["multiply-add"]],
         f"{curves:,} tanhs": [curves * s for s in seconds["tanh"]],
     }
-    rows["arithmetic limit"] = [sum(pair) for pair in zip(*rows.values(), strict=True)]
-    rows |= {name: seconds[name] for name in ("floor", "plain C") if name in seconds}
-    rate = 1e-9 / min(seconds["multiply-add"])
-    print(f"T={sizes[0]}, B={sizes[1]}, H={sizes[2]}; {rate:.1f} thousand million multiply-adds/s")
-    print(f"{'':26}{'us per epoch':>14}{'x limit':>9}{'x floor':>9}")
-    for name, values in rows.items():
-        limit, own = (
-            median(a / b for a, b in zip(values, rows[base], strict=True))
-            for base in ("arithmetic limit", "floor")
-        )
-        print(f"{name:26}{1e6 * min(values):14.1f}{limit:9.2f}{own:9.2f}")
+    times["arithmetic limit"] = [sum(both) for both in zip(*times.values(), strict=True)]
+    times |= {name: seconds[name] for name in ("floor", "plain C") if name in seconds}
+    rows = [
+        {
+            f"T = {sizes[0]}, B = {sizes[1]}, H = {sizes[2]}": name,
+            "us per epoch": f"{1e6 * median(values):.1f}",
+            "x limit": ratio_text(values, times["arithmetic limit"]),
+            "x floor": ratio_text(values, times["floor"]),
+        }
+        for name, values in times.items()
+    ]
+    about, rate = machine.describe(), 1e-9 / median(seconds["multiply-add"])
+    print(
+        f"{timestamp()}, {about['cpu']}, one core, {rate:.1f} thousand million multiply-adds a "
+        f"second; {options.blocks} blocks of fresh processes\n"
+    )
+    print(render(pd.DataFrame(rows), "markdown"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What each trick of the tuned variants buys: the time without it, over the time with all.
 
-    python -m benchmarks.tricks [--rounds N] [--seeds-at-once R]
+    python -m benchmarks.tricks [--blocks N] [--seeds-at-once R]
 
-Every row is a copy of the variant's module in which one thing is switched off; all copies train in
-turn, in random order, in one process on one core. A ratio is formed inside each round, and the
-table shows the median over the rounds with a 95 % interval. The default task, float32. Only what
+Every row is a copy of the variant's module in which one thing is switched off. In each block every
+copy has a fresh process, all on one core, and they train in turn, in random order. Ratios are
+formed inside blocks; the interval is Student's t over blocks. The default task, float32. Only what
 can be switched off is here: the rest is the design.
 """
 
@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
-import random
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.speed import CORE, TURN_S, ratio
+from benchmarks.helpers.blocks import Call, Started, in_blocks, ratio_text
 from harness import Task
 from harness.backend.protocol import Array
 from harness.measure import machine
@@ -37,65 +36,33 @@ from harness.task import data
 
 BACKENDS = Path(__file__).parent.parent / "backends"
 TASK, EPOCHS = Task(), 20
+Change: TypeAlias = Callable[[Any], None]
+"""Changes a copy of a module."""
 
 
-@dataclass
-class Copy:
-    """A backend with something switched off, and the seconds of its epochs."""
+class Trick(NamedTuple):
+    """What is switched off in a copy of a variant."""
 
-    what: str
-    backend: Any
-    state: Any
-    batches: tuple[Array, Array]
-    seconds: list[float] = field(default_factory=list)
-
-    def turn(self) -> None:
-        """Train for a while."""
-        start, epochs = now(), 0
-        while now() - start < TURN_S:
-            self.state, _ = self.backend.train_many(self.state, *self.batches)
-            epochs += len(self.batches[0])
-        self.seconds.append((now() - start) / epochs)
+    without: str
+    change: Change
+    aligned: bool = True
+    """Whether its data are at multiples of 64 bytes."""
+    at_once: bool = False
+    """Whether it shows only if many seeds are trained at once."""
 
 
-def copies(at_once: int) -> Iterator[list[Copy]]:
-    """Yield for each variant: all of it, and then without this and that."""
-    batches = data.training_chunks(TASK, range(at_once), 0, EPOCHS)
-    each = [data.initial_params(TASK.model, seed) for seed in range(at_once)]
-    params = {name: np.stack([one[name] for one in each]) for name in each[0]}
+def _set_to(**values: Any) -> Change:
+    def change(module: Any) -> None:
+        module.__dict__.update(values)
 
-    def copy(what: str, name: str, change: Callable[[Any], None], aligned: bool = True) -> Copy:
-        module = _load(name)
-        change(module)
-        (kind,) = (v for k, v in vars(module).items() if k.endswith("TunedBackend"))
-        backend = kind(TASK.model, "cpu")
-        given = batches if aligned else (_askew(batches[0]), _askew(batches[1]))
-        return Copy(what, backend, backend.init_many(params), given)
+    return change
 
-    def without(option: str) -> Callable[[Any], None]:
-        def change(module: Any) -> None:
-            module.OPTIONS = {name: v for name, v in module.OPTIONS.items() if option not in name}
 
-        return change
+def _without(option: str) -> Change:
+    def change(module: Any) -> None:
+        module.OPTIONS = {name: v for name, v in module.OPTIONS.items() if option not in name}
 
-    def set_to(**values: Any) -> Callable[[Any], None]:
-        return lambda module: vars(module).update(values)
-
-    by_itself = "seed by seed, rather than in groups"
-    yield [
-        copy("jax-tuned, all of it", "jax_tuned", set_to()),
-        copy("XLA's tanh", "jax_tuned", set_to(_tanh=jnp.tanh)),
-        copy("products by `dot`", "jax_tuned", set_to(COLUMNS=0)),
-        copy("vectors of 256 bits", "jax_tuned", without("vector_width")),
-        copy("what a loop carries copied first", "jax_tuned", without("copy_insertion")),
-        copy("data not at multiples of 64 bytes", "jax_tuned", set_to(), aligned=False),
-        *([copy(by_itself, "jax_tuned", set_to(GROUP=1))] if at_once > 1 else []),
-    ]
-    yield [
-        copy("torch-tuned, all of it", "torch_tuned", set_to()),
-        copy("PyTorch's tanh", "torch_tuned", _with_tanh),
-        *([copy(by_itself, "torch_tuned", set_to(GROUP=1))] if at_once > 1 else []),
-    ]
+    return change
 
 
 def _with_tanh(module: Any) -> None:
@@ -111,6 +78,48 @@ def _with_tanh(module: Any) -> None:
             after.tanh_()
 
     module.Forward.__call__ = call
+
+
+BY_ITSELF = Trick("seed by seed, rather than in groups", _set_to(GROUP=1), at_once=True)
+VARIANTS: dict[str, list[Trick]] = {
+    "jax_tuned": [
+        Trick("all of it", _set_to()),
+        Trick("XLA's tanh", _set_to(_tanh=jnp.tanh)),
+        Trick("products by `dot`", _set_to(COLUMNS=0)),
+        Trick("vectors of 256 bits", _without("vector_width")),
+        Trick("what a loop carries copied first", _without("copy_insertion")),
+        Trick("data not at multiples of 64 bytes", _set_to(), aligned=False),
+        BY_ITSELF,
+    ],
+    "torch_tuned": [
+        Trick("all of it", _set_to()),
+        Trick("PyTorch's tanh", _with_tanh),
+        BY_ITSELF,
+    ],
+}
+
+
+def training(variant: str, number: int, at_once: int) -> Call:
+    """Return a call that trains with a trick switched off: seconds per epoch and seed."""
+    torch.set_num_threads(1)
+    trick, module = VARIANTS[variant][number], _load(variant)
+    trick.change(module)
+    (kind,) = (v for k, v in vars(module).items() if k.endswith("TunedBackend"))
+    backend = kind(TASK.model, "cpu")
+    batches = data.training_chunks(TASK, range(at_once), 0, EPOCHS)
+    if not trick.aligned:
+        batches = _askew(batches[0]), _askew(batches[1])
+    each = [data.initial_params(TASK.model, seed) for seed in range(at_once)]
+    state = backend.init_many({name: np.stack([one[name] for one in each]) for name in each[0]})
+
+    def call() -> float:
+        nonlocal state
+        start = now()
+        state, _ = backend.train_many(state, *batches)
+        return (now() - start) / EPOCHS / at_once
+
+    call()  # Compiles.
+    return call
 
 
 def _askew(array: Array) -> Array:
@@ -137,30 +146,35 @@ def _load(name: str) -> Any:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each copy in a block")
     parser.add_argument("--seeds-at-once", type=int, default=1)
     options = parser.parse_args()
-    os.sched_setaffinity(0, CORE)
-    torch.set_num_threads(1)
-    about, rng = machine.describe(), random.Random(0)
-    print(f"{timestamp()}, {about['cpu']}, one core, {options.seeds_at_once} seeds at once\n")
-    for variant in copies(options.seeds_at_once):
-        for one in variant:
-            one.turn()  # Compiles.
-            one.seconds.clear()
-        for _ in range(options.rounds):
-            for one in rng.sample(variant, len(variant)):
-                one.turn()
-        print(render(pd.DataFrame(_rows(variant, options.seeds_at_once)), "markdown"))
+    about, at_once = machine.describe(), options.seeds_at_once
+    print(
+        f"{timestamp()}, {about['cpu']}, one core, {at_once} seeds at once; "
+        f"{options.blocks} blocks of fresh processes\n"
+    )
+    for variant in VARIANTS:
+        times = in_blocks(partial(_started, variant, at_once), options.blocks, options.rounds)
+        print(render(pd.DataFrame(_rows(variant, times)), "markdown"))
 
 
-def _rows(variant: list[Copy], at_once: int) -> Iterator[dict[str, str]]:
-    for one in variant:
-        value, low, high = ratio(one.seconds, variant[0].seconds)
+def _started(variant: str, at_once: int, stack: ExitStack) -> Mapping[str, Call]:
+    """Start a process for each copy of a variant."""
+    return {
+        trick.without: stack.enter_context(Started(training, variant, number, at_once))
+        for number, trick in enumerate(VARIANTS[variant])
+        if at_once > 1 or not trick.at_once
+    }
+
+
+def _rows(variant: str, times: Mapping[str, Sequence[float]]) -> Iterator[dict[str, str]]:
+    for without, seconds in times.items():
         yield {
-            "with": one.what,
-            "ms per epoch and seed": f"{1e3 * median(one.seconds) / at_once:.3f}",
-            "x": "1" if one is variant[0] else f"{value:.2f} [{low:.2f}, {high:.2f}]",
+            f"{variant.replace('_', '-')} with": without,
+            "ms per epoch and seed": f"{1e3 * median(seconds):.3f}",
+            "x": ratio_text(seconds, times["all of it"]),
         }
 
 
