@@ -241,7 +241,8 @@ def simulate(
         truth = np.log1p(slowdown) if number == 0 else 0.0
         while test.undecided:
             first, second = _side(errors()), _side(errors())
-            test.add(Pair(truth + noise(), first, second, finished=True), first.step_mse)
+            change = truth + noise()
+            test.add(Pair(change, change, first, second, finished=True), first.step_mse)
         outcomes += [judgement.outcome for judgement in test.judgements()]
         pairs = max(pairs, test.pairs)
     return min(outcomes, key=WORST_FIRST.index), pairs

@@ -32,7 +32,7 @@ from harness.diagnosis.predictions_file import Predictions
 from harness.diagnosis.rules import observe
 from harness.diagnosis.rules_of_steps import first_steps
 from harness.diagnosis.trainings import trainings as observed_trainings
-from harness.measure.trial import initial_state_moved
+from harness.measure.training import initial_state_moved
 from harness.stats.forecast import Forecast, forecast
 from harness.task import data
 from harness.task.task import Task

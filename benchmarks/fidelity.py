@@ -17,9 +17,11 @@ import numpy as np
 
 from harness.backend.protocol import Array
 from harness.measure import machine
-from harness.measure.launch import Host, execute
+from harness.measure.launch import execute
+from harness.measure.trial import Host
 from harness.stats import estimates
 from harness.task.task import Task
+from harness.trial.events import Event
 from harness.trial.jobs import TrialJob
 from harness.trial.record import Record
 
@@ -39,10 +41,12 @@ def harness_chunks(backend: str, seed: int) -> Array:
         block=seed,
         seed=seed,
     )
-    *_, record = execute(job, Host())
+    events: list[Event] = []
+    execute([job], Host(), events.append)
+    record = events[-1]
     assert isinstance(record, Record), record
     assert record.status == "ok", record.error
-    return np.diff([0.0, *(point.train_s for point in record.points)])
+    return np.array([chunk.wall_s for chunk in record.chunks if chunk.counted])
 
 
 def bare_chunks(backend: str) -> Array:

@@ -20,7 +20,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
-from typing import Any
 
 import pandas as pd
 
@@ -29,7 +28,8 @@ from benchmarks.helpers.blocks import CORE, Call, in_blocks, ratio, ratio_text
 from harness import Task
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
-from harness.measure.process import Worker
+from harness.measure.process import JobFailed
+from harness.measure.trainer import Trainer
 from harness.tables.text import render
 from harness.trial.jobs import TurnsJob
 
@@ -45,7 +45,7 @@ TARGETS = {
 """By name and whether many seeds are trained at once: the largest ratio to the floor."""
 
 
-class Trainer(Worker):
+class Timed(Trainer):
     """The process of a backend, which trains when it is called: seconds per epoch and seed."""
 
     def __init__(self, backend: str, at_once: int) -> None:
@@ -60,23 +60,13 @@ class Trainer(Worker):
             seed=0,
             seeds=seeds,
         )
-        super().__init__(job, cores=CORE)
-        self._messages = self.messages()
-        self._wait_for("ready")
+        super().__init__(job, CORE)
+        self.ready()
         self._epochs = Task().chunk_epochs(at_once)
         self.first_call_s = self() * self._epochs * at_once
 
     def __call__(self) -> float:
-        self.say(f"{self._epochs}")
-        return float(self._wait_for("turn")["wall_s"]) / self._epochs / self.at_once
-
-    def _wait_for(self, wanted: str) -> Any:
-        for kind, value in self._messages:
-            if kind == wanted:
-                return value
-            if kind in {"refused", "failed", "exit"}:
-                raise RuntimeError(str(value))
-        raise AssertionError("the messages end with one of the above")
+        return self.train(self._epochs).wall_s / self._epochs / self.at_once
 
 
 class Backends:
@@ -96,8 +86,8 @@ class Backends:
         trainers = {}
         for arm, (name, at_once) in list(self.arms.items()):
             try:
-                trainers[arm] = stack.enter_context(Trainer(name, at_once))
-            except RuntimeError as error:
+                trainers[arm] = stack.enter_context(Timed(name, at_once))
+            except JobFailed as error:
                 print(f"{arm}: left out: {error}", file=sys.stderr)
                 del self.arms[arm]
             else:

@@ -29,8 +29,8 @@ def run(
     """Measure a task (the default: preset `corrected`) on several backends and return the results.
 
     `settings` are those of `harness.runs.settings.Settings`: backends, seeds, devices, threads,
-    packed, timeout_s, max_retries, precision (a share: 0.02 is 2 %), budget_s. Everything else is
-    as on the command line: `dispatch` is "ray" or "inline", `address` that of a Ray cluster,
+    rounds, packed, timeout_s, max_retries, precision (a share: 0.02 is 2 %), budget_s. The others
+    are as on the command line: `dispatch` is "ray" or "inline", `address` that of a Ray cluster,
     `runtime_env` that of the Ray job, `wait_s` how long work waits for a node that can take it,
     `results` the folder that `run_id` is made in: a local path, or a URL as text.
 

@@ -216,7 +216,7 @@ def _kinds(run: Run) -> dict[str, set[tuple[tuple[str, str], ...]]]:
     for record in _ok(run):
         kind = fingerprint(record.environment, record.threads)
         kind["pinned to cores"] = str(len(record.cores)) if record.cores else "none"
-        kind["isolation"] = record.isolation
+        kind["timing"] = record.timed
         kinds.setdefault(record.device, set()).add(tuple(kind.items()))
     return kinds
 

@@ -16,7 +16,9 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 from harness.backend import process_tree
@@ -32,10 +34,10 @@ def main() -> None:
     # Before anything is imported that counts the cores or starts threads.
     if request["cores"] is not None:
         os.sched_setaffinity(0, request["cores"])
-    if job["kind"] != "turns":
-        threading.Thread(target=_listen, daemon=True).start()
+    commands: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_listen, args=(commands,), daemon=True).start()
     with os.fdopen(events, "w", buffering=1) as stream:
-        _run(job, stream)
+        _run(job, iter(commands.get, None), stream)
     # Everything is reported: how a framework shuts down is not part of the result.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -43,9 +45,10 @@ def main() -> None:
     os._exit(0)
 
 
-def _listen() -> None:
-    """Wait until standard input closes, then kill the process and its descendants."""
-    sys.stdin.read()
+def _listen(commands: SimpleQueue[str]) -> None:
+    """Queue each line of standard input; when it closes, kill the process and its descendants."""
+    for line in sys.stdin:
+        commands.put(line)
     process_tree.kill(_descendants())
     os.killpg(0, signal.SIGKILL)
 
@@ -54,7 +57,7 @@ def _descendants() -> list[int]:
     return process_tree.family(os.getpid())[1:]
 
 
-def _run(job: dict[str, Any], stream: Any) -> None:
+def _run(job: dict[str, Any], commands: Iterator[str], stream: Any) -> None:
     from pydantic_core import to_jsonable_python
 
     from harness.errors import InvalidInput, Unavailable
@@ -63,7 +66,7 @@ def _run(job: dict[str, Any], stream: Any) -> None:
         stream.write(json.dumps([kind, to_jsonable_python(value)]) + "\n")
 
     try:
-        _carry_out(job, emit)
+        _carry_out(job, commands, emit)
     except (InvalidInput, Unavailable) as error:
         emit("refused", str(error))
     except Exception as error:
@@ -74,24 +77,19 @@ def _run(job: dict[str, Any], stream: Any) -> None:
     emit("done", None)
 
 
-def _carry_out(job: dict[str, Any], emit: Any) -> None:
+def _carry_out(job: dict[str, Any], commands: Iterator[str], emit: Any) -> None:
     """Import only what this kind of job needs: imports are part of what is measured."""
-    from harness.trial.jobs import ParityJob, TrialJob, TurnsJob
+    from harness.trial.jobs import ParityJob, TurnsJob
 
-    match job["kind"]:
-        case "trial":
-            from harness.measure import machine, trial
+    if job["kind"] == "turns":
+        from harness.measure import stepwise
 
-            trial.run(TrialJob.model_validate(job), emit, _find)
-            emit("fields", {"peak_rss_mb": machine.peak_rss_mb()})
-        case "turns":
-            from harness.measure import stepwise
+        stepwise.serve(TurnsJob.model_validate(job), commands, emit, _find)
+    else:
+        from harness.measure import machine, parity
 
-            stepwise.serve(TurnsJob.model_validate(job), sys.stdin, emit, _find)
-        case _:
-            from harness.measure import parity
-
-            parity.run(ParityJob.model_validate(job), emit)
+        parity.run(ParityJob.model_validate(job), emit)
+        emit("fields", {"peak_rss_mb": machine.peak_rss_mb()})
 
 
 _loaded: dict[str, Any] = {}

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 # Small enough to train in a fraction of a second, long enough for late faults to show.
 TINY_FIELDS = {"n_steps": 5, "batch_size": 4, "epochs": 100, "curve_points": 10, "eval_paths": 20}
 TINY = [argument for field in TINY_FIELDS.items() for argument in ("--set", "{}={}".format(*field))]
+TINY_RUN = ["run", *TINY, "--rounds", "2"]
 
 
 def command(*arguments: object) -> list[str]:

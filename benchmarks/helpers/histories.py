@@ -96,6 +96,7 @@ def scaled(
     fields: dict[str, Any] = json.loads(record.model_dump_json())
     for chunk in fields["chunks"]:
         chunk["wall_s"] *= time
+        chunk["waited_s"] *= time
     for point in fields["points"]:
         point["train_s"] *= time
         point["eval_mse"] *= error

@@ -6,15 +6,15 @@ import json
 import subprocess
 from pathlib import Path
 
-from benchmarks.helpers.commands import ROOT, TINY, command
+from benchmarks.helpers.commands import ROOT, TINY_RUN, command
 
 
 def measure(results: Path, run_id: str, *arguments: object, ok: bool = True) -> Path:
     """Run the harness inline on a tiny task and return the folder of the run."""
     done = subprocess.run(
         command(
-            *("run", "--dispatch", "inline", "--results", results, "--run-id", run_id),
-            *(*TINY, *arguments),
+            *(*TINY_RUN, "--dispatch", "inline", "--results", results, "--run-id", run_id),
+            *arguments,
         ),
         cwd=ROOT,
         capture_output=True,

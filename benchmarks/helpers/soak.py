@@ -23,7 +23,7 @@ from typing import IO
 import psutil
 
 from benchmarks.helpers.clusters import LocalCluster, check_whole, trial_on
-from benchmarks.helpers.commands import ROOT, TINY, command, wait_for
+from benchmarks.helpers.commands import ROOT, TINY_RUN, command, wait_for
 from harness import Run
 
 BACKENDS = ("reference", "benchmarks.helpers.slow:Slow")
@@ -72,7 +72,7 @@ class Soak:
     def go(self, kinds: Sequence[str], pauses_s: tuple[float, float]) -> Run:
         """Carry out the run with these faults, one after the other; return what became of it."""
         long = ("--set", "epochs=200", "--backends", ",".join(BACKENDS), "--seeds", self._blocks)
-        self._start(*TINY, *long, "--run-id", "x", "--max-retries", 20, "--timeout", TIMEOUT_S)
+        self._start(*long, "--run-id", "x", "--max-retries", 20, "--timeout", TIMEOUT_S)
         for kind in kinds:
             self._look_on(self._random.uniform(*pauses_s))
             assert self._driver.poll() is None, f"the run ended before the fault `{kind}`"
@@ -200,7 +200,7 @@ class Soak:
     def _start(self, *given: object) -> None:
         where = ("--address", self._cluster.address, "--results", self._results)
         self._driver = subprocess.Popen(
-            command("run", *where, *given),
+            command(*TINY_RUN, *where, *given),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

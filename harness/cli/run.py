@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 @DEVICES
 @click.option("--threads", type=int, default=1, help="Threads of each trial.")
 @click.option(
+    "--rounds",
+    type=int,
+    metavar="N",
+    default=20,
+    help="Turns in which each trial is timed; more turns, narrower intervals.",
+)
+@click.option(
     "--precision",
     metavar="SHARE",
     type=quantity(fraction, "--precision"),

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness.dispatch.admission import Admission
 from harness.measure import machine
-from harness.measure.launch import Host, execute
+from harness.measure.launch import execute
+from harness.measure.trial import Host
 from harness.trial.events import Event
 from harness.trial.jobs import Job, ParityJob, TrialJob
 
@@ -42,17 +43,9 @@ class InlineDispatcher:
         events: queue.SimpleQueue[Event | Future[None]] = queue.SimpleQueue()
         stop = threading.Event()
         host = Host(stop=stop)
-
-        def run_batch(batch: Sequence[Job]) -> None:
-            for job in batch:
-                for event in execute(job, host):
-                    events.put(event)
-                if stop.is_set():
-                    return
-
         with ThreadPoolExecutor(max_workers=_slots(batches)) as pool:
             try:
-                running = {pool.submit(run_batch, batch) for batch in batches}
+                running = {pool.submit(execute, batch, host, events.put) for batch in batches}
                 for future in running:
                     future.add_done_callback(events.put)
                 while running:

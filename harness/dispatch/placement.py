@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from harness.measure.outcome import Messages, Outcome
+from harness.measure.clock import timestamp
 from harness.trial.events import Certificate, Event, Progress, Refused, Started
 from harness.trial.jobs import Job, TrialJob
-from harness.trial.record import Record
+from harness.trial.record import CurvePoint, Record
 
 
 class Node(NamedTuple):
@@ -38,7 +38,7 @@ class Need(NamedTuple):
 
     @classmethod
     def of(cls, jobs: Sequence[Job]) -> Need:
-        """Return what jobs need that run one after the other."""
+        """Return what the jobs of a batch need."""
         return cls(
             "gpu" if any(job.device == "gpu" for job in jobs) else "cpu",
             max(job.threads for job in jobs),
@@ -60,7 +60,7 @@ class Need(NamedTuple):
 
 @dataclass(eq=False)
 class Batch:
-    """Jobs that run in order on one node, and how far they are."""
+    """Jobs that run together on one node, and how far they are."""
 
     jobs: tuple[Job, ...]
     bound: Node | None = None
@@ -71,13 +71,15 @@ class Batch:
     """Counts how often the whole batch was sent to a node."""
     avoid: str = ""
     """The id of the node on which it was lost: other nodes are preferred."""
-    left: deque[Job] = field(default_factory=deque)
+    left: list[Job] = field(default_factory=list)
     """The jobs without an outcome yet."""
-    running: Messages | None = None
-    """What the first of `left` has reported; None if it has not begun."""
+    begun: set[str] = field(default_factory=set)
+    """The trials that have begun."""
+    points: dict[str, list[CurvePoint]] = field(default_factory=dict)
+    """The points of the curve of each trial so far."""
 
     def __post_init__(self) -> None:
-        self.left = deque(self.jobs)
+        self.left = list(self.jobs)
 
     @property
     def need(self) -> Need:
@@ -85,37 +87,47 @@ class Batch:
         return Need.of(self.jobs)
 
     def update(self, event: Event) -> None:
-        """Keep track of an event of the batch, so that `lost_trial` and `repeated` can be made."""
+        """Keep track of an event of the batch, so that `lost` and `repeated` can be made."""
         match event:
-            case Started(job=job):
-                self.running = Messages(job)
-            case Progress(point=point) if self.running:
-                self.running.points.append(point)
-            case Record() | Certificate() | Refused():
-                self.running = None
-                self.left.popleft()
+            case Started(job=TrialJob(trial=trial)):
+                self.begun.add(trial)
+            case Progress(job=job, point=point):
+                self.points.setdefault(job.trial, []).append(point)
+            case Record(trial=trial):
+                self.left = [job for job in self.left if _trial(job) != trial]
+            case Refused(job=job):
+                self.left = [other for other in self.left if other != job]
+            case Certificate(arm=arm):
+                self.left = [job for job in self.left if job.arm != arm]
 
     def repeated(self, avoid: str) -> Batch:
         """Return the whole batch once more, after it was lost on the node with the id `avoid`."""
-        begun = len(self.jobs) - len(self.left) + (self.running is not None)
-        jobs = (_next_go(job, number < begun) for number, job in enumerate(self.jobs))
-        return Batch(tuple(jobs), go=self.go + 1, avoid=avoid)
+        return Batch(tuple(map(self._next, self.jobs)), go=self.go + 1, avoid=avoid)
 
-    def lost_trial(self, node: str, reason: str) -> Outcome:
-        """Return the outcome of the trial that was running or about to begin on a lost node."""
-        return (self.running or Messages(self.left[0])).lost(node, reason)
+    def lost(self, node: str, reason: str) -> Iterator[Record]:
+        """Yield the record of each trial that was running or about to begin on a lost node."""
+        for job in self.left:
+            if isinstance(job, TrialJob):
+                points = self.points.get(job.trial, [])
+                after = f"training after epoch {points[-1].epoch}" if points else "starting"
+                yield job.record(
+                    node=node,
+                    started_utc=timestamp(),
+                    wall_s=0.0,
+                    status="lost",
+                    error=f"{reason} ({after})",
+                    points=tuple(points),
+                )
 
-    def rest(self) -> Batch | None:
-        """Return the jobs after the one that was lost, if there are any."""
-        rest = tuple(self.left)[1:]
-        return Batch(rest) if rest else None
+    def _next(self, job: Job) -> Job:
+        if not isinstance(job, TrialJob):
+            return job
+        attempt = job.attempt + (job.trial in self.begun)
+        return job.model_copy(update={"attempt": attempt, "go": job.go + 1})
 
 
-def _next_go(job: Job, begun: bool) -> Job:
-    """Return a job of a batch that is repeated; `begun`: the number of this attempt is taken."""
-    if not isinstance(job, TrialJob):
-        return job
-    return job.model_copy(update={"attempt": job.attempt + begun, "go": job.go + 1})
+def _trial(job: Job) -> str:
+    return job.trial if isinstance(job, TrialJob) else ""
 
 
 Target: TypeAlias = tuple[Need, Node | None]

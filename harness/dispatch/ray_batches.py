@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -17,7 +19,8 @@ from harness.dispatch.placement import Batch, Need, Node, Scheduler, Target
 from harness.dispatch.ray_nodes import REFRESH_S, Nodes
 from harness.errors import ClusterLost, brief
 from harness.measure.clock import now
-from harness.measure.launch import Host, execute
+from harness.measure.launch import execute
+from harness.measure.trial import Host
 from harness.trial.events import Certificate, Event, Notice, Refused
 from harness.trial.jobs import Job, ParityJob, TrialJob
 
@@ -35,10 +38,14 @@ _MOST_DEMAND = 64
 
 
 @ray.remote(num_returns="streaming", max_retries=0)
-def _execute_batch(batch: Sequence[Job], node: str) -> Iterator[Event]:
-    host = Host(node)
-    for job in batch:
-        yield from execute(job, host)
+def _remote_batch(batch: Sequence[Job], node: str) -> Iterator[Event]:
+    """Run a batch in a thread, and yield its events."""
+    events: SimpleQueue[Event | Future[None]] = SimpleQueue()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(execute, batch, Host(node), events.put).add_done_callback(events.put)
+        while not isinstance(event := events.get(), Future):
+            yield event
+        event.result()
 
 
 class Flow:
@@ -106,7 +113,7 @@ class Flow:
     def _send(self, nodes: Sequence[Node]) -> None:
         for batch, node in self._scheduler.place(nodes):
             need = batch.need
-            task = _execute_batch.options(
+            task = _remote_batch.options(
                 num_cpus=node.cpus if need.exclusive else need.threads,
                 num_gpus=need.gpus,
                 scheduling_strategy=bound_to(node),
@@ -158,16 +165,14 @@ class Flow:
             yield Refused(job=job, node=node.name, message=message)
             return
         last = batch.go > self._max_retries
-        if batch.running or last:
-            yield batch.lost_trial(node.name, f"lost with its node or Ray worker: {reason}")
+        if batch.begun or last:
+            yield from batch.lost(node.name, f"lost with its node or Ray worker: {reason}")
         if not last:
             self._scheduler.add(batch.repeated(avoid=node.id), first=True)
             yield Notice(
                 message=f"{node.name} was lost with block {job.block} (seed {job.seed}): the whole "
                 f"block is repeated, attempt {batch.go + 1} of {self._max_retries + 1}: {reason}"
             )
-        elif rest := batch.rest():
-            self._scheduler.add(rest, first=True)
 
 
 class Newcomers:

@@ -1,11 +1,11 @@
-"""A paired measurement: two versions train in turns on one core, so disturbances hit both.
+"""A paired measurement: a block of two versions, which train in turns on one core.
 
-A pair is two fresh processes that train a few milliseconds at a time, in random order. Each turn of
-one is compared with the same turn of the other, so whatever changes more slowly than that
-(frequency, temperature, neighbours) cancels out. What does not cancel out is how fast a process
-happens to be from its start to its end, some 0.7 % either way, for instance by where its memory
-lies. Only more pairs average that out. So a pair gives one value, and the pairs are the sample.
-The same holds for accuracy: each pair has a seed of its own.
+A pair is two fresh processes. Each turn of one is compared with the turn of the other in the same
+round, so whatever changes more slowly than that (frequency, temperature, neighbours) cancels out,
+and the time that a process waited for the core does not count. What does not cancel out is how fast
+a process happens to be from its start to its end, some 0.7 % either way, for instance by where its
+memory lies. Only more pairs average that out. So a pair gives one value, and the pairs are the
+sample. The same holds for accuracy: each pair has a seed of its own.
 """
 
 from __future__ import annotations
@@ -16,33 +16,38 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil, isfinite, log
 from statistics import median
-from typing import Any, NoReturn
+from typing import Any
 
+import numpy as np
 from scipy.stats import trim_mean
 
 from harness.errors import HarnessError
 from harness.measure import machine
-from harness.measure.process import Tree, Worker
+from harness.measure.process import JobFailed, Tree
+from harness.measure.trainer import Trainer, Turn, at_once
 from harness.trial.jobs import TurnsJob
 
-# Long against what a call costs, short against what disturbs it.
+# Two versions of a backend pay alike for what the other has left in the caches, so turns can be
+# short: on a busy machine, a pair of 20 ms turns has twice the noise.
 TURN_S = 0.003
-# The number of turns. There are fewer if either side would train for more than `TRAIN_S` seconds,
+# The number of rounds. There are fewer if either side would train for more than `TRAIN_S` seconds,
 # or for more epochs than the task has.
-TURNS = 200
+ROUNDS = 200
 TRAIN_S = 1.5
-_FEWEST_TURNS = 20
+_FEWEST_ROUNDS = 20
 # The share of the turns that is left out at either end, since a neighbour's bursts hit single
-# turns. A slowdown of more than one turn in twenty is still seen.
+# turns. What this hides is judged by the totals (`harness.gate.sequential_test`).
 _TRIM = 0.05
 _PADDING = 4096
+# How many units in the last place a loss may be off because its sums are in another order.
+_ROUNDINGS = 100
 
 
 class SideFailed(HarnessError):
     """One side of a pair could not train."""
 
     def __init__(self, side: Side, reason: str) -> None:
-        super().__init__(f"{side.name}: {reason}.")
+        super().__init__(f"{side.name}: {reason.rstrip('.')}.")
         self.side = side
 
 
@@ -86,6 +91,8 @@ class Pair:
     log_ratio: float
     """The logarithm of the second side's time per epoch over the first's: the mean over the turns,
     without the extremes."""
+    log_ratio_of_totals: float
+    """The same of the sums over all turns, the extremes included."""
     first: SideResult
     second: SideResult
     finished: bool
@@ -96,6 +103,19 @@ class Pair:
         """Whether losses and errors of both sides are equal to the bit."""
         first, second = self.first, self.second
         return (first.losses, first.step_mse) == (second.losses, second.step_mse)
+
+    @property
+    def differs_by_rounding(self) -> bool:
+        """Whether the first losses that differ do so by no more than sums in another order.
+
+        Such differences grow, and some seeds end far apart by chance.
+        """
+        count = min(len(self.first.losses), len(self.second.losses))
+        first, second = (np.array(side.losses[:count]) for side in (self.first, self.second))
+        unlike = np.flatnonzero(first != second)
+        precision = np.finfo(str(self.second.task.get("dtype", "float32"))).eps
+        apart = abs(first[unlike[:1]] - second[unlike[:1]])
+        return bool((apart <= _ROUNDINGS * precision * abs(first[unlike[:1]])).all())
 
 
 def measure_pair(
@@ -117,8 +137,7 @@ def measure_pair(
             for side in rng.sample((first, second), 2)
         }
         both = (started[first.name], started[second.name])
-        for process in both:
-            process.wait_until_ready()
+        at_once([process.prepare for process in both], 2)
         for process in both:
             process.pin(machine.usable_cores()[-first.job.threads :])
         for process, size in zip(both, epochs_per_turn or _turn_sizes(both), strict=True):
@@ -131,10 +150,12 @@ def measure_pair(
         if finish:
             _train_to_the_end(scored)
         for process in scored:
-            process.evaluate()
-        ratios = [log(b / a) for a, b in zip(both[0].epoch_s, both[1].epoch_s, strict=True)]
+            process.score()
+        times = [process.epoch_s(waits=all(p.knows_waits for p in both)) for process in both]
+        ratios = [log(b / a) for a, b in zip(*times, strict=True)]
         return Pair(
             log_ratio=float(trim_mean(ratios, _TRIM)),
+            log_ratio_of_totals=log(sum(times[1]) / sum(times[0])),
             first=both[0].result(),
             second=both[1].result(),
             finished=finish,
@@ -144,9 +165,9 @@ def measure_pair(
 def train_alone(side: Side, rng: random.Random) -> None:
     """Train one side to the end of the task, untimed. Raises `SideFailed` if it cannot."""
     with _SideProcess(side, rng) as process:
-        process.wait_until_ready()
+        process.prepare()
         _train_to_the_end([process])
-        process.evaluate()
+        process.score()
 
 
 def _turn_sizes(both: Sequence[_SideProcess]) -> tuple[int, int]:
@@ -154,21 +175,21 @@ def _turn_sizes(both: Sequence[_SideProcess]) -> tuple[int, int]:
     fastest = []
     for process in both:
         process.train(1)
-        fastest.append(min(process.train(1)["wall_s"] for _ in range(5)))
+        fastest.append(min(process.train(1).wall_s for _ in range(5)))
     if both[0].side.job.backend == both[1].side.job.backend:
         fastest = [min(fastest)] * 2
-    longest = max(1, both[0].side.job.task.epochs // _FEWEST_TURNS)
+    longest = max(1, both[0].side.job.task.epochs // _FEWEST_ROUNDS)
     return min(longest, ceil(TURN_S / fastest[0])), min(longest, ceil(TURN_S / fastest[1]))
 
 
 def _take_turns(both: Sequence[_SideProcess], rng: random.Random) -> None:
-    for turn in range(TURNS):
+    for turn in range(ROUNDS):
         long_enough = any(
             process.epoch + process.turn_epochs > process.side.job.task.epochs
-            or sum(process.epoch_s) * process.turn_epochs > TRAIN_S
+            or sum(turn.wall_s for turn in process.turns) > TRAIN_S
             for process in both
         )
-        if turn >= _FEWEST_TURNS and long_enough:
+        if turn >= _FEWEST_ROUNDS and long_enough:
             return
         for process in rng.sample(both, 2):
             process.take_turn()
@@ -176,20 +197,10 @@ def _take_turns(both: Sequence[_SideProcess], rng: random.Random) -> None:
 
 def _train_to_the_end(processes: Sequence[_SideProcess]) -> None:
     """Train to the end of the task, all at once: nothing is timed any more."""
-    task = processes[0].side.job.task
-    for process in processes:
-        process.pin(machine.usable_cores())
-        if process.epoch > task.epochs:
-            process.restart()
-            process.losses.clear()
-    while busy := [process for process in processes if process.epoch < task.epochs]:
-        for process in busy:
-            process.begin(min(task.chunk_epochs(), task.epochs - process.epoch))
-        for process in busy:
-            process.losses += process.end()["losses"]
+    at_once([process.complete for process in processes], len(processes))
 
 
-class _SideProcess(Worker):
+class _SideProcess(Trainer):
     """The process of a side; every method raises `SideFailed` if the process does."""
 
     def __init__(self, side: Side, rng: random.Random) -> None:
@@ -200,61 +211,70 @@ class _SideProcess(Worker):
         self.side = side
         self.turn_epochs = 0
         self.epoch = 0
-        self.epoch_s: list[float] = []
-        """Seconds per epoch in each turn."""
+        self.turns: list[Turn] = []
         self.losses: list[float] = []
-        self._begun = 0
+        """Of the training that counts, one per epoch."""
         self._step_mse: list[float] = []
         self._about: dict[str, Any] = {}
-        self._messages = self.messages()
 
-    def wait_until_ready(self) -> None:
+    @property
+    def knows_waits(self) -> bool:
+        """Whether every turn says how long it waited for the core."""
+        return all(turn.chunk.get("waited_s") is not None for turn in self.turns)
+
+    def epoch_s(self, waits: bool) -> list[float]:
+        """Return the seconds per epoch of each turn; without the waiting, if `waits` are known."""
+        return [
+            (turn.wall_s - (turn.chunk["waited_s"] if waits else 0.0)) / self.turn_epochs
+            for turn in self.turns
+        ]
+
+    def prepare(self) -> None:
         """Wait until the process can train."""
-        self._about = self._next("ready")
+        self._about = self.ready()
         if "task" not in self._about:
-            self._fail("it is from before the gate")
+            raise SideFailed(self.side, "it is from before the gate")
 
-    def train(self, epochs: int) -> dict[str, Any]:
-        """Train; return `wall_s` and `losses`."""
-        self.begin(epochs)
-        return self.end()
-
-    def begin(self, epochs: int) -> None:
-        """Let the process begin to train."""
-        self._begun = epochs
-        self.say(f"{epochs}")
-
-    def end(self) -> dict[str, Any]:
-        """Wait until the process has trained; return `wall_s` and `losses`."""
-        turn: dict[str, Any] = self._next("turn")
-        self.epoch += self._begun
-        if not all(map(isfinite, turn["losses"])):
-            self._fail(f"a loss is not finite by epoch {self.epoch}")
+    def train(self, epochs: int) -> Turn:
+        """Train; fail if a loss is not finite."""
+        turn = super().train(epochs)
+        self.epoch += epochs
+        if not np.isfinite(turn.losses_ER).all():
+            raise SideFailed(self.side, f"a loss is not finite by epoch {self.epoch}")
         return turn
 
     def take_turn(self) -> None:
         """Train for a turn, on the clock."""
         turn = self.train(self.turn_epochs)
-        self.epoch_s.append(turn["wall_s"] / self.turn_epochs)
-        self.losses += turn["losses"]
+        self.turns.append(turn)
+        self.losses += turn.losses_ER[:, 0].tolist()
 
     def restart(self) -> None:
         """Go back to the initial parameters."""
-        self.say("restart")
-        self._next("restarted")
+        super().restart()
         self.epoch = 0
 
-    def evaluate(self) -> None:
+    def complete(self) -> None:
+        """Train to the end of the task on all cores, off the clock."""
+        task = self.side.job.task
+        self.pin(machine.usable_cores())
+        if self.epoch > task.epochs:
+            self.restart()
+            self.losses.clear()
+        while self.epoch < task.epochs:
+            turn = self.train(min(task.chunk_epochs(), task.epochs - self.epoch))
+            self.losses += turn.losses_ER[:, 0].tolist()
+
+    def score(self) -> None:
         """Predict the held-out paths."""
-        self.say("evaluate")
-        self._step_mse = self._next("evaluated")["step_mse"]
+        self._step_mse = self.evaluate().step_mse_RT[0].tolist()
         if not all(map(isfinite, self._step_mse)):
-            self._fail(f"a prediction is not finite after epoch {self.epoch}")
+            raise SideFailed(self.side, f"a prediction is not finite after epoch {self.epoch}")
 
     def result(self) -> SideResult:
         """Return how it trained."""
         return SideResult(
-            epoch_s=median(self.epoch_s),
+            epoch_s=median(self.epoch_s(self.knows_waits)),
             losses=tuple(self.losses),
             step_mse=tuple(self._step_mse),
             epochs=self.epoch,
@@ -264,25 +284,9 @@ class _SideProcess(Worker):
             versions=self._about["versions"],
         )
 
-    def _fail(self, reason: str) -> NoReturn:
-        raise SideFailed(self.side, reason)
-
-    def _next(self, wanted: str) -> Any:
-        """Return the next message of that kind."""
-        phase = "starting"
-        for kind, value in self._messages:
-            match kind:
-                case "phase":
-                    phase = value
-                case "refused":
-                    self._fail(value.rstrip("."))
-                case "failed":
-                    self._fail(f"{value[0].rstrip('.')} ({phase})")
-                case "timeout":
-                    self._fail(f"still running after {self.side.job.timeout_s:g} s")
-                case "exit":
-                    last = (value[1].splitlines() or [""])[-1]
-                    self._fail(f"{value[0]} ({phase}) {last}".strip().rstrip("."))
-            if kind == wanted:
-                return value
-        raise AssertionError("the messages end with one of the above")
+    def _answer(self, wanted: str) -> Any:
+        try:
+            return super()._answer(wanted)
+        except JobFailed as error:
+            last = (error.details.splitlines() or [""])[-1] if error.kind == "exit" else ""
+            raise SideFailed(self.side, f"{error} ({self.phase}) {last}".strip()) from error

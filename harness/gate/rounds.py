@@ -134,12 +134,15 @@ class GateRun:
     ) -> None:
         """Measure pairs until every test is decided or the budget is spent."""
         lasted_s = {test.arm: 0.0 for test in tests}
-        while undecided := [test for test in tests if test.undecided]:
-            for test in self.rng.sample(undecided, len(undecided)):
+        going = list(tests)
+        while going := [test for test in going if test.undecided]:
+            for test in self.rng.sample(going, len(going)):
                 start = now()
                 if start - self._started + lasted_s[test.arm] > self.settings.budget_s:
+                    # Another arm may have shorter pairs.
                     self.note(f"The budget of {self.settings.budget_s:g} s is spent.")
-                    return
+                    going.remove(test)
+                    continue
                 self._add_pair(test, sides, earlier)
                 # The first pair trains to the end, later ones only if numbers differ.
                 longest = test.pairs == 1 and test.identical

@@ -38,6 +38,8 @@ class GateSettings(Selection):
 
     max_slowdown: Tolerance = 0.02
     """How much longer training may take."""
+    max_concentrated_slowdown: Tolerance = 0.10
+    """How much longer training may take by calls that are rare and long."""
     max_accuracy_loss: Tolerance = 0.10
     """How much larger the MSE may be."""
     max_step_accuracy_loss: Tolerance = 0.25

@@ -12,6 +12,7 @@ from typing import Literal, Self, TypeAlias, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.stats.estimates import CONFIDENCE, Estimate
+from harness.stats.median import Median
 
 Outcome: TypeAlias = Literal["regression", "inconclusive", "pass"]
 WORST_FIRST: tuple[Outcome, ...] = get_args(Outcome)
@@ -47,7 +48,7 @@ class Judgement(BaseModel):
         subject: str,
         metric: str,
         outcome: Outcome,
-        change: Estimate,
+        change: Estimate | Median,
         tolerance: float,
         reason: str = "",
         looks: int = 1,
@@ -94,7 +95,7 @@ class Verdict(BaseModel):
 
 
 def decide(
-    change: Estimate, limit: float, false_alarm: float, miss: float, p: float | None = None
+    change: Estimate | Median, limit: float, false_alarm: float, miss: float, p: float | None = None
 ) -> Outcome:
     """Decide on an estimated change; `limit` is on the same scale (a logarithm, for a logarithm).
 

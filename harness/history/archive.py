@@ -38,7 +38,7 @@ _Source: TypeAlias = tuple[int, str, str, str]
 _HARDWARE = ("cpu", "cores", "cpu_quota", "memory_gb", "gpu", "threads")
 _NEEDED = [
     *("run", "trial", "block", "backend", "device", "node", "seed", "status", "train_s"),
-    *("epochs_per_s", "final_mse", "contended", "noisy", "attempts", "isolation", "at_once"),
+    *("epochs_per_s", "final_mse", "contended", "noisy", "attempts", "timing", "at_once"),
 ]
 _BATCH = 2000
 """Records that a table is built from at a time: more take memory, fewer take time."""
@@ -307,6 +307,8 @@ class _Collection:
         position = {run.name: number for number, run in enumerate(runs)}
         rank = [position[run.name] for run in self.runs]
         trials["together"] = np.array(self._together)[trials["run"]]
+        # One way for a run: "alone" if some of its blocks could not go in rounds.
+        trials["timing"] = trials.groupby(["run", "device"])["timing"].transform("min")
         kinds = list(dict.fromkeys(self._kinds.values()))
         names = dict(zip(kinds, name_kinds([dict(kind) for kind in kinds]), strict=True))
         trials = _with_kinds(trials, {source: names[kind] for source, kind in self._kinds.items()})

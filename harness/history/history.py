@@ -1,7 +1,7 @@
 """All runs of a results folder in the order of time: how fast and accurate each backend was.
 
 A series holds only what is alike: the same task on the same kind of machine and device, with the
-same number of threads, the same isolation, and as many seeds trained at once. Runs with other
+same number of threads, timed in the same way, and as many seeds trained at once. Runs with other
 trials beside them (packed) count for accuracy only. A series has a row per run, with
 
 - the training time per epoch, and its ratio to that of a reference backend in the same blocks,
@@ -42,7 +42,7 @@ from harness.stats.changepoints import FEWEST, ChangePoint, find_change_points
 from harness.tables.columns import columns
 
 CHANGE_POINTS = columns(
-    "measure backend device relative_to task node_kind isolation at_once run started_utc commit "
+    "measure backend device relative_to task node_kind timing at_once run started_utc commit "
     "last_run last_commit earliest_run latest_run change low high p runs_before runs_after "
     "also_changed words"
 )

@@ -25,7 +25,7 @@ from harness.task.task import PRESETS, Task
 Measure: TypeAlias = Literal["ratio", "epoch_s", "final_mse"]
 
 HISTORY = columns(
-    "run started_utc task node_kind device isolation at_once backend commit commit_backend "
+    "run started_utc task node_kind device timing at_once backend commit commit_backend "
     "dirty_backend commit_harness dirty_harness seeds trials noisy contended blocks epoch_s "
     "epoch_s_low epoch_s_high relative_to ratio ratio_low ratio_high final_mse final_mse_low "
     "final_mse_high mse_seeds",
@@ -41,7 +41,7 @@ class Group(NamedTuple):
     task: Task
     node_kind: str
     device: str
-    isolation: str
+    timing: str
     at_once: int
 
     @property
@@ -99,10 +99,10 @@ def logarithms(rows: pd.DataFrame, measure: Measure) -> Array:
 
 def groups_of(archive: Archive) -> Iterator[tuple[Group, pd.DataFrame]]:
     """Yield each group and its trials."""
-    keys = ["task", "node_kind", "device", "isolation", "together"]
+    keys = ["task", "node_kind", "device", "timing", "together"]
     parts: Iterable[tuple[Any, pd.DataFrame]] = archive.trials.groupby(keys, sort=False)
-    for (task, kind, device, isolation, together), trials in parts:
-        yield Group(archive.tasks[task], kind, device, isolation, int(together)), trials
+    for (task, kind, device, timing, together), trials in parts:
+        yield Group(archive.tasks[task], kind, device, timing, int(together)), trials
 
 
 def reference_of(trials: pd.DataFrame, wanted: str | None) -> str | None:

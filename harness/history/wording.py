@@ -104,8 +104,8 @@ def legend(history: History) -> list[str]:
 
 def unusual(group: Group) -> Iterator[str]:
     """Yield the conditions of a group that most groups do not have."""
-    if group.isolation != "process":
-        yield f"isolation {group.isolation}"
+    if group.timing != "rounds":
+        yield f"timing {group.timing}"
     if group.at_once > 1:
         yield f"{group.at_once} seeds at once"
 
@@ -178,7 +178,7 @@ def conditions(group: Group, groups: Iterable[Group]) -> str:
     texts = {
         "task": f"task {group.task_name}",
         "node_kind": group.node_kind,
-        "isolation": f"isolation {group.isolation}",
+        "timing": f"timing {group.timing}",
         "at_once": f"{group.at_once} seeds at once",
     }
     differ = [

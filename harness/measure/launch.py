@@ -1,55 +1,57 @@
-"""Runs a job in a process on this node, for any dispatcher.
+"""Runs a batch of jobs in processes on this node, for any dispatcher.
 
-Whatever the process does (raise, exit, hang, be killed), the caller gets an outcome.
+Whatever a process does (raise, exit, hang, be killed), the caller gets an outcome.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from harness.measure import machine
-from harness.measure.outcome import Messages
-from harness.measure.process import Worker
-from harness.trial.events import Event, Progress, Refused, Started
-from harness.trial.jobs import Job, TrialJob
+from harness.measure.block import measure
+from harness.measure.process import JobFailed, Worker
+from harness.measure.trial import Emit, Host
+from harness.trial.events import Certificate, Check, Refused, Started
+from harness.trial.jobs import Job, ParityJob, TrialJob
 
 
-@dataclass
-class Host:
-    """The node that jobs run on."""
+def execute(batch: Sequence[Job], host: Host, emit: Emit) -> None:
+    """Run parity jobs one by one, or the trials of a block; emit their events.
 
-    node: str = field(default_factory=machine.node_name)
-    """Its name in the tables."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    """When set, jobs end without an outcome."""
-
-
-def execute(job: Job, host: Host) -> Iterator[Event]:
-    """Run a job in a process; yield `Started`, any `Progress`, and its outcome last.
-
-    Closing the iterator kills the process.
+    Each job is `Started` and has an outcome at last. Once `host.stop` is set, nothing more follows.
     """
-    yield Started(job=job)
-    available = machine.usable_cores()
-    if job.threads > len(available):
-        yield Refused(
-            job=job,
-            node=host.node,
-            message=f"`threads` = {job.threads}: node {host.node} has "
-            f"{len(available)} cores to run on.",
-        )
-        return
-    pinned = job.exclusive and hasattr(os, "sched_setaffinity")
-    cores = available[-job.threads :] if pinned else None
+    if trials := [job for job in batch if isinstance(job, TrialJob)]:
+        measure(trials, host, emit)
+    for job in batch:
+        if isinstance(job, ParityJob) and not host.stop.is_set():
+            _certify(job, host, emit)
 
-    messages = Messages(job, host.node, cores)
-    with Worker(job, cores) as worker:
-        for kind, value in worker.messages(host.stop):
-            messages.add(kind, value)
-            if kind == "point" and isinstance(job, TrialJob):
-                yield Progress(job=job, point=messages.points[-1])
-    if not host.stop.is_set():
-        yield messages.outcome()
+
+def _certify(job: ParityJob, host: Host, emit: Emit) -> None:
+    emit(Started(job=job))
+    checks: list[Check] = []
+    error = None
+    with Worker(job) as worker:
+        try:
+            for kind, value in worker.answers(host.stop):
+                if kind == "check":
+                    checks.append(Check.model_validate(value))
+        except JobFailed as failed:
+            error = failed
+        fields, phase = worker.fields, worker.phase
+    if host.stop.is_set():
+        return
+    if error and error.kind == "refused":
+        emit(Refused(job=job, node=host.node, message=f"{error}"))
+        return
+    emit(
+        Certificate(
+            backend=job.backend,
+            device=job.device,
+            node=host.node,
+            checks=tuple(checks),
+            versions=fields.get("versions", {}),
+            peak_rss_mb=fields.get("peak_rss_mb"),
+            error=f"{error} ({phase})" if error else None,
+            fault=fields.get("fault", ""),
+        )
+    )

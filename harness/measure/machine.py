@@ -55,7 +55,7 @@ def peak_rss_mb() -> float:
     On Linux, added up with that of each child process, and of their children.
     """
     # Not from getrusage if possible: on Linux a process inherits its parent's peak there.
-    peaks = [max(map(int, process_tree.status(pid, "VmHWM")), default=0) for pid in _family()]
+    peaks = [max(map(int, process_tree.status(pid, "VmHWM")), default=0) for pid in family()]
     if peaks[0]:
         return sum(peaks) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
@@ -74,7 +74,7 @@ class Counters(NamedTuple):
 
 def counters() -> Counters:
     """Read the counters. Takes some 50 microseconds, more with children, so not on a clock."""
-    _, *descendants = _family()
+    _, *descendants = family()
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     for pid in descendants:
         switches += sum(map(int, process_tree.status(pid, "nonvoluntary_ctxt_switches")))
@@ -83,7 +83,7 @@ def counters() -> Counters:
     return Counters(switches, _steal_s(), cpu_s)
 
 
-def _family() -> list[int]:
+def family() -> list[int]:
     """Return the number of this process, then those of its descendants, on Linux."""
     if sys.platform != "linux":
         return [os.getpid()]
@@ -92,6 +92,14 @@ def _family() -> list[int]:
     except ChildProcessError:  # Most trials have no child, and this is the fastest way to know.
         return [os.getpid()]
     return process_tree.family(os.getpid())
+
+
+def available_mb() -> float | None:
+    """Return the memory that can be had without swapping, in MB (10^6 bytes); None: unknown."""
+    with suppress(OSError):
+        if found := re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()):
+            return int(found[1]) * 1024 / 1e6
+    return None
 
 
 def load() -> float | None:

@@ -31,7 +31,7 @@ from harness.backend.single_seed import Alone, many_seeds, one_of_many
 from harness.errors import ContractViolation, Unavailable, WorkerError, brief
 from harness.measure import conformance, machine
 from harness.measure.faults import name_fault, reference
-from harness.measure.trial import Emit
+from harness.measure.training import Emit
 from harness.task.task import Task
 from harness.trial.events import Check
 from harness.trial.jobs import ParityJob

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 from harness.backend import process_tree
+from harness.errors import HarnessError
 from harness.measure import machine, settings
 from harness.measure.clock import now
 from harness.trial.jobs import Job, TurnsJob
@@ -38,6 +39,22 @@ class Tree:
         return cls(Path.cwd(), tuple(p for p in sys.path if p and not machine.installed(p)))
 
 
+class JobFailed(HarnessError):
+    """The process of a job could not do it; the text says why."""
+
+    def __init__(self, reason: str, kind: str, details: str = "") -> None:
+        super().__init__(reason)
+        self.kind = kind
+        """The kind of the message that said so: `refused`, `failed`, `timeout` or `exit`."""
+        self.details = details
+        """A traceback, or the last lines that the process printed."""
+
+    @property
+    def status(self) -> Literal["failed", "timeout"]:
+        """The status of the trial."""
+        return "timeout" if self.kind == "timeout" else "failed"
+
+
 class Worker:
     """The process of a job, in a session of its own. `close` kills it and its descendants."""
 
@@ -55,7 +72,12 @@ class Worker:
             fields["task"] = job.task.model_dump(mode="json", exclude_unset=True)
         request = json.dumps({"job": fields, "cores": cores})
         reader, writer = os.pipe()
-        self._deadline = None if job.timeout_s is None else now() + job.timeout_s
+        self.fields: dict[str, Any] = {}
+        """What it has reported of itself, such as `import_s`, `environment` or `versions`."""
+        self.phase = "starting"
+        self._timeout_s = job.timeout_s
+        self.deadline = None if job.timeout_s is None else now() + job.timeout_s
+        """When, on the clock, it should have done what it was asked."""
         self._events = os.fdopen(reader, "rb", buffering=0)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
         self._caches = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -63,6 +85,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.worker", str(writer), request],
                 cwd=tree.cwd,
+                bufsize=0,  # Else `close` would try to write what a dead process did not take.
                 stdin=subprocess.PIPE,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
@@ -91,7 +114,33 @@ class Worker:
         self._output.close()
         self._caches.cleanup()
 
-    def messages(self, stop: threading.Event | None = None) -> Iterator[tuple[str, Any]]:
+    def answers(self, stop: threading.Event | None = None) -> Iterator[tuple[str, Any]]:
+        """Yield the messages of the process, less those about itself.
+
+        Raises `JobFailed` once it has said all about an error. If `stop` is set, they just end.
+        """
+        error = None
+        for kind, value in self._messages(stop):
+            match kind:
+                case "phase":
+                    self.phase = value
+                case "fields":
+                    self.fields |= value
+                case "refused":
+                    error = error or JobFailed(value, kind)
+                case "failed" | "exit":
+                    error = error or JobFailed(value[0], kind, value[1])
+                case "timeout":
+                    seconds = f"{self._timeout_s:g} s"
+                    error = error or JobFailed(f"still running after {seconds}", kind, value)
+            if error and kind in {"done", "exit", "timeout"}:
+                raise error
+            if kind not in {"phase", "fields", "refused", "failed"}:
+                yield kind, value
+            if kind == "done":
+                return
+
+    def _messages(self, stop: threading.Event | None) -> Iterator[tuple[str, Any]]:
         """Yield the messages of the process, each a kind and its value.
 
         The last one is ("exit", (how, output)), or ("timeout", output) after the job's timeout. If
@@ -99,7 +148,7 @@ class Worker:
         """
         buffer = b""
         while stop is None or not stop.is_set():
-            wait_s = _POLL_S if self._deadline is None else min(_POLL_S, self._deadline - now())
+            wait_s = _POLL_S if self.deadline is None else min(_POLL_S, self.deadline - now())
             if wait_s <= 0:
                 yield "timeout", self._tail()
                 return
@@ -129,7 +178,6 @@ class Worker:
         """Send the process a line, if it has not ended."""
         with suppress(BrokenPipeError):
             self._stdin.write(f"{line}\n".encode())
-            self._stdin.flush()
 
     def pin(self, cores: tuple[int, ...]) -> None:
         """Restrict every thread of the process, and of its descendants, to these cores."""

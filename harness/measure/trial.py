@@ -1,196 +1,196 @@
-"""One trial, inside its own process: import, set-up, first call, steady training, evaluation.
+"""One trial as the process that gives the turns sees it: start, turns, the rest of the training.
 
-Only calls into the backend are on the clock. The first call trains a throw-away chunk, which pays
-for compilation and memory; then the training starts anew from the initial parameters. All chunks
-have one size, so nothing recompiles on the clock. Shape suffixes as in `harness.backend.model`;
-R is the number of seeds that are trained at once, mostly 1.
+Only turns are on the clock. The first call trains a throw-away chunk, which pays for
+compilation and memory; then the training starts anew from the initial parameters. All calls of a
+trial train equally many epochs, so nothing recompiles on the clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cached_property
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness.backend import contract, registry
-from harness.backend.model import Model
-from harness.backend.process import greeting
-from harness.backend.protocol import Array, BackendFactory, Params, ReportsGpuMemory
-from harness.backend.single_seed import Alone, many_seeds
-from harness.measure import energy, machine
-from harness.measure.clock import Clock, Stopwatch, cpu_time, now
+from harness.measure import machine
+from harness.measure.clock import timestamp
 from harness.measure.curves import Curves
-from harness.task import data
-from harness.trial.jobs import TrialJob, TurnsJob
-from harness.trial.record import Chunk
+from harness.measure.probe import Probe
+from harness.measure.process import JobFailed
+from harness.measure.trainer import Trainer, Turn
+from harness.trial.events import Event, Progress, Started
+from harness.trial.jobs import TrialJob
+from harness.trial.record import Chunk, CurvePoint, Record, Timing
 
-Emit: TypeAlias = Callable[[str, Any], None]
-"""Takes a kind of message and its value."""
-Find: TypeAlias = Callable[[str], Callable[[], BackendFactory]]
-"""Finds a backend by name, and returns a function that imports it: `registry.importer`."""
-
-# The most input values (16 MiB of float32) of one call of `predict`, so that the memory needed does
-# not grow with the number of held-out paths and seeds.
-_CALL_VALUES = 2**22
+Emit: TypeAlias = Callable[[Event], None]
+"""Takes an event."""
 
 
-def run(job: TrialJob, emit: Emit, find: Find = registry.importer, clock: Clock = now) -> None:
-    """Run a trial and emit each measurement at once. Raises what the backend raises."""
-    training = Training(job, emit, find, clock)
-    task, curves = job.task, Curves(training.seeds)
+@dataclass
+class Host:
+    """The node that a process measures on."""
 
-    emit("phase", "in the first call")
-    _, chunk = training.chunk(training.chunk_epochs)
-    # Now, because the evaluation may need more, and all chunks need the same.
-    emit("fields", training.peak_gpu())
-    training.step_mse()
-    emit("fields", {"first_call_s": chunk.wall_s + training.evaluation.seconds})
-    training.restart()
-
-    emit("phase", "training")
-    while training.epoch < task.epochs and curves.running:
-        losses_ER, chunk = training.chunk(training.chunk_epochs)
-        emit("chunk", chunk)
-        at_point = not training.epoch % task.epochs_per_point
-        if curves.add(losses_ER) or at_point:
-            epoch, seconds = training.epoch, training.seconds
-            point = curves.evaluate(epoch, seconds, training.step_mse(), everyone=at_point)
-            if at_point or not curves.running:
-                emit("point", point)
-    emit("fields", {"eval_s": training.evaluation.seconds})
-    emit("fields", {"status": "ok" if curves.running else "diverged"})
-    shares = curves.shares(training.initial_state_moved())
-    if job.seeds:
-        emit("shares", shares)
-    elif curves.running:
-        names = ("step_mse", "initial_state_moved")
-        emit("fields", {name: getattr(shares[0], name) for name in names})
+    node: str = field(default_factory=machine.node_name)
+    """Its name in the tables."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """When set, jobs end without an outcome."""
 
 
-class Training:
-    """Trains a backend on a task from one seed, or several at once, a chunk at a time.
+# A turn lasts at least this long: in shorter ones a backend pays for what the others left in the
+# caches (with turns of 3 ms, JAX needs a tenth more for an epoch).
+TURN_S = 0.02
+GPU_TURN_S = 0.05
 
-    In a chunk, only the backend's `train` is on the clock: neither making the data nor reading the
-    system's counters. `epoch` and `seconds` are the epochs and the time of training so far,
-    `evaluation` the time of predictions, `greeting` what a process said of itself.
+
+class Trial:
+    """The process of a trial, and what it has reported so far. Methods raise as `Trainer` does.
+
+    A turn is one call. If that takes less than `TURN_S`, a turn has several; then the training
+    that is evaluated comes first, and the turns are only timed.
     """
 
-    def __init__(
-        self,
-        job: TrialJob | TurnsJob,
-        emit: Emit,
-        find: Find = registry.importer,
-        clock: Clock = now,
-    ) -> None:
-        """Import the backend and set it up; emit how long each took."""
-        self._job, self._clock = job, clock
-        self.seeds = job.seeds or (job.seed,)
-        self._joules = energy.meter(job.device)
-        emit("phase", "importing")
-        import_backend = find(job.backend)
-        with Stopwatch(clock) as watch:
-            factory = import_backend()
-        self.greeting = greeting(factory)
-        emit("fields", {"import_s": watch.seconds})
-        emit("phase", "setting up")
-        params = [data.initial_params(job.task.model, seed) for seed in self.seeds]
-        self._params = {name: np.stack([p[name] for p in params]) for name in params[0]}
-        with Stopwatch(clock) as watch:
-            self._backend = factory(job.task.model, job.device)
-            self._trained = many_seeds(self._backend) if self.seeds[1:] else Alone(self._backend)
-            self.restart()
-        emit("fields", {"setup_s": watch.seconds})
+    def __init__(self, job: TrialJob, trainer: Trainer, node: str, emit: Emit) -> None:
+        """Take what trains, on the node of that name."""
+        self.job, self.trainer = job, trainer
+        self._node = node
+        self.epochs = job.task.chunk_epochs(len(job.seeds) or 1)
+        """How many epochs a call trains."""
+        self.chunks: list[Chunk] = []
+        self._emit = emit
+        self._started_utc = timestamp()
+        self._fields: dict[str, Any] = {}
+        self._points: list[CurvePoint] = []
+        self._curves = Curves(job.seeds or (job.seed,))
+        self._epoch = 0
+        self._seconds = 0.0
+        self._epoch_s = 0.0
+        """How long an epoch takes, measured before the turns."""
+        emit(Started(job=job))
 
     @property
-    def chunk_epochs(self) -> int:
-        """How many epochs each call trains."""
-        return self._job.task.chunk_epochs(len(self.seeds))
+    def status(self) -> str:
+        """How the training ended; empty before."""
+        return str(self._fields.get("status", ""))
 
-    def restart(self) -> None:
-        """Start anew from the initial parameters."""
-        self._state = self._trained.init_many(self._params)
-        self.epoch = 0
-        self.seconds = 0.0
-        self.evaluation = Stopwatch(self._clock)
+    @property
+    def calls(self) -> int:
+        """How many calls a turn has."""
+        turn_s = GPU_TURN_S if self.job.device == "gpu" else TURN_S
+        call_s = self.epochs * self._epoch_s
+        return 1 if call_s >= turn_s else 1 + ceil(turn_s / max(call_s, 1e-6))
 
-    def chunk(self, epochs: int) -> tuple[Array, Chunk]:
-        """Train some epochs; return their losses [E, R] and the measurements of the call."""
-        clock = self._clock
-        x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, self.epoch, epochs)
-        joules, before = self._joules(), machine.counters()
-        cpu, start = cpu_time(), clock()
-        result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
-        wall_s, cpu_s = clock() - start, cpu_time() - cpu
-        after, joules_after = machine.counters(), self._joules()
-        # A descendant whose parent did not wait for it takes its time with it.
-        cpu_s += max(0.0, after.descendants_cpu_s - before.descendants_cpu_s)
-        self._state, losses_ER = contract.train_result(result, (epochs, len(self.seeds)))
-        self.epoch += epochs
-        self.seconds += wall_s
-        return losses_ER, Chunk(
-            wall_s=wall_s,
-            cpu_s=cpu_s,
-            # A descendant that has ended takes its count with it.
-            involuntary_switches=max(0, after.involuntary_switches - before.involuntary_switches),
-            steal_s=_difference(before.steal_s, after.steal_s),
-            load=machine.load(),
-            mhz=machine.core_mhz(),
-            energy_j=energy.of_call(self._job.device, joules, joules_after, wall_s),
-        )
+    def start(self) -> float:
+        """Import, set up and call once; return how long a call takes afterwards, in seconds."""
+        trainer = self.trainer
+        trainer.ready()
+        trainer.phase = "in the first call"
+        first, prediction = trainer.train(self.epochs), trainer.evaluate()
+        self._fields["first_call_s"] = first.wall_s + prediction.seconds
+        pace_s = trainer.train(self.epochs).wall_s
+        self._epoch_s = pace_s / self.epochs
+        return pace_s
 
-    def step_mse(self) -> Array:
-        """Return the mean squared error on the held-out paths at t = 1..T, shape [R, T]."""
-        x_RTN, y_RTN = self._held_out
-        squares_RT = np.zeros(y_RTN.shape[:2])
-        for part, done in self._parts():
-            x_RTP = np.ascontiguousarray(x_RTN[..., part])
-            with self.evaluation:
-                output_RTP = self._trained.predict_many(self._state, x_RTP)
-            error_RTP = contract.outputs(output_RTP, x_RTP.shape)[:, 1:] - y_RTN[..., part]
-            squares_RT += np.sum(error_RTP[..., done:] ** 2, axis=2)
-        step_mse_RT: Array = squares_RT / y_RTN.shape[2]
-        return step_mse_RT
+    def settle(self, epochs: int) -> None:
+        """Get ready for turns of calls that train so many epochs."""
+        if epochs != self.epochs:
+            self.epochs = epochs
+            self.trainer.train(epochs)  # It may compile anew, and is thrown away.
+        self._restart()
+        if self.calls > 1:
+            self._train_to_the_end()
+            if self.status == "ok":
+                self._restart()
 
-    def initial_state_moved(self) -> Array:
-        """Return `initial_state_moved` of each seed [R]."""
-        params = self._trained.params_many(self._state)
-        after = contract.params(params, self._job.task.model, len(self.seeds))
-        return initial_state_moved(self._job.task.model, self._params, after)
+    def take_turn(self, number: int, probe: Probe | None) -> None:
+        """Train for the turn of a round, on the clock, between two looks at the machine."""
+        before = probe and probe()
+        turns = []
+        for _ in range(self.calls):
+            if self._epoch >= self.job.task.epochs:
+                self._restart()
+            turns.append(self._train())
+        after = probe and probe()
+        state = before.mean(after)._asdict() if before and after else {}
+        for call, turn in enumerate(turns):
+            counted = call > 0 or self.calls == 1
+            fields = turn.chunk | state | {"round": number, "counted": counted}
+            self.chunks.append(Chunk(**fields))
+        if not self.status:
+            self._learn(turns[0])
 
-    def peak_gpu(self) -> dict[str, float | None]:
-        """Return the field `peak_gpu_mb` if there is one to report."""
-        if self._job.device == "gpu" and isinstance(self._backend, ReportsGpuMemory):
-            return {"peak_gpu_mb": self._backend.peak_gpu_mb()}
-        return {}
+    def complete(self) -> None:
+        """Train to the end of the task, off the clock, and let the process end."""
+        self._train_to_the_end()
+        if self.status == "ok":
+            self.trainer.finish()
 
-    @cached_property
-    def _held_out(self) -> tuple[Array, Array]:
-        paths = [data.evaluation_paths(self._job.task, seed) for seed in self.seeds]
-        return np.stack([x_TN for x_TN, _ in paths]), np.stack([y_TN for _, y_TN in paths])
+    def fail(self, error: JobFailed) -> None:
+        """Note how the process failed."""
+        after = f" after epoch {self._epoch}" if self._epoch else ""
+        self._fields |= {
+            "status": error.status,
+            "error": f"{error} ({self.trainer.phase}{after})",
+            "details": error.details or None,
+        }
 
-    def _parts(self) -> Iterator[tuple[slice, int]]:
-        """Yield parts of the held-out paths, and how many paths of each were in the part before.
+    def record(self, timing: Timing, cores: tuple[int, ...] | None) -> Record:
+        """Return all that is known. Its turns were on `cores`, whatever the rest ran on."""
+        values: dict[str, Any] = {
+            "node": self._node,
+            "started_utc": self._started_utc,
+            "wall_s": self.trainer.spent_s,
+            "cores": cores,
+            "timing": timing,
+            "chunks": tuple(self.chunks),
+            "points": tuple(self._points),
+        }
+        values |= self.trainer.fields | self._fields
+        if cores and "environment" in values:
+            values["environment"]["cores_used"] = ",".join(map(str, cores))
+        return self.job.record(**values)
 
-        All parts have one size, so that the backend compiles once.
-        """
-        task = self._job.task
-        most = max(1, _CALL_VALUES // (len(self.seeds) * (task.n_steps + 1)))
-        size = ceil(task.eval_paths / ceil(task.eval_paths / most))
-        for first in range(0, task.eval_paths, size):
-            start = min(first, task.eval_paths - size)
-            yield slice(start, start + size), first - start
+    def _restart(self) -> None:
+        self.trainer.restart()
+        self._epoch = 0
 
+    def _train_to_the_end(self) -> None:
+        while not self.status:
+            self._learn(self._train())
 
-def initial_state_moved(model: Model, before: Params, after: Params) -> Array:
-    """Return how far the initial state of each seed has moved: RMS over its units [R]."""
-    moves_RH = [after[name] - before[name] for name in model.initial_states]
-    rms_R: Array = np.sqrt(np.mean(np.concatenate(moves_RH, axis=1, dtype=float) ** 2, axis=1))
-    return rms_R
+    def _train(self) -> Turn:
+        self.trainer.phase = "training"
+        turn = self.trainer.train(self.epochs)
+        self._epoch += self.epochs
+        return turn
 
+    def _learn(self, turn: Turn) -> None:
+        """Add a call to the curve, and evaluate where the curve has a point."""
+        task, curves = self.job.task, self._curves
+        self._seconds += turn.wall_s
+        at_point = not self._epoch % task.epochs_per_point
+        if curves.add(turn.losses_ER) or at_point:
+            evaluation = self.trainer.evaluate()
+            self._fields["eval_s"] = self._fields.get("eval_s", 0.0) + evaluation.seconds
+            point = curves.evaluate(
+                self._epoch, self._seconds, evaluation.step_mse_RT, everyone=at_point
+            )
+            if at_point or not curves.running:
+                self._points.append(point)
+                self._emit(Progress(job=self.job, point=point))
+        if self._epoch >= task.epochs or not curves.running:
+            self._end()
 
-def _difference(before: float | None, after: float | None) -> float | None:
-    """Return by how much a counter went up; None if it is unknown."""
-    return None if before is None or after is None else after - before
+    def _end(self) -> None:
+        about = self.trainer.inspect()
+        shares = self._curves.shares(np.asarray(about.pop("initial_state_moved")))
+        self._fields |= about | {"status": "ok" if self._curves.running else "diverged"}
+        if self.job.seeds:
+            self._fields["shares"] = tuple(shares)
+        elif self._curves.running:
+            names = ("step_mse", "initial_state_moved")
+            self._fields |= {name: getattr(shares[0], name) for name in names}
+        if not self._curves.running:
+            self.trainer.finish()

@@ -58,7 +58,7 @@ def of_run(run: Run) -> Entry:
         "devices": ",".join(plan.devices),
         "threads": plan.threads,
         "packed": plan.packed,
-        "isolation": plan.isolation,
+        "rounds": plan.rounds,
     }
     params |= {name: ",".join(map(str, values)) for name, values in plan.sweep.items()}
     tags = manifest.environment | {
@@ -103,7 +103,9 @@ def of_trials(run: Run) -> list[Entry]:
 def _curve(record: Record, curve: pd.DataFrame) -> Iterator[MetricValue]:
     started = _ms(record.started_utc)
     for row in curve[["epoch", *CURVES]].to_dict("records"):
-        at_ms = started + round(row["train_s"] * 1000)
+        # A trial that ended before its first turn has a curve, but no times.
+        seconds = 0.0 if math.isnan(row["train_s"]) else row["train_s"]
+        at_ms = started + round(seconds * 1000)
         for name in CURVES:
             yield MetricValue(name, float(row[name]), at_ms, int(row["epoch"]))
 
@@ -136,7 +138,7 @@ def _trial(record: Record, row: Mapping[Any, Any], curves: list[MetricValue]) ->
         _ms(record.started_utc),
         ended,
         _texts(tags),
-        _texts(params | {"isolation": record.isolation}),
+        _texts(params | {"timing": record.timed}),
         [*curves, *(MetricValue(name, v, ended, 0) for name, v in _numbers(figures).items())],
     )
 

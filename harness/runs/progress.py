@@ -9,6 +9,7 @@ from rich.console import Console
 from harness.measure.clock import Clock, now
 from harness.runs.tally import Tally
 from harness.tables.numbers import duration
+from harness.trial.epoch_time import train_s
 from harness.trial.events import Certificate, Event, Notice, Progress, Started
 from harness.trial.jobs import TrialJob
 from harness.trial.noise import noise
@@ -124,7 +125,9 @@ def describe_record(record: Record, label: str) -> str:
     if failed and record.status == "ok":
         name += f" but for {failed} that diverged"
     last = record.points[-1] if record.points else None
-    figures = f", mse {last.eval_mse:.3g}, training {last.train_s:.2f} s" if last else ""
+    figures = f", mse {last.eval_mse:.3g}" if last else ""
+    if (seconds := train_s(record)) is not None:
+        figures += f", training {seconds:.2f} s"
     error = f": {record.error}" if record.error else ""
     reasons = ", ".join(noise(record) or [])
     disturbed = f"; noisy: {reasons}" if reasons else ""

@@ -103,15 +103,20 @@ class Session:
         """Return the jobs of each block that are still to run, as far as these arms go.
 
         If a trial is missing, all trials of its block on that device run again: what is compared is
-        measured on one node, one after the other. Packed trials are not compared and run alone.
+        measured on one node in the same rounds. Packed trials are not compared and run alone.
         """
         missing = set(self.run.missing)
+        needed_mb: dict[Arm, float] = {}
+        for certificate in self._writer.manifest.parity:
+            known_mb = needed_mb.get(certificate.arm, 0.0)
+            needed_mb[certificate.arm] = max(known_mb, certificate.peak_rss_mb or 0.0)
         last = {r.trial: r for r in sorted(self._attempts, key=lambda r: r.attempt)}
         blocks = []
         for device in self._plan.devices:
             for block in self._plan.blocks():
                 part = [job for job in block if job.device == device and job.arm in arms]
                 if not missing.isdisjoint(job.trial for job in part):
+                    part = [job.expecting(needed_mb.get(job.arm)) for job in part]
                     blocks.append(_next_attempt(part, last))
         if self._plan.packed:
             blocks = [[job] for block in blocks for job in block if job.trial in missing]

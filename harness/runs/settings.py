@@ -18,7 +18,7 @@ from harness.trial.plan import Plan, seeds_at_once
 from harness.trial.sweep import Value, grid, swept_values
 
 _SAME_IN_PLAN = {
-    *("threads", "packed", "timeout_s", "precision", "budget_s", "max_retries"),
+    *("threads", "rounds", "packed", "timeout_s", "precision", "budget_s", "max_retries"),
 }
 
 
@@ -29,6 +29,8 @@ class Settings(Selection):
     """The seeds; a number n stands for 0, 1, ..., n-1."""
     threads: int = Field(1, ge=1)
     """Threads of each trial."""
+    rounds: int = Field(20, ge=1)
+    """How many turns each trial is timed for; the rest of its training is not timed."""
     packed: bool = False
     """Fill the machine with trials: same accuracy, but times that cannot be compared."""
     timeout_s: float | None = Field(None, gt=0)

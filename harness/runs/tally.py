@@ -9,6 +9,7 @@ from statistics import fmean, median
 from typing import NamedTuple, TypeAlias
 
 from harness.task.task import Task
+from harness.trial.epoch_time import train_s
 from harness.trial.events import Certificate, Event, Planned, Progress, Refused, Started
 from harness.trial.jobs import Job, ParityJob, TrialJob
 from harness.trial.record import CurvePoint, Record
@@ -122,9 +123,13 @@ class Group:
                 if seed.status == "ok" and seed.points:
                     self._add_curve(seed.points)
         ok = record.status == "ok" and record.points
-        train_s = record.points[-1].train_s / record.at_once if ok else None
+        all_s = train_s(record) if ok else None
         self.names.add(record.trial)
-        self._ended[record.trial] = (record.status, record.wall_s, train_s)
+        self._ended[record.trial] = (
+            record.status,
+            record.wall_s,
+            None if all_s is None else all_s / record.at_once,
+        )
         self._figures = None
 
     def _add_curve(self, points: tuple[CurvePoint, ...]) -> None:
@@ -132,6 +137,12 @@ class Group:
         for point in points:
             total, seeds = self._sums.get(point.epoch, (0.0, 0))
             self._sums[point.epoch] = (total + point.eval_mse, seeds + 1)
+
+
+def _block(one: Running) -> object:
+    """Return what the trials that are measured together have in common."""
+    job = one.job
+    return (job.block, job.device) if job.exclusive else job.trial
 
 
 class Tally:
@@ -175,7 +186,9 @@ class Tally:
                 self.running[job.trial] = Running(job, now)
                 self.task = job.task
                 self._group(job).expect(job)
-                self._most_at_once = max(self._most_at_once, len(self.running))
+                self._most_at_once = max(
+                    self._most_at_once, len(set(map(_block, self.running.values())))
+                )
                 self.curves += 1
             case Started(job=ParityJob() as job):
                 self.checks.setdefault(job, now)  # It runs on every node.
@@ -201,9 +214,9 @@ class Tally:
     def left_s(self, now: float) -> float | None:
         """Return how long the planned trials will take.
 
-        Assumes that a trial takes as long as the others of its group, and that as many trials run
-        at once as the most so far. None while a group has trials to come and none has shown how
-        long it takes.
+        Assumes that a trial takes as long as the others of its group, that the trials of a block
+        take turns, and that as many blocks run at once as the most so far. None while a group has
+        trials to come and none has shown how long it takes.
         """
         if sum(len(group.names) for group in self.groups.values()) < self.total:
             return None
@@ -214,7 +227,10 @@ class Tally:
             for name, one in self.running.items()
             if not self._group(one.job).has_ended(name)
         )
-        work = sum(known)
+        blocks: dict[object, float] = {}
+        for name, one in self.running.items():
+            blocks[_block(one)] = max(blocks.get(_block(one), 0.0), lefts[name] or 0.0)
+        work = sum(blocks.values())
         for key, group in self.groups.items():
             waiting = len(group.names) - group.finished - begun[key]
             if waiting:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from harness.stats import estimates
@@ -13,12 +14,14 @@ from harness.stats.estimates import Estimate
 from harness.tables import numbers
 from harness.tables.columns import columns
 from harness.tables.metrics import METRICS, Metric
-from harness.tables.pairs import KIND, SIGNIFICANT, ArmKey, Pairs, by_speed, names, pair
+from harness.tables.pairs import KIND, SIGNIFICANT, ArmKey, Pairs, by_speed, names, of_arm, pair
 from harness.tables.points import at_point, points
 
 # Accuracies nearer than this are called the same. Sums in another order shift them a little, always
 # the same way, and enough seeds would show that as a difference.
 _EQUAL = 0.01
+# The mean of all calls is mentioned if it makes a ratio larger or smaller by more than this.
+_DISTURBED = 0.05
 COMPARISONS = columns(
     "metric backend device against_backend against_device node_kind kind value low high n of p "
     "p_holm shown words"
@@ -83,7 +86,24 @@ def _compare_at_point(ok: pd.DataFrame, metric: Metric, pilot: int) -> Iterator[
                 pairs=both,
                 estimate=both.estimate(pilot),
                 with_fastest=against == fastest,
+                caveats=_caveats(trials, both, arm, against),
             )
+
+
+def _caveats(trials: pd.DataFrame, pairs: Pairs, arm: ArmKey, against: ArmKey) -> tuple[str, ...]:
+    """Return what has to be said beside a ratio of training times."""
+    if pairs.metric.name != "train_s" or not len(pairs.differences):
+        return ()
+    found = []
+    both = pd.concat([of_arm(trials, arm), of_arm(trials, against)])
+    if arm[1] != against[1] or (both["timing"] != "rounds").any():
+        found.append("timed one after the other")
+    means = pair(trials, arm, against, METRICS["train_mean_s"])
+    excess = estimates.mean(means.differences - pairs.differences)
+    if excess.p_different() < SIGNIFICANT and abs(excess.value) > np.log1p(_DISTURBED):
+        ratio = np.exp(abs(means.estimate(0).value))
+        found.append(f"{numbers.ratio(ratio)}x by the mean of all calls, disturbances included")
+    return tuple(found)
 
 
 class _Comparison(NamedTuple):
@@ -98,6 +118,7 @@ class _Comparison(NamedTuple):
     estimate: Estimate
     with_fastest: bool
     """The other comparisons count in the correction only."""
+    caveats: tuple[str, ...]
 
     @property
     def p(self) -> float:
@@ -154,7 +175,8 @@ class _Comparison(NamedTuple):
             what = "" if training else f" in the {metric.label}"
             return f"no difference{what} shown between {mine} and {other} ({value}{interval}{some})"
         if training:
-            return f"{other} trains {value} faster than {mine}{interval}{some}"
+            caveats = "".join(f"; {caveat}" for caveat in self.caveats)
+            return f"{other} trains {value} faster than {mine}{interval}{some}{caveats}"
         relation = "that of" if metric.ratio else "above that of"
         return f"the {metric.label} of {mine} is {value} {relation} {other}{interval}{some}"
 

@@ -22,6 +22,8 @@ from harness.tables.columns import columns
 from harness.tables.metrics import METRICS
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
+from harness.trial.epoch_time import mean_epoch_s, of_training
+from harness.trial.machine_state import epoch_times
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
 
@@ -31,8 +33,8 @@ TRIALS = columns(
     "run trial block backend device node seed status error epochs import_s setup_s first_call_s "
     "start_s train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag "
     "seconds_to_lag peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise "
-    "attempts node_kind lost go isolation trials_before at_once train_at_once_s energy_j "
-    "initial_state_moved lag_step"
+    "attempts node_kind lost go trials_before at_once train_at_once_s energy_j "
+    "initial_state_moved timing rounds train_mean_s lag_step"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
@@ -40,7 +42,9 @@ CURVES = columns("trial backend device seed epoch train_s train_loss eval_mse")
 YARDSTICKS = ("variance", "memoryless", "wrong_sign")
 STEPS = columns("trial backend device seed t mse variance memoryless wrong_sign")
 CHUNKS = columns(
-    "trial backend device seed chunk wall_s cpu_s involuntary_switches steal_s load mhz energy_j"
+    "trial backend device seed chunk round counted epochs wall_s waited_s cpu_s "
+    "involuntary_switches steal_s load mhz energy_j interpreter_s memory_s",
+    epochs="Int64",
 )
 
 
@@ -55,19 +59,26 @@ def trials_table(
 ) -> pd.DataFrame:
     """Return a row per record and seed; `lost` names the lost ones of the `attempts` at a trial."""
     lost = _lost(attempts or ())
+    times = _epoch_times(records)
     records = _by_seed(records)
     kinds = _node_kinds(records)
     means = {task: _means(task) for task in {record.task for record in records}}
     rows = [
-        _trial_row(record, means[record.task])
+        _trial_row(record, seconds, means[record.task])
         | {"node_kind": kind, "lost": lost.get(record.trial, "")}
-        for record, kind in zip(records, kinds, strict=True)
+        for record, seconds, kind in zip(records, times, kinds, strict=True)
     ]
     return _with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
 
 
 def _by_seed(records: Sequence[Record]) -> list[Record]:
     return [part for record in records for part in record.by_seed()]
+
+
+def _epoch_times(records: Sequence[Record]) -> list[float | None]:
+    """Return the time of an epoch of each part that `_by_seed` returns, of all its seeds."""
+    both = zip(records, epoch_times(records), strict=True)
+    return [seconds for record, seconds in both for _ in record.by_seed()]
 
 
 def _with_point(
@@ -131,12 +142,14 @@ def _machine(record: Record) -> dict[str, str]:
 
 
 def curves_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a row per evaluation during training."""
+    """Return a row per evaluation during training; `train_s` assumes epochs of equal length."""
+    times = _epoch_times(records)
     records = _by_seed(records)
     counts = [len(record.points) for record in records]
     measured = _columns((p for r in records for p in r.points), CurvePoint, CURVES)
     table = _long(records, counts, measured, CURVES)
-    table["train_s"] /= np.repeat([record.at_once for record in records], counts)
+    each_s = [(seconds or np.nan) / r.at_once for seconds, r in zip(times, records, strict=True)]
+    table["train_s"] = table["epoch"] * np.repeat(each_s, counts)
     return _with_point(table, records, swept, counts)
 
 
@@ -164,9 +177,11 @@ def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
     return _with_point(table, records, swept, counts)
 
 
-def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
+def _trial_row(record: Record, usual_s: float | None, exact: Mapping[str, float]) -> dict[str, Any]:
+    """Return the row of a record, given the undisturbed time of an epoch of all its seeds."""
     last = record.points[-1] if record.points else None
-    train_s = last.train_s / record.at_once if last else None
+    mean_s = mean_epoch_s(record)
+    train_s = last.epoch * usual_s / record.at_once if last and usual_s else None
     mse = sum(record.step_mse) / len(record.step_mse) if record.step_mse else None
     lag = _first_below(record.points, exact["memoryless"])
     reasons = noise(record)
@@ -174,8 +189,9 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         "epochs": last.epoch if last else 0,
         "start_s": _start_s(record, train_s),
         "train_s": train_s,
-        "train_at_once_s": last.train_s if last else None,
-        "epochs_per_s": last.epoch / train_s if last and train_s else None,
+        "train_mean_s": last.epoch * mean_s / record.at_once if last and mean_s else None,
+        "train_at_once_s": last.epoch * usual_s if last and usual_s else None,
+        "epochs_per_s": record.at_once / usual_s if last and usual_s else None,
         "final_mse": mse,
         "r2": None if mse is None else 1 - mse / exact["variance"],
         # Without a lag term there is no lag to learn.
@@ -183,10 +199,12 @@ def _trial_row(record: Record, exact: Mapping[str, float]) -> dict[str, Any]:
         if mse is None or not exact["memoryless"]
         else 1 - mse / exact["memoryless"],
         "epochs_to_lag": lag.epoch if lag else None,
-        "seconds_to_lag": lag.train_s / record.at_once if lag else None,
+        "seconds_to_lag": lag.epoch * usual_s / record.at_once if lag and usual_s else None,
         "lag_step": _epochs_since_last(record.points, lag) if lag else None,
         "at_once": record.at_once,
-        "cpu_s": sum(chunk.cpu_s for chunk in record.chunks) if record.chunks else None,
+        "cpu_s": of_training(record, "cpu_s"),
+        "timing": record.timed,
+        "rounds": max((chunk.round or 0 for chunk in record.chunks), default=0),
         "lost_share": lost_share(record),
         "energy_j": _energy_j(record),
         "noisy": None if reasons is None else bool(reasons),
@@ -217,10 +235,8 @@ def _start_s(record: Record, train_s: float | None) -> float | None:
 
 def _energy_j(record: Record) -> float | None:
     """Return the energy of a seed's training; None if it is not known, or includes others'."""
-    joules = [chunk.energy_j for chunk in record.chunks if chunk.energy_j is not None]
-    if record.contended or not joules or len(joules) < len(record.chunks):
-        return None
-    return sum(joules) / record.at_once
+    joules = of_training(record, "energy_j")
+    return None if record.contended or joules is None else joules / record.at_once
 
 
 def _means(task: Task) -> dict[str, float]:
@@ -250,7 +266,7 @@ def _columns(
     parts = list(parts)
     names = [field.name for field in fields(kind) if field.name in columns]
     return {
-        name: np.array([getattr(part, name) for part in parts], dtype=columns[name])
+        name: pd.Series([getattr(part, name) for part in parts], dtype=columns[name]).array
         for name in names
     }
 

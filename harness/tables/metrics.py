@@ -117,6 +117,7 @@ _ALL = (
         sized=True,
         tracked=False,
     ),
+    Metric("train_mean_s", "time", "mean train time", summary="median", sized=True),
     Metric("train_at_once_s", "time", "train time of all seeds", None, summary="median"),
     Metric("start_s", "time", "start-up time", summary="median", heading="start s"),
     Metric("first_call_s", "time", "time of the first call", summary="median"),

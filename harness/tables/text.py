@@ -22,7 +22,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TEXT = (
     *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
     *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
-    *("comparison", "against", "nodes", "node", "node_kind", "field", "lost", "isolation", "what"),
+    *("comparison", "against", "nodes", "node", "node_kind", "field", "lost", "timing", "what"),
 )
 
 

@@ -61,6 +61,8 @@ class Certificate(BaseModel):
     """The versions of the packages that were loaded for it."""
     error: Shown | None = None
     """Why the comparison could not be finished; None if it was."""
+    peak_rss_mb: float | None = None
+    """The memory that the check needed."""
     fault: Shown = ""
     """What is wrong with it, for example `its gradient is ...`; empty if that is not known."""
 

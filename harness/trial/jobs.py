@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from harness.task.task import Task
 from harness.trial.arms import Arm, Device
+from harness.trial.record import Record
 
 
 class _Job(BaseModel):
@@ -67,6 +68,10 @@ class TrialJob(_Job):
     """Its number among the attempts at this trial."""
     go: int = 1
     """How often its block has been begun, this time included."""
+    rounds: int = 20
+    """How many turns it is timed for."""
+    memory_mb: float | None = None
+    """How much memory it is expected to need; None: unknown."""
 
     @property
     def label(self) -> str:
@@ -76,14 +81,30 @@ class TrialJob(_Job):
             seeds = f"{len(self.seeds)} seeds at once ({self.seeds[0]} to {self.seeds[-1]})"
         return f"{super().label}, {self.point}{seeds}"
 
+    def expecting(self, memory_mb: float | None) -> TrialJob:
+        """Return the job with the memory that it is expected to need."""
+        return self.model_copy(update={"memory_mb": memory_mb})
+
+    def record(self, **values: Any) -> Record:
+        """Return the record of the trial, with what else is known of it."""
+        shared = Record.model_fields.keys() & TrialJob.model_fields.keys()
+        fields = {name: getattr(self, name) for name in shared}
+        return Record(**fields | {"contended": not self.exclusive} | values)
+
 
 class TurnsJob(_Job):
-    """Train a chunk whenever the gate asks, so that two versions can take turns."""
+    """Train some epochs whenever it is asked, so that several processes can take turns."""
 
     kind: Literal["turns"] = "turns"
     seed: int
     seeds: tuple[int, ...] = ()
     """Seeds that are trained at once; empty: `seed` alone."""
+
+    @classmethod
+    def of(cls, job: TrialJob) -> TurnsJob:
+        """Return the job of the process of a trial."""
+        shared = cls.model_fields.keys() & TrialJob.model_fields.keys() - {"kind"}
+        return cls(**{name: getattr(job, name) for name in shared})
 
 
 Job: TypeAlias = ParityJob | TrialJob

@@ -12,9 +12,8 @@ None of them shows what slows all chunks alike without taking the processor.
 
 from __future__ import annotations
 
-from statistics import median
-
-from harness.trial.record import Chunk, Record
+from harness.trial.epoch_time import times_s, undisturbed
+from harness.trial.record import Record
 
 # Undisturbed, a training lacks less than 0.5 % of its core, for the work of the kernel. A busy
 # process on the same core takes half, one that wakes now and then some per cent.
@@ -23,10 +22,9 @@ LOST_LIMIT = 0.02
 # the time before.
 STEAL_LIMIT = 0.01
 _TICK_S = 0.01
-# Undisturbed chunks differ by some per cent, so only time beyond that is in excess. The limit is
-# below what a gate looks for (5 %), and above one hiccup of half a chunk among 20.
+# Undisturbed calls differ by some per cent, so only time beyond that is in excess.
 UNEVEN_FROM = 1.1
-UNEVEN_LIMIT = 0.03
+UNEVEN_LIMIT = 0.1
 
 
 def lost_share(record: Record) -> float | None:
@@ -48,10 +46,12 @@ def noise(record: Record) -> list[str] | None:
     """
     if record.contended or not sum(chunk.wall_s for chunk in record.chunks):
         return None
+    # Where it is known how long it waited for the processor, that is off the clock.
+    known = all(chunk.waited_s is not None for chunk in record.chunks)
     shares = (
-        ("off the processor", lost_share(record) or 0.0, LOST_LIMIT),
+        ("off the processor", 0.0 if known else lost_share(record) or 0.0, LOST_LIMIT),
         ("stolen", _steal_share(record), STEAL_LIMIT),
-        ("uneven", _uneven_share(record.chunks), UNEVEN_LIMIT),
+        ("uneven", _uneven_share(record), UNEVEN_LIMIT),
     )
     return [f"{what} {share:.1%}" for what, share, limit in shares if share > limit]
 
@@ -65,8 +65,10 @@ def _steal_share(record: Record) -> float:
     return steal_s / (wall_s * cores) if steal_s > 1.5 * _TICK_S else 0.0
 
 
-def _uneven_share(chunks: tuple[Chunk, ...]) -> float:
-    """Return the share of the time that chunks took in excess of `UNEVEN_FROM` times the median."""
-    walls_s = [chunk.wall_s for chunk in chunks]
-    ordinary_s = UNEVEN_FROM * median(walls_s)
-    return sum(max(0.0, wall_s - ordinary_s) for wall_s in walls_s) / sum(walls_s)
+def _uneven_share(record: Record) -> float:
+    """Return the share of the time beyond `UNEVEN_FROM` times that of undisturbed calls."""
+    calls_s = times_s(record)
+    if not calls_s:
+        return 0.0
+    ordinary_s = UNEVEN_FROM * undisturbed(calls_s)
+    return sum(max(0.0, call_s - ordinary_s) for call_s in calls_s) / sum(calls_s)

@@ -54,6 +54,8 @@ class Plan(BaseModel):
     many: tuple[Arm, ...] = ()
     """The arms that train seeds at once; known after parity."""
     threads: int = 1
+    rounds: int = 20
+    """How many turns each trial is timed for."""
     packed: bool = False
     timeout_s: float | None = None
     max_retries: int = 2
@@ -159,6 +161,7 @@ class Plan(BaseModel):
             device=arm.device,
             threads=self.threads,
             exclusive=not self.packed,
+            rounds=self.rounds,
             timeout_s=self.timeout_s,
         )
 

@@ -23,9 +23,10 @@ from harness.errors import printable
 from harness.task.task import Task
 
 # Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
-# trained at once and sweeps; 5 the task's `gradient`, which was exact before. All can be read.
-SchemaVersion: TypeAlias = Literal[1, 2, 3, 4, 5]
-SCHEMA_VERSION: SchemaVersion = 5
+# trained at once and sweeps; 5 the task's `gradient`, which was exact before; 6 `timing` and the
+# turns of chunks. All can be read.
+SchemaVersion: TypeAlias = Literal[1, 2, 3, 4, 5, 6]
+SCHEMA_VERSION: SchemaVersion = 6
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 """`lost`: the node or the Ray worker went away."""
@@ -34,6 +35,11 @@ Shown: TypeAlias = Annotated[str, AfterValidator(printable)]
 Isolation: TypeAlias = Literal["process", "backend"]
 """Whether a trial had a process of its own. In runs of older versions, `backend` means that it may
 have used that of the trial before it."""
+
+
+Timing: TypeAlias = Literal["trials", "alone", "rounds"]
+"""How a trial was timed: as a whole, all calls counted (before schema 6); in turns, alone; in turns
+with the other trials of its block."""
 
 
 class _NullIsNan:
@@ -71,6 +77,17 @@ class Chunk:
     """A timed call of `Backend.train`, and what the system counted during it."""
 
     wall_s: float
+    epochs: int | None = None
+    """How many epochs it trained; None, before schema 6: `Task.chunk_epochs`."""
+    round: int | None = None
+    """The round of its turn, from 1 on; None before schema 6."""
+    counted: bool = True
+    """Whether it counts for the time of an epoch: not if it is the first of several in a turn."""
+    waited_s: float | None = None
+    """How long it waited for the processor while others had it; None: unknown."""
+    interpreter_s: float | None = None
+    memory_s: float | None = None
+    """The state of the machine before and after the turn: see `harness.measure.probe`."""
     cpu_s: float
     """Processor time of the process and of its descendants, summed over their threads."""
     involuntary_switches: int
@@ -132,8 +149,9 @@ class Record(BaseModel):
     node: Shown
     started_utc: str
     wall_s: float
-    """From the start of the process to its end."""
+    """How long the process worked; before schema 6, from its start to its end."""
     threads: int
+    timing: Timing = "trials"
     cores: tuple[int, ...] | None = None
     """The cores that the process was pinned to; None if it was not."""
     contended: bool
@@ -171,6 +189,11 @@ class Record(BaseModel):
     peak_gpu_mb: float | None = None
     environment: dict[str, Shown] = {}
     """Versions of the packages loaded, and settings that change speed or precision."""
+
+    @property
+    def timed(self) -> str:
+        """How it was timed: its `timing`, or `shared` in a process that other trials had used."""
+        return "shared" if self.isolation == "backend" else self.timing
 
     @property
     def at_once(self) -> int:

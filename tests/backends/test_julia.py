@@ -85,7 +85,7 @@ class TestInJulia:
 
     def test_a_killed_run_leaves_nothing_behind_and_resumes(self, cli: Cli, tmp_path: Path) -> None:
         driver = start(tmp_path, *inline(tmp_path)[:2], "--seeds", 1, backend="julia")
-        (trial,) = wait_for(lambda: workers(tmp_path, "seed0"))
+        (trial,) = wait_for(lambda: workers(tmp_path, seed=0))
         wait_for(lambda: julias(tmp_path, trial.pid))
         driver.send_signal(signal.SIGKILL)
         driver.communicate()

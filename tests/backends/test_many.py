@@ -15,22 +15,24 @@ from harness.backend.model import Model
 from harness.backend.single_seed import many_seeds
 from harness.compare import compare_runs
 from harness.measure import parity
-from harness.measure.trial import Training
-from harness.measure.trial import run as run_trial
+from harness.measure.training import Training
+from harness.measure.trial import Trial
 from harness.store import results_folder
 from harness.task.data import evaluation_paths, initial_params
+from harness.trial.epoch_time import epoch_s
 from tests.helpers.commands import Cli
 from tests.helpers.doubles import FakeBackend, ManualClock
 from tests.helpers.many import MixesSeeds, NoDouble
-from tests.helpers.records import trial_job
+from tests.helpers.records import trial_job, turns_job
+from tests.helpers.trainings import Here
 
 TASK = Task(epochs=100, n_steps=5, eval_paths=20, curve_points=4, hidden=3)
 LOOPED, ALONE = "tests.helpers.many:Looped", "reference"
 
 
 def measured(folder: Path, backends: list[str], **more: object) -> harness.Run:
-    options: dict[str, object] = {"seeds": 5, "dispatch": "inline", "results": folder}
-    return harness.run(TASK, backends=backends, **(options | more))  # type: ignore[arg-type]
+    options: dict[str, object] = {"seeds": 5, "rounds": 2, "dispatch": "inline"}
+    return harness.run(TASK, backends=backends, results=folder, **(options | more))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,12 @@ def test_a_trial_holds_the_seeds_that_were_trained_at_once(run: harness.Run) -> 
     assert sorted(r.seed for r in run.records if r.backend == ALONE) == [0, 1, 2, 3, 4]
     assert run.trials.groupby("backend").size().to_dict() == {LOOPED: 5, ALONE: 5}
     assert not run.missing
+    # A block whose backends train unlike numbers of seeds cannot take turns.
+    assert run.trials.groupby("block")["timing"].unique().map(list).to_dict() == {
+        0: ["alone"],
+        1: ["alone"],
+        2: ["rounds"],
+    }
 
 
 def test_a_seed_has_the_numbers_that_it_has_alone(run: harness.Run) -> None:
@@ -61,13 +69,12 @@ def test_a_seed_has_the_numbers_that_it_has_alone(run: harness.Run) -> None:
 def test_time_is_shared_out_among_the_seeds(run: harness.Run) -> None:
     group = run.trials.query("backend == @LOOPED and seed < 2")
     record = next(r for r in run.records if r.seeds == (0, 1))
-    whole = sum(chunk.wall_s for chunk in record.chunks)
+    whole = TASK.epochs * (epoch_s(record) or 0.0)
     assert group["train_at_once_s"].tolist() == pytest.approx([whole, whole])
     assert group["train_s"].tolist() == pytest.approx([whole / 2, whole / 2])
     assert group["epochs_per_s"].tolist() == pytest.approx([2 * TASK.epochs / whole] * 2)
-    assert run.curves.query("backend == @LOOPED and seed == 1")["train_s"].max() == pytest.approx(
-        whole / 2
-    )
+    curve = run.curves.query("backend == @LOOPED and seed == 1")["train_s"]
+    assert curve.max() == pytest.approx(whole / 2)
 
 
 def test_blocks_are_groups_of_seeds(run: harness.Run) -> None:
@@ -140,10 +147,10 @@ def test_epochs_that_cannot_be_cut_for_so_many_seeds_are_refused(cli: Cli) -> No
 
 def test_an_odd_number_of_held_out_paths_is_scored_whole() -> None:
     seeds, task = 200, Task(epochs=1, n_steps=100, eval_paths=211, curve_points=1, hidden=1)
-    job = trial_job(task, backend=LOOPED, seeds=tuple(range(seeds)))
+    job = turns_job(task, backend=LOOPED, seeds=tuple(range(seeds)))
     backend = Looped(task.model, "cpu")
     training = Training(job, lambda kind, value: None)
-    got = training.step_mse()
+    got, _ = training.evaluate()
     for seed in (0, 7):
         x_TN, y_TN = evaluation_paths(task, seed)
         output = backend.predict(backend.init(initial_params(task.model, seed)), x_TN)
@@ -211,7 +218,6 @@ def test_one_that_cannot_says_so_when_it_is_asked() -> None:
 
 def test_only_the_call_is_on_the_clock_of_many_seeds_too() -> None:
     clock = ManualClock()
-    seen: list[tuple[str, object]] = []
 
     class Many(FakeBackend):
         def init_many(self, params):  # type: ignore[no-untyped-def]
@@ -228,10 +234,10 @@ def test_only_the_call_is_on_the_clock_of_many_seeds_too() -> None:
             return self.start
 
     job = trial_job(TASK, seeds=(0, 1, 2))
-    run_trial(
-        job, lambda kind, value: seen.append((kind, value)), lambda _: lambda: Many(clock), clock
-    )
-    chunks = [value for kind, value in seen if kind == "chunk"]
-    assert [chunk.wall_s for chunk in chunks] == [25.0] * 4  # type: ignore[attr-defined]
-    (shares,) = [value for kind, value in seen if kind == "shares"]
-    assert [share.seed for share in shares] == [0, 1, 2]  # type: ignore[attr-defined]
+    trial = Trial(job, Here(job, lambda _: lambda: Many(clock), clock), "here", lambda event: None)
+    trial.start()
+    for number in range(1, 5):
+        trial.take_turn(number, None)
+    record = trial.record("rounds", None)
+    assert [chunk.wall_s for chunk in record.chunks] == [25.0] * 4
+    assert [share.seed for share in record.shares] == [0, 1, 2]

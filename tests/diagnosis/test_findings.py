@@ -22,10 +22,8 @@ from harness.diagnosis.observed import Observed
 from harness.diagnosis.rules import observe
 from harness.diagnosis.trainings import by_arm, trainings
 from harness.diagnosis.types import Finding
-from harness.measure.outcome import Messages
 from harness.stats.forecast import POWER, forecast
 from harness.trial.events import Certificate, Check
-from harness.trial.jobs import ParityJob
 from tests.helpers.trainings import run
 
 # Shorter paths than those of the presets, so that long trainings take a second.
@@ -422,14 +420,22 @@ def test_a_backend_without_a_certificate(tmp_path: Path) -> None:
 def test_a_check_that_failed_is_told_though_the_search_for_its_fault_broke_off(
     tmp_path: Path,
 ) -> None:
-    job = ParityJob(backend="a:B", device="cpu", task=Task(), threads=1, exclusive=False)
-    messages = Messages(job, node="n")
-    messages.add("phase", "in the parity check")
-    fields = {"element": "h0[0]", "got": -1.0, "want": 1.0, "error": 2.0, "tolerance": 1e-9}
-    messages.add("check", {"quantity": "gradient", "dtype": "float64", **fields})
-    messages.add("exit", ("killed by SIGKILL\x1b[2J", ""))
-    certificate = messages.outcome()
-    assert isinstance(certificate, Certificate)
+    check = Check(
+        quantity="gradient",
+        dtype="float64",
+        element="h0[0]",
+        got=-1.0,
+        want=1.0,
+        error=2.0,
+        tolerance=1e-9,
+    )
+    certificate = Certificate(
+        backend="a:B",
+        device="cpu",
+        node="n",
+        checks=(check,),
+        error="killed by SIGKILL\x1b[2J (in the parity check)",
+    )
     assert certificate.reason.startswith("gradient in float64: worst at h0[0], got -1")
     assert "; its fault could not be looked for: killed by SIGKILL\\x1b[2J (" in certificate.reason
     task = Task(n_steps=5, epochs=20, eval_paths=20)

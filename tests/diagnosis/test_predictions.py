@@ -25,7 +25,7 @@ from harness.diagnosis.outputs import Coefficient, coefficients
 from harness.diagnosis.predictions import explain
 from harness.diagnosis.predictions_file import Predictions, read
 from tests.helpers import docs
-from tests.helpers.commands import ROOT, TINY
+from tests.helpers.commands import ROOT, TINY_RUN
 from tests.helpers.trainings import run
 
 Function = Callable[[Array, Array], Array]
@@ -468,8 +468,8 @@ def test_any_text_is_read_or_refused(
 def test_as_a_program(cli: Callable[..., Any], tmp_path: Path) -> None:
     """In a process of its own, of a run that was measured in processes of their own."""
     results = ("--results", tmp_path)
-    measured = cli("run", "--backends", "reference", "--dispatch", "inline", "--seeds", 1,
-                   "--run-id", "tiny", "--set", "train_sign=-1", *results, *TINY)  # fmt: skip
+    measured = cli(*TINY_RUN, "--backends", "reference", "--dispatch", "inline", "--seeds", 1,
+                   "--run-id", "tiny", "--set", "train_sign=-1", *results)  # fmt: skip
     assert measured.returncode == 0, measured.stderr
     done = cli("explain", "tiny", *results)
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ from benchmarks.helpers.clusters import (
     trial_on,
 )
 from harness import Run
-from tests.helpers.commands import ROOT, TINY, Cli, command
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command
 from tests.helpers.processes import wait_for
 
 SLOW, ANY, SLOW_ANY = (
@@ -39,7 +39,7 @@ def start(cluster: LocalCluster, results: Path, *given: object) -> subprocess.Po
     """Start a run under the id `x`."""
     where = ("--address", cluster.address, "--results", results, "--run-id", "x")
     return subprocess.Popen(
-        command("run", *TINY, *where, *given),
+        command(*TINY_RUN, *where, *given),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -190,13 +190,13 @@ def test_two_drivers_share_a_cluster_and_a_results_folder(
     first = start(cluster, tmp_path, *given)
     wait_for((tmp_path / "x" / "manifest.json").exists)
     where = ("--address", cluster.address, "--results", tmp_path)
-    same = cli("run", *TINY, *where, *given, "--run-id", "x")
+    same = cli(*TINY_RUN, *where, *given, "--run-id", "x")
     assert same.returncode == 2
     assert "exists already" in same.stderr
     resumed = cli("run", "--resume", "x", *where)
     assert resumed.returncode == 2
     assert "is being written by another process" in resumed.stderr
-    second = cli("run", *TINY, *where, *given, "--run-id", "y")
+    second = cli(*TINY_RUN, *where, *given, "--run-id", "y")
     assert second.returncode == 0, second.stderr
     assert ends(first)[0] == 0
     spans: dict[str, list[tuple[datetime, datetime]]] = {}
@@ -244,7 +244,7 @@ def test_bad_input_is_refused_in_a_sentence(
     env.write_text("env_var: {A: b}\n")
     given = tuple(str(word).format(env=env) for word in given)
     where = ("--address", cluster.address, "--results", tmp_path / "r", "--wait-nodes", "0s")
-    done = cli("run", *TINY, "--backends", "reference", *where, *given)
+    done = cli(*TINY_RUN, "--backends", "reference", *where, *given)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

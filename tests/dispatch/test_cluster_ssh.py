@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import ROOT, TINY
+from tests.helpers.commands import ROOT, TINY_RUN
 from tests.helpers.hosts import Host, Network, missing
 
 pytestmark = [
@@ -210,7 +210,7 @@ def test_a_job_runs_on_the_workers_and_its_results_come_home(cluster: Cluster) -
     )
     try:
         submit = f"python -m harness submit --address {DASHBOARD} --wait --results /srv/results"
-        run = f"run --backends reference --seeds 4 --run-id mine {' '.join(TINY)}"
+        run = f"{' '.join(TINY_RUN)} --backends reference --seeds 4 --run-id mine"
         reachable = f"RAY_AUTH_MODE=token ray job list --address {DASHBOARD}"
         _until(lambda: cluster.user(reachable).returncode == 0, 60)
         done = cluster.user(f"{submit} -- {run}")

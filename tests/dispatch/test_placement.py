@@ -12,9 +12,9 @@ from harness import Task
 from harness.dispatch.admission import Admission
 from harness.dispatch.placement import Batch, Node, Scheduler
 from harness.store.run_folder import counting
-from harness.trial.events import Certificate, Check, Refused, Started
+from harness.trial.events import Certificate, Check, Progress, Refused, Started
 from harness.trial.jobs import ParityJob, TrialJob
-from harness.trial.record import Record
+from harness.trial.record import CurvePoint, Record
 
 TASK = Task(n_steps=2)
 
@@ -111,10 +111,6 @@ def test_a_lost_batch_is_repeated_whole_on_another_node_if_possible() -> None:
     # A node that others use may never be free, so it is not preferred.
     taken = Node("2", "other", 1, 0, taken=1)
     assert placed(scheduler(batch.repeated("1")), [here, taken]) == [(0, "here")]
-    # Lost for good in its first job, it goes on with the second.
-    rest = Batch((a, b)).rest()
-    assert rest is not None
-    assert rest.jobs == (b,)
 
 
 def test_work_that_no_node_can_take_is_found_and_dropped() -> None:
@@ -139,12 +135,25 @@ def test_a_block_counts_whole_or_not_at_all() -> None:
     assert counting([*made, *untouched]) == [second[0], second[1], *untouched]
 
 
+def test_a_lost_block_has_a_record_of_each_trial_without_one() -> None:
+    a, b, c = trial(0, "a"), trial(0, "b"), trial(0, "c")
+    batch = Batch((a, b, c))
+    point = CurvePoint(epoch=50, train_s=1.0, train_loss=0.1, eval_mse=0.5)
+    for event in (Started(job=a), record(a), Started(job=b), Progress(job=b, point=point)):
+        batch.update(event)
+    lost = list(batch.lost("n", "gone"))
+    assert [(r.backend, r.status, r.error, r.points) for r in lost] == [
+        ("b", "lost", "gone (training after epoch 50)", (point,)),
+        ("c", "lost", "gone (starting)", ()),
+    ]
+
+
 def test_a_lost_trial_has_the_number_of_its_attempt() -> None:
     batch = Batch((trial(0).model_copy(update={"attempt": 3}), trial(0, "b")))
-    assert attempts(batch.lost_trial("n", "gone")) == [3]  # Not begun yet.
+    assert attempts(*batch.lost("n", "gone")) == [3, 1]  # Not begun yet.
     assert attempts(*batch.repeated("").jobs) == [3, 1]
     batch.update(Started(job=batch.jobs[0]))
-    assert attempts(batch.lost_trial("n", "gone")) == [3]
+    assert attempts(*batch.lost("n", "gone")) == [3, 1]
     assert attempts(*batch.repeated("").jobs) == [4, 1]
 
 

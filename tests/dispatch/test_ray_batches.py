@@ -109,7 +109,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
 
 def flow(monkeypatch: pytest.MonkeyPatch, ray: FakeRay, nodes: Looks, jobs: int) -> Iterator[Event]:
     monkeypatch.setattr(ray_batches, "ray", ray)
-    monkeypatch.setattr(ray_batches, "_execute_batch", ray)
+    monkeypatch.setattr(ray_batches, "_remote_batch", ray)
     scheduler = Scheduler(lambda *_: True)
     for number in range(jobs):
         scheduler.add(Batch((job(number),)))

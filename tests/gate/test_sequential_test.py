@@ -33,7 +33,7 @@ def pair(
             versions={},
         )
 
-    return Pair(log_ratio, side(before), side(after), finished=True)
+    return Pair(log_ratio, log_ratio, side(before), side(after), finished=True)
 
 
 def new_test(memoryless: float = 0.0, **changes: object) -> SequentialTest:

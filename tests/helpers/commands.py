@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from benchmarks.helpers.commands import ROOT as ROOT
 from benchmarks.helpers.commands import TINY as TINY
 from benchmarks.helpers.commands import TINY_FIELDS as TINY_FIELDS
+from benchmarks.helpers.commands import TINY_RUN as TINY_RUN
 from benchmarks.helpers.commands import command as command
 from harness.cli import cli
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.helpers.commands import ROOT, TINY, command, wait_for
+from benchmarks.helpers.commands import ROOT, TINY_RUN, command, wait_for
 
 __all__ = ["MARK", "inline", "start", "wait_for", "workers"]
 
@@ -26,7 +26,7 @@ def start(
     """Start a run of a slow backend under the id `x`."""
     given = ("--backends", backend, "--results", results, "--run-id", "x")
     return subprocess.Popen(
-        command("run", *TINY, *given, *arguments),
+        command(*TINY_RUN, *given, *arguments),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -35,8 +35,12 @@ def start(
     )
 
 
-def workers(mark: object, *words: str) -> list[psutil.Process]:
-    """Return the trials' processes with this mark whose command line has all the words."""
+def workers(mark: object, *words: str, seed: int | None = None) -> list[psutil.Process]:
+    """Return the processes of jobs with this mark whose command line has all the words.
+
+    With a seed: those of its trials.
+    """
+    words += () if seed is None else (f'"seed": {seed}',)
     found = []
     for process in psutil.process_iter():
         try:

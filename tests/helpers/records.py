@@ -7,9 +7,9 @@ from typing import Any
 from harness import Task
 from harness.store.manifest import Manifest
 from harness.trial.arms import Arm
-from harness.trial.jobs import TrialJob
+from harness.trial.jobs import TrialJob, TurnsJob
 from harness.trial.plan import Plan
-from harness.trial.record import CurvePoint, Record
+from harness.trial.record import Chunk, CurvePoint, Record
 from tests.helpers.commands import TINY_FIELDS
 
 TASK = Task(n_steps=2)
@@ -32,6 +32,11 @@ def trial_job(task: Task, **changes: object) -> TrialJob:
         "seed": 0,
     }
     return TrialJob.model_validate(fields | changes)
+
+
+def turns_job(task: Task, **changes: object) -> TurnsJob:
+    """A job to train a task whenever it is asked."""
+    return TurnsJob.of(trial_job(task, **changes))
 
 
 def record(seed: int = 0, **changes: object) -> Record:
@@ -61,9 +66,12 @@ def timed(backend: str, seed: int, train_s: float, mse: float = 0.01, **changes:
         CurvePoint(epoch=500, train_s=train_s / 2, train_loss=0.5, eval_mse=1.0),
         CurvePoint(epoch=1000, train_s=train_s, train_loss=0.1, eval_mse=mse),
     )
+    call = Chunk(wall_s=train_s, epochs=1000, round=1, cpu_s=train_s, involuntary_switches=0)
     return record(
         **{  # type: ignore[arg-type]
             "trial": f"{backend}{seed}",
+            "timing": "rounds",
+            "chunks": (call,),
             "backend": backend,
             "seed": seed,
             "block": seed,

@@ -3,46 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness import Run, Task
-from harness.measure import trial
+from harness.backend import registry
+from harness.measure.clock import Clock, now
+from harness.measure.process import JobFailed
+from harness.measure.trainer import Evaluation, Trainer, Turn
+from harness.measure.training import Find, Training
+from harness.measure.trial import Trial
 from harness.store.manifest import Manifest
 from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.events import Certificate
-from harness.trial.jobs import TrialJob
+from harness.trial.jobs import TrialJob, TurnsJob
 from harness.trial.plan import Plan
 from harness.trial.record import Record
 
 
+class Here(Trainer):
+    """Trains in this process."""
+
+    def __init__(
+        self, job: TrialJob, find: Find = registry.importer, clock: Clock = now, **about: object
+    ) -> None:
+        self.job = TurnsJob.of(job)
+        self.spent_s = 0.0
+        self.about = about
+        """Some fields of the record."""
+        self.now = ""
+        self._training = Training(self.job, self._told, find, clock)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return self.about
+
+    @property
+    def phase(self) -> str:
+        return self.now
+
+    @phase.setter
+    def phase(self, phase: str) -> None:
+        self.now = phase
+
+    def _told(self, kind: str, value: Any) -> None:
+        if kind == "fields":
+            self.about |= value
+
+    def ready(self) -> dict[str, Any]:
+        return {}
+
+    def train(self, epochs: int) -> Turn:
+        try:
+            losses_ER, chunk = self._training.chunk(epochs)
+        except RuntimeError as error:
+            raise JobFailed(f"RuntimeError: {error}", "failed") from error
+        return Turn(chunk.wall_s, losses_ER, asdict(chunk))
+
+    def restart(self) -> None:
+        self._training.restart()
+
+    def evaluate(self) -> Evaluation:
+        return Evaluation(*self._training.evaluate())
+
+    def inspect(self) -> dict[str, Any]:
+        moved_R = self._training.initial_state_moved()
+        return {"initial_state_moved": moved_R} | self._training.peak_gpu
+
+    def finish(self) -> None:
+        self.now = "ended"
+
+
 def measure(job: TrialJob) -> Record:
     """Carry out a trial."""
-    taken: dict[str, Any] = {"chunk": [], "point": [], "shares": [], "phase": None}
-    fields: dict[str, Any] = {}
-
-    def emit(kind: str, value: Any) -> None:
-        if kind == "fields":
-            fields.update(value)
-        elif isinstance(taken.get(kind), list):
-            taken[kind].append(value)
-
+    trial = Trial(job, Here(job), "here", lambda event: None)
     try:
-        trial.run(job, emit)
-    except RuntimeError as error:
-        fields |= {"status": "failed", "error": f"RuntimeError: {error}"}
-    own = ("run", "trial", "block", "backend", "device", "seed", "task", "threads")
-    return Record(
-        **{name: getattr(job, name) for name in own},
-        node="here",
-        started_utc="now",
-        wall_s=1.0,
-        contended=False,
-        chunks=tuple(taken["chunk"]),
-        points=tuple(taken["point"]),
-        **fields,
-    )
+        trial.start()
+        trial.settle(trial.epochs)
+        trial.take_turn(1, None)
+        trial.complete()
+    except JobFailed as error:
+        trial.fail(error)
+    return trial.record("alone", None)
 
 
 def run(

@@ -147,8 +147,9 @@ def test_a_table_that_is_not_of_the_records_is_not_used(real: Run, tmp_path: Pat
     before = History(tmp_path).table.set_index(["run", "backend"])["epoch_s"]
     for path in (tmp_path / "run2" / "records").glob("*-reference-*"):
         fields = json.loads(path.read_text())
-        for point in fields["points"]:
-            point["train_s"] *= 2
+        for chunk in fields["chunks"]:
+            chunk["wall_s"] *= 2
+            chunk["waited_s"] *= 2
         path.write_text(json.dumps(fields))
     after = History(tmp_path).table.set_index(["run", "backend"])["epoch_s"]
     assert after["run2", "reference"] == pytest.approx(2 * before["run2", "reference"])

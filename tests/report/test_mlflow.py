@@ -32,7 +32,7 @@ from harness.runs.settings import Settings, Site
 from harness.runs.start import start
 from harness.trial.events import Event
 from harness.trial.record import Record
-from tests.helpers.commands import ROOT, TINY, Cli, command
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command
 
 SMALL = harness.Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
 NAN, RAISES = "tests.helpers.faulty:ReturnsNan", "tests.helpers.faulty:RaisesMidTraining"
@@ -340,7 +340,7 @@ def test_any_name_becomes_one_that_mlflow_takes(backend: str, value: str) -> Non
 def tracked(target: str, results: Path) -> list[object]:
     """The words of a small run that is logged."""
     given = ("--backends", "reference", "--dispatch", "inline", "--results", results)
-    return ["run", *TINY, *given, "--run-id", "mine", "--track", target]
+    return [*TINY_RUN, *given, "--run-id", "mine", "--track", target]
 
 
 def test_the_command_run_logs(program: Cli, cli: Cli, uri: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from harness.diagnosis.types import SEVERITIES
 from harness.report import run_page
 from harness.store.run_writer import RunWriter
 from harness.tables.points import points
-from tests.helpers.commands import TINY, Cli
+from tests.helpers.commands import TINY_RUN, Cli
 from tests.helpers.records import MANIFEST, record
 
 # Two names of one computation, both quick to start.
@@ -70,7 +70,7 @@ def shown(run: Run) -> Shown:
 
 def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
     arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
-    done = cli("run", *TINY, "--dispatch", "inline", *arguments, HARNESS_REPORT="1")
+    done = cli(*TINY_RUN, "--dispatch", "inline", *arguments, HARNESS_REPORT="1")
     assert done.returncode == 0, done.stderr
     written = tmp_path / "x" / "report.html"
     assert f"Report: {written}" in done.stdout.splitlines()
@@ -85,7 +85,7 @@ def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_run_ends_with_its_findings(cli: Cli, tmp_path: Path) -> None:
     arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
-    done = cli("run", *TINY, "--preset", "posted", "--dispatch", "inline", *arguments)
+    done = cli(*TINY_RUN, "--preset", "posted", "--dispatch", "inline", *arguments)
     assert done.returncode == 0, done.stderr
     told = done.stdout[done.stdout.index("FAULT wrong-sign: reference on cpu") :]
     assert "Next: Fix the loss: python -m harness run --preset posted-sign-mended" in told
@@ -96,7 +96,7 @@ def test_a_run_ends_with_its_findings(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_run_without_a_report(cli: Cli, tmp_path: Path) -> None:
     arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
-    done = cli("run", *TINY, "--dispatch", "inline", *arguments, "--no-report", HARNESS_REPORT="1")
+    done = cli(*TINY_RUN, "--dispatch", "inline", *arguments, "--no-report", HARNESS_REPORT="1")
     assert done.returncode == 0, done.stderr
     assert "Report:" not in done.stdout
     assert not (tmp_path / "x" / "report.html").exists()

@@ -18,8 +18,8 @@ from harness.store.run_writer import RunWriter
 from harness.tables.numbers import exact_duration
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
-from harness.trial.record import CurvePoint, Record
-from tests.helpers.commands import TINY, Cli
+from harness.trial.record import Chunk, CurvePoint, Record
+from tests.helpers.commands import TINY_RUN, Cli
 from tests.helpers.records import TINY_TASK
 
 # One backend under two names: what it takes to train differs by noise alone.
@@ -36,6 +36,7 @@ def pilot(results: Path, plan: Plan, scatter: np.ndarray = SCATTER) -> None:
         for job in (job for block in plan.blocks() for job in block):
             slower = math.exp(scatter[job.block]) if job.backend == NAMES[1] else 1.0
             point = CurvePoint(epoch=100, train_s=slower, train_loss=1, eval_mse=1)
+            call = Chunk(wall_s=slower, epochs=100, round=1, cpu_s=slower, involuntary_switches=0)
             fields = {"run", "trial", "block", "backend", "device", "seed", "task", "threads"}
             writer.add(
                 Record(
@@ -45,6 +46,8 @@ def pilot(results: Path, plan: Plan, scatter: np.ndarray = SCATTER) -> None:
                     wall_s=1,
                     contended=False,
                     status="ok",
+                    timing="rounds",
+                    chunks=(call,),
                     points=(point,),
                     step_mse=(1.0,) * 5,
                 )
@@ -118,7 +121,7 @@ def test_a_spent_budget_ends_the_run_for_good(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_budget_that_parity_uses_up_leaves_no_block(cli: Cli, tmp_path: Path) -> None:
     done = cli(
-        *("run", *TINY, "--backends", ",".join(NAMES), "--precision", "2%", "--budget", "0.05s"),
+        *(*TINY_RUN, "--backends", ",".join(NAMES), "--precision", "2%", "--budget", "0.05s"),
         *("--dispatch", "inline", "--results", tmp_path, "--run-id", "x"),
     )
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from harness.measure import machine
 from harness.measure.process import Worker
 from harness.measure.stepwise import worker_source
 from harness.trial.jobs import TurnsJob
-from tests.helpers.commands import ROOT, TINY, TINY_FIELDS, Cli
+from tests.helpers.commands import ROOT, TINY_FIELDS, TINY_RUN, Cli
 from tests.helpers.processes import MARK, inline, start, wait_for, workers
 
 ODD = f"{sys.executable} {ROOT}/tests/helpers/odd_worker.py"
@@ -35,15 +35,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Cli:
 
 def test_a_record_sees_through_the_processes(project: Cli, tmp_path: Path) -> None:
     given = ("--backends", "mine,exits,nan", "--seeds", "1")
-    done = project("run", *TINY, *given, *inline(tmp_path))
+    done = project(*TINY_RUN, "--rounds", 6, *given, *inline(tmp_path))
     assert done.returncode == 1, done.stderr
     records = {record.backend: record for record in Run("x", tmp_path).records}
     mine, exits = records["mine"], records["exits"]
     assert mine.import_s or (mine.setup_s or 0) < 0  # The process starts in the former.
     assert (mine.peak_rss_mb or 0) > 50  # Three processes, two of which have NumPy.
-    late = [chunk.cpu_s for chunk in mine.chunks[6:]]
-    assert len(late) == 4
-    assert min(late) > 0.02  # A grandchild burnt it.
+    assert {chunk.round for chunk in mine.chunks} == {1, 2, 3, 4, 5, 6}
+    # A grandchild burnt it, in all calls but the first 60 epochs of a training.
+    assert max(chunk.cpu_s for chunk in mine.chunks) > 0.02
     assert mine.environment["worker:source"].endswith("odd_worker.py")
     assert mine.environment["env:JULIA_NUM_THREADS"] == "1"
     assert exits.status == "failed"
@@ -81,17 +81,27 @@ def children(results: Path) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("killed", [pytest.param("driver", marks=pytest.mark.slow), "trial"])
 def test_nothing_stays_when_a_run_is_killed(killed: str, cli: Cli, tmp_path: Path) -> None:
-    driver = start(tmp_path, "--dispatch", "inline", "--seeds", 1, backend=SLOW)
-    (trial,) = wait_for(lambda: workers(tmp_path, "seed0"))
-    wait_for(lambda: [child for child in children(tmp_path) if child.ppid() == trial.pid])
+    driver = start(tmp_path, "--dispatch", "inline", "--seeds", 1, backend=f"{SLOW},reference")
+    trial = wait_for(lambda: taking_turns(tmp_path))
+    assert len(children(tmp_path)) == 1
+    assert any("harness.measure.probe" in process.cmdline() for process in marked(tmp_path))
     (driver if killed == "driver" else trial).send_signal(signal.SIGKILL)
     driver.communicate()
-    wait_for(lambda: not children(tmp_path) and not workers(tmp_path))
+    wait_for(lambda: not marked(tmp_path))
     if killed == "driver":
         done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
         assert done.returncode == 0, done.stderr
-    (record,) = Run("x", tmp_path).records
-    assert record.status == ("ok" if killed == "driver" else "failed")
+    statuses = {record.backend: record.status for record in Run("x", tmp_path).records}
+    assert statuses == {SLOW: "ok" if killed == "driver" else "failed", "reference": "ok"}
+
+
+def taking_turns(results: Path) -> psutil.Process | None:
+    """Return the process of the slow backend's trial, once it takes turns with the other's."""
+    both = workers(results, seed=0)
+    cores = {core for worker in both for core in worker.cpu_affinity()}
+    if len(both) < 2 or len(cores) > 1:
+        return None
+    return next(worker for worker in both if SLOW in " ".join(worker.cmdline()))
 
 
 @pytest.mark.parametrize("ended", ["by itself", "by the harness", "with the harness"])
@@ -99,7 +109,7 @@ def test_a_session_of_its_own_does_not_stay(ended: str, cli: Cli, tmp_path: Path
     backend = f"process:setsid sh -c '{ODD} none; sleep 600'"
     if ended == "by the harness":
         with Worker(_turns(backend)) as side:
-            assert next(value for kind, value in side.messages() if kind == "ready")
+            assert next(value for kind, value in side.answers() if kind == "ready")
     else:
         driver = start(tmp_path, "--dispatch", "inline", "--seeds", 1, backend=backend)
         if ended == "with the harness":
@@ -112,7 +122,7 @@ def test_a_session_of_its_own_does_not_stay(ended: str, cli: Cli, tmp_path: Path
 def test_a_side_of_a_gate_is_pinned_with_its_children(cli: Cli, tmp_path: Path) -> None:
     job = _turns(f"process:sh -c '{ODD} none; true'")
     with Worker(job) as side:
-        ready = next(value for kind, value in side.messages() if kind == "ready")
+        ready = next(value for kind, value in side.answers() if kind == "ready")
         side.pin(machine.usable_cores()[:1])
         (child,) = children(tmp_path)
         assert child.cpu_affinity() == list(machine.usable_cores()[:1])
@@ -134,7 +144,7 @@ def _turns(backend: str) -> TurnsJob:
 @pytest.mark.slow
 def test_a_timeout_ends_the_process(cli: Cli, tmp_path: Path) -> None:
     given = ("--backends", f"process:{ODD} hangs", "--seeds", 1, "--timeout", 15)
-    assert cli("run", *TINY, *given, *inline(tmp_path)).returncode == 1
+    assert cli(*TINY_RUN, *given, *inline(tmp_path)).returncode == 1
     (record,) = Run("x", tmp_path).records
     assert record.status == "timeout"
     assert not children(tmp_path)

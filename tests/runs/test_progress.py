@@ -28,7 +28,7 @@ from harness.trial.events import Notice, Planned, Progress, Started
 from harness.trial.jobs import TrialJob
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record, Share, Status
-from tests.helpers.commands import TINY, Cli, command
+from tests.helpers.commands import TINY_RUN, Cli, command
 
 TASK = Task(epochs=100, curve_points=10)
 _BAR = re.compile("━{8}")
@@ -373,14 +373,9 @@ def _inline(folder: Path) -> list[str]:
 
 
 SLOW = (
-    "run",
-    *TINY,
-    "--backends",
-    "tests.helpers.faulty:Slow",
-    "--set",
-    "epochs=200",
-    "--seeds",
-    2,
+    *TINY_RUN,
+    *("--backends", "tests.helpers.faulty:Slow"),
+    *("--set", "epochs=200", "--seeds", 2),
 )
 
 
@@ -433,7 +428,7 @@ def test_a_signal_at_the_very_beginning_leaves_the_cursor_visible(tmp_path: Path
 
 def test_a_trial_that_fails_on_a_small_terminal_without_colours(tmp_path: Path) -> None:
     backends = "tests.helpers.faulty:RaisesMidTraining,tests.helpers.faulty:Slow"
-    given = ("run", *TINY, "--backends", backends, "--seeds", 1, *_inline(tmp_path))
+    given = (*TINY_RUN, "--backends", backends, "--seeds", 1, *_inline(tmp_path))
     with Terminal(command(*given), 40, 10, NO_COLOR="1") as terminal:
         # The first trial may have failed before anything is drawn.
         live = terminal.until(lambda shown: re.search("[01]/2 trials", shown) is not None)
@@ -448,7 +443,7 @@ def test_a_trial_that_fails_on_a_small_terminal_without_colours(tmp_path: Path) 
 
 def test_quiet_leaves_the_results(cli: Cli, tmp_path: Path) -> None:
     backends = "reference,tests.helpers.faulty:RaisesMidTraining"
-    given = ("run", *TINY, "--backends", backends, "--seeds", 1, *_inline(tmp_path))
+    given = (*TINY_RUN, "--backends", backends, "--seeds", 1, *_inline(tmp_path))
     done = cli(*given, "--quiet")
     assert done.returncode == 1
     assert done.stderr.count("kernel launch failed") == 2  # When it happens, and at the end.
@@ -458,7 +453,7 @@ def test_quiet_leaves_the_results(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_log_has_plain_lines(cli: Cli, tmp_path: Path) -> None:
-    given = ("run", *TINY, "--backends", "reference", "--seeds", 2, *_inline(tmp_path))
+    given = (*TINY_RUN, "--backends", "reference", "--seeds", 2, *_inline(tmp_path))
     done = cli(*given, FORCE_COLOR="1")
     assert done.returncode == 0, done.stderr
     assert re.search(r"\[1/2\] reference on cpu, seed 0: ok, .*; about \d+ s left\n", done.stderr)
@@ -470,7 +465,7 @@ def test_a_log_has_plain_lines(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_dumb_terminal_and_many_trials_at_once(tmp_path: Path) -> None:
-    given = ("run", *TINY, "--seeds", 8, "--packed", *_inline(tmp_path))
+    given = (*TINY_RUN, "--seeds", 8, "--packed", *_inline(tmp_path))
     backend = ("--backends", "tests.helpers.faulty:Slow")
     with Terminal(command(*given, *backend), TERM="dumb") as terminal:
         assert terminal.end() == 0

@@ -12,7 +12,7 @@ import pytest
 
 import harness
 from harness import Run
-from tests.helpers.commands import ROOT, TINY, Cli, Done, in_this_process
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, Done, in_this_process
 from tests.helpers.processes import inline, start, wait_for, workers
 from tests.helpers.records import TINY_TASK
 
@@ -104,6 +104,7 @@ def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None
             backends=["reference"],
             seeds=3,
             packed=packed,
+            rounds=2,
             dispatch="inline",
             results=tmp_path,
             run_id=f"packed-{packed}",
@@ -111,12 +112,13 @@ def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None
         for packed in (True, False)
     )
     assert packed.trials["contended"].all()
+    assert set(packed.trials["timing"]) == {"alone"}
     assert packed.trials["final_mse"].tolist() == alone.trials["final_mse"].tolist()
 
 
 def test_a_run_without_any_trial_says_why_and_prints_no_table(cli: Cli, tmp_path: Path) -> None:
     given = ("--dispatch", "inline", "--seeds", 1, "--results", tmp_path)
-    done = cli("run", *TINY, "--backends", "tests.helpers.faulty:WrongSign", *given)
+    done = cli(*TINY_RUN, "--backends", "tests.helpers.faulty:WrongSign", *given)
     assert done.returncode == 1
     assert "failed parity" in done.stderr
     assert "backends-disagree" in done.stdout
@@ -125,7 +127,7 @@ def test_a_run_without_any_trial_says_why_and_prints_no_table(cli: Cli, tmp_path
 
 def test_a_wrong_backend_is_not_timed_and_the_others_are(cli: Cli, tmp_path: Path) -> None:
     backends = "reference,tests.helpers.faulty:WrongSign,tests.helpers.faulty:RaisesInInit"
-    done = cli("run", *TINY, "--backends", backends, *inline(tmp_path), "--seeds", 1)
+    done = cli(*TINY_RUN, "--backends", backends, *inline(tmp_path), "--seeds", 1)
     assert done.returncode == 1
     assert "gradient in float64: worst at h0[" in done.stderr
     assert "RuntimeError: no memory for parameters" in done.stderr
@@ -144,11 +146,11 @@ FAULTS = [
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Run]:
-    """A run in which each backend but one has a fault."""
+    """A run in which each backend but one has a fault. Its chunks are long enough for a turn."""
     results = tmp_path_factory.mktemp("faulty")
     backends = ",".join(["reference", *(f"tests.helpers.faulty:{fault}" for fault in FAULTS)])
-    given = ("--backends", backends, *inline(results), "--seeds", 1)
-    return in_this_process("run", *TINY, *given), Run("x", results)
+    given = ("--backends", backends, *inline(results), "--seeds", 1, "--set", "batch_size=2000")
+    return in_this_process(*TINY_RUN, *given), Run("x", results)
 
 
 def test_failing_trials_take_no_other_down(faulty: tuple[Done, Run]) -> None:
@@ -192,7 +194,7 @@ def test_a_failing_trial_is_a_row(
 
 def test_a_run_in_which_everything_diverges_is_a_result(cli: Cli, tmp_path: Path) -> None:
     given = ("--backends", "reference", *inline(tmp_path), "--seeds", 1)
-    done = cli("run", *TINY, "--set", "optimiser=sgd", "--set", "learning_rate=1e6", *given)
+    done = cli(*TINY_RUN, "--set", "optimiser=sgd", "--set", "learning_rate=1e6", *given)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "0/1" in done.stdout
@@ -201,7 +203,7 @@ def test_a_run_in_which_everything_diverges_is_a_result(cli: Cli, tmp_path: Path
 def test_a_folder_that_is_no_run_is_left_alone(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notes.txt").write_text("mine")
-    done = cli("run", *TINY, "--backends", "reference", "--devices", "gpu", *inline(tmp_path))
+    done = cli(*TINY_RUN, "--backends", "reference", "--devices", "gpu", *inline(tmp_path))
     assert done.returncode == 2
     assert "exists already" in done.stderr
     assert (tmp_path / "x" / "notes.txt").read_text() == "mine"
@@ -209,7 +211,7 @@ def test_a_folder_that_is_no_run_is_left_alone(cli: Cli, tmp_path: Path) -> None
 
 def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path) -> None:
     done = cli(
-        *("run", *TINY, "--backends", "tests.helpers.faulty:Hangs,reference", *inline(tmp_path)),
+        *(*TINY_RUN, "--backends", "tests.helpers.faulty:Hangs,reference", *inline(tmp_path)),
         *("--seeds", 1, "--timeout", 20),
     )
     assert done.returncode == 1
@@ -217,15 +219,15 @@ def test_a_hanging_trial_is_killed_when_its_time_is_up(cli: Cli, tmp_path: Path)
     assert trials.loc["tests.helpers.faulty:Hangs", "status"] == "timeout"
     assert "still running after 20 s" in str(trials.loc["tests.helpers.faulty:Hangs", "error"])
     assert trials.loc["reference", "status"] == "ok"
-    assert not workers(tmp_path, "harness.worker")
+    assert not workers(tmp_path)
 
 
 @pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: int) -> None:
     given = ("--dispatch", "ray", "--seeds", 2, "--max-retries", retries)
     driver = start(tmp_path, *given, backend="reference,tests.helpers.faulty:Slow")
-    wait_for(lambda: workers(tmp_path, "tests.helpers.faulty:Slow", "seed0"))
-    (process,) = workers(tmp_path, "tests.helpers.faulty:Slow", "seed0")
+    wait_for(lambda: workers(tmp_path, "tests.helpers.faulty:Slow", seed=0))
+    (process,) = workers(tmp_path, "tests.helpers.faulty:Slow", seed=0)
     worker = process.parent()
     assert worker is not None
     worker.kill()
@@ -235,9 +237,10 @@ def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: i
     assert len(run.trials) == 4
     if not retries:
         assert driver.returncode == 1
-        assert slow["status"].tolist() == ["lost", "ok"]
-        assert "lost with its node or Ray worker" in str(slow["error"].iloc[0])
-        assert run.missing == [slow["trial"].iloc[0]]
+        lost = run.trials[run.trials["status"] == "lost"]
+        assert lost["seed"].tolist() == [0, 0]  # They were alive together.
+        assert lost["error"].str.contains("lost with its node or Ray worker").all()
+        assert run.missing == lost["trial"].tolist()
         return
     assert driver.returncode == 0, errors
     assert (run.trials["status"] == "ok").all()
@@ -252,11 +255,11 @@ def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: i
 def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> None:
     driver = start(tmp_path, "--dispatch", dispatch, "--seeds", 3)
     records = tmp_path / "x" / "records"
-    wait_for(lambda: list(records.glob("seed0*.json")) and workers(tmp_path, "seed1"))
+    wait_for(lambda: list(records.glob("seed0*.json")) and workers(tmp_path, seed=1))
     driver.kill()
     driver.communicate()
     # Its trials do not outlive it.
-    wait_for(lambda: not workers(tmp_path, "harness.worker"))
+    wait_for(lambda: not workers(tmp_path))
     before = {path: path.read_bytes() for path in records.glob("*.json")}
     assert 0 < len(before) < 3
 
@@ -285,7 +288,7 @@ def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Pat
         "--seeds",
         2,
     )
-    assert cli("run", *TINY, *given).returncode == 0
+    assert cli(*TINY_RUN, *given).returncode == 0
     records = tmp_path / "x" / "records"
     (records / "seed1-reference-cpu.json").unlink()
     before = {path: path.read_bytes() for path in records.glob("*.json")}
@@ -305,13 +308,13 @@ def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Pat
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) -> None:
     driver = start(tmp_path, "--dispatch", "inline", "--seeds", 3)
     records = tmp_path / "x" / "records"
-    wait_for(lambda: list(records.glob("*.json")) and workers(tmp_path, "seed1"))
+    wait_for(lambda: list(records.glob("*.json")) and workers(tmp_path, seed=1))
     driver.send_signal(number)
     _, errors = driver.communicate(timeout=120)
     assert driver.returncode == 130
     assert "--resume x" in errors
     assert "Traceback" not in errors
-    assert not workers(tmp_path, "harness.worker")
+    assert not workers(tmp_path)
     run = Run("x", tmp_path)
     assert run.trials["seed"].tolist() == [0]
     assert len(pd.read_parquet(tmp_path / "x" / "trials.parquet")) == 1
@@ -337,7 +340,7 @@ def test_a_third_partys_package_is_a_backend_like_the_others(program: Cli, tmp_p
     subprocess.run([*install, "--no-build-isolation", str(source)], check=True)
     assert "example " in program("list", PYTHONPATH=str(site)).stdout
     given = ("--backends", "example,reference", *inline(tmp_path), "--seeds", 1)
-    done = program("run", *TINY, *given, PYTHONPATH=str(site))
+    done = program(*TINY_RUN, *given, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert set(Run("x", tmp_path).trials["backend"]) == {"example", "reference"}
 

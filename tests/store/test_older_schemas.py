@@ -37,7 +37,8 @@ def test_its_records_are_read_and_counted(schema: int) -> None:
     assert len(trials) == len(files)
     assert set(trials["status"]) == {"ok"}
     assert trials[["train_s", "wall_s", "final_mse", "r2"]].notna().all(axis=None)
-    assert set(trials["isolation"]) == {"process" if schema < 3 else "backend"}
+    shared = schema in (3, 4, 5)
+    assert set(trials["timing"]) == {"shared" if shared else "trials" if schema < 6 else "alone"}
     assert len(run.chunks) == (0 if schema == 1 else 2 * len(files))
     # Before, there was no other; so an older `posted` is not taken for today's.
     gradient = "exact" if schema < 5 else "stateful-broadcast"
@@ -63,12 +64,12 @@ def test_times_of_shared_processes_are_kept_apart(tmp_path: Path) -> None:
         assert record["isolation"] == "backend"
         file.write_text(json.dumps(record | {"isolation": "process", "trials_before": 0}))
     shared = _copy(tmp_path, "schema-5")
-    with pytest.raises(InvalidInput, match=r"isolation: backend there, process here"):
+    with pytest.raises(InvalidInput, match=r"timing: shared there, trials here"):
         compare_runs(harness.load(shared.name, tmp_path), harness.load(alone.name, tmp_path))
     table = History(tmp_path).table
-    assert dict(zip(table["run"], table["isolation"], strict=True)) == {
-        "schema-5": "backend",
-        "alone": "process",
+    assert dict(zip(table["run"], table["timing"], strict=True)) == {
+        "schema-5": "shared",
+        "alone": "trials",
     }
 
 
@@ -77,7 +78,7 @@ def test_a_run_of_shared_processes_is_not_continued(tmp_path: Path) -> None:
     assert harness.resume("schema-5", dispatch="inline", results=tmp_path).missing == []
     assert '"isolation":"backend"' in (run / "manifest.json").read_text().replace(" ", "")
     next((run / "records").iterdir()).unlink()
-    with pytest.raises(InvalidInput, match="shared processes"):
+    with pytest.raises(InvalidInput, match="timed by an older version"):
         harness.resume("schema-5", dispatch="inline", results=tmp_path)
 
 

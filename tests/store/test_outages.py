@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from tests.helpers.commands import ROOT, TINY, command
+from tests.helpers.commands import ROOT, TINY_RUN, command
 from tests.helpers.processes import wait_for
 from tests.helpers.s3 import BUCKET, S3Server
 
@@ -31,7 +31,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command("run", "--results", URL, "--dispatch", "inline", *arguments),
+        command(*TINY_RUN, "--results", URL, "--dispatch", "inline", *arguments),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -42,9 +42,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 def start_slow_run(server: S3Server, seeds: int = 5) -> subprocess.Popen[str]:
     """Start a run of trials of some seconds each, and return when one is delivered."""
-    driver = start(
-        *TINY, "--backends", "tests.helpers.faulty:Slow", "--seeds", seeds, "--run-id", "x"
-    )
+    driver = start("--backends", "tests.helpers.faulty:Slow", "--seeds", seeds, "--run-id", "x")
     wait_for(lambda: records(server))
     return driver
 

@@ -15,10 +15,10 @@ import pytest
 
 from benchmarks.helpers.head import TOKEN, Head, Proxy
 from harness import Run
-from tests.helpers.commands import ROOT, TINY, Cli, command
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command
 
-RUN = ["--", "run", "--backends", "reference", "--seeds", 1, *TINY]
-SLOW = ["--", "run", "--backends", "tests.helpers.faulty:Slow", "--seeds", 2, *TINY]
+RUN = ["--", *TINY_RUN, "--backends", "reference", "--seeds", 1]
+SLOW = ["--", *TINY_RUN, "--backends", "tests.helpers.faulty:Slow", "--seeds", 2]
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_connection_that_falls_silent_is_given_up(client: Client, head: Head) 
 @pytest.mark.slow
 def test_a_failing_trial_gives_its_exit_code_and_its_results_are_fetched(client: Client) -> None:
     backends = "tests.helpers.faulty:RaisesMidTraining,reference"
-    done = client("--wait", "--", "run", "--backends", backends, *TINY, "--run-id", "failing")
+    done = client("--wait", "--", *TINY_RUN, "--backends", backends, "--run-id", "failing")
     assert done.returncode == 1
     assert "failed: seed0-tests.helpers.faulty.RaisesMidTraining-cpu" in done.stdout
     assert client.same_as_on_the_head("failing")

@@ -14,7 +14,7 @@ import pytest
 
 import harness
 from harness import Run, Task
-from harness.measure import machine
+from harness.measure import machine, run_queue
 from harness.store.run_writer import RunWriter
 from harness.tables.from_records import CHUNKS, chunks_table, trials_table
 from harness.tables.summary import summarise
@@ -125,15 +125,17 @@ def busy(core: int) -> Iterator[None]:
         process.stdout.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="trials are not pinned here")
-def test_a_busy_process_on_its_core_makes_a_trial_noisy(tmp_path: Path) -> None:
-    task = Task(n_steps=20, epochs=400, eval_paths=20)
+@pytest.mark.skipif(not run_queue.waits([os.getpid()]), reason="waiting is not counted here")
+def test_what_a_trial_waits_for_a_busy_process_is_off_its_clock(tmp_path: Path) -> None:
+    task = Task(n_steps=20, epochs=200, eval_paths=20)
     with busy(machine.usable_cores()[-1]):
         run = harness.run(
-            task, backends=["reference"], seeds=1, dispatch="inline", results=tmp_path, run_id="x"
+            task, backends=["reference"], seeds=1, rounds=5, dispatch="inline", results=tmp_path
         )
-    assert run.trials["noisy"].all()
-    assert run.trials["noise"].str.contains("off the processor").all()
+    wall_s, waited_s, cpu_s = run.chunks[["wall_s", "waited_s", "cpu_s"]].sum()
+    assert waited_s > 0.2 * wall_s
+    assert wall_s - waited_s == pytest.approx(cpu_s, rel=0.1)
+    assert not run.trials["noise"].str.contains("off the processor").any()
     share = lost_share(run.records[0])
     assert share is not None
     assert share > 0.1

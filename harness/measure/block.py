@@ -1,0 +1,186 @@
+"""Measures a block: its arms are alive together on one node and train in turns, in rounds.
+
+In every round each arm trains for one turn on the same cores while the others stand still, in
+random order, which the next round reverses. So a disturbance hits all arms alike, and what is left
+of it shows in single turns. A turn is a chunk of the training. A chunk shorter than `TURN_S` is
+trained several times in a turn, and the first of them does not count: it finds the caches full of
+another arm's data. A chunk longer than `LONGEST_S` is cut, for all arms alike.
+
+After the last round, what is left of each training runs without a clock, on all cores at once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from queue import SimpleQueue
+from typing import Self, TypeVar
+
+from harness.measure import machine
+from harness.measure.probe import Probe
+from harness.measure.process import JobFailed
+from harness.measure.trainer import Stopped, Trainer, at_once
+from harness.measure.trial import Emit, Host, Trial
+from harness.task.task import largest_divisor
+from harness.trial.events import Refused
+from harness.trial.jobs import TrialJob, TurnsJob
+
+T = TypeVar("T")
+
+LONGEST_S = 1.0
+"""A call that takes longer is cut."""
+
+
+def measure(jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
+    """Measure the trials of a block; emit `Started`, any `Progress` and a record of each.
+
+    They go in rounds if they can, else one after the other. Once `host.stop` is set, it ends.
+    """
+    usable = machine.usable_cores()
+    if jobs[0].threads > len(usable):
+        for job in jobs:
+            emit(_refusal(job, len(usable), host.node))
+        return
+    for together in [jobs] if can_take_turns(jobs) else [[job] for job in jobs]:
+        with suppress(Stopped), _Block(together, host, emit) as block:
+            block.run()
+        if host.stop.is_set():
+            return
+
+
+def can_take_turns(jobs: Sequence[TrialJob]) -> bool:
+    """Whether trials can be measured in rounds.
+
+    They train as many seeds each, nothing else is to run beside them, and all fit into memory.
+    """
+    alike = len({len(job.seeds) for job in jobs}) == 1
+    free_mb = machine.available_mb()
+    needed_mb = sum(job.memory_mb or 0.0 for job in jobs)
+    return alike and jobs[0].exclusive and (free_mb is None or needed_mb <= free_mb)
+
+
+def _refusal(job: TrialJob, cores: int, node: str) -> Refused:
+    message = f"`threads` = {job.threads}: node {node} has {cores} cores to run on."
+    return Refused(job=job, node=node, message=message)
+
+
+class _Block:
+    """Trials that are measured together. Leaving the context kills what still runs."""
+
+    def __init__(self, jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
+        self._jobs, self._host, self._emit = jobs, host, emit
+        self._rng = random.Random()
+        self._usable = machine.usable_cores()
+        pinned = jobs[0].exclusive and hasattr(os, "sched_setaffinity")
+        self._cores = self._usable[-jobs[0].threads :] if pinned else None
+        self._trials: list[Trial] = []
+        """Those that have not failed or diverged."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for trial in self._trials:
+            trial.trainer.close()
+
+    def run(self) -> None:
+        """Measure all, and emit their records."""
+        with ExitStack() as stack:
+            probe = stack.enter_context(Probe(self._cores)) if self._cores else None
+            paces_s = self._start()
+            self._settle(max(paces_s, default=0.0))
+            if self._cores:
+                stack.enter_context(_off(self._cores, self._usable))
+            self._take_turns(probe)
+        self._complete()
+
+    def _start(self) -> list[float]:
+        """Start all arms, as many at once as the node has cores for; return their paces."""
+        threads = self._jobs[0].threads
+        lanes: SimpleQueue[tuple[int, ...]] = SimpleQueue()
+        for first in range(0, len(self._usable) - threads + 1, threads):
+            lanes.put(self._usable[first : first + threads])
+
+        def start(job: TrialJob) -> float:
+            lane = lanes.get()
+            cores, host = lane if self._cores else None, self._host
+            trainer = Trainer(TurnsJob.of(job), cores, stop=host.stop)
+            trial = Trial(job, trainer, host.node, self._emit)
+            self._trials.append(trial)
+            try:
+                return self._try(trial, trial.start) or 0.0
+            finally:
+                lanes.put(lane)
+
+        order = self._rng.sample(self._jobs, len(self._jobs))
+        return at_once([partial(start, job) for job in order], lanes.qsize())
+
+    def _settle(self, pace_s: float) -> None:
+        """Choose how many epochs a call trains, for all arms alike, given the slowest pace."""
+        epochs = min((trial.epochs for trial in self._trials), default=1)
+        if pace_s > LONGEST_S:
+            epochs = largest_divisor(epochs, max(1, int(epochs * LONGEST_S / pace_s)))
+        steps = [partial(self._try, t, partial(t.settle, epochs)) for t in self._trials]
+        at_once(steps, len(self._usable) // self._jobs[0].threads)
+
+    def _take_turns(self, probe: Probe | None) -> None:
+        if self._cores:
+            for trial in self._trials:
+                trial.trainer.pin(self._cores)
+        order: list[Trial] = []
+        # Times beside other work are not compared, so one turn has to do.
+        rounds = self._jobs[0].rounds if self._jobs[0].exclusive else 1
+        for number in range(1, rounds + 1):
+            # Random, and balanced: every second round reverses the one before.
+            order = order[::-1]
+            if number % 2:
+                order = self._rng.sample(self._trials, len(self._trials))
+            for trial in order:
+                if trial in self._trials:
+                    self._try(trial, partial(trial.take_turn, number, probe))
+
+    def _complete(self) -> None:
+        """Let what is left of each training run on all cores at once."""
+
+        def complete(trial: Trial) -> None:
+            if self._cores:
+                trial.trainer.pin(self._usable)
+            self._try(trial, trial.complete)
+            self._leave(trial)
+
+        at_once([partial(complete, trial) for trial in self._trials], len(self._usable))
+
+    def _try(self, trial: Trial, step: Callable[[], T]) -> T | None:
+        """Let a trial do a step; it leaves the block if it fails or diverges."""
+        try:
+            result = step()
+        except JobFailed as error:
+            trial.fail(error)
+            self._leave(trial)
+            return None
+        if trial.status == "diverged":
+            self._leave(trial)
+        return result
+
+    def _leave(self, trial: Trial) -> None:
+        """End a trial and emit its record, once."""
+        if trial in self._trials:
+            self._trials.remove(trial)
+            trial.trainer.close()
+            self._emit(trial.record("rounds" if len(self._jobs) > 1 else "alone", self._cores))
+
+
+@contextmanager
+def _off(cores: tuple[int, ...], usable: tuple[int, ...]) -> Iterator[None]:
+    """Keep this thread off the cores that are timed, if there are others."""
+    others = set(usable) - set(cores)
+    if others:
+        os.sched_setaffinity(0, others)
+    try:
+        yield
+    finally:
+        if others:
+            os.sched_setaffinity(0, usable)
