@@ -78,8 +78,8 @@ def _resume(request: RunRequest, run_id: str, reporter: Reporter) -> Run:
         if run.missing or not plan.settled:
             if not plan.packed and any(record.timing == "trials" for record in run.attempts):
                 raise InvalidInput(
-                    f"run `{run_id}` lacks trials, but those it has were timed by an older version, "
-                    "in a way that cannot be compared: start a new run."
+                    f"run `{run_id}` lacks trials, but those it has were timed by an older "
+                    "version, in a way that cannot be compared: start a new run."
                 )
             with closing(site.dispatcher()) as nodes:
                 session = Session(writer, run.attempts, nodes, reporter, started)
