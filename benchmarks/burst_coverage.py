@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -33,8 +33,9 @@ from harness.backend.protocol import Array
 from harness.errors import InvalidInput
 from harness.stats import estimates
 from harness.tables.text import render
+from harness.trial.epoch_time import undisturbed
 
-Estimator: TypeAlias = Callable[[Array], float]
+Estimator: TypeAlias = Callable[[Any], float]
 """From the seconds of the chunks of a process [R] to those of a chunk."""
 Source: TypeAlias = Callable[[np.random.Generator], Array]
 """Draws a block without bursts: the seconds of R chunks of both backends [2, R]."""
@@ -50,11 +51,6 @@ DELAY = 0.01
 """The mean delay of a chunk, as a share of its time."""
 BURSTS: dict[str, Sequence[float]] = {"none": (0, 0), "both": (1, 1), "the slower one": (1, 0)}
 """Whom a burst slows."""
-
-
-def undisturbed(seconds: Array) -> float:
-    """Return what a chunk takes undisturbed."""
-    return float(np.quantile(seconds, 0.1))
 
 
 class Way(NamedTuple):
@@ -103,6 +99,8 @@ def recorded(run: harness.Run) -> tuple[Source, float]:
 
 def _recorded_blocks(chunks: pd.DataFrame) -> Iterator[Array]:
     """Yield the chunks of the first two backends of each seed [2, R], the slower one first."""
+    chunks = chunks[chunks["counted"]]
+    chunks = chunks.assign(wall_s=chunks["wall_s"] - chunks["waited_s"].fillna(0.0))
     medians = chunks.groupby("backend")["wall_s"].median().sort_values(ascending=False)
     for _, block in chunks.groupby("seed"):
         by_backend = dict(list(block.sort_values("chunk").groupby("backend")["wall_s"]))

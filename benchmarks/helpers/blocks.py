@@ -20,14 +20,13 @@ from harness.measure import machine
 from harness.measure.clock import now
 from harness.stats import estimates
 from harness.tables import numbers
+from harness.trial.epoch_time import undisturbed
 
 Call: TypeAlias = Callable[[], float]
 """Does some work; returns how many seconds a unit of it took."""
 
 CORE = machine.usable_cores()[-1:]
 TURN_S = 0.3
-LOW = 0.1
-"""The quantile of the calls of a block that counts as undisturbed."""
 
 
 def in_blocks(
@@ -48,7 +47,7 @@ def in_blocks(
                 for name in rng.sample(list(calls), len(calls)):
                     seconds[name] += turn(calls[name])
         for name, values in seconds.items():
-            times.setdefault(name, []).append(float(np.quantile(values, LOW)))
+            times.setdefault(name, []).append(undisturbed(values))
     return times
 
 
