@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.command()
 @TASK
 @BACKENDS
-@click.option("--seeds", type=int, default=3, help="How many seeds: 0, 1, ...")
+@click.option("--seeds", type=int, default=5, help="How many seeds: 0, 1, ...")
 @DEVICES
 @click.option("--threads", type=int, default=1, help="Threads of each trial.")
 @click.option(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -229,15 +230,18 @@ def installed(path: str) -> bool:
 
     The prefix alone does not tell: it may be /usr, with a project in /usr/src.
     """
-    places = Path(path).parts
-    standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    place = Path(path)
     return (
-        "site-packages" in places
-        or "dist-packages" in places
-        or any(Path(path).is_relative_to(place) for place in standard)
+        not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
+        or any(place.is_relative_to(standard) for standard in _standard_library())
         # The standard library as an archive.
-        or Path(path).suffix == ".zip"
+        or place.suffix == ".zip"
     )
+
+
+@cache
+def _standard_library() -> tuple[str, ...]:
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
 
 
 def loaded_versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ _SAME_IN_PLAN = {
 class Settings(Selection):
     """How a task is measured. Raises `InvalidInput` with a sentence for every bad value."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """The seeds; a number n stands for 0, 1, ..., n-1."""
     threads: int = Field(1, ge=1)
     """Threads of each trial."""
