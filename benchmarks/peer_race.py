@@ -1,4 +1,4 @@
-"""How long does the whole default job take, beside benchopt on the same training?
+"""How long does the whole job take, beside benchopt on the same training?
 
 `benchmarks/peer` is the task as a benchmark for benchopt 1.10: both frameworks, three repetitions
 of 1,000 epochs each. Whole processes alternate; printed is the ratio of each pair. benchopt needs
@@ -40,10 +40,10 @@ def peer_s(benchopt: str) -> float:
 
 
 def ours_s() -> float:
-    """Return the time of the default job."""
+    """Return the time of the default job, with as many seeds as benchopt has repetitions."""
     with tempfile.TemporaryDirectory() as folder:
-        run = ["-m", "harness", "run", "--backends", "torch,jax", "--results", folder]
-        return seconds([sys.executable, *run], HERE.parent)
+        run = ["run", "--backends", "torch,jax", "--seeds", "3", "--results", folder]
+        return seconds([sys.executable, "-m", "harness", *run], HERE.parent)
 
 
 def main() -> None:
