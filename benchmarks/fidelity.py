@@ -21,8 +21,8 @@ from harness.measure.launch import execute
 from harness.measure.trial import Host
 from harness.stats import estimates
 from harness.task.task import Task
-from harness.trial.events import Event
 from harness.trial.epoch_time import undisturbed
+from harness.trial.events import Event
 from harness.trial.jobs import TrialJob
 from harness.trial.record import Record
 

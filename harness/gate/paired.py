@@ -11,6 +11,7 @@ sample. The same holds for accuracy: each pair has a seed of its own.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ _FEWEST_ROUNDS = 20
 _TRIM = 0.05
 _PADDING = 4096
 # How many units in the last place a loss may be off because its sums are in another order.
-_ROUNDINGS = 100
+_ROUNDINGS = 16
 
 
 class SideFailed(HarnessError):
@@ -130,25 +131,28 @@ def measure_pair(
     `epochs_per_turn` are those of an earlier pair of the same arm; without them, they are found by
     trying. Without `finish`, both stop after their turns if their losses were the same.
     """
+    stop = threading.Event()
     with ExitStack() as stack:
         # Both start at once, on all cores: nothing is timed yet.
         started = {
-            side.name: stack.enter_context(_SideProcess(side, rng))
+            side.name: stack.enter_context(_SideProcess(side, rng, stop))
             for side in rng.sample((first, second), 2)
         }
         both = (started[first.name], started[second.name])
-        at_once([process.prepare for process in both], 2)
+        at_once([process.prepare for process in both], 2, stop)
+        cores = machine.usable_cores()[-first.job.threads :]
         for process in both:
-            process.pin(machine.usable_cores()[-first.job.threads :])
+            process.pin(cores)
         for process, size in zip(both, epochs_per_turn or _turn_sizes(both), strict=True):
             process.turn_epochs = size
             process.train(size)  # Compiles, and is thrown away.
             process.restart()
-        _take_turns(both, rng)
+        with machine.off_cores(cores):
+            _take_turns(both, rng)
         scored = [process for process in both if process.side.scored]
         finish = finish or both[0].losses != both[1].losses
         if finish:
-            _train_to_the_end(scored)
+            at_once([process.complete for process in scored], len(scored), stop)
         for process in scored:
             process.score()
         times = [process.epoch_s(waits=all(p.knows_waits for p in both)) for process in both]
@@ -164,9 +168,9 @@ def measure_pair(
 
 def train_alone(side: Side, rng: random.Random) -> None:
     """Train one side to the end of the task, untimed. Raises `SideFailed` if it cannot."""
-    with _SideProcess(side, rng) as process:
+    with _SideProcess(side, rng, threading.Event()) as process:
         process.prepare()
-        _train_to_the_end([process])
+        process.complete()
         process.score()
 
 
@@ -195,19 +199,14 @@ def _take_turns(both: Sequence[_SideProcess], rng: random.Random) -> None:
             process.take_turn()
 
 
-def _train_to_the_end(processes: Sequence[_SideProcess]) -> None:
-    """Train to the end of the task, all at once: nothing is timed any more."""
-    at_once([process.complete for process in processes], len(processes))
-
-
 class _SideProcess(Trainer):
     """The process of a side; every method raises `SideFailed` if the process does."""
 
-    def __init__(self, side: Side, rng: random.Random) -> None:
+    def __init__(self, side: Side, rng: random.Random, stop: threading.Event) -> None:
         # The size of the environment shifts the stack, and with it the speed (Mytkowicz et al.,
         # 2009). A random size makes that part of the noise, not a bias towards one side.
         padding = "x" * rng.randrange(_PADDING)
-        super().__init__(side.job, tree=side.tree, HARNESS_PADDING=padding)
+        super().__init__(side.job, tree=side.tree, stop=stop, HARNESS_PADDING=padding)
         self.side = side
         self.turn_epochs = 0
         self.epoch = 0

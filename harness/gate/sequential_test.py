@@ -32,6 +32,7 @@ ACCURACY_LOOKS = LOOKS[1:]
 _TIME_SHARE = 0.7
 _TOTAL_SHARE = 0.1
 _ACCURACY = ("final_mse", "mse per step", "lag_skill")
+_RARE = "time in rare calls"
 _SMALLEST_MSE = 1e-300
 
 
@@ -64,7 +65,8 @@ class SequentialTest:
         self._epochs: list[int] = []
         self.identical = True
         """Whether both sides of every pair so far had the same numbers."""
-        self._by_rounding = True
+        # With a baseline, the sides of a pair are two backends, which always differ by rounding.
+        self._by_rounding = baseline is None
         """Whether the sides of every pair so far differed by rounding at first, or not at all."""
         self._decided: dict[str, Judgement] = {}
         self._failure: Judgement | None = None
@@ -99,6 +101,8 @@ class SequentialTest:
             return
         for judgement in self._look():
             early = judgement.metric in _ACCURACY and self.pairs not in ACCURACY_LOOKS
+            # That nothing was shown so far decides nothing about the next pairs.
+            early = early or (judgement.metric, judgement.outcome) == (_RARE, "pass")
             if judgement.outcome != "inconclusive" and not early:
                 self._decided.setdefault(judgement.metric, judgement)
 
@@ -121,7 +125,7 @@ class SequentialTest:
         if self._failure:
             return [self._failure]
         return [
-            self._decided.get(j.metric, j.model_copy(update={"outcome": "inconclusive"}))
+            self._decided.get(j.metric, j if j.metric == _RARE else _undecided(j))
             for j in self._look()
         ]
 
@@ -154,7 +158,7 @@ class SequentialTest:
         shown = excess.p_above(log1p(limit)) < false_alarm
         return Judgement.of_logarithm(
             f"{self.arm}",
-            "time in rare calls",
+            _RARE,
             "regression" if shown else "pass",
             excess,
             limit,
@@ -245,6 +249,10 @@ class SequentialTest:
     ) -> Judgement:
         n = self.pairs if n is None else n
         return Judgement(subject=f"{self.arm}", metric=metric, outcome=outcome, n=n, reason=reason)
+
+
+def _undecided(judgement: Judgement) -> Judgement:
+    return judgement.model_copy(update={"outcome": "inconclusive"})
 
 
 def _log(mse: Array) -> Array:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Self, TypeVar
@@ -89,11 +89,12 @@ class _Block:
     def run(self) -> None:
         """Measure all, and emit their records."""
         with ExitStack() as stack:
-            probe = stack.enter_context(Probe(self._cores)) if self._cores else None
             paces_s = self._start()
             self._settle(max(paces_s, default=0.0))
+            probe = None
             if self._cores:
-                stack.enter_context(_off(self._cores, self._usable))
+                stack.enter_context(machine.off_cores(self._cores))
+                probe = stack.enter_context(Probe(self._cores))
             self._take_turns(probe)
         self._complete()
 
@@ -105,12 +106,11 @@ class _Block:
             lanes.put(self._usable[first : first + threads])
 
         def start(job: TrialJob) -> float:
-            lane = lanes.get()
-            cores, host = lane if self._cores else None, self._host
-            trainer = Trainer(TurnsJob.of(job), cores, stop=host.stop)
-            trial = Trial(job, trainer, host.node, self._emit)
-            self._trials.append(trial)
+            lane, host = lanes.get(), self._host
             try:
+                trainer = Trainer(TurnsJob.of(job), lane if self._cores else None, stop=host.stop)
+                trial = Trial(job, trainer, host.node, self._emit)
+                self._trials.append(trial)
                 return self._try(trial, trial.start) or 0.0
             finally:
                 lanes.put(lane)
@@ -151,7 +151,8 @@ class _Block:
             self._try(trial, trial.complete)
             self._leave(trial)
 
-        at_once([partial(complete, trial) for trial in self._trials], len(self._usable))
+        most = len(self._usable) // self._jobs[0].threads
+        at_once([partial(complete, trial) for trial in self._trials], most)
 
     def _try(self, trial: Trial, step: Callable[[], T]) -> T | None:
         """Let a trial do a step; it leaves the block if it fails or diverges."""
@@ -171,16 +172,3 @@ class _Block:
             self._trials.remove(trial)
             trial.trainer.close()
             self._emit(trial.record("rounds" if len(self._jobs) > 1 else "alone", self._cores))
-
-
-@contextmanager
-def _off(cores: tuple[int, ...], usable: tuple[int, ...]) -> Iterator[None]:
-    """Keep this thread off the cores that are timed, if there are others."""
-    others = set(usable) - set(cores)
-    if others:
-        os.sched_setaffinity(0, others)
-    try:
-        yield
-    finally:
-        if others:
-            os.sched_setaffinity(0, usable)

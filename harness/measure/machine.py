@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,20 @@ def usable_cores() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
+
+
+@contextmanager
+def off_cores(cores: tuple[int, ...]) -> Iterator[None]:
+    """Keep this thread off these cores, if it may use others."""
+    usable = usable_cores()
+    others = set(usable) - set(cores)
+    if others:
+        os.sched_setaffinity(0, others)
+    try:
+        yield
+    finally:
+        if others:
+            os.sched_setaffinity(0, usable)
 
 
 def has_gpu() -> bool:
@@ -96,11 +111,18 @@ def family() -> list[int]:
 
 
 def available_mb() -> float | None:
-    """Return the memory that can be had without swapping, in MB (10^6 bytes); None: unknown."""
+    """Return the memory that can be had without swapping, in MB (10^6 bytes); None: unknown.
+
+    In a container, no more than what its limit leaves.
+    """
+    free = []
     with suppress(OSError):
         if found := re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()):
-            return int(found[1]) * 1024 / 1e6
-    return None
+            free.append(int(found[1]) * 1024)
+    with suppress(OSError, ValueError):  # No limit reads as `max`.
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+        free.append(int(limit.read_text()) - int(used.read_text()))
+    return min(free) / 1e6 if free else None
 
 
 def load() -> float | None:

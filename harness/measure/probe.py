@@ -14,6 +14,7 @@ import sys
 from typing import NamedTuple, Self
 
 from harness.measure.clock import cpu_time
+from harness.measure.process import Tree
 from harness.measure.settings import THREAD_VARIABLES
 
 _NUMBERS, _WALKED = 1_000_000, 200_000
@@ -40,7 +41,9 @@ class Probe:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1"),
+            env=os.environ
+            | dict.fromkeys(THREAD_VARIABLES, "1")
+            | {"PYTHONPATH": os.pathsep.join(Tree.here().paths)},
             start_new_session=True,  # Ctrl-C is not for it.
         )
 

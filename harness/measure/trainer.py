@@ -145,7 +145,17 @@ class Trainer:
         raise JobFailed("the process has ended", "exit")
 
 
-def at_once(tasks: Iterable[Callable[[], T]], most: int) -> list[T]:
-    """Call functions that wait for processes, up to `most` at a time; return their results."""
+def at_once(
+    tasks: Iterable[Callable[[], T]], most: int, stop: threading.Event | None = None
+) -> list[T]:
+    """Call functions that wait for processes, up to `most` at a time; return their results.
+
+    If this thread is interrupted, `stop` is set, so that they end.
+    """
     with ThreadPoolExecutor(max_workers=max(1, most)) as pool:
-        return list(pool.map(lambda task: task(), tasks))
+        try:
+            return list(pool.map(lambda task: task(), tasks))
+        except KeyboardInterrupt:
+            if stop:
+                stop.set()
+            raise

@@ -49,6 +49,7 @@ class Training:
         self._job, self._clock = job, clock
         self.seeds = job.seeds or (job.seed,)
         self._joules = energy.meter(job.device)
+        self._one_thread = job.threads == 1 and job.device == "cpu"
         self.peak_gpu: dict[str, float | None] = {}
         """`peak_gpu_mb` after the first call, if it is known: the evaluation may need more."""
         self._run_queue = RunQueue(machine.family, clock)
@@ -96,8 +97,9 @@ class Training:
         return losses_ER, Chunk(
             epochs=epochs,
             wall_s=wall_s,
-            # Of several threads, it is not known which of them held the others up.
-            waited_s=waited_s(start, end, cpu_s) if self._job.threads == 1 else None,
+            # Of several threads, it is not known which of them held the others up; and a GPU goes
+            # on while its process waits.
+            waited_s=waited_s(start, end, cpu_s) if self._one_thread else None,
             cpu_s=cpu_s,
             # A descendant that has ended takes its count with it.
             involuntary_switches=max(0, after.involuntary_switches - before.involuntary_switches),

@@ -71,5 +71,8 @@ def conclusion(plan: Plan, comparisons: pd.DataFrame) -> str:
         return (
             f"the budget of {exact_duration(plan.budget_s or 0)} is spent after {blocks}: {known}"
         )
-    why = "a trial did not end ok, or another backend came out fastest than in the pilot"
+    why = (
+        "a trial did not end ok, another backend came out fastest than in the pilot, or the state "
+        "of the machine changed"
+    )
     return f"{known} after {blocks}, not ±{percent(plan.precision)}: {why}"

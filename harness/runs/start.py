@@ -76,7 +76,9 @@ def _resume(request: RunRequest, run_id: str, reporter: Reporter) -> Run:
         run = Run.of(writer.folder, replace(contents, problems={}))
         started = now() - sum(record.wall_s for record in run.attempts)
         if run.missing or not plan.settled:
-            if not plan.packed and any(record.timing == "trials" for record in run.attempts):
+            if not plan.packed and any(
+                record.timing == "trials" and record.status != "lost" for record in run.attempts
+            ):
                 raise InvalidInput(
                     f"run `{run_id}` lacks trials, but those it has were timed by an older "
                     "version, in a way that cannot be compared: start a new run."

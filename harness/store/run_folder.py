@@ -159,8 +159,8 @@ class RecordReader:
 def counting(attempts: Iterable[Record]) -> list[Record]:
     """Return the records that count: each trial's last attempt, in the last `go` of its block.
 
-    So a block counts whole or not at all, and what is compared was measured on one node, one after
-    the other. `attempts` are in the order in which they were made.
+    So a block counts whole or not at all, and what is compared was measured on one node at one
+    time. `attempts` are in the order in which they were made.
     """
     attempts = list(attempts)
     last: dict[object, int] = {}

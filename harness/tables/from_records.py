@@ -22,7 +22,7 @@ from harness.tables.columns import columns
 from harness.tables.metrics import METRICS
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
-from harness.trial.epoch_time import mean_epoch_s, of_training
+from harness.trial.epoch_time import epoch_s, mean_epoch_s, of_training
 from harness.trial.machine_state import epoch_times
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
@@ -180,7 +180,9 @@ def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
 def _trial_row(record: Record, usual_s: float | None, exact: Mapping[str, float]) -> dict[str, Any]:
     """Return the row of a record, given the undisturbed time of an epoch of all its seeds."""
     last = record.points[-1] if record.points else None
-    mean_s = mean_epoch_s(record)
+    # Brought to the same state of the machine.
+    raw_s, mean_s = epoch_s(record), mean_epoch_s(record)
+    mean_s = mean_s * usual_s / raw_s if mean_s and raw_s and usual_s else None
     train_s = last.epoch * usual_s / record.at_once if last and usual_s else None
     mse = sum(record.step_mse) / len(record.step_mse) if record.step_mse else None
     lag = _first_below(record.points, exact["memoryless"])

@@ -1,20 +1,32 @@
 """How long an epoch takes: the one place where the time of a training is computed.
 
 Disturbances only make a call longer, and they hit unlike backends unlike. So the time of a trial is
-what it takes undisturbed: a low quantile of its calls, less the time that it waited for the
-processor. `mean_epoch_s` is the mean of all the calls, disturbances included.
+what it takes undisturbed: a low quantile of its turns, less the time that it waited for the
+processor. `mean_epoch_s` is their mean, disturbances included.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.trial.record import Chunk, Record
 
 QUANTILE = 0.1
-"""The share of the calls that may be faster than the time of a trial."""
+"""The share of the turns that may be faster than the time of a trial."""
+
+
+class TimedTurn(NamedTuple):
+    """What a trial did in a round."""
+
+    round: int
+    epoch_s: float
+    """The time of an epoch, less what its calls waited for the processor."""
+    memory_s: float | None
+    """The probe of the machine around it (`harness.measure.probe`)."""
 
 
 def epoch_s(record: Record) -> float | None:
@@ -22,16 +34,16 @@ def epoch_s(record: Record) -> float | None:
     if record.timing == "trials":
         last = record.points[-1] if record.points else None
         return last.train_s / last.epoch if last else None
-    calls_s = times_s(record)
-    return undisturbed(calls_s) if calls_s else None
+    times_s = [turn.epoch_s for turn in turns(record)]
+    return undisturbed(times_s) if times_s else None
 
 
 def mean_epoch_s(record: Record) -> float | None:
     """Return the mean time of an epoch in seconds, disturbances included."""
     if record.timing == "trials":
         return epoch_s(record)
-    calls_s = times_s(record)
-    return float(np.mean(calls_s)) if calls_s else None
+    times_s = [turn.epoch_s for turn in turns(record)]
+    return float(np.mean(times_s)) if times_s else None
 
 
 def train_s(record: Record) -> float | None:
@@ -53,20 +65,29 @@ def of_training(record: Record, name: str) -> float | None:
     return float(sum(values)) * (trained / timed if timed else 1)
 
 
-def counted(record: Record) -> list[Chunk]:
-    """Return the calls that count for the time of an epoch."""
-    return [chunk for chunk in record.chunks if chunk.counted]
+def turns(record: Record) -> list[TimedTurn]:
+    """Return the turns of a record, in order.
 
-
-def times_s(record: Record) -> list[float]:
-    """Return the time of an epoch in each call that counts, less what it waited."""
+    The calls of a turn count as one: a low quantile of short calls would lie further below their
+    mean than one of long calls, and fast backends would look faster.
+    """
     chunk_epochs = record.task.chunk_epochs(record.at_once)
+    calls: dict[int, list[Chunk]] = defaultdict(list)
+    for number, chunk in enumerate(record.chunks):
+        if chunk.counted:
+            # Before schema 6, each call stands for itself.
+            calls[chunk.round or -number].append(chunk)
     return [
-        (chunk.wall_s - (chunk.waited_s or 0.0)) / (chunk.epochs or chunk_epochs)
-        for chunk in counted(record)
+        TimedTurn(
+            number,
+            sum(chunk.wall_s - (chunk.waited_s or 0.0) for chunk in chunks)
+            / sum(chunk.epochs or chunk_epochs for chunk in chunks),
+            chunks[0].memory_s,
+        )
+        for number, chunks in calls.items()
     ]
 
 
 def undisturbed(times: Sequence[float]) -> float:
-    """Return what most of the calls [n] would take if nothing disturbed them."""
+    """Return what most of these times [n] would be if nothing had disturbed them."""
     return float(np.quantile(times, QUANTILE))

@@ -12,7 +12,7 @@ None of them shows what slows all chunks alike without taking the processor.
 
 from __future__ import annotations
 
-from harness.trial.epoch_time import times_s, undisturbed
+from harness.trial.epoch_time import turns, undisturbed
 from harness.trial.record import Record
 
 # Undisturbed, a training lacks less than 0.5 % of its core, for the work of the kernel. A busy
@@ -66,9 +66,9 @@ def _steal_share(record: Record) -> float:
 
 
 def _uneven_share(record: Record) -> float:
-    """Return the share of the time beyond `UNEVEN_FROM` times that of undisturbed calls."""
-    calls_s = times_s(record)
-    if not calls_s:
+    """Return the share of the time beyond `UNEVEN_FROM` times that of undisturbed turns."""
+    times_s = [turn.epoch_s for turn in turns(record)]
+    if not times_s:
         return 0.0
-    ordinary_s = UNEVEN_FROM * undisturbed(calls_s)
-    return sum(max(0.0, call_s - ordinary_s) for call_s in calls_s) / sum(calls_s)
+    ordinary_s = UNEVEN_FROM * undisturbed(times_s)
+    return sum(max(0.0, seconds - ordinary_s) for seconds in times_s) / sum(times_s)

@@ -19,12 +19,18 @@ ARM = Arm(backend="torch", device="cpu")
 
 
 def pair(
-    log_ratio: float, before: Sequence[float] = (1.0,), after: Sequence[float] = (1.0,)
+    log_ratio: float,
+    before: Sequence[float] = (1.0,),
+    after: Sequence[float] = (1.0,),
+    excess: float = 0.0,
+    loss_apart: float = 0.1,
 ) -> Pair:
+    """A pair whose first losses are `loss_apart` if its errors differ."""
+
     def side(step_mse: Sequence[float]) -> SideResult:
         return SideResult(
             epoch_s=1.0,
-            losses=(),
+            losses=(1.0 + loss_apart * (tuple(step_mse) != tuple(before)),),
             step_mse=tuple(step_mse),
             epochs=100,
             epochs_per_turn=1,
@@ -33,7 +39,7 @@ def pair(
             versions={},
         )
 
-    return Pair(log_ratio, log_ratio, side(before), side(after), finished=True)
+    return Pair(log_ratio, log_ratio + excess, side(before), side(after), finished=True)
 
 
 def new_test(memoryless: float = 0.0, **changes: object) -> SequentialTest:
@@ -148,6 +154,50 @@ def test_a_version_that_cannot_train(later: bool, outcome: str) -> None:
     running.fail("mine on cpu: killed by SIGKILL.", regression=later)
     assert not running.undecided
     assert [(f.outcome, f.metric) for f in running.judgements()] == [(outcome, "training")]
+
+
+def test_cost_in_rare_calls_is_found() -> None:
+    """As if nine calls of two hundred took twenty times as long."""
+    rare = np.log1p(0.86)
+    found = decide(new_test(), [pair(0.009 + x, excess=rare - x) for x in noise(0.01)])
+    assert found["time in rare calls"].outcome == "regression"
+    assert found["time in rare calls"].change == pytest.approx(0.86, rel=0.1)
+
+
+def test_bursts_that_hit_either_side_are_no_rare_calls() -> None:
+    bursts = 0.1 * np.random.default_rng(3).standard_t(3, LOOKS[-1])
+    found = decide(
+        new_test(), [pair(x, excess=b) for x, b in zip(noise(0.01), bursts, strict=True)]
+    )
+    assert found["time in rare calls"].outcome == "pass"
+    assert found["train time"].outcome == "pass"
+
+
+def reordered(seeds: int) -> list[Pair]:
+    """Pairs whose sums are in another order: one seed in six ends somewhere else, by chance."""
+    rng = np.random.default_rng(8)
+    ends = [float(np.exp(rng.normal(0, 2 if rng.random() < 1 / 6 else 1e-5))) for _ in range(seeds)]
+    times = rng.normal(0, 0.005, seeds)
+    return [pair(x, after=(e,), loss_apart=5e-7) for x, e in zip(times, ends, strict=True)]
+
+
+def test_a_change_that_only_adds_in_another_order_passes() -> None:
+    found = decide(new_test(), reordered(LOOKS[-1]))
+    assert {judgement.outcome for judgement in found.values()} == {"pass"}
+    assert found["final_mse"].change == pytest.approx(0.0, abs=1e-4)
+
+
+def test_rounding_hides_no_loss_of_all_seeds() -> None:
+    worse = [pair(x, after=(1.3,), loss_apart=5e-7) for x in noise(0.004)]
+    assert decide(new_test(), worse)["final_mse"].outcome == "regression"
+
+
+def test_a_baseline_is_judged_by_its_seeds_as_they_are() -> None:
+    """Its pairs are of two backends, whose losses always differ by rounding."""
+    against = SequentialTest(ARM, GateSettings(), 1, 0.0, noise(0.004, 12))
+    worse = 1.3 * np.exp(noise(0.01))
+    pairs = [pair(x, after=(e,), loss_apart=5e-7) for x, e in zip(noise(0.004), worse, strict=True)]
+    assert decide(against, pairs)["final_mse"].outcome == "regression"
 
 
 def test_a_baseline_is_a_sample_of_its_own() -> None:

@@ -18,7 +18,7 @@ from harness.measure.block import can_take_turns, measure
 from harness.measure.process import JobFailed
 from harness.measure.trainer import Trainer
 from harness.measure.trial import Host
-from harness.trial.epoch_time import of_training, times_s
+from harness.trial.epoch_time import of_training, turns
 from harness.trial.events import Event, Started
 from harness.trial.jobs import TrialJob, TurnsJob
 from harness.trial.record import Record
@@ -90,7 +90,7 @@ def test_a_short_chunk_is_trained_several_times_in_a_turn(block: dict[str, Recor
     (each,) = set(calls.values())
     assert each > 2
     assert [chunk.counted for chunk in chunks] == [False, *[True] * (each - 1)] * 6
-    assert len(times_s(block["reference"])) == 6 * (each - 1)
+    assert [turn.round for turn in turns(block["reference"])] == [1, 2, 3, 4, 5, 6]
 
 
 def test_what_is_learned_does_not_depend_on_the_turns(block: dict[str, Record]) -> None:
