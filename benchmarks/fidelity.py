@@ -76,7 +76,7 @@ def main() -> None:
             bare = bare_chunks(backend) if number % 2 else None
             harness = harness_chunks(backend, number)
             pairs.append((harness, bare_chunks(backend) if bare is None else bare))
-        times = np.array([[undisturbed(h), undisturbed(b)] for h, b in pairs])
+        times = np.array([[undisturbed(h.tolist()), undisturbed(b.tolist())] for h, b in pairs])
         estimate = estimates.mean(np.log(times[:, 0] / times[:, 1]))
         ratio, low, high = np.exp([estimate.value, *estimate.interval()])
         ours, theirs = np.median(times, axis=0) * 1000 / 50

@@ -46,7 +46,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     records = [r for r in Run(folder.name, folder.parent).records if r.status == "ok"]
     blocks = sorted({record.block for record in records})
-    for size in SIZES:
+    for size in (size for size in SIZES if size < len(blocks)):
         for name, way in WAYS.items():
             found = []
             for start in range(len(blocks) - size + 1):

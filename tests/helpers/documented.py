@@ -46,6 +46,7 @@ ELSEWHERE = {
     "pip install harness*": ("downloads packages", "tests/report/test_mlflow.py"),
     "pip install pre-commit": ("downloads packages", ".ci/run"),
     "pip install boto3": ("is for AWS alone", "tests/dispatch/test_deploy.py"),
+    "python -m benchmarks.peer_race": ("needs another program, benchopt", ".ci/run"),
     "docker *": ("needs Docker", "tests/dispatch/test_deploy.py"),
     "kubectl *": ("needs Kubernetes", "tests/dispatch/test_deploy.py"),
     "ssh-keygen *": ("needs hosts with SSH", "tests/dispatch/test_cluster_ssh.py"),

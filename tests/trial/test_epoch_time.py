@@ -22,8 +22,8 @@ def chunk(number: int, wall_s: float, **changes: object) -> Chunk:
     return Chunk(**fields | {"wall_s": wall_s, "round": number} | changes)  # type: ignore[arg-type]
 
 
-def of(chunks: Sequence[Chunk], **changes: object) -> Record:
-    return record(chunks=tuple(chunks), **{"timing": "rounds"} | changes)
+def of(chunks: Sequence[Chunk], seed: int = 0, **changes: object) -> Record:
+    return record(seed, **{"timing": "rounds", "chunks": tuple(chunks)} | changes)
 
 
 def test_what_it_waited_for_the_processor_does_not_count() -> None:
