@@ -32,7 +32,7 @@ ACCURACY_LOOKS = LOOKS[1:]
 _TIME_SHARE = 0.7
 _TOTAL_SHARE = 0.1
 _ACCURACY = ("final_mse", "mse per step", "lag_skill")
-_RARE = "time in rare calls"
+_TIME, _RARE = "train time", "time in rare calls"
 _SMALLEST_MSE = 1e-300
 
 
@@ -124,10 +124,13 @@ class SequentialTest:
         """Return a judgement per metric; what was decided at a look stays decided."""
         if self._failure:
             return [self._failure]
-        return [
-            self._decided.get(j.metric, j if j.metric == _RARE else _undecided(j))
-            for j in self._look()
-        ]
+        return [self._decided.get(j.metric, self._so_far(j)) for j in self._look()]
+
+    def _so_far(self, judgement: Judgement) -> Judgement:
+        """Return a judgement that no look has settled; rare calls pass as soon as the time does."""
+        if judgement.metric == _RARE and _TIME in self._decided:
+            return judgement
+        return judgement.model_copy(update={"outcome": "inconclusive"})
 
     @property
     def _time(self) -> Estimate:
@@ -142,7 +145,7 @@ class SequentialTest:
         limit = log1p(settings.max_slowdown)
         outcome = decide(self._time, limit, false_alarm, settings.misses / looks)
         time = Judgement.of_logarithm(
-            f"{self.arm}", "train time", outcome, self._time, settings.max_slowdown, looks=looks
+            f"{self.arm}", _TIME, outcome, self._time, settings.max_slowdown, looks=looks
         )
         totals = [] if self._baseline is not None else [self._totals()]
         return [time, *totals, *self._accuracy()]
@@ -249,10 +252,6 @@ class SequentialTest:
     ) -> Judgement:
         n = self.pairs if n is None else n
         return Judgement(subject=f"{self.arm}", metric=metric, outcome=outcome, n=n, reason=reason)
-
-
-def _undecided(judgement: Judgement) -> Judgement:
-    return judgement.model_copy(update={"outcome": "inconclusive"})
 
 
 def _log(mse: Array) -> Array:

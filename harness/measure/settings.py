@@ -27,10 +27,13 @@ THREAD_VARIABLES = (
 
 # These change times, or what is computed, of every program or of a framework as a whole: threads,
 # instructions, memory, compilers.
+# Not those that packages set when they are imported (threadpoolctl, scikit-learn), because the
+# processes of a notebook inherit them.
 _CHANGES_TIMES = re.compile(
-    "(DNNL|GOMP|KMP|MKL|OMP|ONEDNN|OPENBLAS|(MI|TC)?MALLOC)_|GLIBC_TUNABLES|LD_PRELOAD"
+    "(?!KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)$)"
+    "((DNNL|GOMP|KMP|MKL|OMP|ONEDNN|OPENBLAS|(MI|TC)?MALLOC)_|GLIBC_TUNABLES|LD_PRELOAD"
     "|ATEN_CPU_CAPABILITY|PYTORCH_(CUDA_)?ALLOC_CONF|(TF_)?XLA_FLAGS|JAX_DISABLE_JIT"
-    "|CUDA_LAUNCH_BLOCKING|PYTHON(DEVMODE|MALLOC|_GIL|_JIT)"
+    "|CUDA_LAUNCH_BLOCKING|PYTHON(DEVMODE|MALLOC|_GIL|_JIT))"
 )
 # Recorded with every trial, too, but not all of them change times. Caches are always empty.
 _OF_FRAMEWORKS = re.compile(

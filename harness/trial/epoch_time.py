@@ -76,7 +76,7 @@ def turns(record: Record) -> list[TimedTurn]:
     for number, chunk in enumerate(record.chunks):
         if chunk.counted:
             # Before schema 6, each call stands for itself.
-            calls[chunk.round or -number].append(chunk)
+            calls[-number if chunk.round is None else chunk.round].append(chunk)
     return [
         TimedTurn(
             number,
