@@ -241,6 +241,7 @@ def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: i
         assert lost["seed"].tolist() == [0, 0]  # They were alive together.
         assert lost["error"].str.contains("lost with its node or Ray worker").all()
         assert run.missing == lost["trial"].tolist()
+        assert not harness.resume("x", dispatch="inline", results=tmp_path).missing
         return
     assert driver.returncode == 0, errors
     assert (run.trials["status"] == "ok").all()
