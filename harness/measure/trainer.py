@@ -61,6 +61,8 @@ class Trainer:
         self.job = job
         self.spent_s = 0.0
         """How long it has worked."""
+        self._asked = now()
+        """When it was started, or asked for something last."""
         self._worker = Worker(job, cores, tree, **environment)
         self._answers = self._worker.answers(stop)
         self._stop = stop
@@ -126,20 +128,20 @@ class Trainer:
         self._ask("finish", "done")
 
     def _ask(self, command: str, answer: str) -> Any:
+        self._asked = now()
         self._worker.say(command)
         return self._answer(answer)
 
     def _answer(self, wanted: str) -> Any:
         """Return the value of the next message of a kind."""
-        began = now()
         if self.job.timeout_s is not None:
-            self._worker.deadline = began + self.job.timeout_s - self.spent_s
+            self._worker.deadline = self._asked + self.job.timeout_s - self.spent_s
         try:
             for kind, value in self._answers:
                 if kind == wanted:
                     return value
         finally:
-            self.spent_s += now() - began
+            self.spent_s += now() - self._asked
         if self._stop and self._stop.is_set():
             raise Stopped
         raise JobFailed("the process has ended", "exit")
