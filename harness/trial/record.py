@@ -160,7 +160,7 @@ class Record(BaseModel):
     """Counts the measurements of the same trial: a lost one is repeated."""
     go: int = 1
     """Counts how often its block was begun (packed: the trial by itself). The trials of one go were
-    measured on one node, one after the other; only the last go counts."""
+    measured on one node at one time; only the last go counts."""
     isolation: Isolation = "process"
     trials_before: int = 0
     """How many trials the same process had run before: none, unless an older version shared it."""
