@@ -9,9 +9,9 @@ training time. A sweep adds its fields as columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,11 @@ from harness.tables.metrics import METRICS
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.epoch_time import epoch_s, mean_epoch_s, of_training
-from harness.trial.machine_state import epoch_times
+from harness.trial.machine_state import epoch_times, slower_memory
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
 
+T = TypeVar("T")
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 TRIALS = columns(
@@ -59,14 +60,14 @@ def trials_table(
 ) -> pd.DataFrame:
     """Return a row per record and seed; `lost` names the lost ones of the `attempts` at a trial."""
     lost = _lost(attempts or ())
-    times = _epoch_times(records)
+    times, excess = _per_seed(records, epoch_times), _per_seed(records, slower_memory)
     records = _by_seed(records)
     kinds = _node_kinds(records)
     means = {task: _means(task) for task in {record.task for record in records}}
     rows = [
-        _trial_row(record, seconds, means[record.task])
+        _trial_row(record, seconds, means[record.task], noise(record, slower))
         | {"node_kind": kind, "lost": lost.get(record.trial, "")}
-        for record, seconds, kind in zip(records, times, kinds, strict=True)
+        for record, seconds, slower, kind in zip(records, times, excess, kinds, strict=True)
     ]
     return _with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
 
@@ -75,10 +76,10 @@ def _by_seed(records: Sequence[Record]) -> list[Record]:
     return [part for record in records for part in record.by_seed()]
 
 
-def _epoch_times(records: Sequence[Record]) -> list[float | None]:
-    """Return the time of an epoch of each part that `_by_seed` returns, of all its seeds."""
-    both = zip(records, epoch_times(records), strict=True)
-    return [seconds for record, seconds in both for _ in record.by_seed()]
+def _per_seed(records: Sequence[Record], of: Callable[[Sequence[Record]], Sequence[T]]) -> list[T]:
+    """Return what a function says of the records, for each part that `_by_seed` returns."""
+    both = zip(records, of(records), strict=True)
+    return [value for record, value in both for _ in record.by_seed()]
 
 
 def _with_point(
@@ -143,7 +144,7 @@ def _machine(record: Record) -> dict[str, str]:
 
 def curves_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per evaluation during training; `train_s` assumes epochs of equal length."""
-    times = _epoch_times(records)
+    times = _per_seed(records, epoch_times)
     records = _by_seed(records)
     counts = [len(record.points) for record in records]
     measured = _columns((p for r in records for p in r.points), CurvePoint, CURVES)
@@ -177,7 +178,9 @@ def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
     return _with_point(table, records, swept, counts)
 
 
-def _trial_row(record: Record, usual_s: float | None, exact: Mapping[str, float]) -> dict[str, Any]:
+def _trial_row(
+    record: Record, usual_s: float | None, exact: Mapping[str, float], reasons: list[str] | None
+) -> dict[str, Any]:
     """Return the row of a record, given the undisturbed time of an epoch of all its seeds."""
     last = record.points[-1] if record.points else None
     # Brought to the same state of the machine.
@@ -186,7 +189,6 @@ def _trial_row(record: Record, usual_s: float | None, exact: Mapping[str, float]
     train_s = last.epoch * usual_s / record.at_once if last and usual_s else None
     mse = sum(record.step_mse) / len(record.step_mse) if record.step_mse else None
     lag = _first_below(record.points, exact["memoryless"])
-    reasons = noise(record)
     return {name: getattr(record, name) for name in _STORED} | {
         "epochs": last.epoch if last else 0,
         "start_s": _start_s(record, train_s),

@@ -8,7 +8,11 @@ a run, and each block is brought to the state of the calmest one: the control va
 (Lavenberg and Welch, 1981). The correction interpolates between states that were seen, and knows
 nothing of any result.
 
-Shape suffixes: M turns.
+All blocks share the estimated slope, so its error does not show in how much they differ. The
+jackknife makes it show (Tukey, 1958): what a block stands for is how far it moves the mean of all,
+the slope included. So an interval over blocks holds that error, too.
+
+Shape suffixes: M turns, N trials of an arm.
 """
 
 from __future__ import annotations
@@ -36,20 +40,36 @@ _FITS = 20
 def epoch_times(records: Sequence[Record]) -> list[float | None]:
     """Return the undisturbed time of an epoch of each record, in the calmest state of its run."""
     times = [epoch_s(record) for record in records]
-    by_place: dict[_Place, list[int]] = defaultdict(list)
-    timed: dict[int, _Timed] = {}
+    for trials in _places(records):
+        for number, factor in _corrections(trials).items():
+            if (seconds := times[number]) is not None:
+                times[number] = seconds * factor
+    return times
+
+
+def slower_memory(records: Sequence[Record]) -> list[float]:
+    """Return how much slower memory was around each record than in the calmest block: 0.1 is 10 %.
+
+    It is 0 where nothing is known.
+    """
+    slower = [0.0] * len(records)
+    for trials in _places(records):
+        states = _states(trials)
+        for number, timed in trials.items():
+            slower[number] = float(np.expm1(states[timed.block].level))
+    return slower
+
+
+def _places(records: Sequence[Record]) -> Iterable[dict[int, _Timed]]:
+    """Return the trials that were probed, by their number, for each task and node of a run."""
+    by_place: dict[_Place, dict[int, _Timed]] = defaultdict(dict)
     for number, record in enumerate(records):
         done = turns(record)
         # What a GPU does takes no core.
         if record.device == "cpu" and done and all(turn.memory_s for turn in done):
-            timed[number] = _Timed(record, done)
             place = (record.run, record.node, record.task, record.timing)
-            by_place[place].append(number)
-    for numbers in by_place.values():
-        for number, factor in _corrections({n: timed[n] for n in numbers}).items():
-            if (seconds := times[number]) is not None:
-                times[number] = seconds * factor
-    return times
+            by_place[place][number] = _Timed(record, done)
+    return by_place.values()
 
 
 class _Timed(NamedTuple):
@@ -63,9 +83,14 @@ class _Timed(NamedTuple):
         """What the trials have in common whose turns alternated."""
         return self.record.block, self.record.trial if self.record.timing == "alone" else ""
 
+    @property
+    def arm(self) -> _Place:
+        """What the trials have in common that are compared with each other."""
+        return self.record.backend, self.record.at_once > 1
+
 
 class _State(NamedTuple):
-    """The logarithm of the probe in the rounds of a block."""
+    """The logarithm of the probe in the rounds of a block; 0 is the level of the calmest block."""
 
     level: float
     """A low quantile."""
@@ -74,61 +99,78 @@ class _State(NamedTuple):
 
 def _corrections(trials: Mapping[int, _Timed]) -> dict[int, float]:
     """Return the factor that brings each trial to the calmest state among them."""
-    arms: dict[_Place, list[int]] = defaultdict(list)
-    for number, timed in trials.items():
-        arms[timed.record.backend, timed.record.at_once > 1].append(number)
-    probes_M: dict[int, Array] = {}
-    for numbers in arms.values():
-        # What a backend itself leaves in the caches is the same after each of its turns.
-        own = {n: np.log([turn.memory_s or np.nan for turn in trials[n].turns]) for n in numbers}
-        usual = np.median(np.concatenate(list(own.values())))
-        probes_M |= {n: values_M - usual for n, values_M in own.items()}
-    states = _states(trials, probes_M)
-    calmest = min(state.level for state in states.values())
-    factors = {}
-    for numbers in arms.values():
-        slope = _slope([(trials[n].turns, states[trials[n].block]) for n in numbers])
-        for n in numbers:
-            factors[n] = float(np.exp(-slope * (states[trials[n].block].level - calmest)))
+    states = _states(trials)
+    factors: dict[int, float] = {}
+    for numbers in _arms(trials):
+        level_N = np.array([states[trials[n].block].level for n in numbers])
+        slope, without_N = _slopes([(trials[n].turns, states[trials[n].block]) for n in numbers])
+        log_N = -slope * level_N + (without_N - slope) * (level_N.sum() - level_N)
+        factors |= dict(zip(numbers, np.exp(log_N).tolist(), strict=True))
     return factors
 
 
-def _states(trials: Mapping[int, _Timed], probes_M: Mapping[int, Array]) -> dict[_Place, _State]:
-    seen: dict[_Place, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+def _arms(trials: Mapping[int, _Timed]) -> Iterable[list[int]]:
+    arms: dict[_Place, list[int]] = defaultdict(list)
     for number, timed in trials.items():
-        for turn, probe in zip(timed.turns, probes_M[number], strict=True):
-            seen[timed.block][turn.round].append(float(probe))
-    return {block: _state(rounds) for block, rounds in seen.items()}
+        arms[timed.arm].append(number)
+    return arms.values()
 
 
-def _state(rounds: Mapping[int, Sequence[float]]) -> _State:
+def _states(trials: Mapping[int, _Timed]) -> dict[_Place, _State]:
+    """Return the state of the machine in each block."""
+    seen: dict[_Place, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for numbers in _arms(trials):
+        # What a backend itself leaves in the caches is the same after each of its turns.
+        logs = {n: np.log([turn.memory_s or np.nan for turn in trials[n].turns]) for n in numbers}
+        usual = np.median(np.concatenate(list(logs.values())))
+        for n in numbers:
+            for turn, value in zip(trials[n].turns, logs[n] - usual, strict=True):
+                seen[trials[n].block][turn.round].append(float(value))
+    low = {
+        block: np.quantile([v for values in rounds.values() for v in values], QUANTILE)
+        for block, rounds in seen.items()
+    }
+    calmest = min(low.values())
+    return {
+        block: _State(float(low[block] - calmest), _smooth(rounds))
+        for block, rounds in seen.items()
+    }
+
+
+def _smooth(rounds: Mapping[int, Sequence[float]]) -> Mapping[int, float]:
+    """Return the mean of each round and its neighbours."""
     numbers = sorted(rounds)
     means = np.array([np.mean(rounds[number]) for number in numbers])
     around = np.lib.stride_tricks.sliding_window_view(np.pad(means, _WINDOW // 2, "edge"), _WINDOW)
-    everything = np.concatenate([np.asarray(values) for values in rounds.values()])
-    of_round = dict(zip(numbers, around.mean(axis=1).tolist(), strict=True))
-    return _State(float(np.quantile(everything, QUANTILE)), of_round)
+    return dict(zip(numbers, around.mean(axis=1).tolist(), strict=True))
 
 
-def _slope(trials: Iterable[tuple[Sequence[TimedTurn], _State]]) -> float:
+def _slopes(trials: Sequence[tuple[Sequence[TimedTurn], _State]]) -> tuple[float, Array]:
     """Return by how much the time of a backend follows the probe: 0 not at all, 1 in proportion.
 
     A line through the logarithms of all its turns, by least squares in which turns far off it count
-    less (Huber).
+    less (Huber). The second result is the slope without each trial in turn [N].
     """
-    pairs = [
-        (state.of_round[turn.round], np.log(turn.epoch_s))
-        for done, state in trials
-        for turn in done
-    ]
-    x_M, y_M = np.array(pairs).T
+    trial_M = np.repeat(np.arange(len(trials)), [len(done) for done, _ in trials])
+    x_M = np.array([state.of_round[turn.round] for done, state in trials for turn in done])
+    y_M = np.log([turn.epoch_s for done, _ in trials for turn in done])
     if len(x_M) < _FEWEST_TURNS or not np.ptp(x_M):
-        return 0.0
+        return 0.0, np.zeros(len(trials))
     weights_M = np.ones(len(x_M))
-    slope = 0.0
     for _ in range(_FITS):
-        slope, level = np.polyfit(x_M, y_M, 1, w=np.sqrt(weights_M))
-        off_M = abs(y_M - slope * x_M - level)
+        off_M = abs(y_M - np.polyval(np.polyfit(x_M, y_M, 1, w=np.sqrt(weights_M)), x_M))
         scale = max(1.5 * 1.4826 * float(np.median(off_M)), 1e-9)
         weights_M = np.minimum(1.0, scale / np.maximum(off_M, scale))
-    return float(np.clip(slope, 0.0, _STEEPEST))
+    moments_M = weights_M * np.array([np.ones_like(x_M), x_M, y_M, x_M * x_M, x_M * y_M])
+    moments_N = np.array([np.bincount(trial_M, row, len(trials)) for row in moments_M])
+    total = moments_N.sum(axis=1, keepdims=True)
+    return float(_line(total)[0]), _line(total - moments_N)
+
+
+def _line(moments: Array) -> Array:
+    """Return slopes within their bounds, given weighted sums of 1, x, y, x * x and x * y."""
+    one, x, y, xx, xy = moments
+    spread = one * xx - x * x
+    flat = spread <= 1e-9 * one * xx
+    slopes: Array = np.clip((one * xy - x * y) / np.where(flat, np.inf, spread), 0.0, _STEEPEST)
+    return slopes

@@ -1,13 +1,14 @@
 """Whether a trial was disturbed by other work on the machine.
 
 Only trials that had their cores to themselves are judged, by their chunks of steady training. There
-are three signs, because each one misses what the others show:
+are four signs, because each one misses what the others show:
 
 - another process on the same core: wall time passes, processor time does not;
 - the hypervisor takes the core away: the system counts it as steal;
-- a neighbour in the same caches, or a lower frequency: some chunks are slow at full processor time.
+- a neighbour in the same caches, or a lower frequency: some chunks are slow at full processor time;
+- a busy host, for longer than a trial lasts: the probe is slower than in other blocks of the run.
 
-None of them shows what slows all chunks alike without taking the processor.
+None of them shows what slows a whole run alike without taking the processor.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _TICK_S = 0.01
 # Undisturbed calls differ by some per cent, so only time beyond that is in excess.
 UNEVEN_FROM = 1.1
 UNEVEN_LIMIT = 0.1
+# Undisturbed, the probe differs by some per cent from block to block.
+SLOWER_MEMORY_LIMIT = 0.1
 
 
 def lost_share(record: Record) -> float | None:
@@ -39,10 +42,11 @@ def lost_share(record: Record) -> float | None:
     return max(0.0, 1 - sum(chunk.cpu_s for chunk in record.chunks) / wall_s)
 
 
-def noise(record: Record) -> list[str] | None:
+def noise(record: Record, slower_memory: float = 0.0) -> list[str] | None:
     """Return a phrase for each limit exceeded, with the share of `train_s`, such as `stolen 3.0%`.
 
-    None if nothing was timed, or if other trials were meant to run beside it.
+    `slower_memory` is what `harness.trial.machine_state` says. The result is None if nothing was
+    timed, or if other trials were meant to run beside it.
     """
     if record.contended or not sum(chunk.wall_s for chunk in record.chunks):
         return None
@@ -52,6 +56,7 @@ def noise(record: Record) -> list[str] | None:
         ("off the processor", 0.0 if known else lost_share(record) or 0.0, LOST_LIMIT),
         ("stolen", _steal_share(record), STEAL_LIMIT),
         ("uneven", _uneven_share(record), UNEVEN_LIMIT),
+        ("slower memory", slower_memory, SLOWER_MEMORY_LIMIT),
     )
     return [f"{what} {share:.1%}" for what, share, limit in shares if share > limit]
 
