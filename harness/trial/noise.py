@@ -26,8 +26,8 @@ _TICK_S = 0.01
 # Undisturbed calls differ by some per cent, so only time beyond that is in excess.
 UNEVEN_FROM = 1.1
 UNEVEN_LIMIT = 0.1
-# Undisturbed, the probe differs by some per cent from block to block.
-SLOWER_MEMORY_LIMIT = 0.1
+# Undisturbed, the probe differs by up to 10 % from block to block.
+SLOWER_MEMORY_LIMIT = 0.2
 
 
 def lost_share(record: Record) -> float | None:
