@@ -1,8 +1,8 @@
 """How long does the whole job take, beside benchopt on the same training?
 
-`benchmarks/peer` is the task as a benchmark for benchopt 1.10: both frameworks, three repetitions
-of 1,000 epochs each. Whole processes alternate; printed is the ratio of each pair. benchopt needs
-an environment of its own:
+`benchmarks/peer` is the task as a benchmark for benchopt 1.10: both frameworks, 1,000 epochs, as
+many repetitions as the default job has seeds. Whole processes alternate; printed is the ratio of
+each pair. benchopt needs an environment of its own:
 
     python3 -m venv peer && peer/bin/pip install torch jax flax optax benchopt==1.10
     python -m benchmarks.peer_race peer/bin/benchopt [PAIRS]
@@ -22,7 +22,7 @@ from harness.measure.clock import now
 from harness.stats import estimates
 
 HERE = Path(__file__).parent
-_PEER = ("-r", "3", "--max-runs", "21", "--no-plot", "--no-html", "--timeout", "300")
+_PEER = ("-r", "5", "--max-runs", "21", "--no-plot", "--no-html", "--timeout", "300")
 
 
 def seconds(command: list[str], folder: Path) -> float:
@@ -40,9 +40,9 @@ def peer_s(benchopt: str) -> float:
 
 
 def ours_s() -> float:
-    """Return the time of the default job, with as many seeds as benchopt has repetitions."""
+    """Return the time of the default job."""
     with tempfile.TemporaryDirectory() as folder:
-        run = ["run", "--backends", "torch,jax", "--seeds", "3", "--results", folder]
+        run = ["run", "--backends", "torch,jax", "--results", folder]
         return seconds([sys.executable, "-m", "harness", *run], HERE.parent)
 
 
