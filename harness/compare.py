@@ -66,7 +66,7 @@ def compare_runs(
     task has. `a` and `b` are the (geometric) means of `n_a` and `n_b` values. `value` is b/a or b-a
     (`kind`), with its 95 % interval `low` to `high`. `p_holm` and `p_same_holm` are the p-values of
     a difference and of equivalence (two one-sided tests), corrected for the number of rows.
-    `train_s` is per epoch.
+    `train_s` and `train_mean_s` are per epoch.
 
     With `across`, the name of a backend in both runs or "" for the first, times are ratios to that
     backend in the same blocks, which can be compared between unlike machines. Raises `InvalidInput`
@@ -270,7 +270,7 @@ def _level(
     """Return the values of an arm in a run, or its ratios to a reference, and their mean."""
     pilot = run.manifest.plan.pilot or 0
     if reference:
-        ratios = pair(run.trials, arm, reference, metric)
+        ratios = pair(_trials(run), arm, reference, metric)
         return ratios.differences, ratios.estimate(pilot)
     # Seeds that were trained at once are one measurement.
     mine = _values(run, metric, arm).groupby("trial", sort=False)[["block", "value", "grid"]].mean()

@@ -129,7 +129,8 @@ def rows_of(
 ) -> pd.DataFrame:
     """Return the rows of a backend in a group, with the columns `HISTORY`, the oldest run first."""
     arm = (backend, group.device)
-    timed = trials[_in_whole_block(trials, group.at_once)]
+    whole = trials[_in_whole_block(trials, group.at_once)]
+    timed = whole[whole["status"] == "ok"]
     times = _epoch_times(timed, arm)
     ratios: dict[int, Estimate] = {}
     if reference not in (None, backend):
@@ -206,7 +207,7 @@ def _in_whole_block(trials: pd.DataFrame, at_once: int) -> npt.NDArray[np.bool]:
 def _epoch_times(trials: pd.DataFrame, arm: ArmKey) -> dict[int, Estimate]:
     """Estimate the logarithm of the training time of an epoch, in each run."""
     mine = of_arm(trials, arm)
-    mine = mine[(mine["status"] == "ok") & ~mine["contended"]]
+    mine = mine[~mine["contended"]]
     values = mine[["run", "block"]].assign(value=METRICS["train_s"].values(mine)).dropna()
     by_block = values.groupby(["run", "block"], sort=True)["value"].mean()
     return _by_run(

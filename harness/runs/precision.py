@@ -39,11 +39,11 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
     """
     from harness.stats.estimates import stein_size
     from harness.tables.metrics import METRICS
-    from harness.tables.pairs import KIND, by_speed, pair
+    from harness.tables.pairs import KIND, by_speed, pair, usable
 
     assert plan.precision is not None
     more, several = [0], trials[KIND].nunique() > 1
-    for _, alike in trials.groupby(KIND):
+    for _, alike in usable(trials, METRICS["train_s"]).groupby(KIND):
         fastest, *others = by_speed(alike) or [("", "")]
         for arm in others:
             sample = pair(alike, arm, fastest, METRICS["train_s"]).differences

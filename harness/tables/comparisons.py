@@ -14,7 +14,17 @@ from harness.stats.estimates import Estimate
 from harness.tables import numbers
 from harness.tables.columns import columns
 from harness.tables.metrics import METRICS, Metric
-from harness.tables.pairs import KIND, SIGNIFICANT, ArmKey, Pairs, by_speed, names, of_arm, pair
+from harness.tables.pairs import (
+    KIND,
+    SIGNIFICANT,
+    ArmKey,
+    Pairs,
+    by_speed,
+    names,
+    of_arm,
+    pair,
+    usable,
+)
 from harness.tables.points import at_point, points
 
 # Accuracies nearer than this are called the same. Sums in another order shift them a little, always
@@ -36,20 +46,19 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()
     not compared.
 
     - `value`: the ratio to the fastest one's or the difference (`kind`), as the mean over the `n`
-      pairs that have the metric, `of` those that ended ok. `low` to `high` is its 95 % interval
-      from Student's t, for ratios on the logarithm. If the first `pilot` blocks chose the number
-      of blocks, only they tell how far a time is known.
+      pairs that have the metric, of `of` (see `harness.tables.pairs.usable`). `low` to `high` is
+      its 95 % interval from Student's t, for ratios on the logarithm. If the first `pilot` blocks
+      chose the number of blocks, only they tell how far a time is known.
     - `p`: the two-sided p-value. `p_holm` is corrected for all pairs of the metric at all points,
       not only for those with the fastest: the same data have chosen which one that is.
     - `shown`: whether there is a difference (`p_holm` below 0.05) that is not mere rounding;
       `words` states it.
     """
-    ok = trials[trials["status"] == "ok"]
     rows: list[dict[str, Any]] = []
     for metric in [metric for metric in METRICS.values() if metric.comparison]:
         found = [
             (point, comparison)
-            for point, here in points(ok, swept)
+            for point, here in points(usable(trials, metric), swept)
             for comparison in _compare_at_point(here, metric, pilot)
         ]
         corrected = estimates.holm([comparison.p for _, comparison in found])
@@ -62,14 +71,14 @@ def compare_arms(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()
     return pd.DataFrame(rows, columns=[*swept, *COMPARISONS]).astype(COMPARISONS)
 
 
-def _compare_at_point(ok: pd.DataFrame, metric: Metric, pilot: int) -> Iterator[_Comparison]:
+def _compare_at_point(here: pd.DataFrame, metric: Metric, pilot: int) -> Iterator[_Comparison]:
     """Yield the comparisons of all pairs of arms in a metric, where they are comparable."""
-    kinds = list(dict.fromkeys(ok[KIND]))
-    places = {kind: ok[ok[KIND] == kind] for kind in kinds}
+    kinds = list(dict.fromkeys(here[KIND]))
+    places = {kind: here[here[KIND] == kind] for kind in kinds}
     if metric.kind != "time" and kinds:
         # The fastest is that of the kind of node with most trials.
         largest = max(kinds, key=lambda kind: len(places[kind]))
-        places = {largest: ok}
+        places = {largest: here}
     for kind, trials in places.items():
         alike = by_speed(trials[trials[KIND] == kind])
         arms = alike + [arm for arm in by_speed(trials) if arm not in alike]
@@ -98,6 +107,9 @@ def _caveats(trials: pd.DataFrame, pairs: Pairs, arm: ArmKey, against: ArmKey) -
     both = pd.concat([of_arm(trials, arm), of_arm(trials, against)])
     if arm[1] != against[1] or (both["timing"] != "rounds").any():
         found.append("timed one after the other")
+    left = both[both["status"] != "ok"]
+    if len(left):
+        found.append(f"from at least {left['rounds'].min()} common rounds")
     means = pair(trials, arm, against, METRICS["train_mean_s"])
     excess = estimates.mean(means.differences - pairs.differences)
     if excess.p_different() < SIGNIFICANT and abs(excess.value) > np.log1p(_DISTURBED):

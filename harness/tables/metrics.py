@@ -42,6 +42,8 @@ class Metric:
     """Whether it shares the noise by which the number of blocks is chosen (`run --precision`)."""
     tracked: bool = True
     """Whether MLflow gets it as a metric of a trial."""
+    per_epoch: bool = False
+    """Whether an epoch is compared, so that a training that was cut short stays comparable."""
     on_grid: bool = False
     """Whether it is known only to the distance between two evaluations of a training."""
 
@@ -53,14 +55,17 @@ class Metric:
     def values(self, trials: pd.DataFrame) -> Array:
         """Return the value of each trial [n] on the compared scale; NaN where there is none.
 
-        The scale of a ratio is the logarithm. `train_s` counts per epoch, so that a training that
-        was cut short stays comparable.
+        The scale of a ratio is the logarithm.
         """
         import numpy as np
 
         values = trials[self.name].to_numpy(dtype=float, na_value=np.nan)
-        if self.name == "train_s":
-            values = 1 / trials["epochs_per_s"].to_numpy(dtype=float, na_value=np.nan)
+        if self.per_epoch:
+            train_s, epochs_per_s = (
+                trials[name].to_numpy(dtype=float, na_value=np.nan)
+                for name in ("train_s", "epochs_per_s")
+            )
+            values = values / train_s / epochs_per_s
         if self.ratio:
             values = np.log(np.where(values > 0, values, np.nan))
         return np.where(np.isfinite(values), values, np.nan)
@@ -116,8 +121,9 @@ _ALL = (
         comparison="stated",
         sized=True,
         tracked=False,
+        per_epoch=True,
     ),
-    Metric("train_mean_s", "time", "mean train time", summary="median", sized=True),
+    Metric("train_mean_s", "time", "mean train time", summary="median", sized=True, per_epoch=True),
     Metric("train_at_once_s", "time", "train time of all seeds", None, summary="median"),
     Metric("start_s", "time", "start-up time", summary="median", heading="start s"),
     Metric("first_call_s", "time", "time of the first call", summary="median"),

@@ -11,6 +11,7 @@ from harness.backend.protocol import Array
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.metrics import Metric
+from harness.trial.epoch_time import FEWEST_ROUNDS
 
 ArmKey: TypeAlias = tuple[str, str]
 """A backend and a device."""
@@ -31,7 +32,7 @@ class Pairs(NamedTuple):
     grid_error: float
     """The standard error of a difference, as both values lie on a grid; 0 if they do not."""
     of: int
-    """How many pairs ended ok, including those without a value of the metric."""
+    """How many pairs there are, including those without a value of the metric."""
     lacking: str = ""
     """How many of the seeds have a value, if not all do: "3 of 5"."""
 
@@ -44,18 +45,31 @@ class Pairs(NamedTuple):
         return estimates.mean(self.differences, self.pilot(pilot_blocks), self.grid_error)
 
 
+def usable(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Return the trials that are compared in a metric: those that ended ok.
+
+    How long an epoch takes is also known of those that took enough rounds with the others before
+    they diverged or ran out of time.
+    """
+    known = trials["status"] == "ok"
+    if metric.per_epoch:
+        left = trials["status"].isin(["diverged", "timeout"]) & trials["epochs_per_s"].notna()
+        known |= left & (trials["timing"] == "rounds") & (trials["rounds"] >= FEWEST_ROUNDS)
+    return trials[known]
+
+
 def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> Pairs:
-    """Pair the trials of two arms that ended ok and have a value of the metric.
+    """Pair the trials of two arms, all `usable`, that have a value of the metric.
 
     A time with other trials beside it is left out. Seeds that were trained at once in a block are
     one measurement of a time: their mean is one pair.
     """
-    usable, keys = trials[trials["status"] == "ok"], ["seed", "block"]
+    keys = ["seed", "block"]
     if metric.kind == "time":
-        usable, keys = usable[~usable["contended"]], ["seed", "block", "node"]
+        trials, keys = trials[~trials["contended"]], ["seed", "block", "node"]
     mine, theirs = (
         side[keys].assign(value=metric.values(side), grid=metric.grid_errors(side))
-        for side in (of_arm(usable, arm), of_arm(usable, against))
+        for side in (of_arm(trials, arm), of_arm(trials, against))
     )
     both = mine.merge(theirs, on=keys, suffixes=("", "_against")).sort_values("block")
     both["difference"] = both["value"] - both["value_against"]
@@ -89,8 +103,8 @@ def names(arm: ArmKey, against: ArmKey) -> tuple[str, str]:
 
 
 def by_speed(trials: pd.DataFrame) -> list[ArmKey]:
-    """Return the arms of which a trial ended ok, the fastest (median) first."""
-    ok = trials[trials["status"] == "ok"]
-    speed = ok.groupby(ARM, sort=False)["epochs_per_s"].median()
-    ordered = speed.sort_values(ascending=False, kind="stable")
+    """Return the arms, the fastest (median) first; at the end those of which no trial ended ok."""
+    arms = trials.assign(ok=trials["status"] == "ok").groupby(ARM, sort=False)
+    ranks = arms.agg({"ok": "max", "epochs_per_s": "median"})
+    ordered = ranks.sort_values(["ok", "epochs_per_s"], ascending=False, kind="stable")
     return [(backend, device) for backend, device in ordered.index]

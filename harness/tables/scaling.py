@@ -29,7 +29,7 @@ GROWTH = columns(
 CROSSOVERS = columns(
     "device node_kind field faster_below faster_above at surely_below surely_above p_holm words"
 )
-_NEEDED = (*ARM, KIND, "node", "block", "seed", "status", "contended", "train_s", "epochs_per_s")
+_NEEDED = (*ARM, KIND, "node", "block", "seed", "contended", "train_s", "epochs_per_s")
 # Exponents nearer than this count as one: with little noise, nothing is quite a power law. An
 # exponent that is 0.2 larger means 1.6 times as much at ten times the size.
 _BENT = 0.2
@@ -288,7 +288,7 @@ class _Crossover(NamedTuple):
 
 def _compared(trials: pd.DataFrame, swept: Sequence[str]) -> list[_Ratio]:
     """Compare all pairs of backends, on like devices and kinds of node, at each point."""
-    trials = trials[[*swept, *_NEEDED]]  # Fewer columns are copied faster.
+    trials = trials.loc[trials["status"] == "ok", [*swept, *_NEEDED]]  # Fewer are copied faster.
     backends = [str(name) for name in dict.fromkeys(trials["backend"])]
     ratios = []
     for point, rows in points(trials, swept):

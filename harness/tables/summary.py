@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.stats import estimates
 from harness.tables.metrics import METRICS, Metric
-from harness.tables.pairs import ARM, KIND, ArmKey, of_arm, pair
+from harness.tables.pairs import ARM, KIND, ArmKey, of_arm, pair, usable
 from harness.tables.points import at_each_point
 
 FLOOR: ArmKey = ("floor", "cpu")
@@ -27,7 +27,7 @@ def summarise(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -
       `final_mse_geo` is the geometric mean and `final_mse_low`, `final_mse_high` its 95 % interval;
       `lag_skill_low`, `lag_skill_high` are that of the mean.
     - Times, rates and the way to the lag: medians over the seeds that have them. `lag_seeds` seeds
-      got to the lag.
+      got to the lag. For `epochs_per_s` and the ratios, see `harness.tables.pairs.usable`.
     - `time_ratio`, `time_ratio_low`, `time_ratio_high`: the training time as a ratio to that of the
       `fastest`, as in `compare_arms`, which also explains `pilot`. Contended times have no ratio.
     - `floor_ratio`, `floor_ratio_low`, `floor_ratio_high`: the same against `FLOOR`, where that was
@@ -41,6 +41,7 @@ def summarise(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -
 
 def _summarise(trials: pd.DataFrame, pilot: int) -> pd.DataFrame:
     ok = trials[trials["status"] == "ok"]
+    timed = usable(trials, METRICS["train_s"])
     rows = []
     for (*arm, kind), group in trials.groupby([*ARM, KIND], sort=False):
         mine = of_arm(ok[ok[KIND] == kind], arm)
@@ -49,6 +50,7 @@ def _summarise(trials: pd.DataFrame, pilot: int) -> pd.DataFrame:
             | {"seeds": len(mine), "trials": len(group)}
             | _averages(mine)
             | {
+                "epochs_per_s": of_arm(timed[timed[KIND] == kind], arm)["epochs_per_s"].median(),
                 "lag_seeds": int(mine["epochs_to_lag"].notna().sum()),
                 "at_once": int(group["at_once"].max()),
                 "contended": bool(group["contended"].any()),
@@ -57,13 +59,18 @@ def _summarise(trials: pd.DataFrame, pilot: int) -> pd.DataFrame:
         )
     if not rows:
         return pd.DataFrame()
-    summary = pd.DataFrame(rows).sort_values(
-        [KIND, "epochs_per_s"], ascending=[True, False], ignore_index=True, kind="stable"
+    summary = pd.DataFrame(rows)
+    summary = summary.sort_values(
+        by=[KIND, "seeds", "epochs_per_s"],
+        key=lambda values: values > 0 if values.name == "seeds" else values,
+        ascending=[True, False, False],
+        ignore_index=True,
+        kind="stable",
     )
     ratios = []
     for kind, group in summary.groupby(KIND, sort=False):
         arms: list[ArmKey] = [(str(b), str(device)) for b, device in group[ARM].to_numpy()]
-        alike = ok[ok[KIND] == kind]
+        alike = timed[timed[KIND] == kind]
         ratios += [
             _time_ratio("time_ratio", alike, arm, arms[0], pilot)
             | _time_ratio("floor_ratio", alike[alike["threads"] == 1], arm, FLOOR, pilot)
@@ -95,9 +102,9 @@ def _interval(metric: Metric, trials: pd.DataFrame) -> dict[str, float]:
 
 
 def _time_ratio(
-    name: str, ok: pd.DataFrame, arm: ArmKey, against: ArmKey, pilot: int
+    name: str, timed: pd.DataFrame, arm: ArmKey, against: ArmKey, pilot: int
 ) -> dict[str, float]:
     metric = METRICS["train_s"]
-    estimate = pair(ok, arm, against, metric).estimate(pilot)
+    estimate = pair(timed, arm, against, metric).estimate(pilot)
     ratio, low, high = map(metric.natural, (estimate.value, *estimate.interval()))
     return {name: ratio, f"{name}_low": low, f"{name}_high": high}

@@ -277,7 +277,7 @@ def _time_ratio(row: Any, name: str) -> str:
 
 def _compared(row: Any) -> str:
     """Return what a row compares: `train_s/epoch, torch on cpu`."""
-    metric = "train_s/epoch" if row["metric"] == "train_s" else row["metric"]
+    metric = row["metric"] + "/epoch" * METRICS[row["metric"]].per_epoch
     across = row.get("across")
     over = "" if across is None or pd.isna(across) else f" over {across}"
     return f"{metric}, {row['backend']}{over} on {row['device']}"

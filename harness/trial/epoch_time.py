@@ -17,6 +17,8 @@ from harness.trial.record import Chunk, Record
 
 QUANTILE = 0.1
 """The share of the turns that may be faster than the time of a trial."""
+FEWEST_ROUNDS = 10
+"""A trial that left its block before it has no time that is compared."""
 
 
 class TimedTurn(NamedTuple):
@@ -91,3 +93,29 @@ def turns(record: Record) -> list[TimedTurn]:
 def undisturbed(times: Sequence[float]) -> float:
     """Return what most of these times [n] would be if nothing had disturbed them."""
     return float(np.quantile(times, QUANTILE))
+
+
+def of_whole_blocks(records: Sequence[Record]) -> dict[int, float]:
+    """Return the factor, by number, that brings the time of a trial that left to its whole block.
+
+    A trial that diverged or ran out of time knows nothing of the rounds that followed. How the
+    others' times of all rounds relate to those of the rounds that it took does: with the factor,
+    its ratio to another trial is that of their common rounds.
+    """
+    blocks: dict[tuple[object, ...], dict[int, dict[int, float]]] = defaultdict(dict)
+    for number, record in enumerate(records):
+        times = {turn.round: turn.epoch_s for turn in turns(record)}
+        if record.timing == "rounds" and len(times) >= FEWEST_ROUNDS:
+            blocks[record.run, record.block, record.node, record.device][number] = times
+    factors = {}
+    for block in blocks.values():
+        longest = max(map(len, block.values()))
+        stayed = [times for times in block.values() if len(times) == longest]
+        for number, times in block.items():
+            if len(times) < longest:
+                changes = [
+                    undisturbed(list(other.values())) / undisturbed([other[n] for n in times])
+                    for other in stayed
+                ]
+                factors[number] = float(np.exp(np.mean(np.log(changes))))
+    return factors

@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from harness.backend.protocol import Array
-from harness.trial.epoch_time import QUANTILE, TimedTurn, epoch_s, turns
+from harness.trial.epoch_time import QUANTILE, TimedTurn, epoch_s, of_whole_blocks, turns
 from harness.trial.record import Record
 
 _Place: TypeAlias = tuple[object, ...]
@@ -40,8 +40,8 @@ _FITS = 20
 def epoch_times(records: Sequence[Record]) -> list[float | None]:
     """Return the undisturbed time of an epoch of each record, in the calmest state of its run."""
     times = [epoch_s(record) for record in records]
-    for trials in _places(records):
-        for number, factor in _corrections(trials).items():
+    for factors in [of_whole_blocks(records), *map(_corrections, _places(records))]:
+        for number, factor in factors.items():
             if (seconds := times[number]) is not None:
                 times[number] = seconds * factor
     return times
