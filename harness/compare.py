@@ -25,6 +25,7 @@ from harness.tables.columns import columns
 from harness.tables.metrics import Metric, compared_metrics
 from harness.tables.numbers import percent
 from harness.tables.pairs import SIGNIFICANT, ArmKey, of_arm, pair
+from harness.trial.epoch_time import cut_to
 from harness.trial.record import Record
 
 CHANGES = columns(
@@ -84,6 +85,7 @@ def compare_runs(
             "the two runs were measured one after the other: what differs between sessions on one "
             "machine is not in the intervals of times; to decide, measure both in turn (the gate)."
         )
+        notices += _unlike_cuts(before, after)
     found = [
         _change(before, after, metric, arm, references.get(arm))
         for metric in chosen
@@ -208,6 +210,20 @@ def _unlike_at_once(before: Run, after: Run, arms: Sequence[ArmKey]) -> Iterator
         if a != b:
             a_text, b_text = (" and ".join(map(str, counts)) for counts in (a, b))
             yield f"{backend} on {device}: seeds at once: {a_text} there, {b_text} here"
+
+
+def _unlike_cuts(before: Run, after: Run) -> Iterator[str]:
+    """Yield that the calls of one run were cut otherwise than those of the other."""
+    a, b = (sorted({cut_to(record) or 0 for record in _ok(run)}) for run in (before, after))
+    if a != b:
+        a_text, b_text = (
+            " or ".join(f"cut to {epochs} epochs" if epochs else "whole" for epochs in cuts)
+            for cuts in (a, b)
+        )
+        yield (
+            f"a call that takes longer than a second is cut: calls of `{before.name}` were {a_text}, "
+            f"those of `{after.name}` {b_text}; in shorter calls, an epoch may take longer."
+        )
 
 
 def _kinds(run: Run) -> dict[str, set[tuple[tuple[str, str], ...]]]:

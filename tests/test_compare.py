@@ -17,7 +17,7 @@ from harness.store.manifest import Manifest
 from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.plan import Plan
-from harness.trial.record import SCHEMA_VERSION, CurvePoint
+from harness.trial.record import SCHEMA_VERSION, Chunk, CurvePoint
 from tests.helpers.commands import Cli
 from tests.helpers.records import record
 
@@ -67,6 +67,18 @@ def verdicts(a: Run, b: Run, **options: Any) -> dict[tuple[str, str], str]:
     changes = compare_runs(a, b, **options).changes
     keys = zip(changes["metric"], changes["backend"], strict=True)
     return dict(zip(keys, changes["verdict"], strict=True))
+
+
+def test_runs_with_cut_and_with_whole_calls(tmp_path: Path) -> None:
+    def measured(name: str, epochs: int) -> Run:
+        call = Chunk(wall_s=1.0, epochs=epochs, round=1, cpu_s=1.0, involuntary_switches=0)
+        return write(tmp_path, name, {"x": 1.0}, timing="rounds", chunks=(call,))
+
+    whole, same, cut = measured("whole", 50), measured("same", 50), measured("cut", 10)
+    assert "cut" not in " ".join(compare_runs(whole, same).notices)
+    (notice,) = (n for n in compare_runs(whole, cut).notices if "cut" in n)
+    assert "calls of `whole` were whole, those of `cut` cut to 10 epochs" in notice
+    assert not any("whole" in n for n in compare_runs(whole, cut, metrics=["final_mse"]).notices)
 
 
 def test_what_became_slower_what_stayed_and_what_is_not_known(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from harness.store.results_folder import open_folder
 from harness.store.run_folder import RunFolder
 from harness.tables import from_records
 from harness.task.task import Task
+from harness.trial.epoch_time import cut_to
 from harness.trial.record import Record
 
 Environment: TypeAlias = Mapping[str, str]
@@ -252,8 +253,10 @@ class _Collection:
         source = (number, record.backend, record.device, record.node)
         if source in self._sources:
             return
-        environment = tuple(sorted(record.environment.items()))
-        shared = self._environments.setdefault(environment, record.environment)
+        described = dict(record.environment)
+        if epochs := cut_to(record):  # What would explain a change, as another version does.
+            described["calls cut to"] = f"{epochs} epochs"
+        shared = self._environments.setdefault(tuple(sorted(described.items())), described)
         kind = fingerprint(shared, record.threads)
         self._sources[source] = shared
         self._kinds[source] = tuple((n, kind[n]) for n in _HARDWARE if n in kind)

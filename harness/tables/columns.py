@@ -17,7 +17,7 @@ _NAMES = {
     ),
     "bool": "contended shown counted",
     "boolean": "noisy",
-    "Int64": "epochs_to_lag lag_step round",
+    "Int64": "epochs_to_lag lag_step round cut_to",
 }
 _TYPES = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 

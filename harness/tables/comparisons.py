@@ -107,6 +107,9 @@ def _caveats(trials: pd.DataFrame, pairs: Pairs, arm: ArmKey, against: ArmKey) -
     both = pd.concat([of_arm(trials, arm), of_arm(trials, against)])
     if arm[1] != against[1] or (both["timing"] != "rounds").any():
         found.append("timed one after the other")
+    if len(cut := both["cut_to"].dropna()):
+        some = "some " * (len(cut) < len(both))
+        found.append(f"{some}calls cut to {' or '.join(map(str, sorted(set(cut))))} epochs")
     left = both[both["status"] != "ok"]
     if len(left):
         found.append(f"from at least {left['rounds'].min()} common rounds")

@@ -22,7 +22,7 @@ from harness.tables.columns import columns
 from harness.tables.metrics import METRICS
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
-from harness.trial.epoch_time import epoch_s, mean_epoch_s, of_training
+from harness.trial.epoch_time import cut_to, epoch_s, mean_epoch_s, of_training
 from harness.trial.machine_state import epoch_times, slower_memory
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
@@ -35,7 +35,7 @@ TRIALS = columns(
     "start_s train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag "
     "seconds_to_lag peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise "
     "attempts node_kind lost go trials_before at_once train_at_once_s energy_j "
-    "initial_state_moved timing rounds train_mean_s lag_step"
+    "initial_state_moved timing rounds train_mean_s lag_step cut_to"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
@@ -209,6 +209,7 @@ def _trial_row(
         "cpu_s": of_training(record, "cpu_s"),
         "timing": record.timed,
         "rounds": max((chunk.round or 0 for chunk in record.chunks), default=0),
+        "cut_to": cut_to(record),
         "lost_share": lost_share(record),
         "energy_j": _energy_j(record),
         "noisy": None if reasons is None else bool(reasons),

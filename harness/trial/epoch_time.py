@@ -90,6 +90,12 @@ def turns(record: Record) -> list[TimedTurn]:
     ]
 
 
+def cut_to(record: Record) -> int | None:
+    """Return how many epochs a call trained, if the chunks of the curve were cut; else None."""
+    epochs = min((chunk.epochs for chunk in record.chunks if chunk.epochs), default=0)
+    return epochs if 0 < epochs < record.task.chunk_epochs(record.at_once) else None
+
+
 def undisturbed(times: Sequence[float]) -> float:
     """Return what most of these times [n] would be if nothing had disturbed them."""
     return float(np.quantile(times, QUANTILE))

@@ -189,6 +189,19 @@ def test_nothing_stops_at_what_is_no_run(real: Run, tmp_path: Path) -> None:
     assert "<b>yesterday" not in build(history).html()
 
 
+def test_a_change_where_calls_were_cut_says_so(real: Run, tmp_path: Path) -> None:
+    for number in range(16):
+        copy(real, tmp_path, f"n{number:02}", number, noise=0.005)
+        for path in (tmp_path / f"n{number:02}/records").glob("*.json") if number >= 8 else []:
+            record = json.loads(path.read_text())
+            for chunk in record["chunks"]:
+                chunk["epochs"] = 5  # As slow a call trains half as many.
+            path.write_text(json.dumps(record))
+    changes = records(History(tmp_path).change_points)
+    assert {change["run"] for change in changes} == {"n08"}
+    assert {change["also_changed"] for change in changes} == {"calls cut to none -> 5 epochs"}
+
+
 def test_what_is_not_alike_is_kept_apart(real: Run, tmp_path: Path) -> None:
     task = real.manifest.plan.task
     copy(real, tmp_path, "here", 0)

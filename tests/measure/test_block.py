@@ -18,6 +18,7 @@ from harness.measure.block import can_take_turns, measure
 from harness.measure.process import JobFailed
 from harness.measure.trainer import Trainer
 from harness.measure.trial import Host
+from harness.tables.from_records import trials_table
 from harness.trial.epoch_time import of_training, turns
 from harness.trial.events import Event, Started
 from harness.trial.jobs import TrialJob, TurnsJob
@@ -147,6 +148,7 @@ def test_a_long_chunk_is_cut_for_all_alike() -> None:
     chunks = {name: record.chunks for name, record in records.items()}
     assert {chunk.epochs for name in chunks for chunk in chunks[name]} == {5}
     assert [chunk.round for chunk in chunks["Long"]] == [1, 2, 3]
+    assert trials_table(list(records.values()))["cut_to"].tolist() == [5, 5]
     # Two such calls are a training: the third is timed after it.
     assert [point.epoch for point in records["Long"].points] == [10]
     assert of_training(records["Long"], "cpu_s") == pytest.approx(

@@ -1,8 +1,9 @@
-"""A trial that leaves the rounds before the others of its block: its ratio is of common rounds."""
+"""What a sentence about speed says of the rounds: who left them early, and calls that were cut."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -108,3 +109,19 @@ def test_one_that_never_ends_ok_is_not_what_others_are_compared_with() -> None:
     ]
     told = train_s(run("diverged", 12) + fast)
     assert told["fast"][1].startswith("fast trains 9.85x faster than stays")
+
+
+def test_the_sentence_says_that_calls_were_cut() -> None:
+    def told(*epochs: int) -> str:
+        """Say how much faster one is, if the calls of each block train so many epochs."""
+        records = []
+        for one in run("failed", 0):
+            calls = epochs[one.block % len(epochs)]
+            chunks = [replace(chunk, epochs=calls) for chunk in one.chunks]
+            records.append(one.model_copy(update={"chunks": tuple(chunks)}))
+        return train_s(records)["other"][1]
+
+    assert "cut" not in told(50)
+    assert told(25).endswith("; calls cut to 25 epochs")
+    assert told(25, 50).endswith("; some calls cut to 25 epochs")
+    assert told(25, 10).endswith("; calls cut to 10 or 25 epochs")
