@@ -221,8 +221,9 @@ def _unlike_cuts(before: Run, after: Run) -> Iterator[str]:
             for cuts in (a, b)
         )
         yield (
-            f"a call that takes longer than a second is cut: calls of `{before.name}` were {a_text}, "
-            f"those of `{after.name}` {b_text}; in shorter calls, an epoch may take longer."
+            "a call that takes longer than a second is cut: calls of "
+            f"`{before.name}` were {a_text}, those of `{after.name}` {b_text}; "
+            "in shorter calls, an epoch may take longer."
         )
 
 

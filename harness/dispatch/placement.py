@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from harness.measure.clock import timestamp
 from harness.trial.events import Certificate, Event, Progress, Refused, Started
-from harness.trial.jobs import Job, TrialJob
+from harness.trial.jobs import Job, TrialJob, go_in_rounds
 from harness.trial.record import CurvePoint, Record
 
 
@@ -106,8 +106,9 @@ class Batch:
 
     def lost(self, node: str, reason: str) -> Iterator[Record]:
         """Yield the record of each trial that was running or about to begin on a lost node."""
-        for job in self.left:
-            if isinstance(job, TrialJob):
+        trials = [job for job in self.jobs if isinstance(job, TrialJob)]
+        for job in trials:
+            if job in self.left:
                 points = self.points.get(job.trial, [])
                 after = f"training after epoch {points[-1].epoch}" if points else "starting"
                 yield job.record(
@@ -116,6 +117,7 @@ class Batch:
                     wall_s=0.0,
                     status="lost",
                     error=f"{reason} ({after})",
+                    timing="rounds" if go_in_rounds(trials) else "alone",
                     points=tuple(points),
                 )
 

@@ -26,7 +26,7 @@ from harness.measure.trainer import Stopped, Trainer, at_once
 from harness.measure.trial import Emit, Host, Trial
 from harness.task.task import largest_divisor
 from harness.trial.events import Refused
-from harness.trial.jobs import TrialJob, TurnsJob
+from harness.trial.jobs import TrialJob, TurnsJob, go_in_rounds
 
 T = TypeVar("T")
 
@@ -52,14 +52,10 @@ def measure(jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
 
 
 def can_take_turns(jobs: Sequence[TrialJob]) -> bool:
-    """Whether trials can be measured in rounds.
-
-    They train as many seeds each, nothing else is to run beside them, and all fit into memory.
-    """
-    alike = len({len(job.seeds) for job in jobs}) == 1
+    """Whether trials can be measured in rounds."""
     free_mb = machine.available_mb()
     needed_mb = sum(job.memory_mb or 0.0 for job in jobs)
-    return alike and jobs[0].exclusive and (free_mb is None or needed_mb <= free_mb)
+    return go_in_rounds(jobs) and (free_mb is None or needed_mb <= free_mb)
 
 
 def _refusal(job: TrialJob, cores: int, node: str) -> Refused:

@@ -129,7 +129,9 @@ class Trial:
             self.trainer.finish()
 
     def fail(self, error: JobFailed) -> None:
-        """Note how the process failed."""
+        """Note how the process failed; final errors are those of trials that ended well."""
+        for name in ("step_mse", "initial_state_moved", "shares"):
+            self._fields.pop(name, None)
         after = f" after epoch {self._epoch}" if self._epoch else ""
         self._fields |= {
             "status": error.status,

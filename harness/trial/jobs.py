@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -90,6 +91,14 @@ class TrialJob(_Job):
         shared = Record.model_fields.keys() & TrialJob.model_fields.keys()
         fields = {name: getattr(self, name) for name in shared}
         return Record(**fields | {"contended": not self.exclusive} | values)
+
+
+def go_in_rounds(jobs: Sequence[TrialJob]) -> bool:
+    """Whether trials are to be measured in rounds, if they fit into memory.
+
+    There are several, they train as many seeds each, and nothing else is to run beside them.
+    """
+    return len(jobs) > 1 and jobs[0].exclusive and len({len(job.seeds) for job in jobs}) == 1
 
 
 class TurnsJob(_Job):

@@ -12,6 +12,7 @@ from harness import Task
 from harness.dispatch.admission import Admission
 from harness.dispatch.placement import Batch, Node, Scheduler
 from harness.store.run_folder import counting
+from harness.trial.epoch_time import epoch_s
 from harness.trial.events import Certificate, Check, Progress, Refused, Started
 from harness.trial.jobs import ParityJob, TrialJob
 from harness.trial.record import CurvePoint, Record
@@ -146,6 +147,23 @@ def test_a_lost_block_has_a_record_of_each_trial_without_one() -> None:
         ("b", "lost", "gone (training after epoch 50)", (point,)),
         ("c", "lost", "gone (starting)", ()),
     ]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "timing"),
+    [
+        ((trial(0, "a"), trial(0, "b")), "rounds"),
+        ((trial(0, "a"),), "alone"),
+        ((trial(0, "a", exclusive=False),), "alone"),
+    ],
+)
+def test_a_lost_trial_has_no_time(jobs: tuple[TrialJob, ...], timing: str) -> None:
+    batch = Batch(jobs)
+    point = CurvePoint(epoch=50, train_s=1.0, train_loss=0.1, eval_mse=0.5)
+    batch.update(Progress(job=jobs[0], point=point))
+    lost = list(batch.lost("n", "gone"))
+    assert {record.timing for record in lost} == {timing}
+    assert [epoch_s(record) for record in lost] == [None] * len(jobs)
 
 
 def test_a_lost_trial_has_the_number_of_its_attempt() -> None:

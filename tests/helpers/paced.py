@@ -53,6 +53,18 @@ class Long(Paced):
         return super().train(state, x_ETB, y_ETB)
 
 
+class FailsWhenTimed(ReferenceBackend):
+    """Ends a training of 100 epochs; then its turns begin."""
+
+    calls = 0
+
+    def train(self, state: State, x_ETB: Array, y_ETB: Array) -> tuple[State, Array]:
+        self.calls += 1
+        if self.calls > 2 + 100 / len(x_ETB):
+            raise RuntimeError("kernel launch failed")
+        return super().train(state, x_ETB, y_ETB)
+
+
 class Raises(Paced):
     def spoil(self, state: State, losses: Array) -> Any:
         raise RuntimeError("kernel launch failed")

@@ -142,6 +142,14 @@ def test_what_is_known_of_one_that_went_wrong(
         assert record.environment["cores_used"] == str(machine.usable_cores()[-1])
 
 
+def test_a_trial_that_fails_after_its_training_has_no_final_errors() -> None:
+    (record,) = measured(job("FailsWhenTimed", rounds=3)).values()
+    assert (record.status, record.chunks) == ("failed", ())
+    assert record.points[-1].epoch == TASK.epochs
+    assert (record.step_mse, record.initial_state_moved) == ((), None)
+    assert trials_table([record])["final_mse"].isna().all()
+
+
 def test_a_long_chunk_is_cut_for_all_alike() -> None:
     task = TASK.changed(epochs=10, curve_points=1)
     records = measured(*(job(name, task, rounds=3) for name in ("Long", "Paced")))
