@@ -27,17 +27,16 @@ def resolution(reads: int = 1000) -> float:
 class Stopwatch:
     """Adds up the time spent in its `with` blocks, in `seconds`."""
 
-    def __init__(self, clock: Clock = now) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._start = 0.0
         self.seconds = 0.0
 
     def __enter__(self) -> Stopwatch:
-        self._start = self._clock()
+        self._start = now()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += self._clock() - self._start
+        self.seconds += now() - self._start
 
 
 def timestamp() -> str:

@@ -34,6 +34,11 @@ class Turn:
     chunk: dict[str, Any] = field(default_factory=dict)
     """The fields of a `harness.trial.record.Chunk`; empty from an older version."""
 
+    @property
+    def seconds(self) -> float:
+        """What it took, less the time that it waited for the processor, if that is known."""
+        return self.wall_s - (self.chunk.get("waited_s") or 0.0)
+
 
 @dataclass(frozen=True)
 class Evaluation:

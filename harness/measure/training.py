@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from math import ceil
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from harness.backend.process import greeting
 from harness.backend.protocol import Array, BackendFactory, Params, ReportsGpuMemory
 from harness.backend.single_seed import Alone, many_seeds
 from harness.measure import energy, machine
-from harness.measure.clock import Clock, Stopwatch, now
-from harness.measure.run_queue import RunQueue, waited_s
+from harness.measure.clock import Clock, now
+from harness.measure.machine import Counters
+from harness.measure.run_queue import Reading, RunQueue, waited_s
 from harness.task import data
 from harness.trial.jobs import TurnsJob
 from harness.trial.record import Chunk
@@ -46,23 +47,25 @@ class Training:
         self, job: TurnsJob, emit: Emit, find: Find = registry.importer, clock: Clock = now
     ) -> None:
         """Import the backend and set it up; emit how long each took."""
-        self._job, self._clock = job, clock
+        self._job = job
         self.seeds = job.seeds or (job.seed,)
         self._joules = energy.meter(job.device)
+        # Of several threads, it is not known which of them held the others up; and a GPU goes on
+        # while its process waits.
         self._one_thread = job.threads == 1 and job.device == "cpu"
         self.peak_gpu: dict[str, float | None] = {}
         """`peak_gpu_mb` after the first call, if it is known: the evaluation may need more."""
         self._run_queue = RunQueue(machine.family, clock)
         emit("phase", "importing")
         import_backend = find(job.backend)
-        with Stopwatch(clock) as watch:
+        with self._watch() as watch:
             factory = import_backend()
         self.greeting = greeting(factory)
         emit("fields", {"import_s": watch.seconds})
         emit("phase", "setting up")
         params = [data.initial_params(job.task.model, seed) for seed in self.seeds]
         self._params = {name: np.stack([p[name] for p in params]) for name in params[0]}
-        with Stopwatch(clock) as watch:
+        with self._watch() as watch:
             self._backend = factory(job.task.model, job.device)
             self._trained = many_seeds(self._backend) if self.seeds[1:] else Alone(self._backend)
             self.restart()
@@ -82,9 +85,7 @@ class Training:
         result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
         end = self._run_queue.read()
         after, joules_after = machine.counters(), self._joules()
-        cpu_s = end.cpu_before_s - start.cpu_after_s
-        # A descendant whose parent did not wait for it takes its time with it.
-        cpu_s += max(0.0, after.descendants_cpu_s - before.descendants_cpu_s)
+        cpu_s = _cpu_s(start, end, before, after)
         self._state, losses_ER = contract.train_result(result, (epochs, seeds))
         self._epoch += epochs
         wall_s = end.before_s - start.after_s
@@ -97,8 +98,6 @@ class Training:
         return losses_ER, Chunk(
             epochs=epochs,
             wall_s=wall_s,
-            # Of several threads, it is not known which of them held the others up; and a GPU goes
-            # on while its process waits.
             waited_s=waited_s(start, end, cpu_s) if self._one_thread else None,
             cpu_s=cpu_s,
             # A descendant that has ended takes its count with it.
@@ -114,7 +113,7 @@ class Training:
 
         Return the mean squared error at t = 1..T [R, T], and the seconds that predictions took.
         """
-        watch = Stopwatch(self._clock)
+        watch = self._watch()
         x_RTN, y_RTN = self._held_out
         squares_RT = np.zeros(y_RTN.shape[:2])
         for part, done in self._parts():
@@ -132,6 +131,9 @@ class Training:
         after = contract.params(params, self._job.task.model, len(self.seeds))
         return initial_state_moved(self._job.task.model, self._params, after)
 
+    def _watch(self) -> _Watch:
+        return _Watch(self._run_queue, self._one_thread)
+
     @cached_property
     def _held_out(self) -> tuple[Array, Array]:
         paths = [data.evaluation_paths(self._job.task, seed) for seed in self.seeds]
@@ -148,6 +150,32 @@ class Training:
         for first in range(0, task.eval_paths, size):
             start = min(first, task.eval_paths - size)
             yield slice(start, start + size), first - start
+
+
+class _Watch:
+    """Adds up the time spent in its `with` blocks, in `seconds`, less any wait for a processor."""
+
+    def __init__(self, run_queue: RunQueue, one_thread: bool) -> None:
+        self._run_queue, self._one_thread = run_queue, one_thread
+        self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self._before, self._start = machine.counters(), self._run_queue.read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        start, end = self._start, self._run_queue.read()
+        self.seconds += end.before_s - start.after_s
+        if self._one_thread:
+            cpu_s = _cpu_s(start, end, self._before, machine.counters())
+            self.seconds -= waited_s(start, end, cpu_s) or 0.0
+
+
+def _cpu_s(start: Reading, end: Reading, before: Counters, after: Counters) -> float:
+    """Return the processor time between two readings, that of descendants included."""
+    # A descendant whose parent did not wait for it takes its time with it.
+    of_descendants_s = max(0.0, after.descendants_cpu_s - before.descendants_cpu_s)
+    return end.cpu_before_s - start.cpu_after_s + of_descendants_s
 
 
 def initial_state_moved(model: Model, before: Params, after: Params) -> Array:

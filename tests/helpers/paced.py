@@ -53,6 +53,16 @@ class Long(Paced):
         return super().train(state, x_ETB, y_ETB)
 
 
+class StartsSlowly(ReferenceBackend):
+    """Works for 0.4 s of processor time when it is made."""
+
+    def __init__(self, *given: Any) -> None:
+        end = time.process_time() + 0.4
+        while time.process_time() < end:
+            pass
+        super().__init__(*given)
+
+
 class FailsWhenTimed(ReferenceBackend):
     """Ends a training of 100 epochs; then its turns begin."""
 

@@ -63,7 +63,7 @@ def test_it_starts_anew() -> None:
 def test_it_evaluates() -> None:
     ((kind, value),) = answers("evaluate")
     assert kind == "evaluated"
-    assert value["seconds"] == 100
+    assert value["seconds"] == pytest.approx(100, abs=0.9)  # Less what it waits for the processor.
     assert len(value["step_mse"]) == 3
     assert value["step_mse_RT"] == [value["step_mse"]]
 

@@ -18,6 +18,11 @@ from tests.helpers.trainings import Here
 TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
 
 
+def about(seconds: float) -> Any:
+    """Seconds of the manual clock, less what this process really waited for the processor."""
+    return pytest.approx(seconds, abs=0.9)
+
+
 class Measured:
     """A trial of a fake backend, started."""
 
@@ -56,10 +61,10 @@ class Measured:
 
 def test_each_phase_has_a_time_of_its_own() -> None:
     record = Measured().ended(4)
-    assert record.import_s == 5
-    assert record.setup_s == 1000
-    assert record.first_call_s == 10 + 3 + 100  # compile, a chunk of 3 epochs, a prediction
-    assert record.eval_s == 4 * 100
+    assert record.import_s == about(5)
+    assert record.setup_s == about(1000)
+    assert record.first_call_s == about(10 + 3 + 100)  # compile, 3 epochs, a prediction
+    assert record.eval_s == about(4 * 100)
     assert [point.train_s for point in record.points] == [3, 6, 9, 12]
     assert record.status == "ok"
 
@@ -67,8 +72,8 @@ def test_each_phase_has_a_time_of_its_own() -> None:
 def test_set_up_holds_the_first_state_and_nothing_the_second() -> None:
     """PyTorch imports 820 modules when it makes its first optimiser, which is in the state."""
     record = Measured(init_s=7).ended(4)
-    assert (record.import_s, record.setup_s) == (5, 1007)
-    assert record.first_call_s == 10 + 3 + 100
+    assert (record.import_s, record.setup_s) == (about(5), about(1007))
+    assert record.first_call_s == about(10 + 3 + 100)
     assert [point.train_s for point in record.points] == [3, 6, 9, 12]
 
 
@@ -76,7 +81,7 @@ def test_the_first_chunk_is_thrown_away_and_training_starts_anew() -> None:
     measured = Measured()
     calls = measured.backend.calls
     assert calls == ["make cpu 10", "init 8", "train 3", "predict 5", "train 3", "init 8"]
-    assert measured.pace_s == 3
+    assert measured.pace_s == about(3)
     points = measured.ended().points
     assert calls[6:] == ["train 3", "predict 5"] * 4
     # The loss of epoch e is 1/(e+1), so the curve starts at epoch 0 and its points are means.

@@ -15,13 +15,14 @@ import pytest
 import harness
 from harness import Run, Task
 from harness.measure import machine, run_queue
+from harness.measure.trainer import Trainer
 from harness.store.run_writer import RunWriter
 from harness.tables.from_records import CHUNKS, chunks_table, trials_table
 from harness.tables.summary import summarise
 from harness.tables.text import render_summary
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, Record
-from tests.helpers.records import MANIFEST, record
+from tests.helpers.records import MANIFEST, record, turns_job
 
 
 def chunk(wall_s: float = 0.1, cpu_s: float | None = None, steal_s: float = 0.0) -> Chunk:
@@ -125,7 +126,21 @@ def busy(core: int) -> Iterator[None]:
         process.stdout.close()
 
 
-@pytest.mark.skipif(not run_queue.waits([os.getpid()]), reason="waiting is not counted here")
+needs_linux = pytest.mark.skipif(
+    not run_queue.waits([os.getpid()]), reason="waiting is not counted here"
+)
+
+
+@needs_linux
+def test_what_a_start_waits_for_a_busy_process_is_off_its_clock() -> None:
+    core = machine.usable_cores()[-1]
+    job = turns_job(Task(n_steps=20), backend="tests.helpers.paced:StartsSlowly")
+    with busy(core), Trainer(job, (core,)) as trainer:
+        trainer.ready()
+    assert trainer.fields["setup_s"] == pytest.approx(0.4, rel=0.1)
+
+
+@needs_linux
 def test_what_a_trial_waits_for_a_busy_process_is_off_its_clock(tmp_path: Path) -> None:
     task = Task(n_steps=20, epochs=200, eval_paths=20)
     with busy(machine.usable_cores()[-1]):
