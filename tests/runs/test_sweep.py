@@ -23,6 +23,7 @@ def sweep(
     options: dict[str, object] = {
         "backends": ["reference"],
         "seeds": 2,
+        "rounds": 2,
         "sweep": {"hidden": [2, 4], "cell": ["rnn", "gru"]},
         "dispatch": "inline",
         "results": folder,
@@ -51,6 +52,7 @@ def test_a_point_has_the_figures_that_the_task_has_by_itself(
         Task(hidden=4, cell="gru", **SMALL),
         backends=["reference"],
         seeds=2,
+        rounds=2,
         dispatch="inline",
         results=tmp_path,
     )
