@@ -41,7 +41,7 @@ RUNS, SLOWER_AT, WORSE_AT = 40, 24, 32
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run that was measured, three seeds of two backends."""
-    return real_run(tmp_path_factory.mktemp("real"), backends=BACKENDS)
+    return real_run(tmp_path_factory.mktemp("real"), backends=BACKENDS, rounds=2)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_what_is_not_alike_is_kept_apart(real: Run, tmp_path: Path) -> None:
     copy(real, tmp_path, "here", 0)
     copy(real, tmp_path, "updated", 1, environment={"kernel": "Linux 99", "python": "CPython 4"})
     copy(real, tmp_path, "there", 2, environment={"cpu": "Another"})
-    other = real_run(tmp_path, "other", backends=["reference"], seeds=1)
+    other = real_run(tmp_path, "other", backends=["reference"], seeds=1, rounds=2)
     assert other.manifest.plan.task == task
     history = History(tmp_path)
     runs = {
@@ -237,7 +237,8 @@ def test_a_packed_run_counts_for_accuracy_only(real: Run, tmp_path: Path) -> Non
 
 
 def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
-    run = real_run(tmp_path, "swept", backends=BACKENDS, sweep={"epochs": [50, 100]}, seeds=1)
+    swept = {"epochs": [50, 100]}
+    run = real_run(tmp_path, "swept", backends=BACKENDS, sweep=swept, seeds=1, rounds=2)
     table = History(tmp_path).table
     assert sorted(set(table["task"].str.contains("epochs=50"))) == [False, True]
     assert len(table) == 4
@@ -249,7 +250,7 @@ def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
 
 def test_seeds_at_once_are_not_mixed_with_single_ones(real: Run, tmp_path: Path) -> None:
     copy(real, tmp_path, "single", 0)
-    real_run(tmp_path, "many", backends=BACKENDS, vectorize=2, seeds=3)
+    real_run(tmp_path, "many", backends=BACKENDS, vectorize=2, seeds=3, rounds=2)
     table = History(tmp_path).table
     rows = table.set_index(["run", "backend"])
     assert rows.loc[("single", "reference"), "at_once"] == 1
