@@ -14,18 +14,26 @@ import pandas as pd
 import pytest
 
 import harness
-from benchmarks.helpers.runs import cloned, measure
+from benchmarks.helpers.runs import cloned
 from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
 from harness.diagnosis.types import SEVERITIES
 from harness.report import run_page
 from harness.store.run_writer import RunWriter
 from harness.tables.points import points
-from tests.helpers.commands import TINY_RUN, Cli
-from tests.helpers.records import MANIFEST, record
+from tests.helpers import trainings
+from tests.helpers.commands import TINY_RUN, Cli, in_this_process
+from tests.helpers.records import MANIFEST, TINY_TASK, record
 
 # Two names of one computation, both quick to start.
 OTHERS = "reference,tests.helpers.faulty:AnyDevice"
+
+
+def measure(results: Path, run_id: str, *arguments: object, code: int = 0) -> Run:
+    where = ("--dispatch", "inline", "--results", results, "--run-id", run_id)
+    done = in_this_process(*TINY_RUN, *where, *arguments)
+    assert done.returncode == code, done.stderr
+    return Run(run_id, results)
 
 
 class Shown(HTMLParser):
@@ -60,8 +68,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(results: Path) -> Run:
-    measure(results, "both", "--backends", OTHERS, "--seeds", 2)
-    return Run("both", results)
+    return measure(results, "both", "--backends", OTHERS, "--seeds", 2)
 
 
 def shown(run: Run) -> Shown:
@@ -83,22 +90,17 @@ def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
     }
 
 
-def test_a_run_ends_with_its_findings(cli: Cli, tmp_path: Path) -> None:
+def test_a_run_ends_with_its_findings_and_without_a_report(cli: Cli, tmp_path: Path) -> None:
     arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
-    done = cli(*TINY_RUN, "--preset", "posted", "--dispatch", "inline", *arguments)
+    given = ("--preset", "posted", "--dispatch", "inline", *arguments, "--no-report")
+    done = cli(*TINY_RUN, *given, HARNESS_REPORT="1")
     assert done.returncode == 0, done.stderr
     told = done.stdout[done.stdout.index("FAULT wrong-sign: reference on cpu") :]
     assert "Next: Fix the loss: python -m harness run --preset posted-sign-mended" in told
     assert "FAULT broken-gradient: reference on cpu" in told
     assert "in Flux [h_nn(x) for x in xs]" in told
     assert f"\nWhy: python -m harness explain x --results {tmp_path}\nResults: " in told
-
-
-def test_a_run_without_a_report(cli: Cli, tmp_path: Path) -> None:
-    arguments = ("--backends", "reference", "--seeds", 1, "--results", tmp_path, "--run-id", "x")
-    done = cli(*TINY_RUN, "--dispatch", "inline", *arguments, "--no-report", HARNESS_REPORT="1")
-    assert done.returncode == 0, done.stderr
-    assert "Report:" not in done.stdout
+    assert "Report:" not in told
     assert not (tmp_path / "x" / "report.html").exists()
 
 
@@ -218,19 +220,16 @@ def test_a_backend_that_lost_its_worst_seed_looks_no_better(run: Run, tmp_path: 
 
 
 def test_contended_times_are_not_drawn(results: Path) -> None:
-    measure(results, "packed", "--backends", OTHERS, "--seeds", 1, "--packed")
-    packed = Run("packed", results)
+    packed = measure(results, "packed", "--backends", OTHERS, "--seeds", 1, "--packed")
     assert list(shown(packed).charts) == ["convergence-epochs", "steps", "ratios"]
     with pytest.raises(InvalidInput, match="other trials ran beside these"):
         packed.plot_curves("train_s")
 
 
 def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
-    measure(
-        *(results, "swept", "--backends", OTHERS, "--seeds", 1),
-        *("--sweep", "hidden=4,8", "--sweep", "lag_weight=0,1"),
-    )
-    names = list(shown(Run("swept", results)).charts)
+    swept = ("--sweep", "hidden=4,8", "--sweep", "lag_weight=0,1")
+    run = measure(results, "swept", "--backends", OTHERS, "--seeds", 1, *swept)
+    names = list(shown(run).charts)
     points = [f"hidden={h}-lag-weight={w}" for h in (4, 8) for w in ("0.0", "1.0")]
     assert names == [
         *(f"sweep-{what}-{f}" for f in ("hidden", "lag-weight") for what in ("time", "error")),
@@ -240,16 +239,14 @@ def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
         *(f"total-time-{point}" for point in points),
         "ratios",
     ]
-    run = Run("swept", results)
     assert isinstance(run.plot_curves(hidden=4, lag_weight=1), alt.LayerChart)
     with pytest.raises(InvalidInput, match="hidden=4 is not one; there is hidden=4, lag_weight=0"):
         run.plot_curves(hidden=4)
 
 
-def test_steps_of_a_sweep_are_drawn_together_if_they_share_their_yardsticks(results: Path) -> None:
-    both = ("--sweep", "train_sign=-1,1", "--sweep", "gradient=exact,stateful-broadcast")
-    measure(results, "four", "--backends", "reference", "--seeds", 1, *both)
-    run = Run("four", results)
+def test_steps_of_a_sweep_are_drawn_together_if_they_share_their_yardsticks(tmp_path: Path) -> None:
+    both = {"train_sign": (-1, 1), "gradient": ("exact", "stateful-broadcast")}
+    run = trainings.run(tmp_path, TINY_TASK, ["reference"], sweep=both)
     assert "steps" in shown(run).charts
     drawn = [(run.point(values), trials) for values, trials in points(run.trials, run.swept)]
     assert figures.steps_compared(run.steps, 3 * drawn) is None  # Twelve lines are too many.
@@ -274,16 +271,8 @@ def test_charts_of_a_run_display_by_themselves(run: Run) -> None:
 
 
 def test_a_run_of_failures_lists_them(results: Path) -> None:
-    measure(
-        results,
-        "bad",
-        "--backends",
-        "tests.helpers.faulty:RaisesMidTraining",
-        "--seeds",
-        2,
-        ok=False,
-    )
-    run = Run("bad", results)
+    backend = "tests.helpers.faulty:RaisesMidTraining"
+    run = measure(results, "bad", "--backends", backend, "--seeds", 2, code=1)
     seen = shown(run)
     text = " ".join(seen.text)
     assert seen.charts == {}
@@ -308,7 +297,13 @@ def test_a_report_goes_where_the_run_is(run: Run) -> None:
     results = "memory://reports/results"
     task = harness.Task(n_steps=5, batch_size=4, epochs=20, curve_points=4, eval_paths=20)
     made = harness.run(
-        task, backends=["reference"], seeds=1, dispatch="inline", results=results, run_id="m"
+        task,
+        backends=["reference"],
+        seeds=1,
+        rounds=2,
+        dispatch="inline",
+        results=results,
+        run_id="m",
     )
     assert run_page.write(made) == f"{made.location}/report.html"
     assert b"m: reference on cpu" in made.folder._files.read(run_page.NAME)
