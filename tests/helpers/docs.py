@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -198,6 +199,18 @@ def furnish(folder: Path) -> None:
     (package / "mymodule.py").write_text(code)
     # With a minus where there is a plus in the formula.
     (folder / "wrong.py").write_text(code.replace('@ h_HB + w["b_h"]', '@ h_HB - w["b_h"]'))
+
+
+def install_example(site: Path) -> None:
+    """Put the example where it would be if it was installed; the slow commands have pip do it."""
+    installed = site / "example_backend-0.1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Name: example-backend\nVersion: 0.1.0\n")
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    lines = [f"{k} = {v}" for k, v in project["entry-points"]["harness.backends"].items()]
+    (installed / "entry_points.txt").write_text("\n".join(["[harness.backends]", *lines]))
+    for file in EXAMPLE.glob("*.py"):
+        shutil.copy(file, site)
 
 
 def write_gradient(file: Path) -> None:

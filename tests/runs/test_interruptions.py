@@ -1,0 +1,113 @@
+"""Runs that lose a worker or their driver, or are interrupted: what is kept, and how they go on."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import harness
+from harness import Run
+from tests.helpers.commands import TINY_RUN, Cli
+from tests.helpers.processes import inline, start, wait_for, workers
+
+
+@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: int) -> None:
+    given = ("--dispatch", "ray", "--seeds", 2, "--max-retries", retries)
+    driver = start(tmp_path, *given, backend="reference,tests.helpers.faulty:Slow")
+    wait_for(lambda: workers(tmp_path, "tests.helpers.faulty:Slow", seed=0))
+    (process,) = workers(tmp_path, "tests.helpers.faulty:Slow", seed=0)
+    worker = process.parent()
+    assert worker is not None
+    worker.kill()
+    _, errors = driver.communicate(timeout=120)
+    run = Run("x", tmp_path)
+    slow = run.trials[run.trials["backend"] != "reference"]
+    assert len(run.trials) == 4
+    if not retries:
+        assert driver.returncode == 1
+        lost = run.trials[run.trials["status"] == "lost"]
+        assert lost["seed"].tolist() == [0, 0]  # They were alive together.
+        assert lost["error"].str.contains("lost with its node or Ray worker").all()
+        assert run.missing == lost["trial"].tolist()
+        assert not harness.resume("x", dispatch="inline", results=tmp_path).missing
+        return
+    assert driver.returncode == 0, errors
+    assert (run.trials["status"] == "ok").all()
+    assert slow["attempts"].tolist() == [2, 1]
+    assert slow["lost"].tolist() == [f"attempt 1 on {slow['node'].iloc[0]}", ""]
+    assert "the whole block is repeated, attempt 2 of 3" in errors
+    # Pairs stay pairs: what had ended before the loss was measured again, with the other.
+    assert {(record.seed, record.go) for record in run.records} == {(0, 2), (1, 1)}
+
+
+@pytest.mark.parametrize("dispatch", ["inline", "ray"])
+def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> None:
+    driver = start(tmp_path, "--dispatch", dispatch, "--seeds", 2)
+    records = tmp_path / "x" / "records"
+    wait_for(lambda: list(records.glob("seed0*.json")) and workers(tmp_path, seed=1))
+    driver.kill()
+    driver.communicate()
+    # Its trials do not outlive it.
+    wait_for(lambda: not workers(tmp_path))
+    before = {path: path.read_bytes() for path in records.glob("*.json")}
+    assert len(before) == 1
+
+    resume = ("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    refused = cli(*resume, "--set", "epochs=50")
+    assert refused.returncode == 2
+    assert "`task` differs: run `x` has" in refused.stderr
+    assert "`seeds` differs" in cli(*resume, "--seeds", 5).stderr
+
+    done = cli(*resume)
+    assert done.returncode == 0, done.stderr
+    trials = Run("x", tmp_path).trials
+    assert trials["seed"].tolist() == [0, 1]
+    assert trials["status"].tolist() == ["ok"] * 2
+    assert all(path.read_bytes() == content for path, content in before.items())
+    again = cli(*resume)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stderr
+
+
+def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Path) -> None:
+    given = (
+        "--backends",
+        "reference,tests.helpers.faulty:AnyDevice",
+        *inline(tmp_path),
+        "--seeds",
+        2,
+    )
+    assert cli(*TINY_RUN, *given).returncode == 0
+    records = tmp_path / "x" / "records"
+    (records / "seed1-reference-cpu.json").unlink()
+    before = {path: path.read_bytes() for path in records.glob("*.json")}
+    done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    assert done.returncode == 0, done.stderr
+    trials = Run("x", tmp_path).trials
+    assert sorted(trials[["seed", "go", "attempts"]].to_numpy().tolist()) == [
+        [0, 1, 1],
+        [0, 1, 1],
+        [1, 2, 1],
+        [1, 2, 2],
+    ]
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) -> None:
+    driver = start(tmp_path, "--dispatch", "inline", "--seeds", 3)
+    records = tmp_path / "x" / "records"
+    wait_for(lambda: list(records.glob("*.json")) and workers(tmp_path, seed=1))
+    driver.send_signal(number)
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 130
+    assert "--resume x" in errors
+    assert "Traceback" not in errors
+    assert not workers(tmp_path)
+    run = Run("x", tmp_path)
+    assert run.trials["seed"].tolist() == [0]
+    assert len(pd.read_parquet(tmp_path / "x" / "trials.parquet")) == 1
