@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_blocks_are_groups_of_seeds(run: harness.Run) -> None:
 def test_who_cannot_is_said_and_trains_one_by_one(tmp_path: Path, cli: Cli) -> None:
     done = cli(
         *("run", "--backends", f"{LOOPED},{ALONE}", "--seeds", 3, "--vectorize"),
-        *("--set", "epochs=4", "--set", "n_steps=3", "--set", "hidden=2"),
+        *("--set", "epochs=4", "--set", "n_steps=3", "--set", "hidden=2", "--rounds", 2),
         *("--dispatch", "inline", "--results", tmp_path, "--run-id", "r"),
     )
     assert done.returncode == 0, done.stderr
@@ -128,12 +129,12 @@ def test_seeds_that_were_timed_together_are_one_time(tmp_path: Path) -> None:
     assert changes["n_a"].to_dict() == {"train_s": 2, "wall_s": 2, "final_mse": 8}
 
 
-def test_times_of_other_groups_of_seeds_are_not_compared(tmp_path: Path) -> None:
+def test_times_of_other_groups_of_seeds_are_not_compared(run: harness.Run, tmp_path: Path) -> None:
     # Groups of two and of one: a run of several kinds is one run nevertheless.
-    a, b = (measured(tmp_path, [LOOPED], vectorize=n, seeds=3, run_id=f"g{n}") for n in (2, 3))
+    other = measured(tmp_path, [LOOPED], vectorize=3, seeds=3)
     with pytest.raises(InvalidInput, match=r"on cpu: seeds at once: 1 and 2 there, 3 here"):
-        compare_runs(a, b)
-    assert len(compare_runs(a, b, metrics=["final_mse"]).changes) == 1
+        compare_runs(run, other)
+    assert len(compare_runs(run, other, metrics=["final_mse"]).changes) == 1
 
 
 def test_epochs_that_cannot_be_cut_for_so_many_seeds_are_refused(cli: Cli) -> None:
@@ -157,12 +158,12 @@ def test_an_odd_number_of_held_out_paths_is_scored_whole() -> None:
         np.testing.assert_allclose(got[seed], ((output[1:] - y_TN) ** 2).mean(axis=1), rtol=1e-5)
 
 
-def test_a_run_of_many_seeds_is_resumed(tmp_path: Path) -> None:
-    first = measured(tmp_path, [LOOPED], vectorize=2, seeds=4, run_id="cut")
-    before = first.trials.set_index("seed")["final_mse"].to_dict()
-    (tmp_path / "cut" / "records" / "seeds2to3-tests.helpers.many.Looped-cpu.json").unlink()
-    resumed = harness.resume("cut", dispatch="inline", results=tmp_path)
-    assert resumed.trials.set_index("seed")["final_mse"].to_dict() == before
+def test_a_run_of_many_seeds_is_resumed(run: harness.Run, tmp_path: Path) -> None:
+    shutil.copytree(run.location, tmp_path / "many")
+    (tmp_path / "many" / "records" / "seeds2to3-tests.helpers.many.Looped-cpu.json").unlink()
+    resumed = harness.resume("many", dispatch="inline", results=tmp_path)
+    before, after = (r.trials.set_index(["backend", "seed"])["final_mse"] for r in (run, resumed))
+    assert after.to_dict() == before.to_dict()
 
 
 def test_a_seed_that_diverges_leaves_the_others_alone(tmp_path: Path) -> None:
