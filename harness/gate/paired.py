@@ -133,17 +133,19 @@ def measure_pair(
     """
     stop = threading.Event()
     with ExitStack() as stack:
-        # Both start at once, on all cores: nothing is timed yet.
+        # Whatever one does before the other is in random order, or it would favour one version.
         started = {
             side.name: stack.enter_context(_SideProcess(side, rng, stop))
             for side in rng.sample((first, second), 2)
         }
         both = (started[first.name], started[second.name])
-        at_once([process.prepare for process in both], 2, stop)
+        # Both start at once, on all cores: nothing is timed yet.
+        at_once([process.prepare for process in started.values()], 2, stop)
         cores = machine.usable_cores()[-first.job.threads :]
-        for process in both:
+        for process in started.values():
             process.pin(cores)
-        for process, size in zip(both, epochs_per_turn or _turn_sizes(both), strict=True):
+        sizes = epochs_per_turn or _turn_sizes(both, rng)
+        for process, size in rng.sample(tuple(zip(both, sizes, strict=True)), 2):
             process.turn_epochs = size
             process.train(size)  # Compiles, and is thrown away.
             process.restart()
@@ -174,16 +176,18 @@ def train_alone(side: Side, rng: random.Random) -> None:
         process.score()
 
 
-def _turn_sizes(both: Sequence[_SideProcess]) -> tuple[int, int]:
+def _turn_sizes(both: Sequence[_SideProcess], rng: random.Random) -> list[int]:
     """Return the epochs in a turn of each side; the same for both if the backend is the same."""
-    fastest = []
-    for process in both:
+    fastest = {}
+    for process in rng.sample(both, 2):
         process.train(1)
-        fastest.append(min(process.train(1).wall_s for _ in range(5)))
-    if both[0].side.job.backend == both[1].side.job.backend:
-        fastest = [min(fastest)] * 2
+        fastest[process] = min(process.train(1).wall_s for _ in range(5))
     longest = max(1, both[0].side.job.task.epochs // _FEWEST_ROUNDS)
-    return min(longest, ceil(TURN_S / fastest[0])), min(longest, ceil(TURN_S / fastest[1]))
+    alike = both[0].side.job.backend == both[1].side.job.backend
+    return [
+        min(longest, ceil(TURN_S / (min(fastest.values()) if alike else fastest[process])))
+        for process in both
+    ]
 
 
 def _take_turns(both: Sequence[_SideProcess], rng: random.Random) -> None:
