@@ -91,7 +91,8 @@ class ReportsGpuMemory(Protocol):
     def peak_gpu_mb(self) -> float | None:
         """Return the most memory that arrays held on the GPU at once, in MB (10^6 bytes).
 
-        It is asked once, after the first call of `train` and before any prediction. None: unknown.
+        A trial asks once, after the first call of `train` and before any prediction; the parity
+        check asks at its end. None: unknown.
         """
 
 

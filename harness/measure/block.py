@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from queue import SimpleQueue
@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 LONGEST_S = 1.0
 """A call that takes longer is cut."""
+CONTEXT_MB = 500.0
+"""What a process on a GPU needs there beside its arrays: CUDA's context and libraries."""
 
 
 def measure(jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
@@ -52,10 +54,16 @@ def measure(jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
 
 
 def can_take_turns(jobs: Sequence[TrialJob]) -> bool:
-    """Whether trials can be measured in rounds."""
-    free_mb = machine.available_mb()
-    needed_mb = sum(job.memory_mb or 0.0 for job in jobs)
-    return go_in_rounds(jobs) and (free_mb is None or needed_mb <= free_mb)
+    """Whether trials can be measured in rounds: then all of them are in memory at once."""
+    if not go_in_rounds(jobs) or not fits([job.memory_mb for job in jobs], machine.available_mb()):
+        return False
+    on_gpu = [CONTEXT_MB + (job.gpu_mb or 0.0) for job in jobs if job.device == "gpu"]
+    return not on_gpu or fits(on_gpu, machine.available_gpu_mb())
+
+
+def fits(needed_mb: Iterable[float | None], free_mb: float | None) -> bool:
+    """Whether so much memory is free; what is unknown does not count."""
+    return free_mb is None or sum(filter(None, needed_mb)) <= free_mb
 
 
 def _refusal(job: TrialJob, cores: int, node: str) -> Refused:

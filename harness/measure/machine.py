@@ -125,6 +125,18 @@ def available_mb() -> float | None:
     return min(free) / 1e6 if free else None
 
 
+def available_gpu_mb() -> float | None:
+    """Return the free memory of the GPU that this process may use, in MB (10^6 bytes).
+
+    None if it is unknown: there is no driver, or the GPU is a slice of one.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    query = ("--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={visible}")
+    with suppress(ValueError):
+        return int(_nvidia_smi(*query)) * 2**20 / 1e6
+    return None
+
+
 def load() -> float | None:
     """Return the system's load average over the last minute."""
     try:

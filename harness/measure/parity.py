@@ -26,7 +26,14 @@ from harness.backend import contract, registry
 from harness.backend.evidence import Sample, relative_error
 from harness.backend.model import Model
 from harness.backend.process import ProcessWorker, greeting
-from harness.backend.protocol import Array, Backend, BackendFactory, Params, TrainsManySeeds
+from harness.backend.protocol import (
+    Array,
+    Backend,
+    BackendFactory,
+    Params,
+    ReportsGpuMemory,
+    TrainsManySeeds,
+)
 from harness.backend.single_seed import Alone, many_seeds, one_of_many
 from harness.errors import ContractViolation, Unavailable, WorkerError, brief
 from harness.measure import conformance, machine
@@ -71,6 +78,10 @@ def run(job: ParityJob, emit: Emit) -> None:
             if not isinstance(factory, ProcessWorker):
                 raise
             raise type(error)(_all_wrong(error, factory, task.model, job.device)) from error
+    if job.device == "gpu":
+        backend = factory(job.task.model, job.device)
+        if isinstance(backend, ReportsGpuMemory):
+            emit("fields", {"peak_gpu_mb": backend.peak_gpu_mb()})
     emit("fields", {"versions": {**machine.loaded_versions(), **greeting(factory).versions}})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -16,6 +17,7 @@ from harness.runs.results import TABLES, Run
 from harness.store.run_folder import RunContents
 from harness.store.run_writer import RunWriter
 from harness.tables.numbers import percent
+from harness.task.task import Task
 from harness.trial.arms import Arm, Device
 from harness.trial.events import Certificate, Event, Planned, Refused
 from harness.trial.jobs import TrialJob
@@ -106,21 +108,33 @@ class Session:
         measured on one node in the same rounds. Packed trials are not compared and run alone.
         """
         missing = set(self.run.missing)
-        needed_mb: dict[Arm, float] = {}
-        for certificate in self._writer.manifest.parity:
-            known_mb = needed_mb.get(certificate.arm, 0.0)
-            needed_mb[certificate.arm] = max(known_mb, certificate.peak_rss_mb or 0.0)
+        needs = self._needs()
         last = {r.trial: r for r in sorted(self._attempts, key=lambda r: r.attempt)}
         blocks = []
         for device in self._plan.devices:
             for block in self._plan.blocks():
                 part = [job for job in block if job.device == device and job.arm in arms]
                 if not missing.isdisjoint(job.trial for job in part):
-                    part = [job.expecting(needed_mb.get(job.arm)) for job in part]
+                    part = [job.expecting(*needs[job.arm, job.task]) for job in part]
                     blocks.append(_next_attempt(part, last))
         if self._plan.packed:
             blocks = [[job] for block in blocks for job in block if job.trial in missing]
         return sorted(blocks, key=lambda block: block[0].block)
+
+    def _needs(self) -> Mapping[tuple[Arm, Task], tuple[float, float]]:
+        """Return how much memory each arm needs for each task, in MB: of a node, of a GPU.
+
+        It is the most that it took in the parity check and in the trials so far.
+        """
+        taken: list[tuple[Task, Certificate | Record]]
+        taken = [(task, c) for c in self._writer.manifest.parity for task in self._plan.tasks]
+        taken += [(record.task, record) for record in self._attempts]
+        needs: dict[tuple[Arm, Task], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        for task, by in taken:
+            arm = Arm.model_validate({"backend": by.backend, "device": by.device})
+            rss_mb, gpu_mb = needs[arm, task]
+            needs[arm, task] = (max(rss_mb, by.peak_rss_mb or 0), max(gpu_mb, by.peak_gpu_mb or 0))
+        return needs
 
     def _measure(self, blocks: Sequence[Sequence[TrialJob]]) -> None:
         events = self._nodes.run(blocks, self._admission, self._plan.max_retries)

@@ -63,6 +63,8 @@ class Certificate(BaseModel):
     """Why the comparison could not be finished; None if it was."""
     peak_rss_mb: float | None = None
     """The memory that the check needed."""
+    peak_gpu_mb: float | None = None
+    """The memory that its arrays needed on the GPU."""
     fault: Shown = ""
     """What is wrong with it, for example `its gradient is ...`; empty if that is not known."""
 

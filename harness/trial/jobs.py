@@ -73,6 +73,8 @@ class TrialJob(_Job):
     """How many turns it is timed for."""
     memory_mb: float | None = None
     """How much memory it is expected to need; None: unknown."""
+    gpu_mb: float | None = None
+    """The same on the GPU, for its arrays alone."""
 
     @property
     def label(self) -> str:
@@ -82,9 +84,9 @@ class TrialJob(_Job):
             seeds = f"{len(self.seeds)} seeds at once ({self.seeds[0]} to {self.seeds[-1]})"
         return f"{super().label}, {self.point}{seeds}"
 
-    def expecting(self, memory_mb: float | None) -> TrialJob:
+    def expecting(self, memory_mb: float | None, gpu_mb: float | None) -> TrialJob:
         """Return the job with the memory that it is expected to need."""
-        return self.model_copy(update={"memory_mb": memory_mb})
+        return self.model_copy(update={"memory_mb": memory_mb, "gpu_mb": gpu_mb})
 
     def record(self, **values: Any) -> Record:
         """Return the record of the trial, with what else is known of it."""

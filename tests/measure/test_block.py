@@ -194,6 +194,32 @@ def test_which_trials_take_turns(changes: list[dict[str, Any]], can: bool) -> No
     assert can_take_turns([job("reference", **change) for change in changes]) == can
 
 
+@pytest.mark.parametrize(
+    ("needed_mb", "free", "can"),
+    [
+        ((1000.0, 1000.0), "2862", True),  # MiB: 3000 MB, 500 of each for its context.
+        ((1000.0, 1000.0), "2861", False),
+        ((None, None), "954", True),
+        ((None, None), "953", False),
+        ((1e9, 1e9), "[N/A]", True),
+        ((1e9, 1e9), None, True),
+    ],
+)
+def test_which_trials_take_turns_on_a_gpu(
+    needed_mb: tuple[float | None, ...],
+    free: str | None,
+    can: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho {free}\n" if free else "#!/bin/sh\nexit 9\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    jobs = [job("reference", device="gpu", gpu_mb=mb) for mb in needed_mb]
+    assert can_take_turns(jobs) == can
+
+
 def test_what_cannot_take_turns_is_timed_alone() -> None:
     records = measured(*(job(name, rounds=2, exclusive=False) for name in ("reference", "Paced")))
     for record in records.values():

@@ -85,3 +85,19 @@ def test_the_first_error_is_kept(program: str, more: str, tmp_path: Path) -> Non
     first = "^its process answered `predict` with outputs=32,33, not with outputs=33,32"
     with pytest.raises(ContractViolation, match=first + more):
         parity.run(job, lambda kind, value: None)
+
+
+@pytest.mark.parametrize(("device", "peak_mb"), [("gpu", 12.5), ("cpu", None)])
+def test_it_tells_how_much_memory_of_a_gpu_it_took(device: str, peak_mb: float | None) -> None:
+    job = ParityJob.model_validate(
+        {
+            "backend": "tests.helpers.faulty:ReportsPeak",
+            "task": Task(),
+            "device": device,
+            "threads": 1,
+            "exclusive": True,
+        }
+    )
+    told: dict[str, object] = {}
+    parity.run(job, lambda kind, value: told.update(value) if kind == "fields" else None)
+    assert told.get("peak_gpu_mb") == peak_mb

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ import harness
 from harness import Run
 from tests.helpers.commands import TINY_RUN, Cli
 from tests.helpers.processes import inline, start, wait_for, workers
+from tests.helpers.records import TINY_TASK
 
 
 @pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.slow), 2])
@@ -71,6 +74,19 @@ def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> 
     again = cli(*resume)
     assert again.returncode == 0
     assert "nothing to do" in again.stderr
+
+
+def test_what_needed_too_much_memory_no_longer_goes_in_rounds(tmp_path: Path) -> None:
+    backends = ["reference", "tests.helpers.faulty:AnyDevice"]
+    settings: dict[str, Any] = {"results": tmp_path, "run_id": "x", "dispatch": "inline"}
+    harness.run(TINY_TASK, backends=backends, seeds=2, rounds=2, **settings)
+    records = tmp_path / "x" / "records"
+    first = records / "seed0-reference-cpu.json"
+    content = json.loads(first.read_text())
+    first.write_text(json.dumps(content | {"peak_rss_mb": 1e9}))
+    (records / "seed1-reference-cpu.json").unlink()
+    trials = harness.resume("x", dispatch="inline", results=tmp_path).trials
+    assert trials.groupby("seed")["timing"].unique().map(list).tolist() == [["rounds"], ["alone"]]
 
 
 def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Path) -> None:
