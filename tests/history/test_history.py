@@ -120,6 +120,17 @@ def test_the_figures_are_those_of_the_run(real: Run, planted: Path) -> None:
     assert mine["commit"] == mine["commit_backend"] == commit_of(30)
 
 
+def test_the_stored_table_of_a_finished_run_is_read(real: Run, tmp_path: Path) -> None:
+    def error() -> Any:
+        return History(tmp_path).table.set_index("backend").loc["reference", "final_mse"]
+
+    copy(real, tmp_path, "run0", 0)
+    before, path = error(), tmp_path / "run0" / "trials.parquet"
+    table = pd.read_parquet(path)
+    table.assign(final_mse=2 * table["final_mse"]).to_parquet(path, index=False)
+    assert error() == pytest.approx(2 * before)
+
+
 def test_stored_tables_and_records_say_the_same(
     planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +161,7 @@ def test_a_table_that_is_not_of_the_records_is_not_used(real: Run, tmp_path: Pat
         for chunk in fields["chunks"]:
             chunk["wall_s"] *= 2
             chunk["waited_s"] *= 2
+        fields["wall_s"] *= 2
         path.write_text(json.dumps(fields))
     after = History(tmp_path).table.set_index(["run", "backend"])["epoch_s"]
     assert after["run2", "reference"] == pytest.approx(2 * before["run2", "reference"])
@@ -191,7 +203,7 @@ def test_nothing_stops_at_what_is_no_run(real: Run, tmp_path: Path) -> None:
 
 def test_a_change_where_calls_were_cut_says_so(real: Run, tmp_path: Path) -> None:
     for number in range(16):
-        copy(real, tmp_path, f"n{number:02}", number, noise=0.005)
+        copy(real, tmp_path, f"n{number:02}", number, noise=0.005, tables=False)
         for path in (tmp_path / f"n{number:02}/records").glob("*.json") if number >= 8 else []:
             record = json.loads(path.read_text())
             for chunk in record["chunks"]:
