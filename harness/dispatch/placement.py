@@ -73,8 +73,8 @@ class Batch:
     """The id of the node on which it was lost: other nodes are preferred."""
     left: list[Job] = field(default_factory=list)
     """The jobs without an outcome yet."""
-    begun: set[str] = field(default_factory=set)
-    """The trials that have begun."""
+    begun: dict[str, str] = field(default_factory=dict)
+    """When each trial began that has begun."""
     points: dict[str, list[CurvePoint]] = field(default_factory=dict)
     """The points of the curve of each trial so far."""
 
@@ -90,7 +90,7 @@ class Batch:
         """Keep track of an event of the batch, so that `lost` and `repeated` can be made."""
         match event:
             case Started(job=TrialJob(trial=trial)):
-                self.begun.add(trial)
+                self.begun[trial] = timestamp()
             case Progress(job=job, point=point):
                 self.points.setdefault(job.trial, []).append(point)
             case Record(trial=trial):
@@ -113,7 +113,7 @@ class Batch:
                 after = f"training after epoch {points[-1].epoch}" if points else "starting"
                 yield job.record(
                     node=node,
-                    started_utc=timestamp(),
+                    started_utc=self.begun.get(job.trial) or timestamp(),
                     wall_s=0.0,
                     status="lost",
                     error=f"{reason} ({after})",

@@ -157,12 +157,15 @@ def test_a_lost_block_has_a_record_of_each_trial_without_one() -> None:
         ((trial(0, "a", exclusive=False),), "alone"),
     ],
 )
-def test_a_lost_trial_has_no_time(jobs: tuple[TrialJob, ...], timing: str) -> None:
+def test_a_lost_trial_has_no_time_but_a_beginning(jobs: tuple[TrialJob, ...], timing: str) -> None:
     batch = Batch(jobs)
     point = CurvePoint(epoch=50, train_s=1.0, train_loss=0.1, eval_mse=0.5)
-    batch.update(Progress(job=jobs[0], point=point))
+    for event in (Started(job=jobs[0]), Progress(job=jobs[0], point=point)):
+        batch.update(event)
+    batch.begun[jobs[0].trial] = began = "2026-01-02T03:04:05+00:00"
     lost = list(batch.lost("n", "gone"))
     assert {record.timing for record in lost} == {timing}
+    assert lost[0].started_utc == began
     assert [epoch_s(record) for record in lost] == [None] * len(jobs)
 
 
