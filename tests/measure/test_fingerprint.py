@@ -60,7 +60,7 @@ def test_a_record_without_an_environment_has_no_fingerprint() -> None:
 
 def test_a_trial_says_where_and_what_it_measured(tmp_path: Path) -> None:
     run = harness.run(
-        TASK, backends=["reference"], seeds=1, dispatch="inline", results=tmp_path, run_id="x"
+        TASK, backends=["reference"], seeds=1, rounds=2, dispatch="inline", results=tmp_path
     )
     (record,) = run.records
     environment = record.environment

@@ -70,7 +70,12 @@ def test_every_process_begins_without_compiled_code(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "mine"))
     run = harness.run(
-        TASK, backends=["keeper:Keeper"], seeds=2, dispatch="inline", results=tmp_path / "results"
+        TASK,
+        backends=["keeper:Keeper"],
+        seeds=2,
+        rounds=2,
+        dispatch="inline",
+        results=tmp_path / "results",
     )
     assert [record.status for record in run.records] == ["ok", "ok"], run.records
     folders = {Path(line) for line in (tmp_path / "folders").read_text().split()}

@@ -25,7 +25,14 @@ from tests.helpers.records import TINY_TASK
 # One backend under two names: what it takes to train differs by noise alone.
 NAMES = ("reference", "backends.reference:ReferenceBackend")
 ARMS = tuple(Arm(backend=name, device="cpu") for name in NAMES)
-PLAN = Plan(run="x", task=TINY_TASK, arms=ARMS, seeds=tuple(range(PILOT)), precision=0.0165)
+PLAN = Plan(
+    run="x",
+    task=TINY_TASK,
+    arms=ARMS,
+    seeds=tuple(range(PILOT)),
+    rounds=2,
+    precision=0.0165,
+)
 SCATTER = 0.005 * np.array([4, -4, 4, -4, 4, -4, 4, -4])
 
 
