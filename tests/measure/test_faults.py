@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from backends.faults.estimate import rounded
-from backends.jax_backend import JaxBackend
 from backends.reference import ReferenceBackend, State
 from benchmarks.faults import FLOAT64_ONLY, OF_A_CELL, ONE_LAYER, PLANTED
 from benchmarks.helpers import beginner
 from harness import Model
+from harness.backend import registry
 from harness.backend.evidence import Sample, Suspect
 from harness.backend.protocol import Array, Params
 from harness.measure import faults
@@ -197,6 +197,6 @@ def test_a_factor_is_told_as_it_is(by: float, also: float, words: str, dtype: An
     assert words in said(lambda model: kind(model, "cpu"), Model(hidden=3, dtype=dtype))
 
 
-@pytest.mark.parametrize("make", [beginner.Right, lambda m: JaxBackend(m, "cpu")])
+@pytest.mark.parametrize("make", [beginner.Right, lambda m: registry.load("jax")(m, "cpu")])
 def test_a_right_backend_is_not_accused(make: Any) -> None:
     assert "agrees on a small sample" in said(make, Model(hidden=3, dtype="float32"))
