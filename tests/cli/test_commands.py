@@ -11,6 +11,8 @@ import pytest
 
 from tests.helpers.commands import ROOT, TINY_RUN, Cli
 
+INLINE = ("--dispatch", "inline")
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -20,7 +22,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     task = harness.Task(n_steps=5, batch_size=4, epochs=100, eval_paths=20)
     harness.run(
-        task, backends=["reference"], seeds=2, dispatch="inline", results=folder, run_id="demo"
+        task,
+        backends=["reference"],
+        seeds=2,
+        rounds=2,
+        dispatch="inline",
+        results=folder,
+        run_id="demo",
     )
     return folder
 
@@ -97,26 +105,26 @@ def test_all_problems_are_reported_at_once(cli: Cli) -> None:
     assert done.stderr.count("error: ") == 4
 
 
-def test_a_missing_gpu_is_refused(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dispatch", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_missing_gpu_is_refused(cli: Cli, tmp_path: Path, dispatch: str) -> None:
     from harness.measure import machine
 
     if machine.has_gpu():
         pytest.skip("this machine has a GPU")
-    for dispatch in ("inline", "ray"):
-        done = cli(
-            *("run", "--devices", "gpu", "--backends", "jax,torch", "--dispatch", dispatch),
-            *("--results", tmp_path),
-        )
-        assert done.returncode == 2, done.stderr
-        assert "backend `jax`: JAX finds no usable GPU" in done.stderr
-        assert "backend `torch`: PyTorch finds no usable GPU" in done.stderr
-        assert "Traceback" not in done.stderr
+    done = cli(
+        *("run", "--devices", "gpu", "--backends", "jax,torch", "--dispatch", dispatch),
+        *("--results", tmp_path),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "backend `jax`: JAX finds no usable GPU" in done.stderr
+    assert "backend `torch`: PyTorch finds no usable GPU" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_missing_framework_is_named(program: Cli, tmp_path: Path) -> None:
     module = tmp_path / "needy.py"
     module.write_text("import no_such_framework\n\nclass B: ...\n")
-    done = program("parity", "--backends", "needy:B", PYTHONPATH=str(tmp_path))
+    done = program("parity", *INLINE, "--backends", "needy:B", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "needs the package `no_such_framework`, which is not installed" in done.stderr
 
@@ -124,8 +132,9 @@ def test_a_missing_framework_is_named(program: Cli, tmp_path: Path) -> None:
 def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     config = tmp_path / "task.yaml"
     config.write_text("preset: posted\nepochs: 20\nlearning_rate: 1e-2\n")
-    given = ("--backends", "reference", "--dispatch", "inline", "--seeds", 1, "--results", tmp_path)
-    done = cli("run", "--config", config, "--set", "epochs=40", "--run-id", "x", *given)
+    given = ("--backends", "reference", "--dispatch", "inline", "--seeds", 1, "--rounds", 2)
+    where = ("--results", tmp_path, "--run-id", "x")
+    done = cli("run", "--config", config, "--set", "epochs=40", *given, *where)
     assert done.returncode == 0, done.stderr
     task = json.loads((tmp_path / "x" / "manifest.json").read_text())["plan"]["task"]
     assert (task["train_sign"], task["epochs"], task["learning_rate"]) == (-1, 40, 0.01)
@@ -135,7 +144,6 @@ def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     assert "`epochs` = True: should be a number" in cli("run", "--config", config).stderr
 
 
-INLINE = ("--dispatch", "inline")
 COMMANDS = ["run", "show", "compare", "gate", "doctor", "list", "parity"]
 
 
@@ -192,7 +200,8 @@ def test_show_warns_of_a_broken_record_and_shows_the_rest(
 
 
 def test_parity_prints_every_check_and_names_what_fails(cli: Cli) -> None:
-    done = cli("parity", "--backends", "reference,tests.helpers.faulty:MissingBiasGradient")
+    backends = "reference,tests.helpers.faulty:MissingBiasGradient"
+    done = cli("parity", *INLINE, "--backends", backends)
     assert done.returncode == 1
     assert "gradient in float64: worst at b_1[" in done.stderr
     assert done.stdout.count("yes") >= 8
