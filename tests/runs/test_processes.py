@@ -84,7 +84,7 @@ def test_nothing_stays_when_a_run_is_killed(killed: str, cli: Cli, tmp_path: Pat
     driver = start(tmp_path, "--dispatch", "inline", "--seeds", 1, backend=f"{SLOW},reference")
     trial = wait_for(lambda: taking_turns(tmp_path))
     assert len(children(tmp_path)) == 1
-    assert any("harness.measure.probe" in process.cmdline() for process in marked(tmp_path))
+    wait_for(lambda: any("harness.measure.probe" in p.cmdline() for p in marked(tmp_path)))
     (driver if killed == "driver" else trial).send_signal(signal.SIGKILL)
     driver.communicate()
     wait_for(lambda: not marked(tmp_path))
