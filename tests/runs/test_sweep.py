@@ -37,6 +37,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> harness.Run:
     return sweep(tmp_path_factory.mktemp("results"), "swept")
 
 
+@pytest.fixture(scope="module")
+def alone(run: harness.Run) -> harness.Run:
+    """One of the points, as a run that is no sweep."""
+    return harness.run(
+        Task(hidden=4, cell="gru", **SMALL),
+        backends=["reference"],
+        seeds=2,
+        rounds=2,
+        dispatch="inline",
+        results=Path(run.location).parent,
+        run_id="alone",
+    )
+
+
 def test_each_point_is_a_task_with_all_seeds(run: harness.Run) -> None:
     points = run.trials.groupby(["hidden", "cell"])["seed"].apply(list)
     assert points.to_dict() == {(h, c): [0, 1] for h in (2, 4) for c in ("rnn", "gru")}
@@ -46,16 +60,8 @@ def test_each_point_is_a_task_with_all_seeds(run: harness.Run) -> None:
 
 
 def test_a_point_has_the_figures_that_the_task_has_by_itself(
-    run: harness.Run, tmp_path: Path
+    run: harness.Run, alone: harness.Run
 ) -> None:
-    alone = harness.run(
-        Task(hidden=4, cell="gru", **SMALL),
-        backends=["reference"],
-        seeds=2,
-        rounds=2,
-        dispatch="inline",
-        results=tmp_path,
-    )
     point = run.trials.query("hidden == 4 and cell == 'gru'").sort_values("seed")
     assert point["final_mse"].tolist() == alone.trials.sort_values("seed")["final_mse"].tolist()
 
@@ -145,11 +151,11 @@ def test_a_backend_without_a_swept_cell_says_so(tmp_path: Path, cli: Cli) -> Non
     assert not results_folder.run_folders(tmp_path)
 
 
-def test_a_sweep_is_not_compared_with_another_run(run: harness.Run) -> None:
+def test_a_sweep_is_not_compared_with_another_run(run: harness.Run, alone: harness.Run) -> None:
     from harness.compare import compare_runs
 
     with pytest.raises(InvalidInput, match="run `swept` is a sweep"):
-        compare_runs(run, sweep(Path(run.location).parent, "other", sweep={}))
+        compare_runs(run, alone)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +174,8 @@ def test_how_times_grow_is_read_from_the_run(run: harness.Run) -> None:
     assert run.crossovers().empty
 
 
-def test_a_run_that_is_no_sweep_has_no_scaling(tmp_path: Path, cli: Cli) -> None:
-    sweep(tmp_path, "one", sweep={}, seeds=1)
-    done = cli("show", "one", "--table", "scaling", "--results", str(tmp_path))
+def test_a_run_that_is_no_sweep_has_no_scaling(alone: harness.Run, cli: Cli) -> None:
+    folder = str(Path(alone.location).parent)
+    done = cli("show", "alone", "--table", "scaling", "--results", folder)
     assert done.returncode == 2
-    assert "run `one` is no sweep" in done.stderr
+    assert "run `alone` is no sweep" in done.stderr
