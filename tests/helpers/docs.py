@@ -272,6 +272,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.speed": ("--blocks", "2", "--rounds", "1", "--seeds-at-once", "2"),
     "-m benchmarks.tricks": ("--blocks", "2", "--rounds", "1"),
     "-m benchmarks.machine_state": ("results/example",),
+    "-m benchmarks.state_coverage": ("5",),
     "-m benchmarks.repeat": ("2", *_SMALL, "--rounds", "2"),
     "-m benchmarks.history --rates": ("--histories", "4"),
     "-m benchmarks.history": ("--runs", "20"),
