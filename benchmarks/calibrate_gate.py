@@ -133,7 +133,7 @@ def run_gate(kind: str, wrapped: str) -> dict[str, Any]:
         file.write_text(after)
         backends = ["--backends", "mine:Changed,other:Changed", "--devices", "cpu"]
         gate = ["gate", "--against", "HEAD", *backends]
-        with busy_loop() if kind.endswith("busy loop") else nullcontext() as loop:
+        with busy_loop() if kind.endswith("busy loop") else nullcontext():
             begun = now()
             done = subprocess.run(
                 [sys.executable, "-m", "harness", *gate, "--json", "verdict.json"],
@@ -142,8 +142,6 @@ def run_gate(kind: str, wrapped: str) -> dict[str, Any]:
                 text=True,
             )
             seconds = now() - begun
-            if loop:
-                loop.kill()
         if done.returncode not in {0, 1, 3}:
             raise SystemExit(done.stderr)
         verdict = json.loads((Path(folder) / "verdict.json").read_text())
@@ -388,7 +386,7 @@ the load average was {load}. A busy loop is a process that never sleeps.
 
 "Found" on identical code is a false alarm. A slowdown of 1 % lies between nothing and the 2 % that
 the gate has to find, so both answers are right. The interval of the change held the planted
-slowdown in {coverage} of the gates. By design it does so in at least 95 %.
+slowdown in {coverage} of all cases, two a gate. By design it does so in at least 95 %.
 
 Three changes make the training worse. `learning rate` halves the rate. `time step` drops the
 gradient at t = 50. `late learning rate` halves the rate after 60 steps, later than the parity check

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,14 @@ def ratio_of(folder: Path, options: list[str]) -> tuple[float, float, float, flo
     return row["value"], row["low"], row["high"], seconds, row["words"]
 
 
-def busy_loop() -> subprocess.Popen[bytes]:
-    """Start a process that never sleeps, and let the system choose its core."""
-    return subprocess.Popen([sys.executable, "-c", _LOOP])
+@contextmanager
+def busy_loop() -> Iterator[None]:
+    """Let a process run that never sleeps; the system chooses its core."""
+    with subprocess.Popen([sys.executable, "-c", _LOOP]) as loop:
+        try:
+            yield
+        finally:
+            loop.kill()
 
 
 def main() -> None:
@@ -52,15 +58,13 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     given, options = parser.parse_known_args()
     rows = []
-    with busy_loop() if given.busy else nullcontext() as loop:
+    with busy_loop() if given.busy else nullcontext():
         for number in range(given.runs):
             time.sleep(given.pause * (number > 0))
             with tempfile.TemporaryDirectory() as folder:
                 *row, words = ratio_of(Path(folder), options)
             rows.append(row)
             print(f"{row[3]:6.1f} s  {words}", flush=True)
-        if loop:
-            loop.kill()
     value, low, high, seconds = np.array(rows).T
     middle = float(np.median(value))
     widths = np.sqrt(high / low) - 1

@@ -38,7 +38,7 @@ PROBE_NOISE = 0.04
 WITHIN = 0.04
 """The standard deviation of the state within a block."""
 DRIFTS = {"a quiet host": 0.0, "drifts by 5 %": 0.05, "by 15 %": 0.15, "by 30 %": 0.3}
-"""The standard deviation of the state between blocks."""
+"""The scale of the state: it is the absolute value of a walk with this standard deviation."""
 LASTS = 0.9
 """The correlation of the states of neighbouring blocks; in a block, of neighbouring rounds 0.7."""
 

@@ -40,6 +40,7 @@ _HARDWARE = ("cpu", "cores", "cpu_quota", "memory_gb", "gpu", "threads")
 _NEEDED = [
     *("run", "trial", "block", "backend", "device", "node", "seed", "status", "train_s"),
     *("epochs_per_s", "final_mse", "contended", "noisy", "attempts", "timing", "at_once"),
+    "correction_error",
 ]
 _BATCH = 2000
 """Records that a table is built from at a time: more take memory, fewer take time."""
@@ -194,7 +195,7 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
     records = []
     for name, content in folder.read_many(rows):
         record = _parse(content)
-        # No two measurements have the same, and no formula changes it.
+        # No two measurements have the same.
         if record.run != plan.run or record.wall_s != columns["wall_s"][rows[name]]:
             raise _Stale
         records.append(record)

@@ -110,7 +110,7 @@ def _caveats(trials: pd.DataFrame, pairs: Pairs, arm: ArmKey, against: ArmKey) -
     if len(cut := both["cut_to"].dropna()):
         some = "some " * (len(cut) < len(both))
         found.append(f"{some}calls cut to {' or '.join(map(str, sorted(set(cut))))} epochs")
-    left = both[both["status"] != "ok"]
+    left = both[(both["status"] != "ok") & (both["rounds"] < both["rounds"].max())]
     if len(left):
         found.append(f"from at least {left['rounds'].min()} common rounds")
     means = pair(trials, arm, against, METRICS["train_mean_s"])

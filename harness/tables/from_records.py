@@ -23,7 +23,7 @@ from harness.tables.metrics import METRICS
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.epoch_time import cut_to, epoch_s, mean_epoch_s, of_training
-from harness.trial.machine_state import epoch_times, slower_memory
+from harness.trial.machine_state import correction_errors, epoch_times, slower_memory
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
 
@@ -35,7 +35,8 @@ TRIALS = columns(
     "start_s train_s eval_s wall_s epochs_per_s final_mse r2 lag_skill epochs_to_lag "
     "seconds_to_lag peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise "
     "attempts node_kind lost go trials_before at_once train_at_once_s energy_j "
-    "initial_state_moved timing rounds train_mean_s lag_step cut_to"
+    "initial_state_moved timing rounds train_mean_s lag_step cut_to "
+    "correction_error"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
@@ -61,13 +62,16 @@ def trials_table(
     """Return a row per record and seed; `lost` names the lost ones of the `attempts` at a trial."""
     lost = _lost(attempts or ())
     times, excess = _per_seed(records, epoch_times), _per_seed(records, slower_memory)
+    errors = _per_seed(records, correction_errors)
     records = _by_seed(records)
     kinds = _node_kinds(records)
     means = {task: _means(task) for task in {record.task for record in records}}
     rows = [
         _trial_row(record, seconds, means[record.task], noise(record, slower))
-        | {"node_kind": kind, "lost": lost.get(record.trial, "")}
-        for record, seconds, slower, kind in zip(records, times, excess, kinds, strict=True)
+        | {"node_kind": kind, "lost": lost.get(record.trial, ""), "correction_error": error}
+        for record, seconds, slower, error, kind in zip(
+            records, times, excess, errors, kinds, strict=True
+        )
     ]
     return _with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
 

@@ -55,17 +55,18 @@ class Metric:
     def values(self, trials: pd.DataFrame) -> Array:
         """Return the value of each trial [n] on the compared scale; NaN where there is none.
 
-        The scale of a ratio is the logarithm.
+        The scale of a ratio is the logarithm. A time of an epoch holds its `correction_error`, so
+        the values are for means over blocks (`harness.trial.machine_state`).
         """
         import numpy as np
 
         values = trials[self.name].to_numpy(dtype=float, na_value=np.nan)
         if self.per_epoch:
-            train_s, epochs_per_s = (
+            train_s, epochs_per_s, error = (
                 trials[name].to_numpy(dtype=float, na_value=np.nan)
-                for name in ("train_s", "epochs_per_s")
+                for name in ("train_s", "epochs_per_s", "correction_error")
             )
-            values = values / train_s / epochs_per_s
+            values = values / train_s / epochs_per_s * np.exp(error)
         if self.ratio:
             values = np.log(np.where(values > 0, values, np.nan))
         return np.where(np.isfinite(values), values, np.nan)

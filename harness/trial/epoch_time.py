@@ -105,8 +105,9 @@ def of_whole_blocks(records: Sequence[Record]) -> dict[int, float]:
     """Return the factor, by number, that brings the time of a trial that left to its whole block.
 
     A trial that diverged or ran out of time knows nothing of the rounds that followed. How the
-    others' times of all rounds relate to those of the rounds that it took does: with the factor,
-    its ratio to another trial is that of their common rounds.
+    others' times of all rounds relate to those of the rounds that it took does (the geometric mean
+    over the others): with the factor, its ratio to the only other trial is that of their common
+    rounds.
     """
     blocks: dict[tuple[object, ...], dict[int, dict[int, float]]] = defaultdict(dict)
     for number, record in enumerate(records):

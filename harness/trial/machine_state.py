@@ -9,8 +9,8 @@ a run, and each block is brought to the state of the calmest one: the control va
 nothing of any result.
 
 All blocks share the estimated slope, so its error does not show in how much they differ. The
-jackknife makes it show (Tukey, 1958): what a block stands for is how far it moves the mean of all,
-the slope included. So an interval over blocks holds that error, too.
+jackknife makes it show (Tukey, 1958): what a block stands for in a mean is how far it moves the
+mean of all, the slope included. What that adds to its own time is its `correction_error`.
 
 Shape suffixes: M turns, N trials of an arm.
 """
@@ -40,11 +40,25 @@ _FITS = 20
 def epoch_times(records: Sequence[Record]) -> list[float | None]:
     """Return the undisturbed time of an epoch of each record, in the calmest state of its run."""
     times = [epoch_s(record) for record in records]
-    for factors in [of_whole_blocks(records), *map(_corrections, _places(records))]:
+    corrections = [_corrections(trials) for trials in _places(records)]
+    for factors in [of_whole_blocks(records), *(factors for factors, _ in corrections)]:
         for number, factor in factors.items():
             if (seconds := times[number]) is not None:
                 times[number] = seconds * factor
     return times
+
+
+def correction_errors(records: Sequence[Record]) -> list[float]:
+    """Return what to add to the logarithm of each time before a mean over blocks is formed.
+
+    Over all trials of an arm it adds up to 0, so only the interval changes: it then holds the error
+    of the correction, too.
+    """
+    errors = [0.0] * len(records)
+    for trials in _places(records):
+        for number, error in _corrections(trials)[1].items():
+            errors[number] = error
+    return errors
 
 
 def slower_memory(records: Sequence[Record]) -> list[float]:
@@ -65,8 +79,9 @@ def _places(records: Sequence[Record]) -> Iterable[dict[int, _Timed]]:
     by_place: dict[_Place, dict[int, _Timed]] = defaultdict(dict)
     for number, record in enumerate(records):
         done = turns(record)
-        # What a GPU does takes no core.
-        if record.device == "cpu" and done and all(turn.memory_s for turn in done):
+        # What a GPU does takes no core, and a trial that failed is compared with nothing.
+        compared = record.device == "cpu" and record.status not in {"failed", "lost"}
+        if compared and done and all(turn.memory_s for turn in done):
             place = (record.run, record.node, record.task, record.timing)
             by_place[place][number] = _Timed(record, done)
     return by_place.values()
@@ -86,7 +101,7 @@ class _Timed(NamedTuple):
     @property
     def arm(self) -> _Place:
         """What the trials have in common that are compared with each other."""
-        return self.record.backend, self.record.at_once > 1
+        return self.record.backend, self.record.at_once
 
 
 class _State(NamedTuple):
@@ -97,16 +112,20 @@ class _State(NamedTuple):
     of_round: Mapping[int, float]
 
 
-def _corrections(trials: Mapping[int, _Timed]) -> dict[int, float]:
-    """Return the factor that brings each trial to the calmest state among them."""
+def _corrections(trials: Mapping[int, _Timed]) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the factor that brings each trial to the calmest state among them, and its error."""
     states = _states(trials)
     factors: dict[int, float] = {}
+    errors: dict[int, float] = {}
     for numbers in _arms(trials):
+        if len(numbers) == 1:  # Its levels say nothing of how it follows the probe.
+            continue
         level_N = np.array([states[trials[n].block].level for n in numbers])
         slope, without_N = _slopes([(trials[n].turns, states[trials[n].block]) for n in numbers])
-        log_N = -slope * level_N + (without_N - slope) * (level_N.sum() - level_N)
-        factors |= dict(zip(numbers, np.exp(log_N).tolist(), strict=True))
-    return factors
+        moves_N = (without_N - slope) * (level_N.sum() - level_N)
+        factors |= dict(zip(numbers, np.exp(-slope * level_N).tolist(), strict=True))
+        errors |= dict(zip(numbers, (moves_N - moves_N.mean()).tolist(), strict=True))
+    return factors, errors
 
 
 def _arms(trials: Mapping[int, _Timed]) -> Iterable[list[int]]:
