@@ -247,7 +247,7 @@ def _noise_warning(summary: pd.DataFrame) -> str:
         f"† noisy: {r['noisy']} of {r['seeds']} of {r['backend']} on {r['device']}" for r in noisy
     ]
     return "\n".join(lines) + (
-        "\n  disturbed while on the clock: `show --table trials` says by what\n"
+        "\n  disturbed while on the clock: `show RUN --table trials` says by what\n"
     )
 
 
