@@ -29,7 +29,17 @@ GROWTH = columns(
 CROSSOVERS = columns(
     "device node_kind field faster_below faster_above at surely_below surely_above p_holm words"
 )
-_NEEDED = (*ARM, KIND, "node", "block", "seed", "contended", "train_s", "epochs_per_s")
+_NEEDED = (
+    *ARM,
+    KIND,
+    "node",
+    "block",
+    "seed",
+    "contended",
+    "train_s",
+    "epochs_per_s",
+    "correction_error",
+)
 # Exponents nearer than this count as one: with little noise, nothing is quite a power law. An
 # exponent that is 0.2 larger means 1.6 times as much at ten times the size.
 _BENT = 0.2

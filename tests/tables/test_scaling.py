@@ -48,7 +48,7 @@ def trials_of(
                 | {"trial": f"{at}-seed{seed}-{backend}", "block": block, "seed": seed}
                 | {"backend": backend, "device": "cpu", "node": "n", "node_kind": "one"}
                 | {"status": "ok", "contended": False, "epochs": 100, "at_once": 1}
-                | {"train_s": 100 * epoch_s, "epochs_per_s": 1 / epoch_s}
+                | {"train_s": 100 * epoch_s, "epochs_per_s": 1 / epoch_s, "correction_error": 0.0}
                 | changes
             )
     columns = [*TRIALS, *grid]

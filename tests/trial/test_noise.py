@@ -148,7 +148,7 @@ def test_what_a_trial_waits_for_a_busy_process_is_off_its_clock(tmp_path: Path) 
             task, backends=["reference"], seeds=1, rounds=5, dispatch="inline", results=tmp_path
         )
     wall_s, waited_s, cpu_s = run.chunks[["wall_s", "waited_s", "cpu_s"]].sum()
-    assert waited_s > 0.2 * wall_s
+    assert waited_s > 0.05 * wall_s
     assert wall_s - waited_s == pytest.approx(cpu_s, rel=0.1)
     assert not run.trials["noise"].str.contains("off the processor").any()
     share = lost_share(run.records[0])
