@@ -185,7 +185,10 @@ def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
 def _trial_row(
     record: Record, usual_s: float | None, exact: Mapping[str, float], reasons: list[str] | None
 ) -> dict[str, Any]:
-    """Return the row of a record, given the undisturbed time of an epoch of all its seeds."""
+    """Return the row of a record.
+
+    Given are the undisturbed time of an epoch of all its seeds, its yardsticks, and its noise.
+    """
     last = record.points[-1] if record.points else None
     # Brought to the same state of the machine.
     raw_s, mean_s = epoch_s(record), mean_epoch_s(record)
