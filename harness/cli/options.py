@@ -11,6 +11,7 @@ import click
 from harness.cli import completion
 from harness.errors import InvalidInput, brief, build_all, did_you_mean
 from harness.inputs.quantities import seconds
+from harness.inputs.text import read_text
 
 if TYPE_CHECKING:
     from harness.runs.request import RunRequest
@@ -270,8 +271,8 @@ def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
     import yaml
 
     try:
-        fields = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        fields = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = brief(error) if isinstance(error, OSError) else " ".join(str(error).split())
         raise InvalidInput(f"`{option} {path}` cannot be read: {reason}.") from error
     if not isinstance(fields, dict):

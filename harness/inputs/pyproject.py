@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InvalidInput
+from harness.inputs.text import read_text
 
 _FILE = "pyproject.toml"
 
@@ -21,8 +22,8 @@ def read_table(folder: Path, table: str) -> tuple[Path, dict[str, Any]]:
     if path is None:
         return paths[0], {}
     try:
-        content: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content: Any = tomllib.loads(read_text(path))
+    except (OSError, ValueError) as error:
         raise problems(
             path, table, f"the file cannot be read: {' '.join(str(error).split())}."
         ) from error

@@ -1,0 +1,24 @@
+"""Text files that other programs wrote."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file without its byte order mark; line ends stay as they are.
+
+    Raises `OSError`, or `ValueError` with the reason if the file is not UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if content.startswith(_UTF_16):
+            raise ValueError("the text is UTF-16; save it as UTF-8") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise ValueError(f"the text is not UTF-8 (byte 0x{byte:02x} in line {line})") from None
