@@ -6,8 +6,8 @@ HarnessError
 ├── Unavailable           a backend, its framework or a device is not there (exit code 2)
 ├── ContractViolation     a backend broke the protocol: a wrong shape or type (the trial fails)
 ├── WorkerError           a backend's process reported an error, or ended (the trial fails)
-├── ClusterLost           the head of the Ray cluster went away (exit code 1, results so far kept)
-└── StoreError            the results folder could not be written (exit code 1, results so far kept)
+├── ClusterLost           the head of the Ray cluster went away (exit code 74, results are kept)
+└── StoreError            the results folder could not be written (exit code 74, results are kept)
 
 None of them derives from ValueError: pydantic would swallow one raised inside a validator.
 """

@@ -1,8 +1,8 @@
 """The command line. Every command imports what it needs when it runs, so that help is instant.
 
-Exit codes: 0 fine; 1 a trial or a parity check failed, a regression was found, a strict doctor
-warns, or results could not be written; 2 bad usage or input; 3 the gate is inconclusive; 130
-interrupted.
+Exit codes: 0 fine; 1 a trial or a parity check failed, a regression was found or a strict doctor
+warns; 2 bad usage or input; 3 the gate is inconclusive; 70 a fault of the harness; 74 output or
+results could not be written; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from harness.cli.doctor import doctor
 from harness.cli.explain import explain
 from harness.cli.gate import gate
 from harness.cli.history import history
-from harness.cli.output import errors
+from harness.cli.output import UNWRITTEN, check_current_folder, errors, stop
 from harness.cli.parity import parity
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import list_, show
+from harness.cli.streams import guard
 from harness.cli.submit import submit
 from harness.cli.track import track
 
@@ -32,6 +33,7 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Read the command's options and run it."""
         with errors():
+            check_current_folder()
             return super().invoke(ctx)
 
 
@@ -43,10 +45,17 @@ class Program(click.Group):
         "show_default": True,
     },
     epilog="\b\nExit codes: 0 fine, 1 a trial or a parity check failed or a regression was found,\n"
-    "2 bad usage or input, 3 inconclusive, 130 interrupted (finished trials are kept).",
+    "2 bad usage or input, 3 inconclusive, 70 a fault of the harness, 74 output or results\n"
+    "could not be written, 130 interrupted (finished trials are kept).",
+)
+@click.option(
+    "--debug",
+    is_flag=True,
+    envvar="HARNESS_DEBUG",
+    help="Print the traceback of a fault of the harness; so does HARNESS_DEBUG=1.",
 )
 @click.version_option(package_name="harness", message="%(version)s")
-def cli() -> None:
+def cli(debug: bool) -> None:
     """Compare deep-learning frameworks on one recurrent-network task.
 
     Teach a small RNN `x_t^2 + w*x_{t-1}^2` on AR(1) paths, with the same data and the same initial
@@ -89,4 +98,12 @@ def main() -> None:
     """Run the command line."""
     # CI systems and clusters send SIGTERM: end as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cli()
+    output = guard()
+    try:
+        cli()
+    except SystemExit as end:
+        output.flush()
+        if output.problem:
+            code = end.code if isinstance(end.code, int) else 0
+            stop(code or UNWRITTEN, f"standard output cannot be written: {output.problem}.")
+        raise

@@ -11,7 +11,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import TASK, build_task, options, split
-from harness.cli.output import width
+from harness.cli.output import errors, width
 from harness.errors import InvalidInput, build_all
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ _USELESS = {
 
 
 @click.command(
-    epilog="\b\nExit codes: 0 pass, 1 regression, 2 bad usage or input, 3 inconclusive.\n"
+    epilog="\b\nExit codes: 0 pass, 1 regression, 2 bad usage or input, 3 inconclusive,\n"
+    "70 a fault of the harness, 74 output could not be written, 130 interrupted.\n"
     "Defaults of the limits: [tool.harness.gate] in pyproject.toml; see docs/gate.md."
 )
 @MODES
@@ -113,10 +114,14 @@ def gate(**options: Any) -> None:
         return
     from harness.gate import report
 
-    # The logs of CI systems are wider than a terminal.
-    click.echo(report.terminal(verdict, width(piped=120)), nl=False)
-    report.write(verdict, _outputs(options))
-    sys.exit(report.EXIT_CODES[verdict.outcome])
+    code = report.EXIT_CODES[verdict.outcome]
+    with errors(code):
+        try:
+            report.write(verdict, _outputs(options))
+        finally:
+            # The logs of CI systems are wider than a terminal.
+            click.echo(report.terminal(verdict, width(piped=120)), nl=False)
+    sys.exit(code)
 
 
 def _run(options: Mapping[str, Any]) -> Verdict | None:

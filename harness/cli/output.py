@@ -11,32 +11,48 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from harness.errors import ClusterLost, HarnessError, InvalidInput, StoreError, printable
+from harness.errors import (
+    ClusterLost,
+    HarnessError,
+    InvalidInput,
+    StoreError,
+    brief,
+    explained,
+    printable,
+)
 
 if TYPE_CHECKING:
     from harness.runs.results import Run
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT, FAULT, UNWRITTEN, INTERRUPTED = 1, 2, 70, 74, 130
+"""Exit codes. `FAILED` is a result (a regression, a trial that failed), and never an error."""
 
 
 @contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """Print an error as sentences and exit with its code."""
+def errors(decided: int = 0) -> Iterator[None]:
+    """Print an error as sentences and exit with its code.
+
+    `decided`: the exit code that the results have, if they are known: it stays unless it is 0.
+    """
     try:
         yield
+    except (SystemExit, click.ClickException, click.Abort, click.exceptions.Exit):
+        raise
     except InvalidInput as error:
-        stop(BAD_INPUT, *error.problems)
+        stop(decided or BAD_INPUT, *error.problems)
     except StoreError as error:
-        stop(FAILED, str(error))
+        stop(decided or UNWRITTEN, str(error))
     except ClusterLost as error:
         click.echo(f"error: {printable(str(error))}", err=True)
         sys.stdout.flush()
         # On a normal exit, Ray would wait a minute for the head and then abort.
-        os._exit(FAILED)
+        os._exit(UNWRITTEN)
     except HarnessError as error:
-        stop(BAD_INPUT, *str(error).splitlines())
+        stop(decided or BAD_INPUT, *str(error).splitlines())
     except KeyboardInterrupt:
         stop(INTERRUPTED, "interrupted")
+    except BaseException as error:  # Some libraries in Rust raise what is no `Exception`.
+        stop(decided or FAULT, _fault(error))
 
 
 def stop(code: int, *sentences: str) -> NoReturn:
@@ -44,6 +60,12 @@ def stop(code: int, *sentences: str) -> NoReturn:
     for sentence in sentences:
         click.echo(f"error: {printable(sentence)}", err=True)
     sys.exit(code)
+
+
+def check_current_folder() -> None:
+    """Refuse a current folder that was deleted: nothing could be found from there."""
+    with explained(InvalidInput, "the current folder cannot be used; change to another one"):
+        os.getcwd()
 
 
 def open_run(run: str, results: str) -> Run:
@@ -59,3 +81,32 @@ def open_run(run: str, results: str) -> Run:
 def width(piped: int = 80) -> int:
     """Return the width of a table: that of the terminal, or `piped` if there is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else piped
+
+
+def _fault(error: BaseException) -> str:
+    """Return a sentence on an error that nobody foresaw, after its traceback or with its place."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    what = ": ".join(filter(None, [type(error).__name__, brief(str(error))]))
+    sentence = f"this is a fault of the harness: {what}"
+    context = click.get_current_context(silent=True)
+    if context and context.find_root().params.get("debug"):
+        click.echo(text, nl=False, err=True)
+        return f"{sentence}."
+    where = _keep(text)
+    place = f"the traceback is in `{where}`" if where else "HARNESS_DEBUG=1 prints the traceback"
+    return f"{sentence}; {place}."
+
+
+def _keep(text: str) -> str:
+    """Write text to a temporary file that stays; return its path, or nothing if there is none."""
+    import tempfile
+
+    try:
+        number, path = tempfile.mkstemp(".txt", "harness-fault-")
+        with open(number, "wb") as file:
+            file.write(text.encode(errors="backslashreplace"))
+    except OSError:
+        return ""
+    return path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import RESULTS, read_request, read_runtime_env
-from harness.cli.output import BAD_INPUT, FAILED, INTERRUPTED
+from harness.cli.output import BAD_INPUT, INTERRUPTED, UNWRITTEN
 from harness.cli.run import run
 from harness.errors import HarnessError, InvalidInput
 
@@ -55,7 +55,8 @@ def submit(
     """Carry out a run as a job on a Ray cluster, over HTTP.
 
     Sends the project without the files that `.gitignore` names. With `--wait`, fetches the results
-    and exits with the code of the run; 1 if the job could not start, 130 if it was stopped.
+    and exits with the code of the run; 74 if the job could not start or its results could not be
+    fetched, 130 if it was stopped.
 
     \b
     Examples:
@@ -197,16 +198,16 @@ def _wait(server: JobServer, name: str, results: str) -> int:
         _notify(
             f"error: {error}\nThe job is not affected; its results are on the cluster.\n{attach}"
         )
-        return BAD_INPUT if isinstance(error, InvalidInput) else FAILED
-    return exit_code(job) or (0 if fetched else FAILED)
+        return BAD_INPUT if isinstance(error, InvalidInput) else UNWRITTEN
+    return exit_code(job) or (0 if fetched else UNWRITTEN)
 
 
 def exit_code(job: ClusterJob) -> int:
-    """Return that of the run; 1 if it never began, 130 if it was stopped."""
+    """Return that of the run; 74 if it never began, 130 if it was stopped."""
     if job.stopped:
         return INTERRUPTED
     if job.not_started:
-        return FAILED
+        return UNWRITTEN
     code = job.exit_code or 0
     return code if code >= 0 else 128 - code  # The second is a shell's code for a signal.
 

@@ -271,7 +271,7 @@ def test_a_lost_head_ends_the_run_with_a_sentence_and_loses_nothing(
         wait_for(lambda: len(list(records.glob("*.json"))) >= 2)
         own.kill_head()
         code, errors = ends(driver)
-    assert code == 1
+    assert code == 74
     assert "the head of the Ray cluster does not answer any more" in errors
     assert "--resume x" in errors
     finished = len(list(records.glob("*.json")))

@@ -86,7 +86,7 @@ def test_a_store_that_comes_back_empty_is_filled_by_resuming(
     measured = harness.load("x", URL).records[0]
     server.kill()
     _, errors = driver.communicate(timeout=170)
-    assert driver.returncode == 1, errors
+    assert driver.returncode == 74, errors
     assert "Traceback" not in errors
     assert "--resume x` delivers them" in errors
     before = waiting(tmp_path)

@@ -221,11 +221,11 @@ def test_a_job_that_cannot_start(client: Client, tmp_path: Path) -> None:
         (tmp_path / "bin" / name).symlink_to(program)
     environment.write_text(f"env_vars: {{PATH: {tmp_path / 'bin'}}}\n")
     path = client("--wait", "--runtime-env", environment, *RUN, "--run-id", "no-python")
-    assert path.returncode == 1
+    assert path.returncode == 74
     assert "could not start" in path.stderr
     environment.write_text("py_modules: ['gcs://_ray_pkg_nothing.zip']\n")
     module = client("--wait", "--runtime-env", environment, *RUN, "--run-id", "no-module")
-    assert module.returncode == 1
+    assert module.returncode == 74
     assert "job `harness-no-module` could not start: " in module.stderr
     assert "Traceback" not in module.stderr
     refused = client("--wait", *RUN, "--threads", 99, "--wait-nodes", "1s", "--run-id", "refused")
