@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_LAST_LINES, _LONGEST_LINE = 5, 300
+
 
 class HarnessError(Exception):
     """Base of every error that the harness raises on purpose; its text is a full sentence."""
@@ -68,6 +70,13 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def last_words(output: str, what: str = "its output") -> str:
+    """Return the last lines that a process printed, for the end of a sentence; "" without any."""
+    lines = [printable(line.strip())[:_LONGEST_LINE] for line in output.splitlines()]
+    lines = list(filter(None, lines))[-_LAST_LINES:]
+    return f"; {what} ends with: {' | '.join(lines)}" if lines else ""
 
 
 def brief(error: BaseException | str) -> str:

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from harness.backend import process_tree
 from harness.backend.command import TABLE, Command
-from harness.errors import Unavailable, WorkerError, brief
+from harness.errors import Unavailable, WorkerError, brief, last_words
 
 _PIPE_BYTES = 2**20
 _LONGEST_LINE = 2**16
@@ -28,7 +28,7 @@ _MOST_PARTS = 64  # The system allows some hundreds.
 _ANSWERS = (b"ok", b"error", b"unavailable")
 # A process is idle if it uses less of the processor than this share in each tick of its patience.
 _IDLE_SHARE, _TICKS, _LONGEST_TICK_S = 0.01, 6, 5
-_LAST_LINES, _TAIL_BYTES = 5, 4000
+_TAIL_BYTES = 4000
 
 
 class Pipes:
@@ -205,7 +205,8 @@ class Pipes:
             self._fail(f"closed its standard output before it answered `{self._asked}`.")
         killed = code < 0 and f"was killed by {signal.Signals(-code).name}"
         how = killed or f"ended with exit code {code}"
-        self._fail(f"{how} before it answered `{self._asked}`{_last_lines()}")
+        said = last_words(_tail(), "standard error") or "."
+        self._fail(f"{how} before it answered `{self._asked}`{said}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -226,13 +227,11 @@ def _shown(line: bytes | bytearray) -> str:
     return ascii(bytes(line[:80]).decode(errors="replace").partition("\n")[0])[1:-1]
 
 
-def _last_lines() -> str:
-    """Return the last lines on standard error, which is a file in the process of a trial."""
-    text = ""
+def _tail() -> str:
+    """Return the end of standard error, which is a file in the process of a trial."""
     with suppress(OSError):
         status = os.fstat(2)
         if stat.S_ISREG(status.st_mode):
             start = max(0, status.st_size - _TAIL_BYTES)
-            text = os.pread(2, _TAIL_BYTES, start).decode(errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
-    return "; standard error ends with: " + " | ".join(lines) if lines else "."
+            return os.pread(2, _TAIL_BYTES, start).decode(errors="replace")
+    return ""

@@ -291,5 +291,4 @@ class _SideProcess(Trainer):
         try:
             return super()._answer(wanted)
         except JobFailed as error:
-            last = (error.details.splitlines() or [""])[-1] if error.kind == "exit" else ""
-            raise SideFailed(self.side, f"{error} ({self.phase}) {last}".strip()) from error
+            raise SideFailed(self.side, error.during(self.phase)) from error

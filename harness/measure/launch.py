@@ -52,7 +52,7 @@ def _certify(job: ParityJob, host: Host, emit: Emit) -> None:
             versions=fields.get("versions", {}),
             peak_rss_mb=fields.get("peak_rss_mb"),
             peak_gpu_mb=fields.get("peak_gpu_mb"),
-            error=f"{error} ({phase})" if error else None,
+            error=error.during(phase) if error else None,
             fault=fields.get("fault", ""),
         )
     )

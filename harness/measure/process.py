@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self
 
 from harness.backend import process_tree
-from harness.errors import HarnessError
+from harness.errors import HarnessError, last_words
 from harness.measure import machine, settings
 from harness.measure.clock import now
 from harness.trial.jobs import Job, TurnsJob
@@ -48,6 +48,10 @@ class JobFailed(HarnessError):
         """The kind of the message that said so: `refused`, `failed`, `timeout` or `exit`."""
         self.details = details
         """A traceback, or the last lines that the process printed."""
+
+    def during(self, phase: str) -> str:
+        """Say what went wrong and when; of a process that ended without a word, its last lines."""
+        return f"{self} ({phase})" + (last_words(self.details) if self.kind == "exit" else "")
 
     @property
     def status(self) -> Literal["failed", "timeout"]:

@@ -134,7 +134,7 @@ class Trial:
         after = f" after epoch {self._epoch}" if self._epoch else ""
         self._fields |= {
             "status": error.status,
-            "error": f"{error} ({self.trainer.phase}{after})",
+            "error": error.during(f"{self.trainer.phase}{after}"),
             "details": error.details or None,
         }
 

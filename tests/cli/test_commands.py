@@ -229,3 +229,12 @@ def test_the_committed_example_can_be_shown(cli: Cli) -> None:
     assert done.returncode == 0, done.stderr
     assert "torch" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_process_that_dies_leaves_its_last_words(cli: Cli) -> None:
+    done = cli("parity", "--backends", "tests.helpers.faulty:Dies", *INLINE)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "exit code 1 (in the parity check); its output ends with: a warning | long long" in line
+    assert line.endswith(" | the reason \ufffd\\x1b[31m is here")
+    assert len(line) < 600

@@ -120,10 +120,12 @@ def test_a_wrong_gradient_is_found_before_anything_is_timed(project: Project) ->
 
 
 def test_a_version_that_crashes_is_a_regression(project: Project) -> None:
-    project.plant('1.0, ""', '1.0, "import os; os._exit(3)"')
+    project.plant('1.0, ""', '1.0, "import os; os.write(2, bytes([111, 255, 27])); os._exit(3)"')
     code, found = project.verdict("--against", "HEAD", *LENIENT)
     assert code == 1
-    assert "ended by itself with exit code 3" in found["training"]["reason"]
+    reason = found["training"]["reason"]
+    assert "ended by itself with exit code 3" in reason
+    assert "; its output ends with: o\ufffd\\x1b" in reason
     assert "working tree" in found["training"]["reason"]
 
 

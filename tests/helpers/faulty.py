@@ -24,6 +24,12 @@ class RaisesInInit(ReferenceBackend):
         raise RuntimeError("no memory for parameters")
 
 
+class Dies(ReferenceBackend):
+    def __init__(self, model: Model, device: str) -> None:
+        os.write(2, b"a warning\n\n" + b"long " * 200 + b"\n  the reason \xff\x1b[31m is here\n")
+        os._exit(1)
+
+
 class _Late(ReferenceBackend):
     """Goes wrong in training, but only after `LATE` steps."""
 

@@ -175,7 +175,11 @@ def test_failing_trials_take_no_other_down(faulty: tuple[Done, Run]) -> None:
         ("WrongLossShape", "failed", "got an array of float64 of shape (9,)"),
         ("ReturnsNone", "failed", "`train` returned None; expected (state, losses)"),
         ("Exits", "failed", "ended by itself with exit code 0 (training after epoch 60)"),
-        ("KillsItself", "failed", "killed by SIGKILL (training after epoch 60)"),
+        (
+            "KillsItself",
+            "failed",
+            "killed by SIGKILL (training after epoch 60); its output ends with: about to die",
+        ),
         ("ReturnsNan", "diverged", ""),
     ],
 )
