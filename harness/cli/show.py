@@ -132,7 +132,7 @@ def _describe_run(folder: RunFolder) -> str:
     try:
         manifest = folder.manifest()
     except InvalidInput as error:
-        return str(error)
+        return f"{folder.name:<32} {error}"
     plan = manifest.plan
     arms = ", ".join(map(str, plan.arms))
-    return f"{plan.run:<32} {folder.count_records()}/{plan.size} trials  {arms}"
+    return f"{folder.name:<32} {folder.count_records()}/{plan.size} trials  {arms}"

@@ -8,11 +8,13 @@ answer.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -23,6 +25,10 @@ Notify: TypeAlias = Callable[[str], None]
 
 
 Kind: TypeAlias = Literal["file", "directory"]
+
+# The answers of a file system that lacks a call: NFS without its lock service, Lustre without
+# `-o flock`, and many in user space.
+_LACKING = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 
 class Files:
@@ -95,15 +101,22 @@ class LocalFolder(Files):
         (self._path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder with all its files."""
-        shutil.rmtree(self._path)
+        """Remove the folder with all its files, as far as that is possible."""
+        shutil.rmtree(self._path, ignore_errors=True)
 
     def claim(self) -> Flock:
         """Make the folder and missing parents, and hold it. Raises `FileExistsError`."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # The folder itself does not exist.
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
         self._path.mkdir()
-        (self._path / "records").mkdir()
-        return Flock(self._path)
+        try:
+            (self._path / "records").mkdir()
+            return Flock(self._path)
+        except BaseException:
+            self.remove()  # Without a lock it would be no run, but take its name.
+            raise
 
     def hold(self, notify: Notify) -> Flock:
         """Hold it for writing. Raises `InvalidInput` if another process does."""
@@ -111,9 +124,10 @@ class LocalFolder(Files):
         return Flock(self._path)
 
     def _list(self, folder: str, kind: Kind) -> list[str]:
+        folders = kind == "directory"
         try:
             with os.scandir(self._path / folder) as entries:
-                return [entry.name for entry in entries if entry.is_dir() == (kind == "directory")]
+                return [entry.name for entry in entries if _is_folder(entry) == folders]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -126,10 +140,18 @@ class LocalFolder(Files):
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                with _supported("fsync"):
+                    os.fsync(file.fileno())
             publish(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
 
 
 class Flock:
@@ -138,10 +160,14 @@ class Flock:
     def __init__(self, folder: Path) -> None:
         self._file = (folder / ".lock").open("w")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _supported("locks"):
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
             raise being_written(folder.name) from None
+        except OSError:
+            self._file.close()
+            raise
 
     def confirm(self) -> bool:
         """Return False: no other process can take it over."""
@@ -152,12 +178,32 @@ class Flock:
         self._file.close()
 
 
+@contextmanager
+def _supported(what: str) -> Iterator[None]:
+    """Say in the error of a system call that the file system does not have it, if so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
+        raise OSError(
+            error.errno,
+            f"its file system has no {what} ({error.strerror}); name a folder on a local disk",
+        ) from error
+
+
 def being_written(name: str) -> InvalidInput:
     """Return the error that refuses a second writer."""
     return InvalidInput(f"run `{name}` is being written by another process.")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file anywhere on this machine, whole or not at all. Raises `StoreError`."""
+    """Write a file anywhere on this machine, whole or not at all. Raises `StoreError`.
+
+    What is no file, such as `/dev/stdout`, is written to and not replaced.
+    """
     with explained(StoreError, f"`{path}` cannot be written"):
-        LocalFolder(path.parent).write(path.name, content)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            LocalFolder(path.parent).write(path.name, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,16 +18,19 @@ PROTOCOLS = sorted({*OBJECT_STORES, "file", "sftp", "ssh"})
 def open_folder(results: str | Path) -> Folder:
     """Return the folder at a local path or a URL, which need not exist.
 
-    Raises `InvalidInput` for a URL that is none of a folder, or of a store that is not supported.
+    Raises `InvalidInput` for a path where no folder can be, for a URL that is none of a folder, or
+    of a store that is not supported.
     """
     text = str(results)
+    if not text.strip():
+        raise InvalidInput("the path of the results folder is empty: `.` is the current folder.")
     if isinstance(results, Path) or not re.match(r"[^/]*:/", text):
         if re.match(r"[A-Za-z][A-Za-z0-9+]+:/", text):
             raise InvalidInput(f"`{_shown(text)}`: give a URL as text, not as a path.")
-        return LocalFolder(Path(text))
+        return _local(Path(text))
     protocol = _check(text)
     if protocol == "file":
-        return LocalFolder(Path(text.removeprefix("file://")))
+        return _local(Path(text.removeprefix("file://")))
     return connect(text, protocol)
 
 
@@ -45,7 +49,15 @@ def run_folders(results: str | Path) -> list[RunFolder]:
     with explained(InvalidInput, f"`{folder.location}` cannot be read"):
         names = filter(_RUN_ID.fullmatch, folder.folders())
     runs = [RunFolder(folder.folder(name)) for name in names]
-    return [run for run in runs if run.exists()]
+    return [run for run in runs if _may_be_run(run)]
+
+
+def _may_be_run(folder: RunFolder) -> bool:
+    """Whether it is a run, as far as it can be read: one that cannot does not hide the others."""
+    try:
+        return folder.exists()
+    except InvalidInput:
+        return True
 
 
 def run_folder(results: str | Path, run: str) -> Folder:
@@ -66,6 +78,17 @@ def run_folder(results: str | Path, run: str) -> Folder:
 def results_option(results: str) -> str:
     """Return ` --results FOLDER`, or nothing for the default folder: for commands to show."""
     return "" if results == "results" else f" --results {results}"
+
+
+def _local(path: Path) -> LocalFolder:
+    """Return the folder at a path. Raises `InvalidInput` if something else is in its way."""
+    # `Path.exists` raises for some paths, and is false for a link that leads nowhere.
+    found = next((p for p in map(str, (path, *path.parents)) if os.path.lexists(p)), "")
+    if found and not os.path.isdir(found):
+        is_link = os.path.islink(found) and not os.path.exists(found)
+        what = f"a link to `{os.readlink(found)}`, which is not there" if is_link else "no folder"
+        raise InvalidInput(f"the results folder `{path}` cannot be used: `{found}` is {what}.")
+    return LocalFolder(path)
 
 
 def _check(url: str) -> str:

@@ -94,7 +94,8 @@ class RunFolder:
     def count_records(self) -> int:
         """Return how many trials have finished, without reading their records."""
         with self._reading():
-            return len({_ATTEMPT.sub("", _stem_of(name)) for name in self._record_files()})
+            found = {_ATTEMPT.sub("", _stem_of(name)) for name in self._record_files()}
+        return len(found.intersection(self.manifest().plan.trials()))
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder of the run, as `folder/file`."""

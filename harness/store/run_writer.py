@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+_MOST_NUMBERED = 1000
+
+
 def _silent(message: str) -> None:
     """Show the user nothing."""
 
@@ -41,15 +44,15 @@ class RunWriter:
     """
 
     def __init__(
-        self, files: LocalFolder | Outbox, held: ExitStack, manifest: Manifest, notify: Notify
+        self, files: LocalFolder | Outbox, hold: Hold, manifest: Manifest, notify: Notify
     ) -> None:
-        """Write to `files`, until the end of the context closes `held`."""
+        """Write to `files`, until the end of the context releases `hold`."""
         self.manifest = manifest
         """The manifest as it was written last."""
         self.location = files.location
         """The path or URL of the folder."""
         self._files = files
-        self._held = held
+        self._hold = hold
         self._notify = notify
         self._outbox = files if isinstance(files, Outbox) else None
 
@@ -65,16 +68,14 @@ class RunWriter:
 
         Raises `RunExists` if it exists, `InvalidInput` if it cannot be written.
         """
-        plan, number = manifest.plan, 1
-        while True:
+        plan = manifest.plan
+        for number in range(2, _MOST_NUMBERED if numbered else 2):
             try:
                 return cls._create(results, manifest, notify)
             except RunExists:
-                if not numbered:
-                    raise
-            number += 1
-            renamed = plan.model_copy(update={"run": f"{plan.run}-{number}"})
-            manifest = manifest.model_copy(update={"plan": renamed})
+                renamed = plan.model_copy(update={"run": f"{plan.run}-{number}"})
+                manifest = manifest.model_copy(update={"plan": renamed})
+        return cls._create(results, manifest, notify)
 
     @classmethod
     def _create(cls, results: str | Path, manifest: Manifest, notify: Notify) -> RunWriter:
@@ -85,9 +86,13 @@ class RunWriter:
                 raise FileExistsError
             with ExitStack() as stack:
                 hold = folder.claim()
+                if isinstance(folder, LocalFolder):  # A store that failed would take long again.
+                    stack.callback(folder.remove)
                 stack.callback(hold.release)
                 folder.write(MANIFEST, to_json(manifest))
-                return cls(_loaded(folder, hold, notify), stack.pop_all(), manifest, notify)
+                files = _loaded(folder, hold, notify)
+                stack.pop_all()
+                return cls(files, hold, manifest, notify)
         except FileExistsError:
             raise RunExists(
                 f"`{folder.location}` exists already; if it is a run, finish it with "
@@ -116,14 +121,15 @@ class RunWriter:
             stack.callback(hold.release)
             files = _loaded(folder, hold, notify)
             manifest = RunFolder(files).manifest()
-            return cls(files, stack.pop_all(), manifest, notify)
+            stack.pop_all()
+            return cls(files, hold, manifest, notify)
 
     def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         undelivered = self._outbox.close() if self._outbox else ""
-        self._held.close()
+        self._hold.release()
         if undelivered and kind is None:
             raise StoreError(undelivered)
         if undelivered:
@@ -155,7 +161,7 @@ class RunWriter:
             self._files.write(name, content)
         except OSError as error:
             where = self._files.file(name)
-            kept = _keep_elsewhere(record, where, content)
+            kept = _keep_elsewhere(self.folder.name, where, content)
             raise StoreError(f"`{where}` cannot be written: {brief(error)}; {kept}") from error
 
     def set_aside(self, names: Iterable[str]) -> None:
@@ -185,6 +191,7 @@ class RunWriter:
 
     def discard(self) -> None:
         """Remove a run that has measured nothing."""
+        self._hold.release()  # First: on NFS, an open file keeps its folder.
         with suppress(OSError):
             self._files.remove()
 
@@ -192,20 +199,20 @@ class RunWriter:
         return explained(StoreError, f"`{self._files.file(name)}` cannot be written")
 
 
-def _keep_elsewhere(record: Record, where: str, content: bytes) -> str:
+def _keep_elsewhere(run: str, where: str, content: bytes) -> str:
     """Write a record to the folder for temporary files; return what the user can do with it."""
     folder, _, name = where.rpartition("/")
     try:
-        kept = Path(tempfile.mkdtemp(prefix=f"harness-{record.run}-")) / name
+        kept = Path(tempfile.mkdtemp(prefix=f"harness-{run}-")) / name
         kept.write_bytes(content)
     except OSError as error:
         return (
             f"nor could the trial just finished be kept in the folder for temporary files "
-            f"({error.strerror}): `--resume {record.run}` runs it again."
+            f"({error.strerror}): `--resume {run}` runs it again."
         )
     return (
         f"the trial just finished is kept as `{kept}`: once there is room, move it to `{folder}`, "
-        f"then `--resume {record.run}`."
+        f"then `--resume {run}`."
     )
 
 

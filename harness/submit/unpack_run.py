@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.errors import InvalidInput, StoreError, brief
 from harness.runs.results import Run
 from harness.runs.session import finish
+from harness.store.files import LocalFolder
 from harness.store.manifest import Manifest
-from harness.store.results_folder import run_folder
+from harness.store.results_folder import open_folder, run_folder
 from harness.store.run_folder import NotARecord, RecordReader, RunContents, RunFolder
 from harness.store.run_writer import RunWriter
 
@@ -47,13 +48,12 @@ def check_results(results: str, new_run: str | None = None) -> None:
 
     That is if the folder cannot be written, or contains a run called `new_run`.
     """
-    if "://" not in results:
-        folder = Path(results).absolute()
-        parent = next(path for path in (folder, *folder.parents) if path.exists())
-        if not (parent.is_dir() and os.access(parent, os.W_OK)):
-            raise InvalidInput(
-                f"`--results {results}`: `{parent}` is no folder that can be written."
-            )
+    folder = open_folder(results)
+    if isinstance(folder, LocalFolder):
+        path = Path(folder.location).absolute()
+        parent = next(path for path in (path, *path.parents) if os.path.exists(path))
+        if not os.access(parent, os.W_OK):
+            raise InvalidInput(f"`--results {results}`: `{parent}` cannot be written.")
     if new_run is not None and RunFolder(run_folder(results, new_run)).exists():
         raise InvalidInput(
             f"run `{new_run}` is in `{results}` already: go on with it by `--resume {new_run}`, or "

@@ -118,12 +118,6 @@ def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
         find_run(tmp_path, "dmeo")
 
 
-def test_a_results_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidInput, match="cannot be written"):
-        RunWriter.create(tmp_path / "file" / "results", MANIFEST)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"

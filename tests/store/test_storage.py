@@ -6,7 +6,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -243,12 +242,10 @@ class Driver:
         self.run = quick(url).folder("r")
         self.hold = self.run.claim() if create else self.run.hold(self.notes.append)
         self.outbox = Outbox(self.run, self.hold, self.notes.append, retries)
-        held = ExitStack()
-        held.callback(self.hold.release)
         if create:
             self.run.write("manifest.json", MANIFEST.model_dump_json().encode())
         self.outbox.load()
-        self.writer = RunWriter(self.outbox, held, MANIFEST, self.notes.append)
+        self.writer = RunWriter(self.outbox, self.hold, MANIFEST, self.notes.append)
 
     def suspend(self, server: S3Server) -> None:
         server.suspend()

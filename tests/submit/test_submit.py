@@ -268,7 +268,7 @@ def test_ray_submits_the_same_command(head: Head, tmp_path: Path) -> None:
         (["--", "run", "--run-id", "../up"], "run id `../up`"),
         (["--", "run", "--dispatch", "rya"], "did you mean `ray`"),
         (["--results", ROOT / "results", *RUN, "--run-id", "example"], "is in `"),
-        (["--results", ROOT / "README.md", *RUN], "is no folder that can be written"),
+        (["--results", ROOT / "README.md", *RUN], "is no folder"),
         (["--attach", "x", *RUN], "nothing is submitted beside it"),
         (["--runtime-env", "/nowhere", *RUN], "cannot be read"),
         (["--working-dir", "/nowhere", *RUN], "does not exist"),
