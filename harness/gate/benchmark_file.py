@@ -1,0 +1,266 @@
+"""The JSON files of pytest-benchmark: the times of one process, and the conditions they state."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import InvalidInput, brief, printable
+from harness.inputs.text import read_text
+from harness.stats.grid import UNIFORM, common_step, smallest_step
+
+_IQR = 1.349
+"""For normal rounds: the distance of the quartiles in standard deviations."""
+# A time is the difference of two readings of a clock, and a float holds the seconds since 1970 only
+# to some 2e-7 s.
+_NOISE_S = {"time": 5e-7}
+_NOISE_OF_OTHERS_S = 1e-9
+# Values on a finer grid than this, in standard deviations, are never all equal by chance.
+_FINE = 0.01
+# A condition: its name for a sentence, and where it may stand.
+_CPU = {
+    "processor": ("brand_raw", "brand"),
+    "architecture": ("arch",),
+    "number of cores": ("count",),
+}
+_MACHINE = {
+    "operating system": "system",
+    "release of the operating system": "release",
+    "Python": "python_implementation",
+    "Python version": "python_version",
+    "Python build": "python_build",
+    "compiler of Python": "python_compiler",
+}
+# Conditions that not every system has.
+_MORE_OF_CPU = {
+    "vendor of the processor": ("vendor_id_raw", "vendor_id"),
+    "family of the processor": ("family",),
+    "model of the processor": ("model",),
+    "stepping of the processor": ("stepping",),
+    "word size": ("bits",),
+}
+_MORE_OF_MACHINE = {
+    "machine": "machine",
+    "type of processor": "processor",
+    "version of the Python implementation": "python_implementation_version",
+}
+_OPTIONS = {
+    "timer": "timer",
+    "`disable_gc`": "disable_gc",
+    "`warmup`": "warmup",
+    # It decides how many calls share the cost of reading the clock.
+    "`min_time`": "min_time",
+}
+EXPECTED = (*_CPU, *_MACHINE, *_OPTIONS)
+"""Conditions that every file states."""
+
+Seconds: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Time: TypeAlias = Annotated[Seconds, Field(gt=0)]
+
+
+class Stats(BaseModel):
+    """The times of a benchmark, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: Time
+    stddev: Annotated[Seconds, Field(ge=0)]
+    median: Time
+    iqr: Annotated[Seconds, Field(ge=0)] | None = None
+    """The distance of the quartiles."""
+    min: Time | None = None
+    max: Time | None = None
+    ld15iqr: Time | None = None
+    hd15iqr: Time | None = None
+    """The smallest and the largest round that are no outliers."""
+    rounds: int = Field(ge=1)
+    iterations: int = Field(default=1, ge=1)
+    """The calls in a round; times are those of one call."""
+    data: tuple[Time, ...] | None = None
+    """Every round; only with `--benchmark-json` or `--benchmark-save-data`."""
+
+    @property
+    def rounds_known(self) -> Sequence[float]:
+        """The rounds, or those that the summary names, or multiples; empty if it names none."""
+        named = [x for x in (self.min, self.max, self.ld15iqr, self.hd15iqr) if x is not None]
+        # The median may lie half way between two rounds.
+        return self.data or ([*named, 2 * self.median] if named or not self.spread else [])
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of a round, relative.
+
+        From the quartiles if the file has them, since a rare interruption does not move those.
+        """
+        return self.stddev / self.mean if self.iqr is None else self.iqr / self.median / _IQR
+
+
+class Benchmark(BaseModel):
+    """A benchmark of a file."""
+
+    fullname: str
+    options: Mapping[str, Any] | None = None
+    params: Any = None
+    stats: Stats
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What its times depend on, as far as the file says, by name for a sentence."""
+        options = self.options or {}
+        found = {name: options.get(field) for name, field in _OPTIONS.items()}
+        if isinstance(timer := found["timer"], str):
+            found["timer"] = timer.rpartition(".")[2]
+        # An object is written as it is printed, often with its address.
+        if "UNSERIALIZABLE[" not in (params := json.dumps(self.params)) and self.params:
+            found["parameters"] = params
+        return _stated(found)
+
+    @cached_property
+    def clock_step(self) -> float:
+        """The step in which its times move, relative to their median; negligible if none shows."""
+        stats = self.stats
+        if stats.data:
+            noise = _NOISE_S.get(self.conditions.get("timer", ""), _NOISE_OF_OTHERS_S)
+            step = smallest_step(np.array(stats.data), noise / stats.iterations)
+        else:
+            step = common_step(stats.rounds_known)
+        return min(step / stats.median, 1.0)
+
+    @property
+    def clock_error(self) -> float:
+        """The relative standard error of the median that more rounds do not make smaller."""
+        return UNIFORM * self.clock_step
+
+    @property
+    def fine(self) -> bool:
+        """Whether the clock is so fine that two measurements are never equal by chance."""
+        return common_step(self.stats.rounds_known) < _FINE * self.stats.stddev
+
+    @property
+    def figures(self) -> list[tuple[Any, ...]]:
+        """What two copies of a measurement have in common, all the rounds or their summary."""
+        stats = self.stats
+        summary = (self.fullname, stats.mean, stats.stddev, stats.median, stats.rounds)
+        return [summary, *([(self.fullname, stats.data)] if stats.data else [])]
+
+
+class File(BaseModel):
+    """A JSON file of pytest-benchmark: one process."""
+
+    machine_info: Mapping[str, Any] | None
+    commit_info: Mapping[str, Any] | None = None
+    benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
+    datetime: str | None = None
+    version: str | None = None
+    """Of pytest-benchmark."""
+
+    @cached_property
+    def by_name(self) -> dict[str, Benchmark]:
+        """Each benchmark."""
+        return {benchmark.fullname: benchmark for benchmark in self.benchmarks}
+
+    @property
+    def commit(self) -> str:
+        """The commit, for a heading: ` (3f2a1c9, with changes)`; empty if it is not known."""
+        info = self.commit_info or {}
+        commit = info.get("id") or "unversioned"
+        dirty = ", with changes" if info.get("dirty") else ""
+        return "" if commit in {"unversioned", "unknown"} else f" ({str(commit)[:7]}{dirty})"
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What all its times depend on, as far as it says, by name for a sentence."""
+        machine = self.machine_info or {}
+        cpu = machine.get("cpu")
+        cpu = cpu if isinstance(cpu, Mapping) else {}
+        of_cpu = {
+            name: next((cpu[field] for field in fields if cpu.get(field)), None)
+            for name, fields in (_CPU | _MORE_OF_CPU).items()
+        }
+        return _stated(
+            of_cpu | {name: machine.get(f) for name, f in (_MACHINE | _MORE_OF_MACHINE).items()}
+        )
+
+    @property
+    def node(self) -> str | None:
+        """The name of the host."""
+        return _stated({"node": (self.machine_info or {}).get("node")}).get("node")
+
+
+def read(path: Path) -> File:
+    """Read a file. Raises `InvalidInput` if it is not from pytest-benchmark or has bad times."""
+    try:
+        text = read_text(path)
+    except OSError as error:
+        raise InvalidInput(f"`{path}` cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvalidInput(f"{_unreadable(path)}: {error}.") from error
+    content = _load(path, text)
+    try:
+        file = File.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidInput(f"{_unreadable(path)}: {_problem(error, content)}.") from error
+    names = [benchmark.fullname for benchmark in file.benchmarks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInput(f"`{path}`: benchmark `{twice[0]}` is in it twice.")
+    return file
+
+
+def _unreadable(path: Path) -> str:
+    return f"`{path}` cannot be read as JSON of pytest-benchmark"
+
+
+def _load(path: Path, text: str) -> Any:
+    """Return the content, to name what is wrong in it; refuse a key that is there twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            again = next(key for key in keys if keys.count(key) > 1)
+            raise InvalidInput(f"{_unreadable(path)}: `{printable(again)}` is in one object twice.")
+        return content
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        return None  # The validation says what is wrong.
+
+
+def _problem(error: ValidationError, content: Any) -> str:
+    """Return the first problem in a clause, with the name of the benchmark it is in."""
+    problem = error.errors()[0]
+    match problem["loc"]:
+        case ("benchmarks", int(number), *rest) if isinstance(content, dict):
+            benchmark = content["benchmarks"][number]
+            name = benchmark.get("fullname") if isinstance(benchmark, dict) else None
+            where = f"benchmark `{printable(name)}`" if isinstance(name, str) else ""
+            where = where or f"the benchmark at place {number + 1}"
+            field = ".".join(map(str, rest))
+        case _:
+            return brief(error)
+    value = problem["input"]
+    got = f" is {value!r}" if isinstance(value, str | int | float) or value is None else ""
+    if problem["type"] == "missing":
+        return f"{where} has no `{field}`"
+    hint = ""
+    if problem["type"] == "greater_than" and value == 0:
+        hint = "; a time of 0 means that the clock is too coarse for it"
+    return f"{where}: `{field}`{got}: {problem['msg'].removeprefix('Input ')}{hint}"
+
+
+def _stated(conditions: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is known, as text without runs of blanks."""
+    texts = {
+        name: " ".join((value if isinstance(value, str) else json.dumps(value)).split())
+        for name, value in conditions.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
+    return {name: printable(text) for name, text in texts.items() if text}
