@@ -14,12 +14,13 @@ None of them derives from ValueError: pydantic would swallow one raised inside a
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 _LAST_LINES, _LONGEST_LINE = 5, 300
+_LONGEST_NAME = 200
 
 
 class HarnessError(Exception):
@@ -110,11 +111,44 @@ def explained(kind: type[HarnessError], what: str) -> Iterator[None]:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `" (did you mean `x`?)"` for the nearest known name, or an empty string."""
-    known = list(known)
-    # The shortest, and the last of several: a run's name is a preset and the time.
-    begun = [one for one in reversed(known) if name and one.startswith(name)]
-    nearest = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean `{nearest[0]}`?)" if nearest else ""
+    found = nearest(name, known)
+    return "" if found is None else f" (did you mean `{found}`?)"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most nearly this one, or begins like it; None if none does.
+
+    Of equally near ones the last: a run's name is a preset and the time. Failing all, a name of
+    which `name` is a word: `weight` is `lag_weight`.
+    """
+    typed = plain(name)
+    if not 0 < len(typed) <= _LONGEST_NAME:
+        return None
+    ranked = [(*_typing_errors(typed, plain(one)), one) for one in reversed(list(known))]
+    near = (len(typed) + 1) // 3 if len(typed) > 2 else 0
+    alike = [rank for rank in ranked if rank[0] <= len(typed) // 5 or rank[1] <= near]
+    alike = alike or [rank for rank in ranked if typed in re.split("[_-]", rank[2].casefold())]
+    return min(alike, key=lambda rank: rank[:2])[2] if alike else None
+
+
+def plain(name: str) -> str:
+    """Return a name without what people write in different ways: case, `_` and `-`."""
+    return re.sub("[_-]", "", name.casefold())
+
+
+def _typing_errors(typed: str, known: str) -> tuple[int, int]:
+    """Return how many letters are missing, too many, wrong or swapped (optimal string alignment).
+
+    First up to where `typed` ends, which is the least for any beginning of `known`; then in all.
+    """
+    before, row = [0] * (len(known) + 1), list(range(len(known) + 1))
+    for i, letter in enumerate(typed, start=1):
+        longer_ago, before, row = before, row, [i]
+        for j, other in enumerate(known, start=1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other)))
+            if i > 1 < j and typed[i - 2] + letter == other + known[j - 2]:
+                row[j] = min(row[j], longer_ago[j - 2] + 1)
+    return min(row), row[-1]
 
 
 def build_all(*builds: Callable[[], Any]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,6 +24,10 @@ _SAME_IN_PLAN = {
 
 class Settings(Selection):
     """How a task is measured. Raises `InvalidInput` with a sentence for every bad value."""
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        name: f"it belongs to the task: `harness.Task({name}=...)`" for name in Task.model_fields
+    }
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """The seeds; a number n stands for 0, 1, ..., n-1."""

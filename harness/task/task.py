@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from harness.backend.model import Activation, Cell, Gradient, Model
 from harness.errors import InvalidInput, UnknownName
 from harness.inputs.validated import Validated
+from harness.task.names import OTHER_NAMES
 
 # The most input values a chunk may hold (16 MiB of float32): the length of a training does not
 # decide how much memory it needs.
@@ -28,6 +29,8 @@ class Task(Validated):
 
     Raises `InvalidInput` with a sentence for every bad field.
     """
+
+    other_names = OTHER_NAMES
 
     rho: float = Field(0.1, gt=-1, lt=1, description="AR(1) coefficient; |rho| < 1")
     lag_weight: float = Field(0.1, description="w, the weight of the squared previous value")

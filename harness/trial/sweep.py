@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple, TypeAlias
 
-from harness.errors import InvalidInput, UnknownName
+from harness.errors import InvalidInput
 from harness.task.task import Task
 
 Value: TypeAlias = int | float | str
@@ -31,7 +31,7 @@ def grid(task: Task, sweep: Mapping[str, Sequence[object]]) -> tuple[SweepPoint,
     problems: dict[str, None] = {}
     for name, values in sweep.items():
         if name not in Task.model_fields:
-            problems[str(UnknownName("task field", name, Task.model_fields, " (`sweep`)"))] = None
+            problems[f"`sweep`: {Task.unknown_name(name)}."] = None
         if not values or len({str(value) for value in values}) < len(values):
             problems[f"`sweep` {name}: name at least one value, and none of them twice."] = None
     points = []

@@ -120,7 +120,7 @@ def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--sweep", "hiden=2"], "unknown task field `hiden` (did you mean `hidden`?)"),
+        (["--sweep", "hiden=2"], "`sweep`: unknown name `hiden` (did you mean `hidden`?)"),
         (["--sweep", "hidden"], "`--sweep hidden`: write KEY=A,B,..."),
         (["--sweep", "hidden="], "`--sweep hidden=`: write KEY=A,B,..."),
         (["--sweep", "hidden=2,2"], "name at least one value, and none of them twice"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness import InvalidInput, Task
+from harness.errors import plain
 from harness.runs.request import readable_id
+from harness.task.names import OTHER_NAMES
+from harness.trial.sweep import grid
 
 
 def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
@@ -96,6 +100,36 @@ def test_an_unknown_choice_names_the_nearest() -> None:
         Task(dtype="float23")
     with pytest.raises(InvalidInput, match="did you mean `posted`"):
         Task.preset("postd")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("T", "it is called `n_steps`"),
+        ("LR", "it is called `learning_rate`"),
+        ("batch", "it is called `batch_size`"),
+        ("hiddenSize", "it is called `hidden`"),
+        ("num_epcohs", "it is called `epochs`"),
+        ("steps", "`n_steps` are the time steps of a path"),
+        ("loss", "the mean squared error"),
+        ("seed", "`--seeds`, or `harness.run(seeds=...)`"),
+    ],
+)
+def test_a_field_is_known_by_its_other_names(name: str, words: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        Task(**{name: 1})
+    assert f"unknown name `{name}`: " in str(refusal.value)
+    assert words in str(refusal.value)
+    with pytest.raises(InvalidInput, match=re.escape(words)):
+        grid(Task(), {name: [1]})
+
+
+def test_other_names_mean_fields_and_are_none() -> None:
+    meant = set(OTHER_NAMES.values())
+    assert {*Task.model_fields} <= meant
+    assert all(words in Task.model_fields or " " in words for words in meant)
+    fields = {plain(name) for name in Task.model_fields}
+    assert not fields & {plain(name) for name in OTHER_NAMES}
 
 
 def test_only_the_plain_cell_has_a_choice_of_activation() -> None:
