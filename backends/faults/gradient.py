@@ -139,7 +139,8 @@ def _penalties(sample: Sample, got: Params, right: Params) -> Iterator[Suspect]:
     matrices = [name for name, shape in sample.model.shapes.items() if len(shape) == 2]
     for names, of in ((list(right), "all parameters"), (matrices, "the matrices")):
         up = sum(float(np.sum((got[n] - right[n]) * sample.params[n])) for n in names)
-        weight = up / sum(float(np.sum(np.square(sample.params[n], dtype=float))) for n in names)
+        square = sum(float(np.sum(np.square(sample.params[n], dtype=float))) for n in names)
+        weight = up / square if square else 0.0
         for told in (False, True):
             where = "in its loss and its gradient" if told else "in its gradient"
             yield Suspect(
@@ -154,10 +155,10 @@ def _clipped(sample: Sample, got: Params, right: Params) -> Iterator[Suspect]:
     dtype = sample.model.dtype
     norm = float(np.sqrt(sum(np.sum(g**2) for g in got.values())))
     most = max(float(np.max(np.abs(g))) for g in got.values())
-    if not 0 < norm < np.inf:
+    whole = float(np.sqrt(sum(np.sum(g**2) for g in right.values())))
+    if not 0 < norm < np.inf or not whole:
         return
     for epsilon in (0.0, 1e-6):  # PyTorch adds 1e-6 to the norm.
-        whole = float(np.sqrt(sum(np.sum(g**2) for g in right.values())))
         at = norm * (whole + epsilon) / whole
         if abs(float(f"{at:.2e}") - at) > _ROUND[dtype] * at:
             continue  # Nobody clips at such a number; it is another multiple.
@@ -206,7 +207,8 @@ def _other_updates(sample: Sample, got: Params, right: Params) -> Iterator[Suspe
     )
     dtype = sample.model.dtype
     square = sum(float(np.sum(want**2)) for want in right.values())
-    rate = sum(float(np.sum(want * got[name])) for name, want in right.items()) / square
+    along = sum(float(np.sum(want * got[name])) for name, want in right.items())
+    rate = along / square if square else 0.0
     if np.isfinite(rate) and rate > 0:
         yield Suspect(
             "learning rate",

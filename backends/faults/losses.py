@@ -145,9 +145,9 @@ def _plus(output_TB: Array, y_TB: Array) -> tuple[float, Array]:
 
 
 def _root(output_TB: Array, y_TB: Array) -> tuple[float, Array]:
-    root = float(np.sqrt(np.mean((output_TB[1:] - y_TB) ** 2)))
+    root = np.sqrt(np.mean((output_TB[1:] - y_TB) ** 2))  # NumPy divides by 0, too.
     _, g_output_TB = _spread(output_TB, slice(1, None), 1 / (2 * root), output_TB[1:] - y_TB)
-    return root, g_output_TB
+    return float(root), g_output_TB
 
 
 def _absolute(output_TB: Array, y_TB: Array) -> tuple[float, Array]:

@@ -7,6 +7,7 @@ import re
 
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|min|[smh])\s*")
+_LONGEST = 100  # A search takes time in proportion to the square of the length.
 
 
 def fraction(text: str) -> float:
@@ -39,7 +40,7 @@ def seconds(text: str) -> float:
 
 
 def _in_units(text: str) -> float | None:
-    parts = _PART.findall(text)
+    parts = _PART.findall(text) if len(text) <= _LONGEST else []
     if not parts or _PART.sub("", text):
         return None
     total = sum(float(number) * _UNITS_S[unit] for number, unit in parts)

@@ -26,6 +26,7 @@ _CHECKED: Mapping[str, Literal["outputs", "losses", "gradient"]] = {
 _UNSEEN = {"learning rate", "optimiser ignored", "late loss", "carried state"}
 
 
+@np.errstate(all="ignore")
 def compare(file: GradientFile) -> tuple[list[Check], str]:
     """Return the worst element of each array, and what is wrong; empty if nothing is."""
     tolerance = TOLERANCE[file.model.dtype]
@@ -46,10 +47,9 @@ def compare(file: GradientFile) -> tuple[list[Check], str]:
     ]
     if all(check.passed for check in checks):
         return checks, ""
-    with np.errstate(all="ignore"):
-        allowed = near(got, right, file.model.dtype, tolerance)
-        tried = _tried(sample, file.model, got, right)
-        found = best([one for one in tried if one.error <= allowed])
+    allowed = near(got, right, file.model.dtype, tolerance)
+    tried = _tried(sample, file.model, got, right)
+    found = best([one for one in tried if one.error <= allowed])
     return checks, sentence(found) if found else _unknown(checks)
 
 

@@ -169,6 +169,7 @@ def _infer(path: Path, arrays: Mapping[str, Array], model: Model, given: frozens
     return replace(model, **fields)
 
 
+@np.errstate(over="ignore")
 def _double(arrays: Mapping[str, Array]) -> bool:
     """Return whether the gradient has more digits than float32 has, or than nine in text."""
     values = [v for n, v in arrays.items() if n.startswith(GRADIENT) and v.dtype == np.float64]

@@ -163,5 +163,5 @@ def _holder(content: bytes | None) -> str:
     try:
         holder = json.loads(content or b"")
         return f"process {int(holder['pid'])} on `{str(holder['host'])[:100]}`"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return "another process"

@@ -41,10 +41,9 @@ def refuse_newer(where: str, content: bytes, known: int = SCHEMA_VERSION) -> Non
     """Raise `InvalidInput` if a newer version of the harness wrote the file."""
     try:
         version = json.loads(content)["schema_version"]
-        newer = int(version) > known
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return  # It is broken in some other way.
-    if newer:
+    if isinstance(version, int) and version > known:
         raise InvalidInput(
             f"`{where}` was written by a newer version of the harness (schema {version}; this one "
             f"reads up to {known})."

@@ -18,6 +18,9 @@ from harness.task.names import OTHER_NAMES
 # The most input values a chunk may hold (16 MiB of float32): the length of a training does not
 # decide how much memory it needs.
 _CHUNK_VALUES = 2**22
+# Far above what anybody trains: a mistyped number, or one in a file from elsewhere, must not fill
+# the memory or be factorised for ever.
+_MOST = 10**9
 
 
 class Task(Validated):
@@ -33,21 +36,23 @@ class Task(Validated):
     other_names = OTHER_NAMES
 
     rho: float = Field(0.1, gt=-1, lt=1, description="AR(1) coefficient; |rho| < 1")
-    lag_weight: float = Field(0.1, description="w, the weight of the squared previous value")
+    lag_weight: float = Field(
+        0.1, ge=-1e6, le=1e6, description="w, the weight of the squared previous value"
+    )
     train_sign: Literal[1, -1] = Field(1, description="sign of the lag term in the training target")
-    n_steps: int = Field(100, ge=1, description="T, the scored time steps of a path")
-    batch_size: int = Field(32, ge=1, description="paths in a batch, fresh at every epoch")
-    epochs: int = Field(1000, ge=1, description="optimiser steps")
+    n_steps: int = Field(100, ge=1, le=10**6, description="T, the scored time steps of a path")
+    batch_size: int = Field(32, ge=1, le=_MOST, description="paths in a batch, new at every epoch")
+    epochs: int = Field(1000, ge=1, le=_MOST, description="optimiser steps")
     cell: Cell = Field("rnn", description="rnn, gru or lstm: the recurrent cell")
     activation: Activation = Field("tanh", description="tanh or relu, of the rnn cell")
-    layers: int = Field(1, ge=1, description="recurrent layers, one on top of the other")
-    hidden: int = Field(10, ge=1, description="units of a recurrent layer")
+    layers: int = Field(1, ge=1, le=1000, description="recurrent layers, one on top of the other")
+    hidden: int = Field(10, ge=1, le=10**6, description="units of a recurrent layer")
     learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser")
     optimiser: Literal["adam", "sgd"] = Field("adam", description="betas 0.9/0.999, eps 1e-8")
     gradient: Gradient = Field("exact", description="exact, or stateful-broadcast: a known fault")
     dtype: Literal["float32", "float64"] = Field("float32", description="of data and network")
-    eval_paths: int = Field(2000, ge=1, description="held-out paths, never trained on")
-    curve_points: int = Field(20, ge=1, description="most evaluations during a training")
+    eval_paths: int = Field(2000, ge=1, le=_MOST, description="held-out paths, never trained on")
+    curve_points: int = Field(20, ge=1, le=_MOST, description="most evaluations during a training")
 
     @property
     def epochs_per_point(self) -> int:

@@ -65,15 +65,15 @@ def _steal_share(record: Record) -> float:
     """Return the share of its cores' time that the hypervisor took."""
     steal_s = sum(chunk.steal_s or 0.0 for chunk in record.chunks)
     cores = len(record.cores) if record.cores else record.threads
-    wall_s = sum(chunk.wall_s for chunk in record.chunks)
+    cores_s = cores * sum(chunk.wall_s for chunk in record.chunks)
     # Half a tick more, because sums of ticks are not exact in binary.
-    return steal_s / (wall_s * cores) if steal_s > 1.5 * _TICK_S else 0.0
+    return steal_s / cores_s if cores_s and steal_s > 1.5 * _TICK_S else 0.0
 
 
 def _uneven_share(record: Record) -> float:
     """Return the share of the time beyond `UNEVEN_FROM` times that of undisturbed turns."""
     times_s = [turn.epoch_s for turn in turns(record)]
-    if not times_s:
+    if not sum(times_s):
         return 0.0
     ordinary_s = UNEVEN_FROM * undisturbed(times_s)
     return sum(max(0.0, seconds - ordinary_s) for seconds in times_s) / sum(times_s)

@@ -6,15 +6,17 @@ formula needs no new run.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
@@ -55,6 +57,11 @@ class _NullIsNan:
 
 
 Real: TypeAlias = Annotated[float, _NullIsNan]
+Finite: TypeAlias = Annotated[float, Field(ge=-1e18, le=1e18)]
+"""A measurement. Nothing larger was ever measured, and sums of it stay finite."""
+Integer: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What fits into a column of a table."""
+Count: TypeAlias = Annotated[int, Field(ge=1, lt=2**63)]
 
 _tasks: dict[str, Task] = {}
 
@@ -76,29 +83,29 @@ def _shared(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 class Chunk:
     """A timed call of `Backend.train`, and what the system counted during it."""
 
-    wall_s: float
-    epochs: int | None = None
+    wall_s: Finite
+    epochs: Count | None = None
     """How many epochs it trained; None, before schema 6: `Task.chunk_epochs`."""
-    round: int | None = None
+    round: Integer | None = None
     """The round of its turn, from 1 on; None before schema 6."""
     counted: bool = True
     """Whether it counts for the time of an epoch: not if it is the first of several in a turn."""
-    waited_s: float | None = None
+    waited_s: Finite | None = None
     """How long it waited for the processor while others had it; None: unknown."""
-    interpreter_s: float | None = None
-    memory_s: float | None = None
+    interpreter_s: Finite | None = None
+    memory_s: Finite | None = None
     """The state of the machine before and after the turn: see `harness.measure.probe`."""
-    cpu_s: float
+    cpu_s: Finite
     """Processor time of the process and of its descendants, summed over their threads."""
-    involuntary_switches: int
+    involuntary_switches: Integer
     """How often the system took a core away from one of them."""
-    steal_s: float | None = None
+    steal_s: Finite | None = None
     """Time that the hypervisor took from the process's cores; None: unknown."""
-    load: float | None = None
+    load: Finite | None = None
     """The system's load average over the last minute, at the end of the call."""
-    mhz: float | None = None
+    mhz: Finite | None = None
     """Mean frequency of the process's cores at the end of the call; None: unknown."""
-    energy_j: float | None = None
+    energy_j: Finite | None = None
     """Energy of the processor packages or of the GPU: see `harness.measure.energy`."""
 
 
@@ -106,9 +113,9 @@ class Chunk:
 class CurvePoint:
     """A point of the convergence curve."""
 
-    epoch: int
+    epoch: Count
     """Optimiser steps taken so far."""
-    train_s: float
+    train_s: Finite
     """Steady training time so far."""
     train_loss: Real
     """Mean training loss since the previous point."""
@@ -121,7 +128,7 @@ class Share(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int
+    seed: Integer
     status: Literal["ok", "diverged"]
     points: tuple[CurvePoint, ...]
     """`train_s` is the time of all seeds together."""
@@ -137,32 +144,32 @@ class Record(BaseModel):
     schema_version: SchemaVersion = SCHEMA_VERSION
     run: Shown
     trial: Shown
-    block: int
+    block: Integer
     backend: Shown
     device: Shown
-    seed: int
+    seed: Integer
     """The first of `seeds`, if there are several."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Integer, ...] = ()
     """The seeds trained at once; empty if it trained `seed` alone."""
     task: Annotated[Task, WrapValidator(_shared)]
 
     node: Shown
     started_utc: str
-    wall_s: float
+    wall_s: Finite
     """How long the process worked; before schema 6, from its start to its end."""
-    threads: int
+    threads: Count
     timing: Timing = "trials"
-    cores: tuple[int, ...] | None = None
+    cores: tuple[Integer, ...] | None = None
     """The cores that the process was pinned to; None if it was not."""
     contended: bool
     """Other trials may have run beside it."""
-    attempt: int = 1
+    attempt: Count = 1
     """Counts the measurements of the same trial: a lost one is repeated."""
-    go: int = 1
+    go: Integer = 1
     """Counts how often its block was begun (packed: the trial by itself). The trials of one go were
     measured on one node at one time; only the last go counts."""
     isolation: Isolation = "process"
-    trials_before: int = 0
+    trials_before: Integer = 0
     """How many trials the same process had run before: none, unless an older version shared it."""
 
     status: Status
@@ -170,11 +177,11 @@ class Record(BaseModel):
     details: Shown | None = None
     """A traceback, or the last lines that the process printed."""
 
-    import_s: float | None = None
-    setup_s: float | None = None
-    first_call_s: float | None = None
+    import_s: Finite | None = None
+    setup_s: Finite | None = None
+    first_call_s: Finite | None = None
     """The throw-away first chunk and the first prediction, with all that is compiled for them."""
-    eval_s: float | None = None
+    eval_s: Finite | None = None
     chunks: tuple[Chunk, ...] = ()
     """The timed calls of steady training, in order."""
     points: tuple[CurvePoint, ...] = ()
@@ -185,10 +192,17 @@ class Record(BaseModel):
     """How far the training has moved the initial state, RMS over its units; None: unknown."""
     shares: tuple[Share, ...] = ()
     """The results of each of several seeds; empty unless the trial ran to its end."""
-    peak_rss_mb: float | None = None
-    peak_gpu_mb: float | None = None
+    peak_rss_mb: Finite | None = None
+    peak_gpu_mb: Finite | None = None
     environment: dict[str, Shown] = {}
     """Versions of the packages loaded, and settings that change speed or precision."""
+
+    @model_validator(mode="after")
+    def _of_the_task(self) -> Self:
+        for errors in (self.step_mse, *(share.step_mse for share in self.shares)):
+            if len(errors) not in {0, self.task.n_steps}:
+                raise ValueError("its errors are not those of its task's time steps")
+        return self
 
     @property
     def timed(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import NamedTuple, TypeAlias
 
 from harness.errors import InvalidInput
@@ -11,6 +12,7 @@ from harness.task.task import Task
 
 Value: TypeAlias = int | float | str
 """The value of a task field."""
+_MOST_POINTS = 100_000
 
 
 class SweepPoint(NamedTuple):
@@ -34,6 +36,8 @@ def grid(task: Task, sweep: Mapping[str, Sequence[object]]) -> tuple[SweepPoint,
             problems[f"`sweep`: {Task.unknown_name(name)}."] = None
         if not values or len({str(value) for value in values}) < len(values):
             problems[f"`sweep` {name}: name at least one value, and none of them twice."] = None
+    if (count := prod(map(len, sweep.values()))) > _MOST_POINTS:
+        problems[f"`sweep` has {count:.2g} points; at most {_MOST_POINTS:,} are possible."] = None
     points = []
     for values in [] if problems else product(*sweep.values()):
         changes = dict(zip(sweep, values, strict=True))

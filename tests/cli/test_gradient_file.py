@@ -118,6 +118,20 @@ def test_a_fault_that_is_not_known_is_called_unknown(
     assert re.search(f"no known fault explains it; .*{where}", done.stderr)
 
 
+def test_a_loss_of_zero_and_a_value_near_the_largest(cli: Cli, tmp_path: Path) -> None:
+    right = written(beginner.Right, Model(hidden=3, dtype="float64"))
+    nothing = {name: np.zeros_like(value) for name, value in right.items()}
+    for arrays in (
+        nothing | {"grad_b_1": right["grad_b_1"]},
+        right | {"b_1": right["b_1"] + 1e308},
+    ):
+        np.savez(tmp_path / "mine.npz", **arrays)
+        done = cli("parity", "--gradient", tmp_path / "mine.npz")
+        assert done.returncode == 1
+        assert "no known fault explains it" in done.stderr
+        assert "Warning" not in done.stderr
+
+
 def test_the_gradient_that_the_task_asks_for(cli: Cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", **written(beginner.Right, Model(hidden=3, dtype="float64")))
     done = cli("parity", "--gradient", tmp_path / "mine.npz", "--preset", "posted")

@@ -126,6 +126,13 @@ def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> N
         (["--sweep", "hidden=2,2"], "name at least one value, and none of them twice"),
         (["--sweep", "rho=0.1,0.10"], "two of the values are the same number"),
         (["--sweep", "hidden=2,x"], "`hidden` = 'x'"),
+        (
+            [
+                f"--sweep={name}={','.join(map(str, range(1, 400)))}"
+                for name in ("epochs", "hidden")
+            ],
+            "1.6e+05 points; at most 100,000",
+        ),
         (["--sweep", "hidden=2", "--sweep", "hidden=3"], "`hidden` is swept already"),
         (["--sweep", "hidden=2", "--set", "hidden=3"], "`--set` gives `hidden` a value"),
         (["--sweep", "cell=gru", "--sweep", "activation=tanh,relu"], "a gru is defined with tanh"),

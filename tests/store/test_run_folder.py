@@ -77,7 +77,15 @@ def test_a_run_whose_manifest_is_broken_is_held_no_longer(
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", '{"run": "r"}', "[1, 2]", "\x00\xff", '{"schema_version": 2}'],
+    [
+        *("", "{", '{"run": "r"}', "[1, 2]", "\x00\xff", '{"schema_version": 2}', "[" * 5000),
+        *('{"schema_version": Infinity}', '{"schema_version": "9"}'),
+        record(1).model_dump_json().replace('"step_mse":[0.25,', '"step_mse":[0.25,0.25,'),
+        record(1).model_dump_json().replace('"wall_s":1.0', '"wall_s":1e999'),
+        record(1).model_dump_json().replace('"seed":1', f'"seed":{10**30}'),
+        record(1).model_dump_json().replace('"threads":1', '"threads":0'),
+    ],
+    ids=lambda content: content[-20:],
 )
 def test_a_broken_record_is_left_out_and_set_aside(tmp_path: Path, content: str) -> None:
     with RunWriter.create(tmp_path, MANIFEST) as writer:
@@ -94,7 +102,7 @@ def test_a_broken_record_is_left_out_and_set_aside(tmp_path: Path, content: str)
 
 def test_a_record_of_another_task_is_left_out(tmp_path: Path) -> None:
     with RunWriter.create(tmp_path, MANIFEST) as writer:
-        writer.add(record(0, task=Task(n_steps=3)))
+        writer.add(record(0, task=Task(n_steps=2, epochs=10)))
         assert Run("r", tmp_path).records == []
         assert "no record of run `r`" in Run("r", tmp_path).problems[0]
 

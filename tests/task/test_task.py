@@ -80,6 +80,12 @@ def test_a_preset_can_be_changed() -> None:
         ("layers", 0),
         ("eval_paths", 0),
         ("curve_points", 0),
+        # It would be factorised until the end of days, or fill the memory.
+        ("epochs", 10**18),
+        ("epochs", 10**400),
+        ("n_steps", 10**9),
+        ("layers", 10**6),
+        ("lag_weight", 1e200),
     ],
 )
 def test_a_bad_value_is_refused_by_name_with_the_value_got(field: str, value: object) -> None:
