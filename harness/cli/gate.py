@@ -134,7 +134,10 @@ def _run(options: Mapping[str, Any]) -> Verdict | None:
         lambda: _mode(options),
         lambda: build_task(**fields) if any(fields.values()) else None,
         lambda: _settings(options),
-        lambda: check_writable([*_outputs(options).values(), options["write_baseline"]]),
+        lambda: check_writable(
+            [*_outputs(options).values(), options["write_baseline"]],
+            [options["baseline"], *(path for pair in options["pytest_benchmark"] for path in pair)],
+        ),
     )
     if mode == "pytest_benchmark":
         from harness.gate import pytest_benchmark

@@ -10,9 +10,11 @@ import json
 import math
 import os
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree as ET
@@ -34,18 +36,41 @@ MARKER = "<!-- harness-gate -->"
 
 _MORE = "measure longer (`--budget`) or on a quieter machine, or allow more"
 _COLUMNS = ["subject", "metric", "change [95 %]", "allowed", "n", "verdict"]
-# A comment on GitHub holds 65,536 characters.
-_MARKDOWN_ROWS = 100
+# The most useful first. What waits for another metric to be decided comes last.
+_ORDER = (
+    "training",
+    "train time",
+    "time",
+    "final_mse",
+    "mse per step",
+    "lag_skill",
+    "time in rare calls",
+    "accuracy",
+)
+# A comment on GitHub holds 65,536 characters. No way to count them gives more than UTF-8 has bytes.
+_LONGEST_COMMENT = 65_000
+# In a comment that would be longer: the longest name, and the longest sentence.
+_LONGEST_NAME, _LONGEST_SENTENCE = 200, 1000
+_LITERAL = str.maketrans(
+    {c: escape(c) for c in "&<>"}
+    | {c: f"&#{ord(c)};" for c in "\"'|\\`*_~[]!$"}
+    | {c: f"{c}\N{ZERO WIDTH SPACE}" for c in "@#"}
+)
 
 
 def terminal(verdict: Verdict, width: int = 80) -> str:
-    """Return the judgements as a table, then reasons and notes, then the outcome in a sentence."""
-    judgements = _worst_first(verdict)
-    table = pd.DataFrame(_rows(judgements), columns=_COLUMNS, dtype="object")
-    drawn = render(table, "table", width, _clean(verdict.compared)) if judgements else ""
+    """Return the judgements as a table, then reasons and notes, then the outcome in a sentence.
+
+    Names that are longer than a line are cut in the middle.
+    """
+    longest = max(width, 80)
+    rows = _rows(_worst_first(verdict), longest)
+    verdict = _cut(verdict, longest)
+    table = pd.DataFrame(rows, columns=_COLUMNS, dtype="object")
+    drawn = render(table, "table", width, _clean(verdict.compared)) if rows else ""
     # The reason that the closing sentence gives is not repeated.
     given = _foremost(verdict)
-    others = [j for j in judgements if given is None or j.reason != given.reason]
+    others = [j for j in _worst_first(verdict) if given is None or j.reason != given.reason]
     lines = [*_reasons(others), *_notes(verdict), sentence(verdict)]
     return drawn + "".join(f"{line}\n" for line in lines)
 
@@ -83,36 +108,52 @@ def junit(verdict: Verdict) -> str:
             kind = "failure" if judgement.outcome == "regression" else "error"
             message = _explain(judgement)
             problem = ET.SubElement(case, kind, type=judgement.outcome, message=message)
-            problem.text = judgement.model_dump_json(indent=1)
+            # ASCII: XML forbids some characters that JSON leaves as they are.
+            problem.text = json.dumps(judgement.model_dump(), indent=1)
     ET.SubElement(suite, "system-out").text = terminal(verdict)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def markdown(verdict: Verdict) -> str:
-    """Return the body of a comment on GitHub: outcome, sentence, table, and details folded away."""
-    judgements = _worst_first(verdict)
-    shown = judgements[:_MARKDOWN_ROWS]
-    rows = [[_literal(cell) for cell in cells] for cells in _rows(shown)]
-    table = [f"| {' | '.join(cells)} |" for cells in [_COLUMNS, ["---"] * len(_COLUMNS), *rows]]
-    if len(judgements) > len(shown):
-        table += ["", f"and {len(judgements) - len(shown)} more."]
-    details = [*_reasons(shown), *_notes(verdict), f"The gate took {verdict.seconds:.0f} s."]
-    lines = [
-        MARKER,
-        f"### Benchmark gate: {verdict.outcome}",
-        "",
-        _literal(sentence(verdict)),
-        "",
-        *table,
-        "",
-        f"<details><summary>{_literal(_clean(verdict.compared))}</summary>",
-        "",
-        *(f"- {_literal(line)}" for line in details),
-        "",
-        "</details>",
-    ]
-    return "\n".join(lines) + "\n"
+def markdown(verdict: Verdict, whole: str = "") -> str:
+    """Return the body of a comment on GitHub: outcome, sentence, table, and details folded away.
+
+    If a comment cannot hold it all, long names are cut in the middle, and the table has as many
+    rows as fit; `whole` is the name of a file with all of it.
+    """
+    text = _markdown(verdict)()
+    if _fits(text):
+        return text
+    cut = _markdown(verdict, _LONGEST_NAME, f" The whole table is in `{whole}`." if whole else "")
+    numbers = range(len(verdict.judgements))
+    return cut(bisect_left(numbers, True, key=lambda shown: not _fits(cut(shown + 1))))
+
+
+def _markdown(verdict: Verdict, longest: int | None = None, where: str = "") -> Callable[..., str]:
+    """Return what returns the body with the first rows, or all; names are cut to `longest`.
+
+    `where` says where the rows are that are left out.
+    """
+    rows = [[_literal(cell) for cell in row] for row in _rows(_worst_first(verdict), longest)]
+    verdict = verdict if longest is None else _cut(verdict, longest)
+    reasons = [[f"- {_literal(r)}" for r in _reasons([j])] for j in _worst_first(verdict)]
+    head = [MARKER, f"### Benchmark gate: {verdict.outcome}", "", _literal(sentence(verdict)), ""]
+    folded = ["", f"<details><summary>{_literal(_clean(verdict.compared))}</summary>", ""]
+    notes = [*_notes(verdict), f"The gate took {verdict.seconds:.0f} s."]
+    tail = [*(f"- {_literal(note)}" for note in notes), "", "</details>", ""]
+
+    def body(shown: int | None = None) -> str:
+        table = [_COLUMNS, ["---"] * len(_COLUMNS), *rows[:shown]]
+        lines = [*head, *(f"| {' | '.join(cells)} |" for cells in table)]
+        if shown is not None:
+            lines += ["", _literal(f"and {len(rows) - shown} more.{where}")]
+        return "\n".join([*lines, *folded, *chain(*reasons[:shown]), *tail])
+
+    return body
+
+
+def _fits(text: str) -> bool:
+    return len(text.encode()) <= _LONGEST_COMMENT
 
 
 FORMATS: Mapping[str, Callable[[Verdict], str]] = {
@@ -135,13 +176,18 @@ def sentence(verdict: Verdict) -> str:
     return f"{verdict.outcome.upper()}: {_explain(first)}{more}"
 
 
-def check_writable(paths: Iterable[Path | None]) -> None:
-    """Raise `InvalidInput` for paths that `write` could not write; for use before measuring."""
-    given = [path for path in paths if path is not None]
+def check_writable(outputs: Iterable[Path | None], inputs: Iterable[Path | None] = ()) -> None:
+    """Raise `InvalidInput` for paths that `write` could not write; for use before measuring.
+
+    `inputs` are files that must stay.
+    """
+    given = [path for path in outputs if path is not None]
     problems = [problem for path in given if (problem := _unwritable(path))]
     real = [str(_real(path)) for path in given]
     twice = sorted({path for path in real if real.count(path) > 1})
     problems += [f"`{path}` is named for two outputs." for path in twice]
+    kept = {str(_real(path)) for path in inputs if path is not None}
+    problems += [f"`{path}` is read: write to another file." for path in sorted(kept & set(real))]
     if problems:
         raise InvalidInput(*problems)
 
@@ -149,38 +195,99 @@ def check_writable(paths: Iterable[Path | None]) -> None:
 def write(verdict: Verdict, outputs: Mapping[str, Path | None]) -> None:
     """Write the files asked for, by the names of `FORMATS`, each whole or not at all.
 
-    On GitHub Actions, also add the Markdown to the summary of the job. Raises `StoreError`.
+    Markdown that is too long for a comment is cut; all of it is written to a file beside it. On
+    GitHub Actions, also add the Markdown to the summary of the job. Raises `StoreError`.
     """
     for name, path in outputs.items():
-        if path is not None:
+        if path is not None and name != "markdown":
             write_whole(_real(path), FORMATS[name](verdict).encode())
+    comment = outputs.get("markdown")
+    whole = comment and whole_table(comment)
+    text = markdown(verdict, whole.name if whole else "")
+    if comment and whole:
+        write_whole(_real(comment), text.encode())
+        if not _fits(everything := _markdown(verdict)()):
+            write_whole(_real(whole), everything.encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         # The outcome does not depend on the summary.
         with suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown(verdict))
+            file.write(text)
+
+
+def whole_table(comment: Path) -> Path:
+    """Return the file beside a comment that holds what the comment cannot: `gate.whole.md`."""
+    return comment.with_name(f"{comment.stem}.whole{comment.suffix}")
 
 
 def _worst_first(verdict: Verdict) -> list[Judgement]:
-    return sorted(verdict.judgements, key=lambda j: WORST_FIRST.index(j.outcome))
+    """Return the judgements, the worst first; of inconclusive ones, the most useful first."""
+
+    def place(judgement: Judgement) -> tuple[int, int, float]:
+        outcome = WORST_FIRST.index(judgement.outcome)
+        if judgement.outcome != "inconclusive":
+            return outcome, 0, 0.0
+        known = judgement.metric in _ORDER
+        return outcome, _ORDER.index(judgement.metric) if known else 0, -_size(judgement)
+
+    return sorted(verdict.judgements, key=place)
 
 
 def _foremost(verdict: Verdict) -> Judgement | None:
-    """Return the judgement for the sentence: one that is not measured, or the largest change."""
-    alike = [judgement for judgement in verdict.judgements if judgement.outcome == verdict.outcome]
-    if verdict.outcome == "pass" or not alike:
+    """Return the judgement for the sentence: the first row, or the largest regression."""
+    outcome = verdict.outcome
+    worst = [j for j in _worst_first(verdict) if j.outcome == outcome]
+    if outcome == "pass" or not worst:
         return None
-    return max(alike, key=lambda j: math.inf if j.change is None else j.change)
+    return max(worst, key=_size) if outcome == "regression" else worst[0]
 
 
-def _rows(judgements: Sequence[Judgement]) -> list[list[str]]:
-    """Return a row of cells per judgement, without the file name if all tests are in one file."""
+def _size(judgement: Judgement) -> float:
+    """Return the change; what could not be measured is worse than any."""
+    return math.inf if judgement.change is None else judgement.change
+
+
+def _cut(verdict: Verdict, longest: int) -> Verdict:
+    """Return the verdict with long names and sentences cut in the middle."""
+    judgements = [
+        j.model_copy(
+            update={
+                "subject": _middle_cut(_clean(j.subject), longest),
+                "metric": _middle_cut(_clean(j.metric), longest),
+                "reason": _middle_cut(_clean(j.reason), _LONGEST_SENTENCE),
+            }
+        )
+        for j in verdict.judgements
+    ]
+    return verdict.model_copy(
+        update={
+            "judgements": tuple(judgements),
+            "notes": tuple(_middle_cut(_clean(n), _LONGEST_SENTENCE) for n in verdict.notes),
+            "compared": _middle_cut(_clean(verdict.compared), _LONGEST_SENTENCE),
+        }
+    )
+
+
+def _middle_cut(text: str, longest: int | None) -> str:
+    """Return the text, or its beginning and its end if it is longer than `longest`."""
+    if longest is None or len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[: longest - half - 1]}…{text[-half:]}"
+
+
+def _rows(judgements: Sequence[Judgement], longest: int | None = None) -> list[list[str]]:
+    """Return a row of cells per judgement, without the file name if all tests are in one file.
+
+    Names longer than `longest` are cut in the middle.
+    """
     subjects = [_clean(judgement.subject) for judgement in judgements]
-    files = {"".join(subject.rpartition("::")[:2]) for subject in subjects}
+    # Parameters in brackets may hold anything.
+    files = {"".join(subject.partition("[")[0].rpartition("::")[:2]) for subject in subjects}
     cut = len(files.pop()) if len(files) == 1 else 0
     return [
         [
-            subject[cut:],
-            _clean(judgement.metric),
+            _middle_cut(subject[cut:], longest),
+            _middle_cut(_clean(judgement.metric), longest),
             _change(judgement, "+"),
             "-" if judgement.tolerance is None else percent(judgement.tolerance),
             f"{judgement.n or '-'}",
@@ -237,13 +344,14 @@ def _count(number: int, noun: str) -> str:
 
 def _clean(text: str) -> str:
     """Return the text on one line, without control characters (XML forbids most of them)."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def _literal(text: str) -> str:
-    """Return text that Markdown and HTML show unchanged; an `@name` in it notifies nobody."""
-    escaped = escape(text).replace("@", "@\N{ZERO WIDTH SPACE}")
-    return "".join(f"&#{ord(c)};" if c in "|\\`*_~[]!" else c for c in escaped)
+    """Return text that Markdown and HTML show unchanged; an `@name` or `#12` links to nothing."""
+    return text.translate(_LITERAL)
 
 
 def _real(path: Path) -> Path:

@@ -49,6 +49,8 @@ def benchmarks(path: Path, seconds: float, cpu: str = "Z80") -> Path:
         (["--pytest-benchmark", "a", "b", "--budget", "9m"], "`--budget` means nothing with"),
         (["--pytest-benchmark", "/none/a", "b"], "`/none/a` cannot be read: No such file"),
         (["--pytest-benchmark", "a"], "requires 2 arguments"),
+        (["--pytest-benchmark", "/tmp/x", "b", "--json", "/tmp/x"], "is read: write to another"),
+        (["--baseline", "/tmp/x", "--markdown", "/tmp/x"], "is read: write to another"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -173,15 +173,80 @@ def test_the_workflow_finds_its_comment_again() -> None:
     assert f'startswith("{report.MARKER}")' in workflow
 
 
-def test_markdown_fits_into_a_comment() -> None:
+def test_markdown_fits_into_a_comment(tmp_path: Path) -> None:
     many = [
         FINE.model_copy(update={"subject": f"tests/test_something.py::test_{n}"})
-        for n in range(1000)
+        for n in range(2000)
     ]
-    text = report.markdown(verdict(*many, SLOWER))
-    assert len(text) < 65_536
-    assert "and 901 more." in text
+    given = verdict(*many, SLOWER)
+    report.write(given, {"markdown": tmp_path / "gate.md"})
+    text = (tmp_path / "gate.md").read_text()
+    assert 60_000 < len(text.encode()) <= 65_536
+    shown = text.count("\n| tests/") + 1
+    assert f"and {2001 - shown} more. The whole table is in &#96;gate.whole.md&#96;." in text
     assert "| jax on cpu |" in text
+    assert (tmp_path / "gate.whole.md").read_text().count("\n| ") == 2003
+
+
+@pytest.mark.parametrize(("letter", "number"), [("x", 1), ("|", 300), ("\N{GRINNING FACE}", 300)])
+def test_no_name_is_too_long(tmp_path: Path, letter: str, number: int) -> None:
+    name = letter * (80_000 // number)
+    long = [
+        UNKNOWN.model_copy(update={"subject": f"{n}{name}{n}", "reason": f"{n}{name}"})
+        for n in range(number)
+    ]
+    given = verdict(*long, notes=(letter * 70_000,))
+    report.write(given, {"markdown": tmp_path / "gate.md", "json": tmp_path / "gate.json"})
+    text = (tmp_path / "gate.md").read_text()
+    assert len(text.encode()) <= 65_536
+    assert text.startswith(report.MARKER)
+    assert text.endswith("</details>\n")
+    assert "\n| 0" in text
+    whole = (tmp_path / "gate.whole.md").read_text()
+    assert report._literal(name) in whole
+    findings = json.loads((tmp_path / "gate.json").read_text())["findings"]
+    assert name in findings[0]["subject"]
+    for width in (20, 80, 500):
+        lines = report.terminal(given, width).splitlines()
+        assert max(map(len, lines)) < 2000
+        assert lines[3].startswith("0")
+        assert len(lines[3].split()[0]) <= max(80, width)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["b.py::test_ip[::1]"], ["test_ip[::1]"]),
+        (["b.py::test_ip[::1]", "b.py::test_ip[a::b]"], ["test_ip[::1]", "test_ip[a::b]"]),
+        (["b.py::T::test[x]", "b.py::T::test[::]"], ["test[x]", "test[::]"]),
+        (["b.py::test[[red]|`x`/<b>]"], ["test[[red]|`x`/<b>]"]),
+        (["a.py::test[::1]", "b.py::test[::1]"], ["a.py::test[::1]", "b.py::test[::1]"]),
+        (["a[1]/b.py::test[x::y]"], ["a[1]/b.py::test[x::y]"]),
+    ],
+)
+def test_names_are_shown_whole(names: list[str], shown: list[str]) -> None:
+    given = verdict(*(FINE.model_copy(update={"subject": name}) for name in names))
+    rows = report.terminal(given).splitlines()[3 : 3 + len(names)]
+    assert [row.split()[0] for row in rows] == shown
+    for name in shown:
+        assert f"\n| {report._literal(name)} | train time |" in report.markdown(given)
+
+
+def test_what_is_most_useful_comes_first() -> None:
+    accuracy = Judgement(
+        subject="jax on cpu", metric="accuracy", outcome="inconclusive", n=2, reason="identical"
+    )
+    rare, time = (
+        UNKNOWN.model_copy(update={"metric": metric, "change": change, "reason": "do this"})
+        for metric, change in (("time in rare calls", 0.5), ("train time", 0.1))
+    )
+    gone = UNKNOWN.model_copy(update={"metric": "train time", "change": None, "reason": "gone"})
+    given = verdict(accuracy, rare, UNKNOWN, time, FINE)
+    rows = report.terminal(given, 120).splitlines()[3:8]
+    words = ["train time", "final_mse", "time in rare calls", "accuracy", "pass"]
+    assert [word in row for word, row in zip(words, rows, strict=True)] == [True] * 5
+    assert report.sentence(given).endswith("nor to be worse; do this. 3 more comparisons like it.")
+    assert "gone." in report.sentence(verdict(time, gone))
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
