@@ -60,6 +60,7 @@ def _descendants() -> list[int]:
 def _run(job: dict[str, Any], commands: Iterator[str], stream: Any) -> None:
     from pydantic_core import to_jsonable_python
 
+    from harness.backend.registry import hiding
     from harness.errors import InvalidInput, Unavailable
 
     def emit(kind: str, value: Any) -> None:
@@ -70,7 +71,8 @@ def _run(job: dict[str, Any], commands: Iterator[str], stream: Any) -> None:
     except (InvalidInput, Unavailable) as error:
         emit("refused", str(error))
     except Exception as error:
-        emit("failed", [f"{type(error).__name__}: {error}", traceback.format_exc()])
+        reason = f"{type(error).__name__}: {error}{hiding()}"
+        emit("failed", [reason, traceback.format_exc()])
     # Last, because running other programs takes time and processor caches.
     if job["kind"] != "parity":
         emit("fields", {"environment": _environment(job["backend"], job["device"])})

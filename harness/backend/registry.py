@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import cast
@@ -65,6 +67,19 @@ def importer(name: str) -> Callable[[], BackendFactory]:
     return partial(_load, name, _find(name))
 
 
+def hiding() -> str:
+    """Say which module of the current folder was imported in place of an installed one, if any."""
+    here = Path.cwd()
+    elsewhere = [path for path in sys.path if path and Path(path) != here]
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if file in {str(here / f"{name}.py"), str(here / name / "__init__.py")}:
+            hidden = PathFinder.find_spec(name, elsewhere)
+            if hidden and hidden.origin not in {None, file}:
+                return f"; `{file}` hides the installed `{name}`: rename it"
+    return ""
+
+
 def _load(name: str, found: EntryPoint | Command) -> BackendFactory:
     attribute = found if isinstance(found, Command) else _imported(name, found)
     if not isinstance(attribute, Command):
@@ -107,12 +122,23 @@ def _check_module(name: str, module: str) -> None:
         found = importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         found = False
-    except Exception as error:  # To find a module in a package imports the package.
+    except (Exception, SystemExit) as error:  # To find a module in a package imports the package.
         raise InvalidInput(
             f"backend `{name}` cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not found:
-        raise InvalidInput(f"backend `{name}`: there is no module `{module}` on the import path.")
+        raise InvalidInput(
+            f"backend `{name}`: there is no module `{module}` on the import path{_hidden(module)}."
+        )
+
+
+def _hidden(module: str) -> str:
+    """Say what hides the package of a module that is in the current folder, if anything does."""
+    top = module.partition(".")[0]
+    spec = importlib.util.find_spec(top)
+    if top == module or not Path(top).exists() or spec is None or spec.origin is None:
+        return ""
+    return f"; `{Path(top).absolute()}` is hidden by `{spec.origin}`: rename it"
 
 
 def _imported(name: str, point: EntryPoint) -> BackendFactory | Command:
@@ -122,13 +148,16 @@ def _imported(name: str, point: EntryPoint) -> BackendFactory | Command:
         module = importlib.import_module(point.module)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        raise Unavailable(
-            f"backend `{name}` needs the package `{package}`, which is not installed here; "
-            f"try `pip install {package}`."
-        ) from error
+        lacks = (
+            f"needs the package `{package}`, which is not installed here; "
+            f"try `pip install {package}`"
+        )
+        if found := hiding():
+            lacks = f"cannot be imported: {error}{found}"
+        raise Unavailable(f"backend `{name}` {lacks}.") from error
     except Exception as error:
         raise Unavailable(
-            f"backend `{name}` cannot be imported: {type(error).__name__}: {error}"
+            f"backend `{name}` cannot be imported: {type(error).__name__}: {error}{hiding()}"
         ) from error
     if not hasattr(module, point.attr):
         public = [n for n in vars(module) if not n.startswith("_")]

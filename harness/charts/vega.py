@@ -16,7 +16,7 @@ _MAKE = (
 @cache
 def prepare() -> subprocess.Popen[bytes]:
     """Start making the bundle in another process: it takes a second."""
-    maker = subprocess.Popen([sys.executable, "-c", _MAKE], stdout=subprocess.PIPE)
+    maker = subprocess.Popen([sys.executable, "-P", "-c", _MAKE], stdout=subprocess.PIPE)
     atexit.register(_end, maker)
     return maker
 

@@ -8,6 +8,7 @@ results could not be written; 130 interrupted.
 from __future__ import annotations
 
 import signal
+import sys
 from typing import Any
 
 import click
@@ -96,8 +97,12 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
-    # CI systems and clusters send SIGTERM: end as after Ctrl-C.
+    # CI systems and clusters send SIGTERM, a terminal that closes SIGHUP: end as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` has it ignored.
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    if not sys.flags.safe_path:
+        sys.path.append("")  # A backend may be in the current folder.
     output = guard()
     try:
         cli()

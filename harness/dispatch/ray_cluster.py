@@ -12,6 +12,8 @@ placement groups that no existing node can hold.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +34,13 @@ from harness.dispatch.ray_batches import (
     refusal,
     waiting_for,
 )
-from harness.dispatch.ray_nodes import REFRESH_S, Nodes, check_runtime_env, connect
+from harness.dispatch.ray_nodes import (
+    REFRESH_S,
+    Nodes,
+    check_import_path,
+    check_runtime_env,
+    connect,
+)
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.trial.events import Certificate, Event
@@ -62,7 +70,9 @@ class RayDispatcher:
         address = address or os.environ.get("RAY_ADDRESS")
         self._runtime_env = dict(runtime_env or {})
         check_runtime_env(self._runtime_env)
+        check_import_path(self._runtime_env)
         # In a notebook, Ray may be running already: it is used and left running.
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         self._owned = not ray.is_initialized()
         self._local = self._owned and address is None
         self._wait_s = 0.0 if self._local else wait_s
@@ -71,6 +81,7 @@ class RayDispatcher:
         self._started: Future[None] | None = None
         if self._owned and not self._local:
             connect(address, self._runtime_env)
+            self._keep_sigterm()
         self._nodes = Nodes(alone=self._local)
         self._certified: set[str] = set()
         """The ids of the nodes that were given parity jobs."""
@@ -99,6 +110,7 @@ class RayDispatcher:
             for event in InlineDispatcher().certify(jobs):
                 if isinstance(event, Certificate):
                     self._start()
+                self._keep_sigterm()
                 yield event
             return
         nodes = yield from self._await(jobs)
@@ -122,6 +134,7 @@ class RayDispatcher:
         """
         if self._local:
             self._start().result()
+            self._keep_sigterm()
 
         def allows(node: Node, batch: Batch) -> bool:
             parity = isinstance(batch.jobs[0], ParityJob)
@@ -148,6 +161,11 @@ class RayDispatcher:
     def _start(self) -> Future[None]:
         self._started = self._started or self._starter.submit(connect, None, self._runtime_env)
         return self._started
+
+    def _keep_sigterm(self) -> None:
+        """Let SIGTERM do what it did: Ray prints a stack, and aborts the process 3 s later."""
+        if self._on_sigterm and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _await(self, jobs: Sequence[ParityJob]) -> Generator[Event, None, list[Node]]:
         """Wait until each job has a node that it fits on; refuse those that never get one."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
 from ray.runtime_env import RuntimeEnv
 
+import harness
 from harness.dispatch.placement import Node
 from harness.dispatch.token import ADVICE, has_token
 from harness.errors import ClusterLost, InvalidInput, Unavailable, UnknownName, brief
@@ -47,6 +49,18 @@ def check_runtime_env(runtime_env: Mapping[str, Any]) -> None:
         RuntimeEnv(**runtime_env)
     except (TypeError, ValueError, OSError) as error:
         raise InvalidInput(f"`runtime_env` is not one for Ray: {error}") from error
+
+
+def check_import_path(runtime_env: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` if Ray's workers, which look there first, would not find the harness."""
+    here = Path.cwd()
+    for path in (here / "harness.py", here / "harness" / "__init__.py"):
+        alien = path.is_file() and not path.samefile(harness.__file__)
+        if alien and "working_dir" not in runtime_env:
+            raise InvalidInput(
+                f"`{path}` hides the harness from Ray's workers, which look in the current folder "
+                "first: rename it, or name another `working_dir` in `--runtime-env`."
+            )
 
 
 def connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,7 +48,10 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
         # Python resolves the paths of what it imports, too.
         path = Path(folder).resolve() / "tree" / root.name
         _extract(commit, root, path)
-        working = _with_roots(Tree.here(), root, modules)
+        here = Tree.here()
+        # First, because the same modules may be installed, too.
+        first = () if sys.flags.safe_path else (str(here.cwd),)
+        working = _with_roots(replace(here, paths=(*first, *here.paths)), root, modules)
         yield Checkout(
             working=working,
             reference=_moved(working, root, path),

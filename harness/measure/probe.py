@@ -37,7 +37,7 @@ class Probe:
 
     def __init__(self, cores: tuple[int, ...]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.measure.probe", *map(str, cores)],
+            [sys.executable, "-P", "-m", "harness.measure.probe", *map(str, cores)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

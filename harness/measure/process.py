@@ -23,6 +23,15 @@ from harness.measure.clock import now
 from harness.trial.jobs import Job, TurnsJob
 
 _POLL_S = 0.5
+_RUN = "runpy.run_module('harness.worker', run_name='__main__', alter_sys=True)"
+# With `-P`, Python does not put the current folder first, where a `random.py` would hide its own
+# module. It goes before the installed packages, once those of the harness itself are found.
+_START = f"import os, runpy, sys, harness, backends; {_RUN}"
+_START_HERE = _START.replace(
+    _RUN,
+    "sys.path.insert(next((n for n, p in enumerate(sys.path) if '-packages' in p), len(sys.path)),"
+    f" os.getcwd()); {_RUN}",
+)
 _TAIL_BYTES = 4000
 
 
@@ -35,8 +44,14 @@ class Tree:
 
     @classmethod
     def here(cls) -> Tree:
-        """Return the paths that this process imports from, less the Python installation."""
-        return cls(Path.cwd(), tuple(p for p in sys.path if p and not machine.installed(p)))
+        """Return the paths that this process imports from.
+
+        Left out are the Python installation and the current folder.
+        """
+        cwd, own = Path.cwd(), str(Path(__file__).parents[2])
+        paths = [p for p in sys.path if p and Path(p) != cwd and not machine.installed(p)]
+        own_first = [] if machine.installed(own) else [own]
+        return cls(cwd, tuple(dict.fromkeys([*own_first, *paths])))
 
 
 class JobFailed(HarnessError):
@@ -85,9 +100,10 @@ class Worker:
         self._events = os.fdopen(reader, "rb", buffering=0)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
         self._caches = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        start = _START if sys.flags.safe_path else _START_HERE
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.worker", str(writer), request],
+                [sys.executable, "-P", "-c", start, str(writer), request],
                 cwd=tree.cwd,
                 bufsize=0,  # Else `close` would try to write what a dead process did not take.
                 stdin=subprocess.PIPE,
