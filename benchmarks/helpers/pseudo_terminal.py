@@ -52,6 +52,18 @@ class Screen:
             self._take(token)
         self._rest = text[at:]
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size. Rows that have become too long are broken, as most terminals do."""
+        below = len(self.lines) - self._row
+        self.lines = [
+            line[start : start + columns]
+            for line in map(str.rstrip, self.lines)
+            for start in range(0, len(line) or 1, columns)
+        ]
+        self.columns, self.rows = columns, rows
+        self._row = len(self.lines) - below
+        self._column = min(self._column, len(self.lines[self._row]))
+
     def rest(self) -> str:
         """Return the beginning of a sequence of which the end has not come."""
         return self._rest
@@ -156,7 +168,7 @@ class Terminal:
 
     def resize(self, columns: int, rows: int) -> None:
         """Make the terminal larger or smaller."""
-        self.screen.columns, self.screen.rows = columns, rows
+        self.screen.resize(columns, rows)
         _set_size(self._master, columns, rows)
 
     def _read(self) -> bool:

@@ -101,8 +101,7 @@ class Dashboard(Lines):
         try:
             self._ends.set()
             self._thread.join()
-            self._live.update(Text())
-            self._print(self._lines)
+            self._show(self._lines, Text())
         finally:
             self._live.stop()
             atexit.unregister(self._console.show_cursor)
@@ -122,22 +121,26 @@ class Dashboard(Lines):
                 self._draw()
 
     def _draw(self) -> None:
-        size = self._console.size
         with self._lock:
             lines, self._lines = self._lines, []
+            size = self._console.size
             drawn = frame(self._tally, self._clock(), *size, self._look, self._plot)
+        self._show(lines, drawn)
+
+    def _show(self, lines: Sequence[str], drawn: RenderableType) -> None:
+        """Let lines scroll by, and draw a frame in place of the last one."""
+        self._live.update(drawn)
+        size = self._console.size
+        self._printed.extend(lines)
         if size != self._size:
             # The terminal has moved the rows of the last frame; only clearing removes them all.
             self._size = size
             self._console.clear()
-            lines = [*self._printed, *lines]
-        self._print(lines)
-        self._live.update(drawn, refresh=True)
-
-    def _print(self, lines: Sequence[str]) -> None:
+            lines = [*self._printed]
         if lines:
-            self._printed.extend(lines)
             self._console.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
+        else:
+            self._live.refresh()
 
 
 def frame(

@@ -113,9 +113,20 @@ def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Pat
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) -> None:
-    driver = start(tmp_path, "--dispatch", "inline", "--seeds", 3)
+@pytest.mark.parametrize(
+    ("number", "dispatch"),
+    [
+        (signal.SIGINT, "inline"),
+        (signal.SIGTERM, "inline"),
+        # Ray has a handler of its own, which would abort the process after 3 s.
+        pytest.param(signal.SIGTERM, "ray", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, "inline", marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_run_keeps_what_is_finished(
+    tmp_path: Path, number: int, dispatch: str
+) -> None:
+    driver = start(tmp_path, "--dispatch", dispatch, "--seeds", 3)
     records = tmp_path / "x" / "records"
     wait_for(lambda: list(records.glob("*.json")) and workers(tmp_path, seed=1))
     driver.send_signal(number)
@@ -123,6 +134,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path, number: int) 
     assert driver.returncode == 130
     assert "--resume x" in errors
     assert "Traceback" not in errors
+    assert "SIGTERM received" not in errors
     assert not workers(tmp_path)
     run = Run("x", tmp_path)
     assert run.trials["seed"].tolist() == [0]

@@ -13,9 +13,9 @@ from typing import IO, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
-from benchmarks.helpers.pseudo_terminal import Terminal
+from benchmarks.helpers.pseudo_terminal import Screen, Terminal
 from harness import Run, Task
 from harness.measure.clock import Clock
 from harness.runs.dashboard import Dashboard, frame, reporter
@@ -29,6 +29,7 @@ from harness.trial.jobs import TrialJob
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record, Share, Status
 from tests.helpers.commands import TINY_RUN, Cli, command
+from tests.helpers.processes import wait_for
 
 TASK = Task(epochs=100, curve_points=10)
 _BAR = re.compile("━{8}")
@@ -401,6 +402,30 @@ def test_a_run_on_a_terminal_that_changes_its_size(tmp_path: Path) -> None:
     # Colours are there.
     assert any(style.startswith("38;5;") for style in screen.styles)
     assert "Results: " in screen.shown
+
+
+def test_a_terminal_that_changes_its_size_right_before_the_end() -> None:
+    out, small = io.StringIO(), (40, 20)
+    console = Console(file=out, width=80, height=30, force_terminal=True, color_system=None)
+    with Dashboard(console, lambda: 0.0) as reporting:
+        reporting.begin(6, 6)
+        planned = jobs()
+        reporting.event(Planned(jobs=tuple(planned)))
+        for job in planned[:4]:
+            reporting.event(Started(job=job))
+        wait_for(lambda: "0/6 trials" in out.getvalue())
+        reporting.note("the last message")
+        before = len(out.getvalue())
+        console.size = ConsoleDimensions(*small)
+    written = out.getvalue()
+    text = [part.replace("\n", "\r\n") for part in (written[:before], written[before:])]
+    screen = Screen(80, 30)
+    screen.feed(text[0])
+    assert "0/6 trials" in screen.shown
+    screen.resize(*small)
+    screen.feed(text[1])
+    assert screen.shown.split() == ["the", "last", "message"]
+    assert screen.cursor
 
 
 def test_ctrl_c_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
