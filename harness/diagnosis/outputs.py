@@ -5,13 +5,16 @@ Shape suffix: R rows, one for each time step t >= 1 of each path.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtrit
 
+from harness.backend.protocol import Array
 from harness.diagnosis.predictions_file import Predictions
 from harness.diagnosis.wording import target
 from harness.task.task import Task
@@ -73,26 +76,41 @@ class Process(NamedTuple):
 def coefficients(predictions: Predictions) -> Terms | None:
     """Return the terms of the predictions, by least squares; None if rows cannot tell them apart.
 
-    The intervals allow for residuals that go together on one path, and whose size depends on x
-    (Liang and Zeger 1986, with Student's t). From few paths, each row counts as independent (White
-    1980).
+    The intervals allow for residuals that go together on one path, and whose size depends on x:
+    they are those of a jackknife over paths, with Student's t (Bell and McCaffrey 2002). Of few
+    paths, or of paths that overlap, each step counts as independent, once.
     """
     x_R, before_R = predictions.x_R, predictions.before_R
-    design = np.stack([np.ones_like(x_R), x_R**2, before_R**2], axis=1)
-    rows, terms = design.shape
-    if rows <= 2 * terms or np.linalg.matrix_rank(design) < terms:
+    design = np.stack([np.ones_like(x_R), x_R**2, before_R**2])
+    size = np.sqrt(np.mean(design**2, axis=1))
+    if predictions.steps <= 2 * len(design) or not size.all():
         return None
-    inverse = np.linalg.inv(design.T @ design)
-    values = inverse @ (design.T @ predictions.prediction_R)
-    scores = design * (predictions.prediction_R - design @ values)[:, None]
-    n = rows
-    if predictions.paths >= CLUSTERS:
-        n = predictions.paths
-        scores = np.stack([np.bincount(predictions.path_R, column) for column in scores.T], axis=1)
-    variance = inverse @ (scores.T @ scores) @ inverse * n / (n - 1)
-    halves = float(stdtrit(n - 1, 0.975)) * np.sqrt(np.diag(variance))
-    ends = zip(values, values - halves, values + halves, strict=True)
+    design /= size[:, None]
+    group_R, n = predictions.step_R, predictions.steps
+    if predictions.paths >= CLUSTERS and n == len(x_R):
+        group_R, n = predictions.path_R, predictions.paths
+    # Sums over each group G: of the products of the terms [G, 3, 3], and of those with the output.
+    squares_G = _sums(group_R, [[one * other for other in design] for one in design])
+    products_G = _sums(group_R, [[one * predictions.prediction_R] for one in design])
+    squares, products = squares_G.sum(axis=0), products_G.sum(axis=0)
+    if np.linalg.matrix_rank(squares) < len(design):
+        return None
+    values = np.linalg.solve(squares, products)[:, 0]
+    try:
+        without_G = np.linalg.solve(squares - squares_G, products - products_G)[..., 0]
+    except np.linalg.LinAlgError:  # One group holds all that tells the terms apart.
+        return None
+    variance = (n - 1) / n * np.sum((without_G - values) ** 2, axis=0)
+    halves = float(stdtrit(n - 1, 0.975)) * np.sqrt(variance)
+    ends = zip(values / size, (values - halves) / size, (values + halves) / size, strict=True)
     return Terms(*(Coefficient(*map(float, each)) for each in ends))
+
+
+def _sums(group_R: npt.NDArray[np.int64], values: Sequence[Sequence[Array]]) -> Array:
+    """Return the sums over each group of a matrix of values [G, rows, columns]."""
+    return np.array([[np.bincount(group_R, each) for each in row] for row in values]).transpose(
+        2, 0, 1
+    )
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,18 @@ class Outputs:
         return coefficients(self.predictions)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the paths, in sentences."""
+        rows, steps = len(self.predictions.x_R), self.predictions.steps
+        if steps == rows:
+            return self.predictions.notes
+        return (
+            *self.predictions.notes,
+            f"Paths overlap: {rows:,} rows hold {steps:,} different steps. So for the interval "
+            "not each path, but each different step counts as one independent value.",
+        )
+
+    @property
     def w(self) -> float:
         """The weight of the lag term in the target."""
         return self.task.lag_weight
@@ -121,7 +151,8 @@ class Outputs:
             return Process(self.task.rho, np.inf, 1.0)
         rho = float(np.sum(x_R * before_R)) / weight
         variance = float(np.mean((x_R - rho * before_R) ** 2))
-        return Process(rho, float(np.sqrt(variance / weight)), variance)
+        error = float(np.sqrt(variance / weight * len(x_R) / self.predictions.steps))
+        return Process(rho, error, variance)
 
     @property
     def other_rho(self) -> bool:
@@ -137,7 +168,7 @@ class Outputs:
     def other_noise(self) -> bool:
         """Whether the noise of the inputs cannot have the variance 1."""
         off = abs(self.process.variance - 1)
-        return bool(off > max(0.05, _SURE * np.sqrt(2 / len(self.predictions.x_R))))
+        return bool(off > max(0.05, _SURE * np.sqrt(2 / self.predictions.steps)))
 
     @property
     def follow_present(self) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.backend.protocol import Array
+from harness.diagnosis.beginning import settle
 from harness.diagnosis.observed import FOURTH_MOMENT, Observed, Steps
 from harness.diagnosis.outputs import CLUSTERS, Outputs
 from harness.diagnosis.predictions_file import Predictions
@@ -46,6 +47,7 @@ def explain(predictions: Predictions, task: Task) -> list[Finding]:
 
 def observe_predictions(predictions: Predictions, task: Task) -> Observed:
     """Return predictions as the rules read them."""
+    predictions = settle(predictions, task.lag_weight)
     # Nothing is trained here: one epoch fits any number of steps.
     task = task.changed(
         n_steps=int(predictions.t_R.max()), train_sign=1, gradient="exact", epochs=1
@@ -67,10 +69,13 @@ def observe_predictions(predictions: Predictions, task: Task) -> Observed:
 
 def _exact(outputs: Outputs) -> Yardsticks:
     """Return the yardsticks of the inputs as they are."""
-    exact = yardsticks(outputs.task.changed(rho=outputs.rho))
+    variance = outputs.process.variance if outputs.other_noise else 1.0
+    predictions = outputs.predictions
+    start = float(np.mean(predictions.before_R[predictions.t_R == 1] ** 2))
+    start = start / variance if variance else 0.0
+    exact = yardsticks(outputs.task.changed(rho=outputs.rho), start)
     # All yardsticks are proportional to the square of a variance.
-    scale = outputs.process.variance**2 if outputs.other_noise else 1.0
-    return Yardsticks(**{name: scale * value for name, value in vars(exact).items()})
+    return Yardsticks(**{name: variance**2 * value for name, value in vars(exact).items()})
 
 
 def _steps(predictions: Predictions, weight: float) -> Steps:
@@ -96,7 +101,7 @@ def _block(predictions: Predictions, values_R: Array) -> Array:
 
 
 def per_step(observed: Observed) -> str:
-    """Return the error at the first, the middle and the last steps, beside a yardstick."""
+    """Return what is taken for granted, and the error at some steps, beside a yardstick."""
     name = "memoryless" if observed.has_lag else "variance"
     what = "the memoryless yardstick" if observed.has_lag else "the variance of the target"
     level_T = getattr(observed.exact, name)
@@ -106,7 +111,8 @@ def per_step(observed: Observed) -> str:
         f"({short(level_T[first:last].mean())})"
         for first, last in _parts(len(level_T))
     ]
-    return f"The error per step, and {what} there: {'; '.join(parts)}."
+    notes = observed.outputs.notes if observed.outputs else ()
+    return " ".join([*notes, f"The error per step, and {what} there: {'; '.join(parts)}."])
 
 
 def _parts(steps: int) -> Iterator[tuple[int, int]]:

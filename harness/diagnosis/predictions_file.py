@@ -1,12 +1,13 @@
-"""Reads predictions of any framework from a CSV file, a row for each path and time step.
+"""Reads predictions of any framework from a text file, a row for each path and time step.
 
-Shape suffix: R rows, one for each time step t >= 1 of each path.
+Shape suffixes: P paths; R rows, one for each time step t >= 1 of each path.
 """
 
 from __future__ import annotations
 
-import csv
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +15,59 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.backend.protocol import Array
+from harness.diagnosis.separated import read_columns
+from harness.diagnosis.types import Which
 from harness.errors import InvalidInput
 
-COLUMNS = ("path", "t", "x", "prediction")
-_WANTED = f"a row of names ({', '.join(COLUMNS)}) and a row for each path and time step"
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+NUMBERS = ("t", "x", "prediction")
+WANTED = f"a row of names (path, {', '.join(NUMBERS)}) and a row for each path and time step"
+_LARGEST_T = 2**53
+_LARGEST = 1e30
+"""The fourth powers of larger numbers, squared, are no floats any more."""
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_RUN, _SAME_BY_CHANCE = 3, 0.01
+"""If more runs of so many steps than this share are there twice, the paths overlap."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The rows of a file with t >= 1: x_0 is an input, but is not scored."""
+    """The rows that are scored: x_0 is an input only."""
 
     path_R: npt.NDArray[np.int64]
     t_R: npt.NDArray[np.int64]
+    """From 1 on in each path, without gaps; rows are in the order of paths, then of steps."""
     x_R: Array
     before_R: Array
     """x_{t-1}"""
     prediction_R: Array
     starts_at_zero: bool
-    """Whether x_0 = 0 in all paths, as in the task."""
+    """Whether x_0 = 0 in all paths whose x_0 is known, as in the task."""
+    assumed_R: Which | None = None
+    """Which rows are at t = 1 of a path whose x_0 is unknown and taken as 0; None if none are."""
+    notes: tuple[str, ...] = ()
+    """What is taken for granted, in sentences."""
 
     @property
     def paths(self) -> int:
         """How many paths there are."""
         return int(self.path_R.max()) + 1
+
+    @cached_property
+    def step_R(self) -> npt.NDArray[np.int64]:
+        """Numbers of the different steps: paths that overlap have steps in common."""
+        length = min(_RUN, int(self.t_R.max()))
+        last = len(self.x_R) - length + 1
+        runs = np.flatnonzero(self.path_R[:last] == self.path_R[length - 1 :])
+        values = (self.x_R[runs + step] for step in range(length))
+        different = _numbers_of(self.before_R[runs], *values).max() + 1
+        if len(runs) - different <= _SAME_BY_CHANCE * len(runs):
+            return np.arange(len(self.x_R)).astype(np.int64)
+        return _numbers_of(self.before_R, self.x_R)
+
+    @property
+    def steps(self) -> int:
+        """How many different steps there are."""
+        return int(self.step_R.max()) + 1
 
     def target_R(self, weight: float) -> Array:
         """Return x_t^2 + weight * x_{t-1}^2."""
@@ -49,122 +79,135 @@ class Predictions:
         return float(np.mean((self.prediction_R - self.target_R(weight) - constant) ** 2))
 
 
+def _numbers_of(*columns: Array) -> npt.NDArray[np.int64]:
+    """Return numbers of rows; rows with the same values have the same one."""
+    order = np.lexsort(columns)
+    changes = np.any([np.diff(column[order]) != 0 for column in columns], axis=0)
+    numbers = np.zeros(len(order), np.int64)
+    numbers[order[1:]] = np.cumsum(changes)
+    return numbers
+
+
 def read(file: Path) -> Predictions:
-    """Read a CSV file with the columns `COLUMNS`; others are ignored.
+    """Read a file with the columns path, t, x and prediction; without `path` it is one path.
 
     Raises `InvalidInput` with a sentence for everything that is wrong with the file.
     """
-    table = _numbers(file, _columns(file, _parse(file)))
-    table = table.sort_values(["path", "t"], kind="stable")
-    _check_steps(file, table)
+    table = _numbers(file, read_columns(file, NUMBERS, "path", WANTED))
+    if "path" in table:
+        path_R, names = pd.factorize(table["path"].str.strip(), sort=True)
+    else:
+        path_R, names = np.zeros(len(table), np.int64), pd.Index(["0"])
+    table = table.assign(path=path_R).rename_axis("line").reset_index()
+    table = table.sort_values(["path", "t"], kind="stable", ignore_index=True)
+    _check_steps(file, table, names)
+    return _scored(file, table)
+
+
+def _scored(file: Path, table: pd.DataFrame) -> Predictions:
+    """Return the rows that are scored, given all of them in their order."""
+    begins = ~table["path"].duplicated()
+    t_P, x_P = (table.loc[begins, name].to_numpy() for name in ("t", "x"))
+    notes = []
+    if t_P.any() and not x_P[t_P > 0].any():
+        notes.append("x is 0 in the first row of each path: that is taken as x_0.")
+        unknown_P = np.zeros(len(t_P), bool)
+    else:
+        unknown_P = t_P == 1
+        if later := np.unique(t_P[t_P > 1]).tolist():
+            span = f"t = {later[0]}" + f" to {later[-1]}" * (len(later) > 1)
+            notes.append(
+                f"Paths begin at {span}, and the x before that is not in the file: so the first "
+                "row of each is an input only, and counts as t = 0 here."
+            )
+    t = table["t"] - np.where(unknown_P, 0, t_P)[table["path"]]
+    rows = table[t >= 1]
+    if rows.empty:
+        raise InvalidInput(
+            f"`{file}`: there is nothing but t = {t_P[0]}; the first row of a path is an input "
+            "only, and predictions are scored from the next one on."
+        )
     before = table.groupby("path")["x"].shift(fill_value=0.0)
-    numbers, _ = pd.factorize(table["path"])
-    scored = table["t"] >= 1
-    rows = table[scored]
     return Predictions(
-        numbers[scored].astype(np.int64),
-        rows["t"].to_numpy(dtype=np.int64),
-        rows["x"].to_numpy(dtype=float),
-        before[scored].to_numpy(dtype=float),
-        rows["prediction"].to_numpy(dtype=float),
-        bool((table.loc[table["t"] == 0, "x"] == 0).all()),
+        pd.factorize(rows["path"])[0].astype(np.int64),
+        t[rows.index].to_numpy(np.int64),
+        rows["x"].to_numpy(float),
+        before[rows.index].to_numpy(float),
+        rows["prediction"].to_numpy(float),
+        not x_P[t_P == 0].any(),
+        begins[rows.index].to_numpy() if unknown_P.any() else None,
+        tuple(notes),
     )
-
-
-def _parse(file: Path) -> pd.DataFrame:
-    try:
-        _check_fields(file)
-        return pd.read_csv(
-            file,
-            dtype=str,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            keep_default_na=False,
-            na_values=[""],
-        )
-    except OSError as error:
-        raise InvalidInput(f"`{file}` cannot be read: {error.strerror or error}.") from error
-    except (ValueError, csv.Error) as error:  # Whether it is empty, no text in UTF-8, or no CSV.
-        why = " ".join(str(error).split()).rstrip(".")
-        raise InvalidInput(
-            f"`{file}` cannot be read as CSV in UTF-8: {why}; it needs {_WANTED}."
-        ) from error
-
-
-def _check_fields(file: Path) -> None:
-    """Raise `InvalidInput` if commas do not separate the fields, or a row has too many."""
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.reader(lines, skipinitialspace=True)
-        names = next(filter(None, rows), [])
-        for separator, called in _OTHER_SEPARATORS.items():
-            if len(names) < len(COLUMNS) <= len(",".join(names).split(separator)):
-                raise InvalidInput(
-                    f"`{file}`: the fields are separated by {called}; separate them by commas, and "
-                    "write numbers with a decimal point."
-                )
-        for row in rows:
-            if len(row) > len(names):
-                raise InvalidInput(
-                    f"`{file}`, line {rows.line_num}: there are {len(row)} fields, and the row of "
-                    f"names has {len(names)}; it needs {_WANTED}."
-                )
-
-
-def _columns(file: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns `COLUMNS` as text; names may be in capitals."""
-    table = table.rename(columns=lambda name: str(name).strip().lower())
-    missing = [f"`{name}`" for name in COLUMNS if name not in table.columns]
-    if missing:
-        first = ", ".join(f"`{name}`" for name in table.columns[:8])
-        raise InvalidInput(
-            f"`{file}`: there is no column {' and no '.join(missing)}. It begins with {first}; it "
-            f"needs {_WANTED}, separated by commas."
-        )
-    if table.empty:
-        raise InvalidInput(f"`{file}` has no rows; it needs {_WANTED}.")
-    return table.loc[:, ~table.columns.duplicated()][list(COLUMNS)]
 
 
 def _numbers(file: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Turn all columns but `path` into numbers; at t = 0 no prediction is needed."""
-    parsed = table.assign(
-        **{name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
-    )
-    t, x, prediction = (parsed[name] for name in COLUMNS[1:])
+    text = _with_points(file, table)
+    numbers = {name: pd.to_numeric(text[name], errors="coerce") for name in NUMBERS}
+    t, x, prediction = numbers.values()
     bad = {
-        "path": table["path"].isna(),
-        "t": ~np.isfinite(t) | (t % 1 != 0) | (t < 0),
-        "x": ~np.isfinite(x),
-        "prediction": ~np.isfinite(prediction) & ~((t == 0) & prediction.isna()),
+        "t": ~t.between(0, _LARGEST_T) | (t % 1 != 0),
+        "x": ~(x.abs() <= _LARGEST),
+        "prediction": ~(prediction.abs() <= _LARGEST) & (t != 0),
     }
+    if "path" in table:
+        bad = {"path": table["path"].str.strip() == "", **bad}
     problems = [_bad_values(table[name], rows) for name, rows in bad.items() if rows.any()]
     if problems:
         raise InvalidInput(*(f"`{file}`, {problem}" for problem in problems))
-    return parsed.astype({"t": np.int64})
+    return table.assign(**numbers).astype({"t": np.int64})
+
+
+def _with_points(file: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of numbers with a point in the place of a decimal comma.
+
+    Raises `InvalidInput` if commas may as well separate thousands.
+    """
+    text = table[list(NUMBERS)]
+    commas = text.apply(lambda column: column.str.contains(",", regex=False))
+    if not commas.any(axis=None):
+        return text
+    points = text.apply(lambda column: column.str.contains(".", regex=False)).any(axis=None)
+    thousands = text.apply(lambda column: column.str.strip().str.fullmatch(_THOUSANDS))
+    if points or (thousands | ~commas).all(axis=None):
+        row, column = np.argwhere(commas.to_numpy())[0]
+        line, name = text.index[row], NUMBERS[column]
+        raise InvalidInput(
+            f"`{file}`, line {line}: `{name}` is `{text[name].loc[line]}`, where the comma may "
+            "separate decimals or thousands; write numbers with a decimal point."
+        )
+    with_points: pd.DataFrame = text.apply(lambda c: c.str.replace(",", ".", regex=False))
+    return with_points
 
 
 def _bad_values(column: pd.Series[str], bad: pd.Series[bool]) -> str:
     """Say what the first bad value of a column is, and what it must be."""
-    row = int(np.flatnonzero(bad)[0])
-    got = "nothing" if pd.isna(column.iloc[row]) else f"`{column.iloc[row]}`"
-    wanted = "a whole number, 0 or more" if column.name == "t" else "a finite number"
+    line = bad.index[bad][0]
+    text = str(column[line]).strip()
+    got = f"is `{text}`" if text else "is empty"
+    wanted = {"t": "a whole number, 0 or more", "path": "a name"}.get(
+        str(column.name), f"a finite number, up to {_LARGEST:g} in size"
+    )
     more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
-    return f"line {row + 2}: `{column.name}` is {got}, and must be {wanted}{more}."
+    return f"line {line}: `{column.name}` {got}, and must be {wanted}{more}."
 
 
-def _check_steps(file: Path, table: pd.DataFrame) -> None:
-    """Raise `InvalidInput` unless each path has all t from 0 or 1 on, given rows in their order."""
-    paths = table.groupby("path")["t"]
-    expected = paths.cumcount() + paths.transform("min").clip(upper=1)
-    wrong = table[table["t"] != expected]
-    if len(wrong):
-        path, t = wrong.iloc[0][["path", "t"]]
-        raise InvalidInput(
-            f"`{file}`: path {path} has t = {t} where t = {expected[wrong.index[0]]} should be: "
-            "number the steps of each path from 0 or 1, each once and without gaps "
-            f"({wrong['path'].nunique()} of {table['path'].nunique()} paths are not)."
-        )
-    if not (table["t"] >= 1).any():
-        raise InvalidInput(
-            f"`{file}`: there is nothing but t = 0; predictions are scored from t = 1 on."
-        )
+def _check_steps(file: Path, table: pd.DataFrame, names: pd.Index) -> None:
+    """Raise `InvalidInput` unless t rises by 1 in each path, given rows in their order."""
+    rise = table.groupby("path")["t"].diff().fillna(1)
+    wrong = table[rise != 1]
+    if wrong.empty:
+        return
+    row, before = wrong.iloc[0], table.loc[wrong.index[0] - 1]
+    line, t, t_before = (int(each) for each in (row["line"], row["t"], before["t"]))
+    path = f"path `{names[int(row['path'])]}`"
+    what = f"{path} has t = {t} where t = {t_before + 1} should be, in line {line}"
+    if t == t_before:
+        what = f"{path} has t = {t} twice, in lines {int(before['line'])} and {line}"
+    bad, paths = wrong["path"].nunique(), len(names)
+    raise InvalidInput(
+        f"`{file}`: {what}; number the steps of each path one by one, each once "
+        f"({bad} of {paths} path{'s' * (paths > 1)} {'is' if bad == 1 else 'are'} not)."
+        + " If there are several paths, name them in a column `path`."
+        * (paths == 1)
+    )

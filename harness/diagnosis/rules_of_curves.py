@@ -53,7 +53,7 @@ def worse_than_constant(observed: Observed) -> Evidence | None:
         if curve is not None
         else "Check that prediction and x of a row belong to the same time step and path.",
         f"error {short(final)}",
-        weight=float(final / level),
+        weight=float(final / level) if level else np.inf,
     )
 
 

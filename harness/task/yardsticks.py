@@ -1,9 +1,9 @@
 """Exact mean squared errors, per time step, of predictors that need no training.
 
-The path is a zero-mean Gaussian AR(1) process from `x_0 = 0`, so `Var x_t = s_t` with
-`s_t = (1 - rho^(2t)) / (1 - rho^2)`, `Cov(x_t, x_{t-1}) = rho s_{t-1}`, and by Isserlis' theorem
-`Cov(x_t^2, x_{t-1}^2) = 2 rho^2 s_{t-1}^2`. Everything below follows from these; the tests hold
-each against Monte Carlo.
+The path is a zero-mean Gaussian AR(1) process whose first value has the variance `s_0`, which is 0
+in the task. So `Var x_t = s_t` with `s_t = rho^(2t) s_0 + (1 - rho^(2t)) / (1 - rho^2)`,
+`Cov(x_t, x_{t-1}) = rho s_{t-1}`, and by Isserlis' theorem `Cov(x_t^2, x_{t-1}^2) = 2 rho^2
+s_{t-1}^2`. Everything below follows from these; the tests hold each against Monte Carlo.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ class Yardsticks:
     """`x_t^2 - w x_{t-1}^2`, learned perfectly."""
 
 
-def yardsticks(task: Task) -> Yardsticks:
-    """Return the yardsticks of `task`; they do not depend on `train_sign`."""
-    t = np.arange(1, task.n_steps + 1)
+def yardsticks(task: Task, start: float = 0.0) -> Yardsticks:
+    """Return the yardsticks of `task`; they do not depend on `train_sign`.
+
+    `start` is the variance of x_0, which is 0 in the task.
+    """
+    t = np.arange(task.n_steps + 1)
     w, rho2 = task.lag_weight, task.rho**2
-    s = (1 - rho2**t) / (1 - rho2)
-    lag = (1 - rho2 ** (t - 1)) / (1 - rho2)  # s_{t-1}; 0 at t = 1
+    all_s = rho2**t * start + (1 - rho2**t) / (1 - rho2)
+    s, lag = all_s[1:], all_s[:-1]  # s_t and s_{t-1}
     # Given x_t, x_{t-1} is normal with mean m = rho lag/s x_t and variance v, and
     # Var(x_{t-1}^2 | x_t) = 2 v^2 + 4 v m^2; E x_t^2 = s.
     v = lag / s

@@ -18,51 +18,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from harness import InvalidInput, Task
+from harness import Task
 from harness.backend.protocol import Array
 from harness.cli import cli
 from harness.diagnosis.outputs import Coefficient, coefficients
 from harness.diagnosis.predictions import explain
-from harness.diagnosis.predictions_file import Predictions, read
+from harness.diagnosis.predictions_file import Predictions
 from tests.helpers import docs
 from tests.helpers.commands import ROOT, TINY_RUN
+from tests.helpers.predictions import Function, W, predictions, right, write
 from tests.helpers.trainings import run
-
-Function = Callable[[Array, Array], Array]
 
 
 def invoke(*words: object) -> Result:
     return CliRunner().invoke(cli, ["explain", *map(str, words)])
-
-
-def predictions(
-    function: Function, paths: int = 50, steps: int = 40, rho: float = 0.1, seed: int = 0
-) -> Predictions:
-    """Return what a function of x_t and x_{t-1} predicts."""
-    rng = np.random.default_rng(seed)
-    x = np.zeros((steps + 1, paths))
-    for t in range(1, steps + 1):
-        x[t] = rho * x[t - 1] + rng.standard_normal(paths)
-    now, before = x[1:].T.ravel(), x[:-1].T.ravel()
-    return Predictions(
-        np.repeat(np.arange(paths), steps),
-        np.tile(np.arange(1, steps + 1), paths),
-        now,
-        before,
-        function(now, before),
-        starts_at_zero=True,
-    )
-
-
-def write(file: Path, given: Predictions, zero: bool = True) -> Path:
-    rows = pd.DataFrame(
-        {"path": given.path_R, "t": given.t_R, "x": given.x_R, "prediction": given.prediction_R}
-    )
-    if zero:
-        start = pd.DataFrame({"path": range(given.paths), "t": 0, "x": 0.0})
-        rows = pd.concat([start, rows])
-    rows.sample(frac=1, random_state=0).to_csv(file, index=False)
-    return file
 
 
 def rules(given: Predictions, **task: Any) -> list[str]:
@@ -121,9 +90,8 @@ def test_bad_usage(words: tuple[str, ...], problem: str, monkeypatch: pytest.Mon
 # ---- of predictions
 
 
-W = 0.1
 MADE: dict[str, tuple[Function, list[str]]] = {
-    "right": (lambda x, b: x**2 + W * b**2, ["learned"]),
+    "right": (right, ["learned"]),
     "wrong sign": (lambda x, b: x**2 - W * b**2, ["wrong-sign"]),
     "no memory": (lambda x, b: x**2 + W, ["memoryless"]),
     "half": (lambda x, b: x**2 + W / 2 * b**2, ["other-lag"]),
@@ -152,7 +120,7 @@ def test_an_error_that_is_a_constant() -> None:
 
 
 def test_the_level_is_beside_the_error_that_is_below_it() -> None:
-    (finding,) = explain(predictions(MADE["right"][0]), Task())
+    (finding,) = explain(predictions(right), Task())
     assert "against x_t^2. The first, " in finding.evidence
 
 
@@ -172,7 +140,7 @@ def test_without_a_lag() -> None:
 
 
 def test_inputs_of_another_process() -> None:
-    made = predictions(MADE["right"][0], rho=0.6)
+    made = predictions(right, rho=0.6)
     other, learned = explain(made, Task())
     assert (other.rule, learned.rule) == ("other-inputs", "learned")
     estimate = float(other.remedy.rpartition("=")[2])
@@ -183,7 +151,7 @@ def test_inputs_of_another_process() -> None:
 
 
 def test_inputs_of_another_scale() -> None:
-    made = predictions(MADE["right"][0], 50, 100)
+    made = predictions(right, 50, 100)
     doubled = Predictions(**vars(made) | {"x_R": 2 * made.x_R, "before_R": 2 * made.before_R})
     finding = explain(doubled, Task())
     assert "other-inputs" in [f.rule for f in finding]
@@ -200,7 +168,7 @@ def test_few_paths_are_reported() -> None:
 # ---- over time
 
 
-def with_error(error_T: Array, function: Function = MADE["right"][0]) -> Predictions:
+def with_error(error_T: Array, function: Function = right) -> Predictions:
     """Return predictions that are off by so much at each time step."""
     made = predictions(function, 50, len(error_T))
     noise = 0.02 * np.random.default_rng(1).standard_normal(len(made.t_R))
@@ -236,7 +204,7 @@ def test_errors_at_some_steps(error_T: Array, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("steps", [slice(3), slice(49, 52)])
 def test_errors_of_next_to_nothing_are_no_fault(steps: slice) -> None:
-    made = predictions(MADE["right"][0], 50, 100)
+    made = predictions(right, 50, 100)
     tiny = replace(made, prediction_R=made.prediction_R + at(steps, 1e-6)[made.t_R - 1])
     assert rules(tiny) == ["learned"]
 
@@ -271,22 +239,22 @@ def test_an_answer_without_findings_has_the_error_per_step(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 9])
 def test_the_error_per_step_of_short_paths(steps: int) -> None:
-    first = explain(predictions(MADE["right"][0], 200, steps), Task())[0]
+    first = explain(predictions(right, 200, steps), Task())[0]
     shown = first.evidence.partition("yardstick there: ")[2].count("; ") + 1
     assert shown == {1: 1, 3: 3, 4: 4, 9: 5}[steps]
 
 
 def test_paths_of_unlike_length_are_not_compared() -> None:
     """The few paths that are longer have larger errors: that is no growth with time."""
-    short = predictions(MADE["right"][0], 60, 40)
+    short = predictions(right, 60, 40)
     long = predictions(MADE["imprecise"][0], 6, 100)
     both = Predictions(
-        path_R=np.concatenate([short.path_R, long.path_R + 60]),
+        np.concatenate([short.path_R, long.path_R + 60]),
+        np.concatenate([short.t_R, long.t_R]),
+        np.concatenate([short.x_R, long.x_R]),
+        np.concatenate([short.before_R, long.before_R]),
+        np.concatenate([short.prediction_R, long.prediction_R]),
         starts_at_zero=True,
-        **{
-            name: np.concatenate([getattr(short, name), getattr(long, name)])
-            for name in ("t_R", "x_R", "before_R", "prediction_R")
-        },
     )
     assert rules(both) == ["learned"]
 
@@ -376,93 +344,6 @@ def test_a_trained_network(tmp_path: Path) -> None:
     assert finding["rule"] == "wrong-sign"
     estimate = float(finding["evidence"].split()[3])
     assert estimate == pytest.approx(-0.1, abs=0.01)
-
-
-# ---- files
-
-
-def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
-    made = predictions(MADE["right"][0], paths=10)
-    for zero in (True, False):
-        got = read(write(tmp_path / "a.csv", made, zero))
-        assert got.starts_at_zero
-        for name in ("t_R", "x_R", "before_R", "prediction_R"):
-            np.testing.assert_allclose(getattr(got, name), getattr(made, name), rtol=1e-12)
-    (tmp_path / "b.csv").write_text("extra, path,t,x,prediction\n1,a,1,0.5,2\n2,a,2,1,3\n")
-    got = read(tmp_path / "b.csv")
-    assert got.before_R.tolist() == [0, 0.5]
-
-
-HEAD = "path,t,x,prediction\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("", "No columns to parse from file; it needs a row of names (path, t, x, prediction)"),
-        (HEAD, "has no rows"),
-        (
-            "path,t,x,predictions\n0,1,1,1\n",
-            "there is no column `prediction`. It begins with `path`, `t`, `x`, `predictions`",
-        ),
-        (
-            "a b c\n1 2 3\n",
-            "there is no column `path` and no `t` and no `x` and no `prediction`. It begins with",
-        ),
-        ("Path;T;X;Prediction\n0;1;1;1\n", "the fields are separated by semicolons; separate"),
-        ("path;t;x;prediction\n0;1;1,5;2,5\n", "the fields are separated by semicolons"),
-        ("path\tt\tx\tprediction\n0\t1\t1\t1\n", "the fields are separated by tabs"),
-        ("0,1,1,1\n0,2,1,1\n", "It begins with `0`, `1`, `1.1`"),
-        (HEAD + "0,1,1,1\n0,2,nan,1\n", "line 3: `x` is `nan`, and must be a finite number"),
-        (HEAD + "0,1,,1\n", "line 2: `x` is nothing, and must be a finite number"),
-        (HEAD + "0,1,1,inf\n", "line 2: `prediction` is `inf`"),
-        (HEAD + "0,1,1,\n", "line 2: `prediction` is nothing"),
-        (HEAD + "0,1,1,one\n0,2,1,two\n", "`prediction` is `one`, and must be a finite number (2"),
-        (HEAD + "0,1.5,1,1\n", "`t` is `1.5`, and must be a whole number"),
-        (HEAD + "0,-1,1,1\n", "`t` is `-1`"),
-        (HEAD + ",1,1,1\n", "`path` is nothing"),
-        (HEAD + "0,1,1,1\n0,1,1,1\n", "path 0 has t = 1 where t = 2 should be"),
-        (HEAD + "0,5,1,1\n0,6,1,1\n", "path 0 has t = 5 where t = 1 should be"),
-        (HEAD + "0,1,1,1\n0,3,1,1\n", "path 0 has t = 3 where t = 2 should be"),
-        (HEAD + "0,0,0,1\n", "nothing but t = 0"),
-        (
-            HEAD + "0,1,1,1,1,1\n0,1\n0,1,2,3,4,5,6,7\n",
-            "line 2: there are 6 fields, and the row of",
-        ),
-        (HEAD + "0,1,1,1\n0,2,1,1,\n", "line 3: there are 5 fields, and the row of names has 4"),
-        ("path,t,x,prediction,x\n0,1,1,1,1\n", ""),
-    ],
-)
-def test_bad_files(content: str, problem: str, tmp_path: Path) -> None:
-    file = tmp_path / "mine.csv"
-    file.write_text(content)
-    done = invoke("--predictions", file)
-    if not problem:  # pandas calls the second one x.1, and it is not used.
-        assert done.exit_code == 0
-        return
-    assert done.exit_code == 2, done.output
-    assert problem in done.stderr
-    assert str(file) in done.stderr
-
-
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00\x01binary\x00", b"path,t,x,prediction\n\xe9,1,1,1\n", b"\x00" * 99]
-)
-def test_files_that_are_no_text(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "mine.csv").write_bytes(content)
-    with pytest.raises(InvalidInput):
-        read(tmp_path / "mine.csv")
-
-
-@given(text=st.text(max_size=200), named=st.booleans())
-def test_any_text_is_read_or_refused(
-    text: str, named: bool, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    file = tmp_path_factory.mktemp("any") / "mine.csv"
-    file.write_text(HEAD * named + text, encoding="utf-8", errors="replace")
-    done = invoke("--predictions", file)
-    assert done.exit_code in {0, 2}
-    assert done.exception is None or isinstance(done.exception, SystemExit)
 
 
 def test_as_a_program(cli: Callable[..., Any], tmp_path: Path) -> None:
