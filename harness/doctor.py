@@ -73,7 +73,7 @@ def turbo() -> Check:
     """Whether cores may run above their nominal frequency."""
     for path, off in ((_CPUS / "intel_pstate/no_turbo", "1"), (_CPUS / "cpufreq/boost", "0")):
         with suppress(OSError):
-            is_off = path.read_text().strip() == off
+            is_off = path.read_text("ascii").strip() == off
             advice = f"frequency depends on heat and neighbours: write {off} to {path}"
             return _checked("turbo", "off" if is_off else "on", is_off, advice)
     return _checked("turbo", None)
@@ -97,7 +97,7 @@ def cores() -> Check:
     for core in usable:
         with suppress(OSError):
             path = _CPUS / f"cpu{core}/topology/thread_siblings_list"
-            siblings.add(path.read_text().strip())
+            siblings.add(path.read_text("ascii").strip())
     advice = "two of them share a core: switch SMT off, or leave the siblings idle"
     value = f"{len(usable)} usable of {os.cpu_count()}, {len(siblings)} physical"
     return _checked("cores", value if siblings else None, len(siblings) == len(usable), advice)
@@ -148,7 +148,7 @@ def memory() -> Check:
     """How much memory is free."""
     free_gb = None
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         free_gb = int(line.split()[1]) * 1024 / 1e9
     value = None if free_gb is None else f"{free_gb:.1f} GB free"
@@ -247,7 +247,7 @@ def _running_others(looks: int = 5) -> int:
     counts = []
     for _ in range(looks):
         with suppress(OSError):
-            running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
+            running = Path("/proc/loadavg").read_text("ascii").split()[3].partition("/")[0]
             counts.append(int(running) - 1)
         time.sleep(0.05)
     return max(0, min(counts, default=0))

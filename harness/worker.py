@@ -36,7 +36,7 @@ def main() -> None:
         os.sched_setaffinity(0, request["cores"])
     commands: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_listen, args=(commands,), daemon=True).start()
-    with os.fdopen(events, "w", buffering=1) as stream:
+    with os.fdopen(events, "w", buffering=1, encoding="utf-8") as stream:
         _run(job, iter(commands.get, None), stream)
     # Everything is reported: how a framework shuts down is not part of the result.
     sys.stdout.flush()

@@ -86,3 +86,11 @@ def test_files_and_functions_are_short(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = int(node.end_lineno or 0) - node.lineno + 1
             assert lines <= LINES_OF_A_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_other_programs_print_is_bytes(path: Path) -> None:
+    """As text, it would be in the encoding of the locale."""
+    for call in ast.walk(ast.parse(path.read_text())):
+        if isinstance(call, ast.Call):
+            assert "text" not in {k.arg for k in call.keywords if ast.unparse(k.value) == "True"}

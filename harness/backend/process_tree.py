@@ -18,7 +18,7 @@ def family(pid: int) -> list[int]:
         with suppress(OSError):
             for children in Path(f"/proc/{one}/task").glob("*/children"):
                 with suppress(OSError):
-                    found += map(int, children.read_text().split())
+                    found += map(int, children.read_bytes().split())
     return found
 
 
@@ -38,7 +38,7 @@ def cpu_s(pids: Iterable[int]) -> float:
             seconds += time.clock_gettime((~pid << 3) | 2)
         with suppress(OSError):
             # After the name in brackets; the fields 16 and 17 of proc(5), `cutime` and `cstime`.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             seconds += (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
     return seconds
 
@@ -48,5 +48,5 @@ def status(pid: int, name: str) -> list[str]:
     values = []
     for file in Path(f"/proc/{pid}/task").glob("*/status"):
         with suppress(OSError):
-            values += re.findall(rf"(?m)^{name}:\s+(\w+)", file.read_text())
+            values += re.findall(rf"(?m)^{name}:\s+(\w+)", file.read_text("utf-8", "replace"))
     return values

@@ -7,16 +7,21 @@ import subprocess
 import sys
 from functools import cache
 
+from harness.errors import Unavailable, brief
+
 _MAKE = (
     "import sys, vl_convert;"
-    "sys.stdout.write(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
+    "made = vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;');"
+    "sys.stdout.buffer.write(made.encode())"
 )
 
 
 @cache
 def prepare() -> subprocess.Popen[bytes]:
     """Start making the bundle in another process: it takes a second."""
-    maker = subprocess.Popen([sys.executable, "-P", "-c", _MAKE], stdout=subprocess.PIPE)
+    maker = subprocess.Popen(
+        [sys.executable, "-P", "-c", _MAKE], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     atexit.register(_end, maker)
     return maker
 
@@ -30,9 +35,10 @@ def _end(maker: subprocess.Popen[bytes]) -> None:
 
 @cache
 def bundle() -> str:
-    """Return the JavaScript, safe to be inside a page."""
-    made, _ = prepare().communicate()
+    """Return the JavaScript, safe to be inside a page. Raises `Unavailable`."""
+    made, said = prepare().communicate()
     if not made:
-        raise RuntimeError("vl-convert could not make Vega's JavaScript; its error is above")
+        why = brief(said.decode(errors="replace"))
+        raise Unavailable(f"charts cannot be drawn: vl-convert made no JavaScript: {why}.")
     # In a page, `</script` would end the script, also inside a string of JavaScript.
     return made.decode().replace("</script", "<\\/script")

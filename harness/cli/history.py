@@ -8,7 +8,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, split
-from harness.cli.output import width
+from harness.cli.output import drawing, width
 from harness.errors import InvalidInput
 
 _MOST_WARNINGS = 20
@@ -57,7 +57,10 @@ def history(
     from harness.history.wording import rendered
 
     if html is not None:
-        from harness.charts import vega
+        with drawing():
+            from harness.charts import vega
+            from harness.history.page import build
+        from harness.store.files import write_whole
 
         vega.prepare()
     shown = History(results, split(backends or ""), relative_to)
@@ -66,10 +69,9 @@ def history(
     if len(shown.warnings) > _MOST_WARNINGS:
         more = len(shown.warnings) - _MOST_WARNINGS
         click.echo(f"warning: {more} more were left out", err=True)
-    click.echo(rendered(shown, kind, width()), nl=False)
-    if html is not None:
-        from harness.history.page import build
-        from harness.store.files import write_whole
-
-        write_whole(html, build(shown).html().encode())
-        click.echo(f"Page: {html}", err=True)
+    try:
+        if html is not None:
+            write_whole(html, build(shown).html().encode())
+            click.echo(f"Page: {html}", err=True)
+    finally:
+        click.echo(rendered(shown, kind, width()), nl=False)

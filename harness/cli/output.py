@@ -16,6 +16,7 @@ from harness.errors import (
     HarnessError,
     InvalidInput,
     StoreError,
+    Unavailable,
     brief,
     explained,
     printable,
@@ -53,6 +54,29 @@ def errors(decided: int = 0) -> Iterator[None]:
         stop(INTERRUPTED, "interrupted")
     except BaseException as error:  # Some libraries in Rust raise what is no `Exception`.
         stop(decided or FAULT, _fault(error))
+
+
+@contextlib.contextmanager
+def beside(what: str) -> Iterator[None]:
+    """Let what is made beside the results fail with a warning: a good run stays one."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        why = str(error) if isinstance(error, HarnessError) else _fault(error)
+        click.echo(f"warning: {what}: {printable(why)}", err=True)
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Raise `Unavailable` if the packages that draw charts cannot be imported."""
+    try:
+        yield
+    except Exception as error:  # Altair reads its own docstrings when it is imported.
+        stripped = "PYTHONOPTIMIZE=2 and `python -OO` leave Altair without docstrings"
+        why = stripped if sys.flags.optimize > 1 else f"{type(error).__name__}: {brief(error)}"
+        raise Unavailable(f"charts cannot be drawn: {why}.") from error
 
 
 def stop(code: int, *sentences: str) -> NoReturn:

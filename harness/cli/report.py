@@ -9,7 +9,7 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import RESULTS
-from harness.cli.output import open_run
+from harness.cli.output import drawing, open_run
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) 
 
 
 def write_report(run: Run, to: Path | None = None, plots: bool = True) -> str:
-    """Write the report of a run, print and return where it is. Raises `StoreError`."""
-    from harness.report import run_page
+    """Write the report of a run, print and return where it is. Raises `HarnessError`."""
+    with drawing():
+        from harness.report import run_page
 
     where = run_page.write(run, to, plots)
     click.echo(f"Report: {where}")

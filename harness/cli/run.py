@@ -21,7 +21,7 @@ from harness.cli.options import (
     quantity,
     read_request,
 )
-from harness.cli.output import FAILED
+from harness.cli.output import FAILED, beside, errors
 from harness.cli.report import write_report
 from harness.cli.show import table_of
 from harness.inputs.quantities import fraction, seconds
@@ -124,13 +124,15 @@ def run(context: click.Context, /, **options: Any) -> None:
         measured = start(request, listener)
     _print_run(measured)
     if options["with_report"]:
-        write_report(measured)
+        with beside("the report could not be made"):
+            write_report(measured)
     for failure in measured.failures:
         click.echo(f"failed: {failure}", err=True)
+    code = FAILED if measured.failures else 0
     if tracker is not None:
-        click.echo(f"Logged: {tracker.log(measured)}")
-    if measured.failures:
-        sys.exit(FAILED)
+        with errors(code):
+            click.echo(f"Logged: {tracker.log(measured)}")
+    sys.exit(code)
 
 
 def _print_run(run: Run) -> None:

@@ -187,7 +187,7 @@ def _check_takes_turns(versions: Checkout) -> None:
     """Refuse a reference whose own harness is too old to train in turns."""
     worker = versions.reference_root / "harness" / "worker.py"
     # The worker names every kind of job, wherever the module is that does it.
-    if worker.is_file() and '"turns"' not in worker.read_text():
+    if worker.is_file() and b'"turns"' not in worker.read_bytes():
         raise InvalidInput(
             f"{versions.reference_name} is from before the gate: its harness cannot train in turns."
         )

@@ -64,8 +64,8 @@ class Rapl:
     def __call__(self) -> float | None:
         """Return the joules so far."""
         try:
-            counts = [int((folder / "energy_uj").read_text()) for folder in self._packages]
-            ranges = [int((f / "max_energy_range_uj").read_text()) for f in self._packages]
+            counts = [int((folder / "energy_uj").read_bytes()) for folder in self._packages]
+            ranges = [int((f / "max_energy_range_uj").read_bytes()) for f in self._packages]
         except (OSError, ValueError):
             return None
         for now, before, wrap in zip(counts, self._last or counts, ranges, strict=True):
@@ -78,7 +78,7 @@ def _is_package(folder: Path) -> bool:
     """Whether a domain is a package, and not a part of one or the whole platform."""
     with suppress(OSError):
         named = re.fullmatch(r"intel-rapl:\d+", folder.name)
-        return bool(named) and (folder / "name").read_text().startswith("package")
+        return bool(named) and (folder / "name").read_bytes().startswith(b"package")
     return False
 
 

@@ -57,11 +57,9 @@ def has_gpu() -> bool:
 def _nvidia_smi(*arguments: str) -> str:
     """Return what `nvidia-smi` prints; empty if it fails."""
     with suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20
-        )
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, timeout=20)
         if done.returncode == 0:
-            return done.stdout
+            return done.stdout.decode(errors="replace")
     return ""
 
 
@@ -117,11 +115,11 @@ def available_mb() -> float | None:
     """
     free = []
     with suppress(OSError):
-        if found := re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()):
+        if found := re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text("ascii")):
             free.append(int(found[1]) * 1024)
     with suppress(OSError, ValueError):  # No limit reads as `max`.
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-        free.append(int(limit.read_text()) - int(used.read_text()))
+        free.append(int(limit.read_bytes()) - int(used.read_bytes()))
     return min(free) / 1e6 if free else None
 
 
@@ -165,7 +163,7 @@ def _cpufreq(name: str) -> list[str]:
     for core in usable_cores():
         with suppress(OSError):
             path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/{name}")
-            values.append(path.read_text().strip())
+            values.append(path.read_text("ascii").strip())
     return values
 
 
@@ -173,7 +171,7 @@ def _steal_s() -> float | None:
     """Return how long the hypervisor has kept the cores of this process; None: unknown."""
     names = {f"cpu{core}" for core in usable_cores()}
     try:
-        lines = Path("/proc/stat").read_text().splitlines()
+        lines = Path("/proc/stat").read_text("ascii").splitlines()
     except OSError:
         return None
     ticks = [int(fields[8]) for line in lines if (fields := line.split())[0] in names]
@@ -189,13 +187,14 @@ def cpu_quota() -> float | None:
 
 
 def _quota_v2() -> float | None:
-    group = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip().strip("/")
+    groups = os.fsdecode(Path("/proc/self/cgroup").read_bytes())
+    group = groups.rpartition("0::")[2].strip().strip("/")
     root = Path("/sys/fs/cgroup")
     limits = []
     # The limits of its parents hold for a group, too.
     for folder in (root / group, *(root / group).parents):
         if folder.is_relative_to(root) and (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text("ascii").split()
             limits += [int(quota) / int(period)] if quota != "max" else []
     if not limits and not (root / "cgroup.controllers").exists():
         raise OSError("no version 2")
@@ -204,8 +203,8 @@ def _quota_v2() -> float | None:
 
 def _quota_v1() -> float | None:
     folder = Path("/sys/fs/cgroup/cpu")
-    quota = int((folder / "cpu.cfs_quota_us").read_text())
-    return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+    quota = int((folder / "cpu.cfs_quota_us").read_bytes())
+    return quota / int((folder / "cpu.cfs_period_us").read_bytes()) if quota > 0 else None
 
 
 def describe() -> dict[str, str]:
@@ -300,7 +299,8 @@ def installed_versions() -> dict[str, str]:
 
 def _cpu_model() -> str:
     with suppress(OSError):
-        if found := re.search(r"model name\s*:(.*)", Path("/proc/cpuinfo").read_text()):
+        cores = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        if found := re.search(r"model name\s*:(.*)", cores):
             return found[1].strip()
     return platform.processor() or platform.machine()
 

@@ -40,7 +40,6 @@ class Probe:
             [sys.executable, "-P", "-m", "harness.measure.probe", *map(str, cores)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             env=os.environ
             | dict.fromkeys(THREAD_VARIABLES, "1")
             | {"PYTHONPATH": os.pathsep.join(Tree.here().paths)},
@@ -61,7 +60,7 @@ class Probe:
     def __call__(self) -> State | None:
         """Return the state of the machine now; None if the process has ended."""
         try:
-            self._to.write("\n")
+            self._to.write(b"\n")
             self._to.flush()
             return State(*map(float, self._from.readline().split()))
         except (OSError, TypeError):
@@ -75,15 +74,15 @@ def _serve() -> None:
     numbers = np.random.default_rng(0).random(_NUMBERS)
     places = np.random.default_rng(1).permutation(_WALKED)
     table = {n: n for n in range(10_000)}
-    for _ in sys.stdin:
+    for _ in sys.stdin.buffer:
         total, start = 0, cpu_time()
         for n in range(_STEPS):
             total += table[n % 10_000] & 3
         middle = cpu_time()
         numbers.sum()
         numbers[places].sum()
-        sys.stdout.write(f"{middle - start} {cpu_time() - middle}\n")
-        sys.stdout.flush()
+        sys.stdout.buffer.write(f"{middle - start} {cpu_time() - middle}\n".encode())
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -257,4 +257,6 @@ def _environment(job: Job | TurnsJob, tree: Tree, caches: str) -> dict[str, str]
         "TRITON_CACHE_DIR": f"{caches}/triton",
         "USE_PYTORCH_KERNEL_CACHE": "0",
         "PYTHONPATH": os.pathsep.join(tree.paths),
+        # Whatever the locale, a backend may print any character, and what it is told arrives.
+        "PYTHONIOENCODING": "utf-8:replace",
     }

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.report import run_page
 from harness.runs.results import TABLES, Run
+from harness.store.manifest import PAGE, PLOTS
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ARM, KIND
 from harness.trial.record import Record
@@ -175,7 +175,7 @@ def files(run: Run) -> Iterator[tuple[str, bytes]]:
     }
     for name, table in derived.items():
         yield f"{name}.csv", table.to_csv(index=False).encode()
-    for name in (run_page.NAME, *run.folder.names(run_page.PLOTS)):
+    for name in (PAGE, *run.folder.names(PLOTS)):
         if (made := run.folder.read(name)) is not None:
             yield name, made
 

@@ -19,11 +19,10 @@ from harness.errors import StoreError, brief
 from harness.runs.progress import describe_certificate
 from harness.runs.results import Run
 from harness.store.files import LocalFolder
+from harness.store.manifest import PAGE, PLOTS
 from harness.tables.points import points
 from harness.tables.text import node_legend, summary_tables
 
-NAME = "report.html"
-PLOTS = "plots"
 _PPI = 150
 """Resolution of the PNG files: 1,200 pixels for the width of a column of print."""
 _FEW = 10
@@ -42,7 +41,7 @@ def write(run: Run, to: Path | None = None, with_plots: bool = True) -> str:
             run.folder.write(name, content)
         else:
             _write(to, name, content)
-    return f"{run.location if to is None else to}/{NAME}"
+    return f"{run.location if to is None else to}/{PAGE}"
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
@@ -57,7 +56,7 @@ def files(run: Run, with_plots: bool = True) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the content of each file of the report, the page first."""
     vega.prepare()
     built = build(run)
-    yield NAME, built.html().encode()
+    yield PAGE, built.html().encode()
     if with_plots:
         yield from plots(built.figures)
 

@@ -13,6 +13,8 @@ from harness.trial.record import SCHEMA_VERSION, SchemaVersion, Shown
 
 MANIFEST, RECORDS = "manifest.json", "records"
 """The file and the folder that make a folder a run; see docs/results.md."""
+PAGE, PLOTS = "report.html", "plots"
+"""The report in the folder of a run, and the folder of its pictures."""
 
 
 class Manifest(BaseModel):

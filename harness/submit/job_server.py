@@ -225,7 +225,7 @@ class JobServer:
 
     def fetch(self, job: ClusterJob, notify: Notify) -> str:
         """Return the log of a second, tiny job that prints the run of the first."""
-        source = Path(pack_run.__file__).read_text()
+        source = Path(pack_run.__file__).read_text("utf-8")
         # `$HOME` is for the shell of the head; every other path is quoted.
         results = f'"{job.results}"' if job.results == DEFAULT_RESULTS else shlex.quote(job.results)
         command = f"python -c {shlex.quote(source)} {results} {shlex.quote(job.run or '')}"

@@ -12,11 +12,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from harness.charts import vega
 from harness.cli import Program
-from harness.cli.output import errors
+from harness.cli.output import beside, errors
 from harness.cli.streams import Stream
 from harness.errors import InvalidInput, StoreError, Unavailable
-from tests.helpers.commands import ROOT, command
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command
 
 
 def ended(error: BaseException, *options: str, decided: int = 0) -> Result:
@@ -160,3 +161,38 @@ def test_a_full_standard_output_is_said() -> None:
         )
     assert done.returncode == 74
     assert done.stderr == ("error: standard output cannot be written: No space left on device.\n")
+
+
+def test_a_report_that_cannot_be_made_leaves_a_good_run(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vl_convert.py").write_text("raise ImportError('it was built for another system')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    vega.prepare.cache_clear()
+    where = ("--dispatch", "inline", "--results", tmp_path, "--run-id", "x", "--seeds", 1)
+    done = cli(*TINY_RUN, *where, "--backends", "reference", "--report")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == (
+        "warning: the report could not be made: charts cannot be drawn: vl-convert made no "
+        "JavaScript: ImportError: it was built for another system."
+    )
+    assert "Traceback" not in done.stderr
+    assert f"Results: {tmp_path}/x" in done.stdout
+    assert (tmp_path / "x" / "trials.csv").is_file()
+    vega.prepare.cache_clear()
+
+
+@pytest.mark.parametrize("error", [BaseException("panic"), StoreError("panic"), MemoryError()])
+def test_what_is_made_beside_the_results_fails_with_a_warning(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with beside("the report could not be made"):
+        raise error
+    assert capsys.readouterr().err.startswith("warning: the report could not be made: ")
+
+
+def test_vegas_javascript_is_whole_in_every_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    vega.prepare.cache_clear()
+    vega.bundle.cache_clear()
+    assert "\u2026" in vega.bundle()
