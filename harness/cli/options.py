@@ -11,7 +11,6 @@ import click
 from harness.cli import completion
 from harness.errors import InvalidInput, brief, build_all, did_you_mean
 from harness.inputs.quantities import seconds
-from harness.inputs.text import read_text
 
 if TYPE_CHECKING:
     from harness.runs.request import RunRequest
@@ -165,7 +164,7 @@ def build_task(preset: str | None, config: Path | None, changes: Iterable[str]) 
 
     fields: dict[str, Any] = {}
     if config is not None:
-        fields |= _read_mapping("--config", config, "task fields")
+        fields |= _read_mapping("--config", config)
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals:
@@ -247,7 +246,7 @@ def read_runtime_env(path: Path) -> dict[str, Any]:
 
     Ray checks the values itself, but only logs a warning about an unknown field.
     """
-    fields = _read_mapping("--runtime-env", path, "fields of a runtime environment")
+    fields = _read_mapping("--runtime-env", path)
     variables = fields.get("env_vars", {})
     if not isinstance(variables, dict):
         variables = {"": variables}
@@ -266,15 +265,11 @@ def read_runtime_env(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _read_mapping(option: str, path: Path, what: str) -> dict[str, Any]:
-    """Read a mapping from YAML or JSON. Raises `InvalidInput`."""
-    import yaml
+def _read_mapping(option: str, path: Path) -> dict[str, Any]:
+    from harness.inputs.yaml_file import read_mapping
 
     try:
-        fields = yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = brief(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        return read_mapping(path)
+    except (OSError, ValueError) as error:
+        reason = brief(error) if isinstance(error, OSError) else error
         raise InvalidInput(f"`{option} {path}` cannot be read: {reason}.") from error
-    if not isinstance(fields, dict):
-        raise InvalidInput(f"`{option} {path}`: expected a mapping of {what} to values.")
-    return {str(name): value for name, value in fields.items()}

@@ -1,13 +1,68 @@
-"""Shares and durations as people write them: `2%`, `0.02`, `90s`, `3m`, `1h30m`."""
+"""Numbers, shares and durations as people write them: `1e2`, `2%`, `0.02`, `90s`, `1h30m`."""
 
 from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
+from functools import reduce
 
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|min|[smh])\s*")
+_DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_NUMBER = re.compile(rf"[-+]?{_DECIMAL}(?:[eE][-+]?[0-9]+)?")
+_PART = re.compile(rf"({_DECIMAL})\s*(ms|min|[smh])\s*")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9]+(?::[0-5]?[0-9])+")
 _LONGEST = 100  # A search takes time in proportion to the square of the length.
+_LARGEST = 2**53
+"""Below it, every integer is a float."""
+
+
+def number(text: str) -> float:
+    """Return a decimal number; `1e2` and `0100` are 100.
+
+    Raises `ValueError` for what is none or not finite, and says what other programs read there.
+    """
+    stripped = text.strip()
+    if stripped.lower().strip("+-.") in {"inf", "infinity", "nan"}:
+        raise ValueError("should be a finite number")
+    if not _NUMBER.fullmatch(stripped):
+        raise ValueError(f"should be a valid number{_elsewhere(stripped)}")
+    if not math.isfinite(value := float(stripped)):
+        raise ValueError("should be a finite number")
+    return value
+
+
+def integer(text: str) -> int:
+    """Return a number without a fraction; `1e2` and `100.0` are 100. Raises `ValueError`."""
+    try:
+        value = number(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace("valid number", "valid integer")) from None
+    if not value.is_integer():
+        raise ValueError("should be a valid integer, without a fraction")
+    if abs(value) >= _LARGEST:
+        raise ValueError("is too large")
+    return int(value)
+
+
+def _elsewhere(text: str) -> str:
+    """Say which number Python or YAML 1.1 reads in a text that is none here; else nothing."""
+    value: float | None = None
+    # Documents are printed with a minus sign of their own.
+    for read in (lambda t: int(t, 0), float, _in_sixties) if len(text) <= _LONGEST else ():
+        with suppress(ValueError):
+            value = read(text.replace("\N{MINUS SIGN}", "-"))
+            break
+    if value is None:
+        return ""
+    return f"; some programs read {value:.15g} here: write plain digits"
+
+
+def _in_sixties(text: str) -> float:
+    if not _SEXAGESIMAL.fullmatch(text):
+        raise ValueError(text)
+    sign = -1 if text.startswith("-") else 1
+    return sign * reduce(lambda total, part: 60 * total + int(part), text.strip("+-").split(":"), 0)
 
 
 def fraction(text: str) -> float:
@@ -49,7 +104,6 @@ def _in_units(text: str) -> float | None:
 
 def _finite(text: str) -> float | None:
     try:
-        value = float(text)
+        return number(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -16,6 +17,18 @@ from pydantic import (
 )
 
 from harness.errors import InvalidInput, did_you_mean, nearest, plain
+from harness.inputs.quantities import integer, number
+
+
+def _text(parse: Callable[[str], float]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+_LONGEST = 1000
+Number: TypeAlias = Annotated[float, _text(number)]
+"""A number, or a text that is one to `harness.inputs.quantities.number`."""
+Integer: TypeAlias = Annotated[int, _text(integer)]
+"""The same without a fraction."""
 
 
 class Validated(BaseModel):
@@ -53,19 +66,31 @@ class Validated(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise InvalidInput(*(_sentence(cls, e) for e in error.errors())) from None
+            raise InvalidInput(*(_sentence(cls, data, e) for e in error.errors())) from None
 
 
-def _sentence(model: type[Validated], problem: Any) -> str:
+def _sentence(model: type[Validated], data: Any, problem: Any) -> str:
     """Turn one of pydantic's error details into a sentence: name, value got, what is allowed."""
     if not problem["loc"]:
         return f"expected a mapping of names to values, got {problem['input']!r}."
-    name, value = str(problem["loc"][0]), problem["input"]
+    (name, *inside), value = map(str, problem["loc"]), problem["input"]
+    if not inside and isinstance(data, Mapping):
+        value = data.get(name, value)  # As it was given, not as a validator left it.
     if problem["type"] == "extra_forbidden":
         return f"{model.unknown_name(name)}."
-    allowed = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    allowed = "Input is too large" if problem["type"] == "int_parsing_size" else problem["msg"]
+    allowed = allowed.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     allowed = allowed.partition(", unable to parse")[0]
     names = re.findall(r"'(.+?)'", problem.get("ctx", {}).get("expected", ""))
-    names_given = isinstance(value, tuple) and value and all(isinstance(v, str) for v in value)
-    shown = ", ".join(value) if names_given else repr(value)
-    return f"`{name}` = {shown}: {allowed}{did_you_mean(str(value), names)}."
+    near = did_you_mean(value, names) if isinstance(value, str) else ""
+    return f"`{name}` = {_shown(value)}: {allowed}{near}."
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple) and value and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
+    try:
+        shown = repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits.
+        shown = type(value).__name__
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

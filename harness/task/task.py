@@ -12,7 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.backend.model import Activation, Cell, Gradient, Model
 from harness.errors import InvalidInput, UnknownName
-from harness.inputs.validated import Validated
+from harness.inputs.quantities import integer
+from harness.inputs.validated import Integer, Number, Validated
 from harness.task.names import OTHER_NAMES
 
 # The most input values a chunk may hold (16 MiB of float32): the length of a training does not
@@ -35,24 +36,32 @@ class Task(Validated):
 
     other_names = OTHER_NAMES
 
-    rho: float = Field(0.1, gt=-1, lt=1, description="AR(1) coefficient; |rho| < 1")
-    lag_weight: float = Field(
+    rho: Number = Field(0.1, gt=-1, lt=1, description="AR(1) coefficient; |rho| < 1")
+    lag_weight: Number = Field(
         0.1, ge=-1e6, le=1e6, description="w, the weight of the squared previous value"
     )
     train_sign: Literal[1, -1] = Field(1, description="sign of the lag term in the training target")
-    n_steps: int = Field(100, ge=1, le=10**6, description="T, the scored time steps of a path")
-    batch_size: int = Field(32, ge=1, le=_MOST, description="paths in a batch, new at every epoch")
-    epochs: int = Field(1000, ge=1, le=_MOST, description="optimiser steps")
+    n_steps: Integer = Field(100, ge=1, le=10**6, description="T, the scored time steps of a path")
+    batch_size: Integer = Field(
+        32, ge=1, le=_MOST, description="paths in a batch, new at every epoch"
+    )
+    epochs: Integer = Field(1000, ge=1, le=_MOST, description="optimiser steps")
     cell: Cell = Field("rnn", description="rnn, gru or lstm: the recurrent cell")
     activation: Activation = Field("tanh", description="tanh or relu, of the rnn cell")
-    layers: int = Field(1, ge=1, le=1000, description="recurrent layers, one on top of the other")
-    hidden: int = Field(10, ge=1, le=10**6, description="units of a recurrent layer")
-    learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser")
+    layers: Integer = Field(
+        1, ge=1, le=1000, description="recurrent layers, one on top of the other"
+    )
+    hidden: Integer = Field(10, ge=1, le=10**6, description="units of a recurrent layer")
+    learning_rate: Number = Field(1e-3, gt=0, description="step size of the optimiser")
     optimiser: Literal["adam", "sgd"] = Field("adam", description="betas 0.9/0.999, eps 1e-8")
     gradient: Gradient = Field("exact", description="exact, or stateful-broadcast: a known fault")
     dtype: Literal["float32", "float64"] = Field("float32", description="of data and network")
-    eval_paths: int = Field(2000, ge=1, le=_MOST, description="held-out paths, never trained on")
-    curve_points: int = Field(20, ge=1, le=_MOST, description="most evaluations during a training")
+    eval_paths: Integer = Field(
+        2000, ge=1, le=_MOST, description="held-out paths, never trained on"
+    )
+    curve_points: Integer = Field(
+        20, ge=1, le=_MOST, description="most evaluations during a training"
+    )
 
     @property
     def epochs_per_point(self) -> int:
@@ -136,7 +145,7 @@ class Task(Validated):
     @classmethod
     def _parse_sign(cls, value: object) -> object:
         # A literal is compared, not parsed, and the command line sends text.
-        return int(value) if isinstance(value, str) and value in {"1", "+1", "-1"} else value
+        return integer(value) if isinstance(value, str) else value
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

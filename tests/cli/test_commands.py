@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,39 @@ def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     assert (task["train_sign"], task["epochs"], task["learning_rate"]) == (-1, 40, 0.01)
     config.write_text("- not\n- a mapping\n")
     assert "expected a mapping" in cli("run", "--config", config).stderr
-    config.write_text("epochs: yes\n")
+    config.write_text("epochs: true\n")
     assert "`epochs` = True: should be a number" in cli("run", "--config", config).stderr
+    config.write_text("epochs: 10\nhidden: 5\nepochs: 20\n")
+    twice = "cannot be read: `epochs` is there twice: `10` in line 1 and `20` in line 3."
+    assert twice in cli("run", "--config", config).stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "epochs"),
+    [("0020", 20), ("1e2", 100), ("5.0", 5), ("0x10", None), ("1_000", None), ("1:40", None)],
+)
+def test_a_number_means_the_same_everywhere(
+    tmp_path: Path, written: str, epochs: int | None
+) -> None:
+    from harness import InvalidInput, Task
+    from harness.cli.options import build_task
+    from harness.trial.sweep import grid
+
+    config = tmp_path / "task.yaml"
+    config.write_text(f"epochs: {written}\n")
+
+    def ways() -> Iterator[Callable[[], Task]]:
+        yield lambda: build_task(None, config, ())
+        yield lambda: build_task(None, None, (f"epochs={written}",))
+        yield lambda: Task(epochs=written)
+        yield lambda: grid(Task(), {"epochs": [written]})[0].task
+
+    for way in ways():
+        if epochs is not None:
+            assert way().epochs == epochs
+        else:
+            with pytest.raises(InvalidInput, match=f"`epochs` = '{written}': .* programs read"):
+                way()
 
 
 COMMANDS = ["run", "show", "compare", "gate", "doctor", "list", "parity"]

@@ -94,6 +94,13 @@ def test_a_bad_value_is_refused_by_name_with_the_value_got(field: str, value: ob
     assert str(refusal.value).startswith(f"`{field}` = {value!r}: ")
 
 
+def test_an_endless_value_is_shown_in_part() -> None:
+    for value in ("9" * 10**5, 10**5000):
+        with pytest.raises(InvalidInput) as refusal:
+            Task(epochs=value)
+        assert len(str(refusal.value)) < 1100
+
+
 def test_every_bad_field_is_reported_at_once() -> None:
     with pytest.raises(InvalidInput) as refusal:
         Task(rho=2, epochs=0, lag_wieght=1)  # type: ignore[call-arg]
