@@ -20,14 +20,13 @@ from harness import Run
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.trial.epoch_time import epoch_s
-from harness.trial.machine_state import correction_errors, epoch_times
+from harness.trial.machine_state import in_calm
 from harness.trial.record import Record
 
 WAYS: dict[str, Callable[[Sequence[Record]], list[float | None]]] = {
     "without": lambda records: [epoch_s(record) for record in records],
     "with the probe": lambda records: [
-        seconds and seconds * float(np.exp(error))
-        for seconds, error in zip(epoch_times(records), correction_errors(records), strict=True)
+        trial.epoch_s and trial.epoch_s * float(np.exp(trial.error)) for trial in in_calm(records)
     ],
 }
 SIZES = (3, 5, 8)

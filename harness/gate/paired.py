@@ -252,9 +252,9 @@ class _SideProcess(Trainer):
         self.turns.append(turn)
         self.losses += turn.losses_ER[:, 0].tolist()
 
-    def restart(self) -> None:
+    def restart(self, nudge: int = 0) -> None:
         """Go back to the initial parameters."""
-        super().restart()
+        super().restart(nudge)
         self.epoch = 0
 
     def complete(self) -> None:

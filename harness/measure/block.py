@@ -6,7 +6,9 @@ of it shows in single turns. A turn is a chunk of the training. A chunk shorter 
 trained several times in a turn, and the first of them does not count: it finds the caches full of
 another arm's data. A chunk longer than `LONGEST_S` is cut, for all arms alike.
 
-After the last round, what is left of each training runs without a clock, on all cores at once.
+After the last round, what is left of each training runs without a clock, on all cores at once. If
+the arms did not train alike, they train once more, nudged, to see how far rounding alone leads
+(`harness.trial.trajectory`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from harness.measure.trial import Emit, Host, Trial
 from harness.task.task import largest_divisor
 from harness.trial.events import Refused
 from harness.trial.jobs import TrialJob, TurnsJob, go_in_rounds
+from harness.trial.trajectory import NUDGES, Training, unexplained
 
 T = TypeVar("T")
 
@@ -46,8 +49,9 @@ def measure(jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
         for job in jobs:
             emit(_refusal(job, len(usable), host.node))
         return
+    before: list[Training] = []
     for together in [jobs] if can_take_turns(jobs) else [[job] for job in jobs]:
-        with suppress(Stopped), _Block(together, host, emit) as block:
+        with suppress(Stopped), _Block(together, host, emit, before) as block:
             block.run()
         if host.stop.is_set():
             return
@@ -74,8 +78,12 @@ def _refusal(job: TrialJob, cores: int, node: str) -> Refused:
 class _Block:
     """Trials that are measured together. Leaving the context kills what still runs."""
 
-    def __init__(self, jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
+    def __init__(
+        self, jobs: Sequence[TrialJob], host: Host, emit: Emit, before: list[Training]
+    ) -> None:
         self._jobs, self._host, self._emit = jobs, host, emit
+        self._before = before
+        """What the trials of the block computed that were measured before these."""
         self._rng = random.Random()
         self._usable = machine.usable_cores()
         pinned = jobs[0].exclusive and hasattr(os, "sched_setaffinity")
@@ -153,10 +161,23 @@ class _Block:
             if self._cores:
                 trial.trainer.pin(self._usable)
             self._try(trial, trial.complete)
+
+        def nudge(trial: Trial) -> None:
+            with suppress(JobFailed):  # Its own training has ended well.
+                trial.train_nudged()
+
+        def end(trial: Trial) -> None:
+            self._try(trial, trial.finish)
             self._leave(trial)
 
         most = len(self._usable) // self._jobs[0].threads
         at_once([partial(complete, trial) for trial in self._trials], most)
+        for _ in range(NUDGES):
+            if not unexplained([*self._before, *(trial.training for trial in self._trials)]):
+                break
+            at_once([partial(nudge, trial) for trial in self._trials], most)
+        self._before += [trial.training for trial in self._trials]
+        at_once([partial(end, trial) for trial in self._trials], most)
 
     def _try(self, trial: Trial, step: Callable[[], T]) -> T | None:
         """Let a trial do a step; it leaves the block if it fails or diverges."""

@@ -12,6 +12,7 @@ Then each line of text is a command:
 Version 6 of the records added `losses_ER` and the fields of a `chunk` to a turn, `step_mse_RT` and
 `seconds` to an evaluation, and these commands:
 
+    nudge N    as `restart`, but nudged, for the Nth time; answered by ("restarted", null)
     inspect    answered by ("inspected", {initial_state_moved, peak_rss_mb, peak_gpu_mb})
     finish     the last command
 """
@@ -45,21 +46,24 @@ def serve(
     training = Training(job, emit, find, clock)
     emit("ready", _about(job, training))
     for line in commands:
-        match line.strip():
-            case "restart":
+        match line.split():
+            case ["restart"]:
                 training.restart()
                 emit("restarted", None)
-            case "evaluate":
+            case ["nudge", number]:
+                training.restart(nudge=int(number))
+                emit("restarted", None)
+            case ["evaluate"]:
                 step_mse_RT, seconds = training.evaluate()
                 both = {"step_mse": step_mse_RT[0].tolist(), "step_mse_RT": step_mse_RT.tolist()}
                 emit("evaluated", both | {"seconds": seconds})
-            case "inspect":
+            case ["inspect"]:
                 moved_R = training.initial_state_moved().tolist()
                 peaks = {"peak_rss_mb": machine.peak_rss_mb()} | training.peak_gpu
                 emit("inspected", {"initial_state_moved": moved_R} | peaks)
-            case "finish":
+            case ["finish"]:
                 return
-            case epochs:
+            case [epochs]:
                 losses_ER, chunk = training.chunk(int(epochs))
                 both = {"losses": losses_ER[:, 0].tolist(), "losses_ER": losses_ER.tolist()}
                 emit("turn", {"wall_s": chunk.wall_s, "chunk": asdict(chunk)} | both)

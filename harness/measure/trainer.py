@@ -112,9 +112,9 @@ class Trainer:
         losses = turn.get("losses_ER") or [[loss] for loss in turn["losses"]]
         return Turn(turn["wall_s"], np.array(losses, dtype=float), turn.get("chunk", {}))
 
-    def restart(self) -> None:
-        """Start anew from the initial parameters."""
-        self._ask("restart", "restarted")
+    def restart(self, nudge: int = 0) -> None:
+        """Start anew from the initial parameters; nudged, if `nudge` is its number."""
+        self._ask(f"nudge {nudge}" if nudge else "restart", "restarted")
 
     def evaluate(self) -> Evaluation:
         """Predict the held-out paths."""

@@ -25,6 +25,7 @@ from harness.measure.run_queue import Reading, RunQueue, waited_s
 from harness.task import data
 from harness.trial.jobs import TurnsJob
 from harness.trial.record import Chunk
+from harness.trial.trajectory import NUDGE
 
 Emit: TypeAlias = Callable[[str, Any], None]
 """Takes a kind of message and its value."""
@@ -71,15 +72,24 @@ class Training:
             self.restart()
         emit("fields", {"setup_s": watch.seconds})
 
-    def restart(self) -> None:
-        """Start anew from the initial parameters."""
-        self._state = self._trained.init_many(self._params)
+    def restart(self, nudge: int = 0) -> None:
+        """Start anew from the initial parameters.
+
+        If `nudge` is a number, these and all inputs of the training are nudged: otherwise for
+        each number (`harness.trial.trajectory`).
+        """
+        self._nudge = nudge
+        params = data.nudged(self._params, NUDGE, (nudge,)) if nudge else self._params
+        self._state = self._trained.init_many(params)
         self._epoch = 0
 
     def chunk(self, epochs: int) -> tuple[Array, Chunk]:
         """Train some epochs; return their losses [E, R] and the measurements of the call."""
         seeds = len(self.seeds)
         x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, self._epoch, epochs)
+        if self._nudge:
+            key = (self._nudge, self._epoch)
+            x_ERTB = data.nudged({"x": x_ERTB}, NUDGE, key)["x"]
         joules, before = self._joules(), machine.counters()
         start = self._run_queue.read()
         result = self._trained.train_many(self._state, x_ERTB, y_ERTB)

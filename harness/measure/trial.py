@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ from harness.measure.trainer import Trainer, Turn
 from harness.trial.events import Event, Progress, Started
 from harness.trial.jobs import TrialJob
 from harness.trial.record import Chunk, CurvePoint, Record, Timing
+from harness.trial.trajectory import Training
 
 Emit: TypeAlias = Callable[[Event], None]
 """Takes an event."""
@@ -63,6 +64,8 @@ class Trial:
         self._started_utc = timestamp()
         self._fields: dict[str, Any] = {}
         self._points: list[CurvePoint] = []
+        self._nudged: list[tuple[float, ...]] = []
+        """The losses at these points, in each nudged training."""
         self._curves = Curves(job.seeds or (job.seed,))
         self._epoch = 0
         self._seconds = 0.0
@@ -107,23 +110,45 @@ class Trial:
     def take_turn(self, number: int, probe: Probe | None) -> None:
         """Train for the turn of a round, on the clock, between two looks at the machine."""
         before = probe and probe()
-        turns = []
+        turns, epochs = [], []
         for _ in range(self.calls):
             if self._epoch >= self.job.task.epochs:
                 self._restart()
             turns.append(self._train())
+            epochs.append(self._epoch)
         after = probe and probe()
         state = before.mean(after)._asdict() if before and after else {}
-        for call, turn in enumerate(turns):
-            counted = call > 0 or self.calls == 1
-            fields = turn.chunk | state | {"round": number, "counted": counted}
-            self.chunks.append(Chunk(**fields))
+        for call, (turn, epoch) in enumerate(zip(turns, epochs, strict=True)):
+            loss = float(turn.losses_ER.mean())
+            fields = turn.chunk | state
+            fields |= {"round": number, "counted": call > 0 or self.calls == 1, "epoch": epoch}
+            self.chunks.append(Chunk(**fields | {"loss": loss if isfinite(loss) else None}))
         if not self.status:
             self._learn(turns[0])
 
     def complete(self) -> None:
-        """Train to the end of the task, off the clock, and let the process end."""
+        """Train to the end of the task, off the clock."""
         self._train_to_the_end()
+
+    @property
+    def training(self) -> Training:
+        """What it has computed so far."""
+        per_point = self.job.task.epochs_per_point
+        return Training.of(self._points, self.chunks, self._nudged, per_point)
+
+    def train_nudged(self) -> None:
+        """Train once more, nudged and off the clock; nothing else counts."""
+        self._fields.setdefault("wall_s", self.trainer.spent_s)
+        self.trainer.spent_s = 0.0  # It may take as long as the training itself.
+        self.trainer.phase = "training nudged"
+        self.trainer.restart(len(self._nudged) + 1)
+        calls = self.job.task.epochs // self.epochs
+        losses = [float(self.trainer.train(self.epochs).losses_ER.mean()) for _ in range(calls)]
+        at_points = np.reshape(losses, (len(self._points), -1)).mean(axis=1)
+        self._nudged.append(tuple(at_points.tolist()))
+
+    def finish(self) -> None:
+        """Let the process end."""
         if self.status == "ok":
             self.trainer.finish()
 
@@ -148,6 +173,7 @@ class Trial:
             "timing": timing,
             "chunks": tuple(self.chunks),
             "points": tuple(self._points),
+            "nudged": tuple(self._nudged),
         }
         values |= self.trainer.fields | self._fields
         if cores and "environment" in values:

@@ -9,7 +9,7 @@ _NAMES = {
         "against_backend against_device kind words across verdict field local faster_below "
         "faster_above started_utc task commit commit_backend dirty_backend commit_harness "
         "dirty_harness relative_to mse_seeds measure last_run last_commit earliest_run latest_run "
-        "also_changed timing"
+        "also_changed timing apart_from"
     ),
     "int64": (
         "block seed epochs threads attempts go trials_before at_once epoch t chunk rounds "
@@ -17,7 +17,7 @@ _NAMES = {
     ),
     "bool": "contended shown counted",
     "boolean": "noisy",
-    "Int64": "epochs_to_lag lag_step round cut_to",
+    "Int64": "epochs_to_lag lag_step round cut_to apart_epoch",
 }
 _TYPES = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 

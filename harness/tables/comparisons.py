@@ -26,6 +26,7 @@ from harness.tables.pairs import (
     usable,
 )
 from harness.tables.points import at_point, points
+from harness.tables.unlike import not_the_same
 
 # Accuracies nearer than this are called the same. Sums in another order shift them a little, always
 # the same way, and enough seeds would show that as a difference.
@@ -87,6 +88,8 @@ def _compare_at_point(here: pd.DataFrame, metric: Metric, pilot: int) -> Iterato
         if not any(pairs[arm, fastest].of for arm in others) and trials["contended"].any():
             continue
         for (arm, against), both in pairs.items():
+            stated = metric.name == "train_s" and against == fastest
+            unlike = not_the_same(trials, arm, against) if stated else ""
             yield _Comparison(
                 arm=arm,
                 against=against,
@@ -95,13 +98,14 @@ def _compare_at_point(here: pd.DataFrame, metric: Metric, pilot: int) -> Iterato
                 pairs=both,
                 estimate=both.estimate(pilot),
                 with_fastest=against == fastest,
-                caveats=_caveats(trials, both, arm, against),
+                unlike=unlike,
+                caveats=_caveats(trials, both, arm, against) if stated else (),
             )
 
 
 def _caveats(trials: pd.DataFrame, pairs: Pairs, arm: ArmKey, against: ArmKey) -> tuple[str, ...]:
     """Return what has to be said beside a ratio of training times."""
-    if pairs.metric.name != "train_s" or not len(pairs.differences):
+    if not len(pairs.differences):
         return ()
     found = []
     both = pd.concat([of_arm(trials, arm), of_arm(trials, against)])
@@ -133,6 +137,8 @@ class _Comparison(NamedTuple):
     estimate: Estimate
     with_fastest: bool
     """The other comparisons count in the correction only."""
+    unlike: str
+    """Where they did not train the same, if they did not."""
     caveats: tuple[str, ...]
 
     @property
@@ -176,7 +182,7 @@ class _Comparison(NamedTuple):
         training = metric.name == "train_s"
         mine, other = names(self.arm, self.against)
         if not estimate.n:
-            return f"no ratio of {mine} to {other}: they share no block on one node"
+            return self.unlike or f"no ratio of {mine} to {other}: they share no block on one node"
         if estimate.value < 0:
             mine, other, estimate = other, mine, estimate.negated()
         some = f"; {self.pairs.lacking} seeds got there" if self.pairs.lacking else ""
@@ -186,11 +192,13 @@ class _Comparison(NamedTuple):
             return (
                 f"{mine} and {other} have the same {metric.label}{how} ({estimate.n} seeds{some})"
             )
+        unlike = (f"in some blocks, {self.unlike}",) if self.unlike else ()
+        caveats = "".join(f"; {caveat}" for caveat in (*unlike, *self.caveats))
         if not shown:
             what = "" if training else f" in the {metric.label}"
-            return f"no difference{what} shown between {mine} and {other} ({value}{interval}{some})"
+            known = f"{value}{interval}{some}{caveats}"
+            return f"no difference{what} shown between {mine} and {other} ({known})"
         if training:
-            caveats = "".join(f"; {caveat}" for caveat in self.caveats)
             return f"{other} trains {value} faster than {mine}{interval}{some}{caveats}"
         relation = "that of" if metric.ratio else "above that of"
         return f"the {metric.label} of {mine} is {value} {relation} {other}{interval}{some}"

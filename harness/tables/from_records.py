@@ -23,9 +23,10 @@ from harness.tables.metrics import METRICS
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.epoch_time import cut_to, epoch_s, mean_epoch_s, of_training
-from harness.trial.machine_state import correction_errors, epoch_times, slower_memory
+from harness.trial.machine_state import InCalm, in_calm
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
+from harness.trial.trajectory import Apart, apart
 
 T = TypeVar("T")
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -36,7 +37,7 @@ TRIALS = columns(
     "seconds_to_lag peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise "
     "attempts node_kind lost go trials_before at_once train_at_once_s energy_j "
     "initial_state_moved timing rounds train_mean_s lag_step cut_to "
-    "correction_error"
+    "correction_error apart_from apart_epoch apart_by"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
@@ -45,11 +46,16 @@ YARDSTICKS = ("variance", "memoryless", "wrong_sign")
 STEPS = columns("trial backend device seed t mse variance memoryless wrong_sign")
 CHUNKS = columns(
     "trial backend device seed chunk round counted epochs wall_s waited_s cpu_s "
-    "involuntary_switches steal_s load mhz energy_j interpreter_s memory_s",
+    "involuntary_switches steal_s load mhz energy_j interpreter_s memory_s epoch loss",
     epochs="Int64",
+    epoch="Int64",
 )
 
 
+# What is not said of a training that is not the same as the others'.
+_OF_TRAINING = (
+    *("train_s", "train_mean_s", "train_at_once_s", "epochs_per_s", "seconds_to_lag", "energy_j"),
+)
 # Those columns that a record holds as they are.
 _STORED = [name for name in TRIALS if name in Record.model_fields]
 
@@ -61,17 +67,15 @@ def trials_table(
 ) -> pd.DataFrame:
     """Return a row per record and seed; `lost` names the lost ones of the `attempts` at a trial."""
     lost = _lost(attempts or ())
-    times, excess = _per_seed(records, epoch_times), _per_seed(records, slower_memory)
-    errors = _per_seed(records, correction_errors)
+    calm, differences = _per_seed(records, in_calm), _per_seed(records, apart)
     records = _by_seed(records)
     kinds = _node_kinds(records)
     means = {task: _means(task) for task in {record.task for record in records}}
     rows = [
-        _trial_row(record, seconds, means[record.task], noise(record, slower))
-        | {"node_kind": kind, "lost": lost.get(record.trial, ""), "correction_error": error}
-        for record, seconds, slower, error, kind in zip(
-            records, times, excess, errors, kinds, strict=True
-        )
+        _trial_row(record, trial, means[record.task])
+        | {"node_kind": kind, "lost": lost.get(record.trial, "")}
+        | _apart(difference)
+        for record, trial, difference, kind in zip(records, calm, differences, kinds, strict=True)
     ]
     return _with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
 
@@ -148,12 +152,15 @@ def _machine(record: Record) -> dict[str, str]:
 
 def curves_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per evaluation during training; `train_s` assumes epochs of equal length."""
-    times = _per_seed(records, epoch_times)
+    calm, differences = _per_seed(records, in_calm), _per_seed(records, apart)
     records = _by_seed(records)
     counts = [len(record.points) for record in records]
     measured = _columns((p for r in records for p in r.points), CurvePoint, CURVES)
     table = _long(records, counts, measured, CURVES)
-    each_s = [(seconds or np.nan) / r.at_once for seconds, r in zip(times, records, strict=True)]
+    each_s = [
+        np.nan if unlike else (trial.epoch_s or np.nan) / record.at_once
+        for record, trial, unlike in zip(records, calm, differences, strict=True)
+    ]
     table["train_s"] = table["epoch"] * np.repeat(each_s, counts)
     return _with_point(table, records, swept, counts)
 
@@ -182,13 +189,9 @@ def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
     return _with_point(table, records, swept, counts)
 
 
-def _trial_row(
-    record: Record, usual_s: float | None, exact: Mapping[str, float], reasons: list[str] | None
-) -> dict[str, Any]:
-    """Return the row of a record.
-
-    Given are the undisturbed time of an epoch of all its seeds, its yardsticks, and its noise.
-    """
+def _trial_row(record: Record, calm: InCalm, exact: Mapping[str, float]) -> dict[str, Any]:
+    """Return the row of a record, given its yardsticks."""
+    usual_s, reasons = calm.epoch_s, noise(record, calm.slower_memory)
     last = record.points[-1] if record.points else None
     # Brought to the same state of the machine.
     raw_s, mean_s = epoch_s(record), mean_epoch_s(record)
@@ -218,6 +221,7 @@ def _trial_row(
         "rounds": max((chunk.round or 0 for chunk in record.chunks), default=0),
         "cut_to": cut_to(record),
         "lost_share": lost_share(record),
+        "correction_error": calm.error,
         "energy_j": _energy_j(record),
         "noisy": None if reasons is None else bool(reasons),
         "noise": "; ".join(reasons) if reasons else None,
@@ -225,6 +229,14 @@ def _trial_row(
         # In a process that other trials have warmed up, nothing is imported or compiled.
         **({"import_s": None, "first_call_s": None} if record.trials_before else {}),
     }
+
+
+def _apart(difference: Apart | None) -> dict[str, Any]:
+    """Return how a trial did not train as others of its block did; then it has no time."""
+    if difference is None:
+        return {}
+    names = {"apart_from": difference.other, "apart_epoch": difference.epoch}
+    return names | {"apart_by": difference.by} | dict.fromkeys(_OF_TRAINING)
 
 
 def _start_s(record: Record, train_s: float | None) -> float | None:

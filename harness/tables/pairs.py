@@ -61,12 +61,14 @@ def usable(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> Pairs:
     """Pair the trials of two arms, all `usable`, that have a value of the metric.
 
-    A time with other trials beside it is left out. Seeds that were trained at once in a block are
+    A time is left out if other trials were beside it, or if it is of another training
+    (`harness.tables.unlike`). Seeds that were trained at once in a block are
     one measurement of a time: their mean is one pair.
     """
     keys = ["seed", "block"]
     if metric.kind == "time":
-        trials, keys = trials[~trials["contended"]], ["seed", "block", "node"]
+        trials = trials[~trials["contended"] & trials["epochs_per_s"].notna()]
+        keys = ["seed", "block", "node"]
     mine, theirs = (
         side[keys].assign(value=metric.values(side), grid=metric.grid_errors(side))
         for side in (of_arm(trials, arm), of_arm(trials, against))

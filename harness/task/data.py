@@ -85,6 +85,20 @@ def initial_params(model: Model, seed: int) -> Params:
     return {name: draw(name, shape) for name, shape in model.shapes.items()}
 
 
+def nudged(arrays: Params, units: int, key: Sequence[int]) -> Params:
+    """Return arrays, each value larger or smaller by so many units in the last place.
+
+    Chance, keyed by some numbers, decides which.
+    """
+    rng = np.random.default_rng((units, *key))
+
+    def moved(value: Array) -> Array:
+        share = units * np.finfo(value.dtype).eps * rng.choice((-1, 1), value.shape)
+        return (value * (1 + share)).astype(value.dtype)
+
+    return {name: moved(value) for name, value in arrays.items()}
+
+
 def _aligned(shape: tuple[int, ...], dtype: str) -> Array:
     """Return an array, not yet filled, at a multiple of 64 bytes.
 

@@ -37,41 +37,37 @@ _STEEPEST = 1.0
 _FITS = 20
 
 
-def epoch_times(records: Sequence[Record]) -> list[float | None]:
-    """Return the undisturbed time of an epoch of each record, in the calmest state of its run."""
-    times = [epoch_s(record) for record in records]
-    corrections = [_corrections(trials) for trials in _places(records)]
-    for factors in [of_whole_blocks(records), *(factors for factors, _ in corrections)]:
-        for number, factor in factors.items():
-            if (seconds := times[number]) is not None:
-                times[number] = seconds * factor
-    return times
+class InCalm(NamedTuple):
+    """A trial as it would be in the calmest state of its run."""
+
+    epoch_s: float | None
+    """The undisturbed time of an epoch; None if nothing was timed."""
+    error: float = 0.0
+    """What to add to the logarithm of the time before a mean over blocks is formed. Over all trials
+    of an arm it adds up to 0, so only the interval changes: it then holds the error of the
+    correction, too."""
+    slower_memory: float = 0.0
+    """How much slower memory was around it than in the calmest block: 0.1 is 10 %; 0 if nothing
+    is known."""
 
 
-def correction_errors(records: Sequence[Record]) -> list[float]:
-    """Return what to add to the logarithm of each time before a mean over blocks is formed.
-
-    Over all trials of an arm it adds up to 0, so only the interval changes: it then holds the error
-    of the correction, too.
-    """
-    errors = [0.0] * len(records)
+def in_calm(records: Sequence[Record]) -> list[InCalm]:
+    """Return each record as it would be in the calmest state of its run."""
+    whole = of_whole_blocks(records)
+    found = []
+    for number, record in enumerate(records):
+        seconds = epoch_s(record)
+        found.append(InCalm(seconds and seconds * whole.get(number, 1.0)))
     for trials in _places(records):
-        for number, error in _corrections(trials)[1].items():
-            errors[number] = error
-    return errors
-
-
-def slower_memory(records: Sequence[Record]) -> list[float]:
-    """Return how much slower memory was around each record than in the calmest block: 0.1 is 10 %.
-
-    It is 0 where nothing is known.
-    """
-    slower = [0.0] * len(records)
-    for trials in _places(records):
-        states = _states(trials)
+        states, (factors, errors) = _states(trials), _corrections(trials)
         for number, timed in trials.items():
-            slower[number] = float(np.expm1(states[timed.block].level))
-    return slower
+            seconds = found[number].epoch_s
+            found[number] = InCalm(
+                seconds and seconds * factors.get(number, 1.0),
+                errors.get(number, 0.0),
+                float(np.expm1(states[timed.block].level)),
+            )
+    return found
 
 
 def _places(records: Sequence[Record]) -> Iterable[dict[int, _Timed]]:

@@ -86,6 +86,10 @@ class Chunk:
     wall_s: Finite
     epochs: Count | None = None
     """How many epochs it trained; None, before schema 6: `Task.chunk_epochs`."""
+    epoch: Count | None = None
+    """How many epochs the training had taken at its end; None in older records."""
+    loss: float | None = None
+    """Mean loss of its epochs, of all seeds; None in older records, or if it is not finite."""
     round: Integer | None = None
     """The round of its turn, from 1 on; None before schema 6."""
     counted: bool = True
@@ -188,6 +192,9 @@ class Record(BaseModel):
     """The convergence curve; the mean curve of several seeds at once."""
     step_mse: tuple[Real, ...] = ()
     """Mean squared error of the last evaluation at t = 1..T; empty unless the status is ok."""
+    nudged: tuple[tuple[Real, ...], ...] = ()
+    """The train losses at the points of each nudged training (`harness.trial.trajectory`), which
+    is not on the clock; empty if none was needed."""
     initial_state_moved: float | None = None
     """How far the training has moved the initial state, RMS over its units; None: unknown."""
     shares: tuple[Share, ...] = ()

@@ -21,6 +21,7 @@ from harness.trial.events import Certificate
 from harness.trial.jobs import TrialJob, TurnsJob
 from harness.trial.plan import Plan
 from harness.trial.record import Record
+from harness.trial.trajectory import NUDGES, unexplained
 
 
 class Here(Trainer):
@@ -62,8 +63,8 @@ class Here(Trainer):
             raise JobFailed(f"RuntimeError: {error}", "failed") from error
         return Turn(chunk.wall_s, losses_ER, asdict(chunk))
 
-    def restart(self) -> None:
-        self._training.restart()
+    def restart(self, nudge: int = 0) -> None:
+        self._training.restart(nudge)
 
     def evaluate(self) -> Evaluation:
         return Evaluation(*self._training.evaluate())
@@ -78,15 +79,27 @@ class Here(Trainer):
 
 def measure(job: TrialJob) -> Record:
     """Carry out a trial."""
-    trial = Trial(job, Here(job), "here", lambda event: None)
-    try:
-        trial.start()
-        trial.settle(trial.epochs)
-        trial.take_turn(1, None)
-        trial.complete()
-    except JobFailed as error:
-        trial.fail(error)
-    return trial.record("alone", None)
+    (record,) = measure_block([job])
+    return record
+
+
+def measure_block(jobs: Sequence[TrialJob]) -> list[Record]:
+    """Carry out trials one after the other; they are nudged if they did not train alike."""
+    trials = [Trial(job, Here(job), "here", lambda event: None) for job in jobs]
+    for trial in trials:
+        try:
+            trial.start()
+            trial.settle(trial.epochs)
+            for number in range(1, trial.job.rounds + 1):
+                trial.take_turn(number, None)
+            trial.complete()
+        except JobFailed as error:
+            trial.fail(error)
+    for _ in range(NUDGES):
+        if unexplained([trial.training for trial in trials]):
+            for trial in trials:
+                trial.train_nudged()
+    return [trial.record("rounds" if jobs[1:] else "alone", None) for trial in trials]
 
 
 def run(

@@ -233,3 +233,37 @@ def test_the_driver_has_its_own_cores_back() -> None:
     before = os.sched_getaffinity(0)
     measured(job("reference", rounds=1))
     assert os.sched_getaffinity(0) == before
+
+
+# ---- the same training
+
+OTHERS = "tests.helpers.unfaithful:"
+
+
+@pytest.mark.slow
+def test_backends_of_real_frameworks_that_train_something_else() -> None:
+    """They pass the parity of old; JAX and PyTorch train as the others do."""
+    names = ["jax", "floor", "torch"]
+    wrong = ["TorchSkipsSome", "TorchClips", "JaxEndsEarly", "JaxBfloat16"]
+    task = Task(n_steps=20, batch_size=16, epochs=400, eval_paths=200, learning_rate=3e-3)
+    backends = [*names, f"{OTHERS}TorchFaithful", *(OTHERS + name for name in wrong)]
+    records = measured(
+        *(job(n, task, rounds=2).model_copy(update={"backend": n}) for n in backends)
+    )
+    trials = trials_table(list(records.values())).set_index("backend")
+    told = trials.index[trials["apart_by"].notna()]
+    assert sorted(told) == sorted(OTHERS + name for name in wrong)
+    assert trials.loc[told, "train_s"].isna().all()
+    assert trials.loc[[*names, f"{OTHERS}TorchFaithful"], "train_s"].notna().all()
+
+
+def test_a_block_is_nudged_only_if_it_did_not_train_alike(block: dict[str, Record]) -> None:
+    assert {record.nudged for record in block.values()} == {()}
+    stops = job("reference", rounds=2).model_copy(update={"trial": "stops"})
+    stops = stops.model_copy(update={"backend": f"{OTHERS}EndsEarly"})
+    task = Task(n_steps=4, batch_size=4, epochs=40, curve_points=2, eval_paths=20)
+    pair = [job("reference", task, rounds=2), stops.model_copy(update={"task": task})]
+    right, wrong = measured(*pair).values()
+    assert {len(losses) for record in (right, wrong) for losses in record.nudged} == {2}
+    assert {len(record.nudged) for record in (right, wrong)} == {3}
+    assert trials_table([right, wrong])["apart_epoch"].notna().sum() == 1

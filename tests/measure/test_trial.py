@@ -56,6 +56,7 @@ class Measured:
         for number in range(1, rounds + 1):
             self.trial.take_turn(number, None)
         self.trial.complete()
+        self.trial.finish()
         return self.trial.record("rounds", (1,))
 
 
@@ -119,6 +120,9 @@ def test_a_short_chunk_is_trained_several_times_in_a_turn(device: str, turn_s: f
     # 3 epochs take 3/10 of a turn: 4 calls make one, and one more does not count.
     assert [chunk.counted for chunk in record.chunks] == [False, True, True, True, True] * 3
     assert [chunk.round for chunk in record.chunks] == [1] * 5 + [2] * 5 + [3] * 5
+    # Each says where in the training it was: it starts anew at its end.
+    assert [chunk.epoch for chunk in record.chunks] == [3, 6, 9, 12] * 3 + [3, 6, 9]
+    assert record.chunks[5].loss == pytest.approx((1 / 4 + 1 / 5 + 1 / 6) / 3)
     # They are only timed: what is evaluated is trained before them.
     assert measured.backend.calls[5:15] == ["init 8", *["train 3", "predict 5"] * 4, "init 8"]
     assert "predict 5" not in measured.backend.calls[15:]

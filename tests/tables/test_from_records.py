@@ -44,7 +44,8 @@ def test_the_columns_are_those_of_the_design() -> None:
         "final_mse r2 lag_skill epochs_to_lag seconds_to_lag "
         "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts "
         "node_kind lost go trials_before at_once train_at_once_s energy_j "
-        "initial_state_moved timing rounds train_mean_s lag_step cut_to correction_error"
+        "initial_state_moved timing rounds train_mean_s lag_step cut_to correction_error "
+        "apart_from apart_epoch apart_by"
     )
     assert " ".join(CURVES) == "trial backend device seed epoch train_s train_loss eval_mse"
     assert " ".join(STEPS) == "trial backend device seed t mse variance memoryless wrong_sign"

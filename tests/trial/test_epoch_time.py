@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.state_coverage import coverage
 from harness.trial.epoch_time import epoch_s, mean_epoch_s, turns
-from harness.trial.machine_state import correction_errors, epoch_times, slower_memory
+from harness.trial.machine_state import in_calm
 from harness.trial.noise import noise
 from harness.trial.record import Chunk, Record
 from tests.helpers.records import record
@@ -76,16 +76,17 @@ def block(number: int, state: float, rng: np.random.Generator) -> list[Record]:
 def test_the_state_of_the_machine_is_taken_out() -> None:
     rng = np.random.default_rng(1)
     records = [r for n, state in enumerate((0.0, 0.4, 0.1, 0.6, 0.2)) for r in block(n, state, rng)]
-    found = np.array(epoch_times(records), dtype=float).reshape(5, 2)
+    found = np.array([t.epoch_s for t in in_calm(records)], dtype=float).reshape(5, 2)
     before = np.array([epoch_s(r) for r in records], dtype=float).reshape(5, 2)
     assert np.ptp(np.log(before[:, 0])) > 0.25
     assert np.ptp(np.log(found[:, 0])) < 0.08
     assert found[:, 1] == pytest.approx(before[:, 1], rel=0.02)
-    assert slower_memory(records)[::2] == pytest.approx(np.expm1([0, 0.4, 0.1, 0.6, 0.2]), abs=0.06)
-    assert noise(records[2], slower_memory(records)[2]) == ["slower memory 49.6%"]
+    slower = [trial.slower_memory for trial in in_calm(records)][::2]
+    assert slower == pytest.approx(np.expm1([0, 0.4, 0.1, 0.6, 0.2]), abs=0.06)
+    assert noise(records[2], in_calm(records)[2].slower_memory) == ["slower memory 49.6%"]
     # The calmest block is left as it is.
     assert found[0] == pytest.approx(before[0])
-    errors = np.reshape(correction_errors(records), (5, 2))
+    errors = np.reshape([t.error for t in in_calm(records)], (5, 2))
     assert errors.any()
     assert errors.sum(axis=0) == pytest.approx(0.0, abs=1e-12)
 
@@ -95,18 +96,18 @@ def test_a_trial_that_failed_has_no_part_in_the_correction() -> None:
     records = [r for n, state in enumerate((0.3, 0.4, 0.0)) for r in block(n, state, rng)]
     failed = records[-1].model_copy(update={"status": "failed"})
     others = [r for r in records[:-1] if r.backend == failed.backend]
-    assert epoch_times([*records[:-1], failed])[-1] == epoch_s(failed)
-    errors = correction_errors([*records[:-1], failed])
+    assert in_calm([*records[:-1], failed])[-1].epoch_s == epoch_s(failed)
+    errors = [t.error for t in in_calm([*records[:-1], failed])]
     mine = [e for r, e in zip(records[:-1], errors, strict=False) if r in others]
     assert sum(mine) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_one_block_or_no_probe_is_left_as_it_is() -> None:
     alone = block(0, 0.3, np.random.default_rng(2))
-    assert epoch_times(alone) == [epoch_s(r) for r in alone]
+    assert [t.epoch_s for t in in_calm(alone)] == [epoch_s(r) for r in alone]
     silent = [of([chunk(n, 1.0) for n in range(ROUNDS)], block=b, trial=f"{b}") for b in range(3)]
-    assert epoch_times(silent) == [1.0 / 50] * 3
-    assert epoch_times([of([])]) == [None]
+    assert [t.epoch_s for t in in_calm(silent)] == [1.0 / 50] * 3
+    assert in_calm([of([])])[0].epoch_s is None
 
 
 def test_intervals_hold_the_error_of_the_correction_too() -> None:
