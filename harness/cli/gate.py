@@ -126,7 +126,7 @@ def gate(**options: Any) -> None:
 
 def _run(options: Mapping[str, Any]) -> Verdict | None:
     """Check all options, then measure and judge; None if there is nothing to judge."""
-    from harness.gate.report import check_writable
+    from harness.gate.report import check_writable, whole_table
     from harness.task.task import Task
 
     fields = {name: options[name] for name in _TASK}
@@ -146,10 +146,13 @@ def _run(options: Mapping[str, Any]) -> Verdict | None:
 
     from harness.gate import modes
 
+    outputs = [path for path in _outputs(options).values() if path]
+    if comment := options["markdown_file"]:
+        outputs.append(whole_table(comment))
     if mode == "against":
-        return modes.against(options["against"], task or Task(), settings, _say)
+        return modes.against(options["against"], task or Task(), settings, _say, outputs)
     if mode == "baseline":
-        return modes.baseline(options["baseline"], task, settings, _say)
+        return modes.baseline(options["baseline"], task, settings, _say, outputs)
     modes.write_baseline(options["write_baseline"], task or Task(), settings, _say)
     return None
 

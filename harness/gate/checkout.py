@@ -16,6 +16,9 @@ from harness.measure.git import git
 from harness.measure.machine import installed
 from harness.measure.process import Tree
 
+_RESULTS = "results"
+"""The folder that runs write to by default."""
+
 
 @dataclass(frozen=True)
 class Checkout:
@@ -34,16 +37,18 @@ class Checkout:
 
 
 @contextmanager
-def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
+def checkout(
+    reference: str, modules: Sequence[str], outputs: Sequence[Path] = ()
+) -> Iterator[Checkout]:
     """Check a reference out into a temporary folder, for the time of the `with` block.
 
-    `modules` are imported in both versions. Raises `InvalidInput` if there is no git repository or
-    no such reference.
+    `modules` are imported in both versions; `outputs` are no part of a version. Raises
+    `InvalidInput` if there is no git repository or no such reference.
     """
     root = Path(git("rev-parse", "--show-toplevel"))
     commit = _commit(reference)
-    untracked = "??" in git("status", "--porcelain", "--untracked-files=normal")
-    same = not untracked and not git("diff", "--name-only", commit)
+    tracked = git("diff", "--name-only", commit, "--", *_all_but(root, outputs))
+    same = not tracked and not _untracked(root, outputs)
     with tempfile.TemporaryDirectory(prefix="harness-reference-") as folder:
         # Python resolves the paths of what it imports, too.
         path = Path(folder).resolve() / "tree" / root.name
@@ -57,7 +62,7 @@ def checkout(reference: str, modules: Sequence[str]) -> Iterator[Checkout]:
             reference=_moved(working, root, path),
             root=root,
             reference_root=path,
-            working_name=describe_working_tree(),
+            working_name=describe_working_tree(outputs),
             reference_name=f"{reference} ({commit[:7]})",
             identical=same,
         )
@@ -73,14 +78,34 @@ def _extract(commit: str, root: Path, to: Path) -> None:
     git("checkout-index", "--all", f"--prefix={to}/", folder=root, GIT_INDEX_FILE=index)
 
 
-def describe_working_tree() -> str:
-    """Name this version for a sentence: `the working tree (1a2b3c4, with changes)`."""
+def describe_working_tree(outputs: Sequence[Path] = ()) -> str:
+    """Name this version for a sentence: `the working tree (1a2b3c4, with changes)`.
+
+    `outputs` are files that are no part of it.
+    """
     try:
+        root = Path(git("rev-parse", "--show-toplevel"))
         head = git("rev-parse", "--short", "HEAD")
-        changes = ", with changes" if git("status", "--porcelain") else ""
+        tracked = git("diff", "--name-only", "HEAD", "--", *_all_but(root, outputs))
+        changes = ", with changes" if tracked or _untracked(root, outputs) else ""
     except InvalidInput:
         return "the code at hand"
     return f"the working tree ({head}{changes})"
+
+
+def _untracked(root: Path, outputs: Sequence[Path]) -> bool:
+    """Whether there are files that git does not know, other than what running code leaves."""
+    left = [*outputs, *(folder / _RESULTS for folder in (root, Path.cwd()))]
+    caches = ":(top,exclude,glob)**/__pycache__/**"
+    others = ("ls-files", "--others", "--exclude-standard", "--", *_all_but(root, left), caches)
+    return bool(git(*others))
+
+
+def _all_but(root: Path, paths: Sequence[Path]) -> list[str]:
+    """Return the pathspecs of all files of the repository but these."""
+    root = root.resolve()
+    inside = [path.resolve() for path in paths if path.resolve().is_relative_to(root)]
+    return [":(top)", *(f":(top,exclude,literal){path.relative_to(root)}" for path in inside)]
 
 
 def _commit(reference: str) -> str:

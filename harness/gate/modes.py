@@ -40,14 +40,17 @@ _HOW_TO_TRAIN = ("learning_rate", "optimiser", "curve_points")
 _NOT_TIMED = re.compile("harness|pydantic|annotated.types|typing")
 
 
-def against(reference: str, task: Task, settings: GateSettings, say: Say) -> Verdict:
+def against(
+    reference: str, task: Task, settings: GateSettings, say: Say, outputs: Sequence[Path] = ()
+) -> Verdict:
     """Compare the working tree with a git reference, both measured in turns on this machine.
 
-    Raises `InvalidInput` or `Unavailable` if they cannot be compared.
+    `outputs` are files that are no part of the working tree's version. Raises `InvalidInput` or
+    `Unavailable` if they cannot be compared.
     """
     gate = GateRun(task, settings, say)
     modules = ["harness", *filter(None, map(registry.module_of, settings.backends))]
-    with checkout(reference, modules) as versions:
+    with checkout(reference, modules, outputs) as versions:
         _check_takes_turns(versions)
         if versions.identical:
             gate.note("The working tree holds exactly what the reference does.")
@@ -73,25 +76,21 @@ def against(reference: str, task: Task, settings: GateSettings, say: Say) -> Ver
         return gate.verdict(f"{versions.working_name} against {versions.reference_name}", tests)
 
 
-def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) -> Verdict:
+def baseline(
+    path: Path,
+    task: Task | None,
+    settings: GateSettings,
+    say: Say,
+    outputs: Sequence[Path] = (),
+) -> Verdict:
     """Compare this version with a baseline; `task` None means the task of the baseline.
 
-    Raises `InvalidInput` or `Unavailable` if they cannot be compared.
+    `outputs` are files that are no part of this version. Raises `InvalidInput` or `Unavailable` if
+    they cannot be compared.
     """
     stored = _read(path, task, settings)
     gate = GateRun(stored.task, settings, say)
-    moved = differences(stored.fingerprint, _machine())
-    if moved:
-        gate.settings = _for_another_machine(settings)
-        gate.note(
-            f"The baseline is from another machine ({'; '.join(moved)}): a slowdown of up to "
-            f"{100 * settings.max_slowdown_across:g} % against `{stored.yardstick}` is allowed."
-        )
-    else:
-        gate.note(
-            "The baseline is from another session: how its ratios shift from one session to the "
-            "next is not in the intervals. To be sure of a small change, use `--against`."
-        )
+    moved = _note_origin(stored, gate)
     known = {Arm(backend=arm.backend, device=arm.device): arm for arm in stored.arms}
     if settings.devices != "auto":
         _check_known(gate.arms(), known, path)
@@ -117,7 +116,8 @@ def baseline(path: Path, task: Task | None, settings: GateSettings, say: Say) ->
     gate.measure_rounds(tests, sides, earlier)
     if not moved:
         gate.note(*(_times_note(a, known[a].epoch_s, now) for a, now in times_s.items() if now))
-    return gate.verdict(f"{describe_working_tree()} against {path} ({stored.version})", tests)
+    here = describe_working_tree([path, *outputs])
+    return gate.verdict(f"{here} against {path} ({stored.version})", tests)
 
 
 def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> None:
@@ -140,7 +140,7 @@ def write_baseline(path: Path, task: Task, settings: GateSettings, say: Say) -> 
     yardstick = next(iter(pairs.values()))[0].first
     Baseline(
         created_utc=timestamp(),
-        version=describe_working_tree(),
+        version=describe_working_tree([path]),
         task=gate.task,
         yardstick=settings.yardstick,
         yardstick_version=_yardstick_version(settings.yardstick, yardstick),
@@ -172,6 +172,27 @@ def _read(path: Path, task: Task | None, settings: GateSettings) -> Baseline:
             "[tool.harness.gate] of `pyproject.toml`."
         )
     return stored
+
+
+def _note_origin(stored: Baseline, gate: GateRun) -> list[str]:
+    """Note where the baseline is from; return how that differs from this machine.
+
+    If it does, larger slowdowns are allowed.
+    """
+    moved = differences(stored.fingerprint, _machine())
+    if moved:
+        gate.note(
+            f"The baseline is from another machine ({'; '.join(moved)}): a slowdown of up to "
+            f"{100 * gate.settings.max_slowdown_across:g} % against `{stored.yardstick}` is "
+            "allowed."
+        )
+        gate.settings = _for_another_machine(gate.settings)
+    else:
+        gate.note(
+            "The baseline is from another session: how its ratios shift from one session to the "
+            "next is not in the intervals. To be sure of a small change, use `--against`."
+        )
+    return moved
 
 
 def _yardstick_and(arm: Arm, gate: GateRun, yardstick: str, seed: int) -> tuple[Side, Side]:
@@ -227,10 +248,14 @@ def _check_sources(arm: Arm, pair: Pair, versions: Checkout) -> list[str]:
             "the folder it is imported from on PYTHONPATH, or name it in a command by its path "
             "inside the project."
         )
+    parts = {}
+    if (versions.root / "harness" / "worker.py").is_file():
+        # Who changes the harness must know if another one is measured.
+        parts["harness"] = "The harness"
     code, worker = registry.module_of(arm.backend), worker_source(arm.backend)
     if code is None or worker in pair.second.sources:
         code = worker
-    parts = {"harness": "The harness", code: f"The code of {arm}"}
+    parts[code] = f"The code of {arm}"
     files = {name: pair.second.sources.get(name) for name in parts}
     return [
         f"{parts[name]} is the same in both versions: `{file or 'an installed package'}`."

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import trim_mean
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unavailable
 from harness.measure import machine
 from harness.measure.process import JobFailed, Tree
 from harness.measure.trainer import Trainer, Turn, at_once
@@ -126,10 +126,11 @@ def measure_pair(
     epochs_per_turn: Sequence[int] = (),
     finish: bool = True,
 ) -> Pair:
-    """Let two sides train in turns, then to the end of the task. Raises `SideFailed`.
+    """Let two sides train in turns, then to the end of the task.
 
     `epochs_per_turn` are those of an earlier pair of the same arm; without them, they are found by
-    trying. Without `finish`, both stop after their turns if their losses were the same.
+    trying. Without `finish`, both stop after their turns if their losses were the same. Raises
+    `SideFailed`, or `Unavailable` if the clock is too coarse.
     """
     stop = threading.Event()
     with ExitStack() as stack:
@@ -158,6 +159,8 @@ def measure_pair(
         for process in scored:
             process.score()
         times = [process.epoch_s(waits=all(p.knows_waits for p in both)) for process in both]
+        if min(map(min, times)) <= 0:
+            raise Unavailable("a turn took no time: the clock of this machine is too coarse.")
         ratios = [log(b / a) for a, b in zip(*times, strict=True)]
         return Pair(
             log_ratio=float(trim_mean(ratios, _TRIM)),

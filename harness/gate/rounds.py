@@ -9,19 +9,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TypeAlias
 
 import numpy as np
 
 from harness.backend.protocol import Array
 from harness.gate.paired import Pair, Side, SideFailed, measure_pair, train_alone
-from harness.gate.sequential_test import SequentialTest
+from harness.gate.sequential_test import LOOKS, WAITING, SequentialTest
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import Judgement, Verdict
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.runs.settings import Settings, Site
 from harness.runs.start import certify
+from harness.tables.numbers import exact_duration
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.arms import Arm
@@ -36,6 +38,8 @@ EarlierStepMse: TypeAlias = Callable[[Arm, int, Pair], Sequence[float]]
 
 # The timeout of one process is the gate's budget, but at least this.
 _SHORTEST_TIMEOUT_S = 120.0
+# A guess, where no pair fitted into the budget.
+_USUAL_PAIR_S = 10.0
 # Load per core. Above it, something else probably runs on the core of the pairs.
 _QUIET_LOAD = 0.5
 
@@ -56,6 +60,8 @@ class GateRun:
         """The epochs per turn of either side."""
         self.notes: list[str] = []
         self.rng = random.Random()
+        self._pair_s: dict[Arm, float] = {}
+        """How long the last pair of each arm took."""
         self._started = now()
         load = machine.load()
         if load is not None and load > _QUIET_LOAD * len(machine.usable_cores()):
@@ -144,20 +150,48 @@ class GateRun:
                     going.remove(test)
                     continue
                 self._add_pair(test, sides, earlier)
+                self._pair_s[test.arm] = now() - start
                 # The first pair trains to the end, later ones only if numbers differ.
                 longest = test.pairs == 1 and test.identical
-                lasted_s[test.arm] = 0.0 if longest else now() - start
+                lasted_s[test.arm] = 0.0 if longest else self._pair_s[test.arm]
                 self.say(test.progress())
 
     def verdict(self, compared: str, tests: Sequence[SequentialTest]) -> Verdict:
-        """Return all judgements so far."""
-        judgements = [judgement for test in tests for judgement in test.judgements()]
+        """Return all judgements so far; those that are inconclusive say what to do."""
+        judgements = [
+            _advised(judgement, self._advice(test, tests))
+            for test in tests
+            for judgement in test.judgements()
+        ]
         return Verdict(
             compared=compared,
             judgements=(*self.judgements, *judgements),
             notes=tuple(self.notes),
             seconds=now() - self._started,
         )
+
+    def _advice(self, test: SequentialTest, tests: Sequence[SequentialTest]) -> str:
+        """Return what to do if a test has not decided."""
+        wanted = test.pairs_to_decide
+        if wanted is None:
+            return "measure on a quieter machine, or allow more: more pairs are not enough"
+        few = wanted == LOOKS[0]
+        why = f"only {test.pairs} of at least {wanted} pairs fitted into the budget" if few else ""
+        longer = f"measure longer (`--budget {exact_duration(self._budget_for(tests))}`)"
+        return f"{why}: {longer}" if few else f"{longer} or on a quieter machine, or allow more"
+
+    def _budget_for(self, tests: Sequence[SequentialTest]) -> float:
+        """Return a round budget, in seconds, in which all tests would probably decide."""
+        more_s = sum(
+            ((test.pairs_to_decide or test.pairs) - test.pairs)
+            * self._pair_s.get(test.arm, _USUAL_PAIR_S)
+            for test in tests
+            if test.undecided
+        )
+        # Half as much again: pairs vary, and estimates do.
+        needed_s = 1.5 * (now() - self._started + more_s)
+        step = 30 if needed_s < 300 else 60
+        return step * ceil(max(needed_s, self.settings.budget_s + 1) / step)
 
     def _add_pair(self, test: SequentialTest, sides: Sides, earlier: EarlierStepMse) -> None:
         """Measure one more pair for a test, or end the test if a side fails."""
@@ -176,3 +210,11 @@ class GateRun:
             elif later and self.trains(second):
                 reason, later = f"{reason} Alone, it trains to the end.", False
             test.fail(reason, regression=later)
+
+
+def _advised(judgement: Judgement, advice: str) -> Judgement:
+    """Return an inconclusive judgement with the advice, if it has no reason of its own."""
+    if judgement.outcome != "inconclusive" or judgement.metric in WAITING:
+        return judgement
+    reason = f"{judgement.reason.rstrip('.')}; {advice}" if judgement.reason else advice
+    return judgement.model_copy(update={"reason": reason})

@@ -11,7 +11,8 @@ Shape suffixes: S seeds (one a pair), T time steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import expm1, isnan, log1p
+from dataclasses import replace
+from math import expm1, isnan, log1p, sqrt
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from harness.backend.protocol import Array
 from harness.gate.paired import Pair
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import WORST_FIRST, Judgement, Outcome, decide
-from harness.stats.estimates import CONFIDENCE, Estimate, difference, holm, mean
+from harness.stats.estimates import CONFIDENCE, Estimate, holm, mean, welch
 from harness.stats.median import Median
 from harness.trial.arms import Arm
 
@@ -34,6 +35,8 @@ _TOTAL_SHARE = 0.1
 _ACCURACY = ("final_mse", "mse per step", "lag_skill")
 _TIME, _RARE = "train time", "time in rare calls"
 _SMALLEST_MSE = 1e-300
+WAITING = (_RARE, "accuracy", "training")
+"""Metrics that need no advice if they are inconclusive: others decide, or the reason says it."""
 
 
 class SequentialTest:
@@ -130,25 +133,49 @@ class SequentialTest:
         """Return a judgement that no look has settled; rare calls pass as soon as the time does."""
         if judgement.metric == _RARE and _TIME in self._decided:
             return judgement
-        return judgement.model_copy(update={"outcome": "inconclusive"})
+        waits = {"reason": f"It is decided with the {_TIME}."} if judgement.metric == _RARE else {}
+        return judgement.model_copy(update={"outcome": "inconclusive", **waits})
 
     @property
     def _time(self) -> Estimate:
         """The change of the logarithm of the time per epoch."""
-        sample = np.array(self._log_ratios)
-        return mean(sample) if self._baseline is None else difference(self._baseline, sample)
+        return self._time_after(self.pairs)
+
+    def _time_after(self, pairs: int) -> Estimate:
+        """Return the change of the time; after more pairs, as it would be if they were alike."""
+        sample = _mean_of_times(np.array(self._log_ratios))
+        if pairs > self.pairs > 1:
+            error = sample.standard_error * sqrt(self.pairs / pairs)
+            sample = replace(sample, standard_error=error, df=pairs - 1, n=pairs)
+        return sample if self._baseline is None else welch(_mean_of_times(self._baseline), sample)
+
+    @property
+    def pairs_to_decide(self) -> int | None:
+        """After how many pairs it will probably be decided; None if more are not of much use."""
+        if self.pairs < LOOKS[0]:
+            return LOOKS[0]
+        timed = _TIME in self._decided
+        looks = ACCURACY_LOOKS if timed else LOOKS
+        for look in looks:
+            if look > self.pairs and (
+                timed or self._decide_time(self._time_after(look)) != "inconclusive"
+            ):
+                return look
+        return None
 
     def _look(self) -> list[Judgement]:
         """Return the judgements on the pairs so far."""
-        settings, looks = self._settings, len(LOOKS)
-        false_alarm = settings.false_alarms * _TIME_SHARE / (self._arms * looks)
-        limit = log1p(settings.max_slowdown)
-        outcome = decide(self._time, limit, false_alarm, settings.misses / looks)
+        outcome, limit = self._decide_time(self._time), self._settings.max_slowdown
         time = Judgement.of_logarithm(
-            f"{self.arm}", _TIME, outcome, self._time, settings.max_slowdown, looks=looks
+            f"{self.arm}", _TIME, outcome, self._time, limit, looks=len(LOOKS)
         )
         totals = [] if self._baseline is not None else [self._totals()]
         return [time, *totals, *self._accuracy()]
+
+    def _decide_time(self, change: Estimate) -> Outcome:
+        settings, looks = self._settings, len(LOOKS)
+        false_alarm = settings.false_alarms * _TIME_SHARE / (self._arms * looks)
+        return decide(change, log1p(settings.max_slowdown), false_alarm, settings.misses / looks)
 
     def _totals(self) -> Judgement:
         """Judge cost that is concentrated in few turns, which the time of a pair leaves out.
@@ -252,6 +279,15 @@ class SequentialTest:
     ) -> Judgement:
         n = self.pairs if n is None else n
         return Judgement(subject=f"{self.arm}", metric=metric, outcome=outcome, n=n, reason=reason)
+
+
+def _mean_of_times(sample: Array) -> Estimate:
+    """Estimate a mean; values that are all equal are those of a clock that ticks, by unknown steps.
+
+    Then there is no standard error.
+    """
+    found = mean(sample)
+    return found if found.standard_error else replace(found, standard_error=float("nan"), df=0)
 
 
 def _log(mse: Array) -> Array:

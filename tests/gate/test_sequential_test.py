@@ -100,6 +100,27 @@ def test_nothing_is_concluded_between_looks() -> None:
     assert {f.outcome for f in running.judgements()} == {"inconclusive"}
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_times_that_are_all_equal_show_nothing(value: float) -> None:
+    found = decide(new_test(), [pair(value) for _ in LOOKS * 5])["train time"]
+    assert (found.outcome, found.low, found.p) == ("inconclusive", None, None)
+    against = SequentialTest(ARM, GateSettings(), 1, 0.0, np.full(12, 0.1))
+    assert decide(against, [pair(x) for x in noise(0.1)])["train time"].outcome == "inconclusive"
+
+
+def test_the_number_of_pairs_that_would_decide() -> None:
+    def after(log_ratios: Sequence[float]) -> int | None:
+        running = new_test()
+        for x in log_ratios:
+            running.add(pair(x), (1.0,))
+        return running.pairs_to_decide
+
+    assert after([]) == after([0.1]) == after(noise(0.1)[:3].tolist()) == LOOKS[0]
+    assert after([-0.01, 0.01, -0.01, 0.01]) in LOOKS[1:]
+    assert after([-0.5, 0.5, -0.5, 0.5]) is None
+    assert after(noise(0.1).tolist()) is None
+
+
 def test_limits_of_one_backend_are_its_own() -> None:
     slower = [pair(0.05 + x) for x in noise(0.004)]
     assert decide(new_test(), slower)["train time"].outcome == "regression"
