@@ -115,8 +115,23 @@ def _refuse_incomparable(before: Run, after: Run) -> None:
             problems.append(f"run `{run.name}` has no finished trial: `--resume` it first.")
         elif not _ok(run):
             problems.append(f"no trial of run `{run.name}` ended ok: nothing to compare.")
+    if copies := _copies(before, after):
+        problems.append(
+            f"runs `{before.name}` and `{after.name}` hold the same measurement: {copies} of "
+            f"{len(after.records)} trials are copies. Measure each run anew."
+        )
     if problems:
         raise InvalidInput(*problems)
+
+
+def _copies(before: Run, after: Run) -> int:
+    """Return how many trials are in both runs: equal to the bit, with the times of their calls."""
+    originals = {record.trial: record for record in before.records if record.chunks}
+    return sum(
+        record.model_copy(update={"run": originals[record.trial].run}) == originals[record.trial]
+        for record in after.records
+        if record.trial in originals
+    )
 
 
 def _ok(run: Run) -> list[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,19 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(tmp_path: Path) -> Non
     assert "trials of run `packed` ran beside others (contended)" in refused("packed")
     assert "`--across` takes two backends that are in both runs" in refused("alike", across="")
     assert "did you mean `wall_s`" in refused("alike", metrics=["wal_s"])
+
+
+def test_a_copy_of_a_run_is_not_compared_with_it(tmp_path: Path) -> None:
+    chunks = (Chunk(wall_s=0.123, cpu_s=0.1, involuntary_switches=0),)
+    run = write(tmp_path, "a", {"x": 1.0}, seeds=3, chunks=chunks)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    copy = Run("b", tmp_path)
+    with pytest.raises(InvalidInput, match="the same measurement: 3 of 3 trials are copies"):
+        compare_runs(run, copy)
+    # One more trial was measured since.
+    next((tmp_path / "a" / "records").glob("seed1*")).unlink()
+    with pytest.raises(InvalidInput, match="2 of 3 trials are copies"):
+        compare_runs(Run("a", tmp_path), copy, ["final_mse"])
 
 
 def test_the_command_line_refuses_with_a_sentence(cli: Cli, tmp_path: Path) -> None:
