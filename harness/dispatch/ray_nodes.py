@@ -73,7 +73,16 @@ def connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         store = {"object_store_memory": _OBJECT_STORE_BYTES}
-        _init("local", include_dashboard=False, **store, **common)
+        try:
+            _init("local", include_dashboard=False, **store, **common)
+        except Unavailable as error:
+            names = (os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR"))
+            folder = next(filter(None, names), "/tmp")
+            raise Unavailable(
+                f"{error} Its files and sockets go to `{folder}`: set RAY_TMPDIR to a folder with "
+                "a short name of plain letters, such as /tmp, or use `--dispatch inline`, which "
+                "needs no Ray."
+            ) from error
         return
     _check_address(address)
     # Ray writes the reason of a refusal only to standard error, again and again.
@@ -92,7 +101,7 @@ def connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:
 def _init(address: str, **arguments: Any) -> None:
     try:
         ray.init(address=address, log_to_driver=False, **arguments)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # Ray raises plain ones, too.
         raise Unavailable(f"Ray at `{address}` cannot be used: {brief(error)}.") from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self
 
 from harness.backend import process_tree
-from harness.errors import HarnessError, last_words
+from harness.errors import HarnessError, Unavailable, explained, last_words
 from harness.measure import machine, settings
 from harness.measure.clock import now
 from harness.trial.jobs import Job, TurnsJob
@@ -98,8 +98,9 @@ class Worker:
         self.deadline = None if job.timeout_s is None else now() + job.timeout_s
         """When, on the clock, it should have done what it was asked."""
         self._events = os.fdopen(reader, "rb", buffering=0)
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
-        self._caches = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        with explained(Unavailable, "the folder for temporary files, TMPDIR, cannot be used"):
+            self._output = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
+            self._caches = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         start = _START if sys.flags.safe_path else _START_HERE
         try:
             self._process = subprocess.Popen(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from harness import Task
+import tempfile
+
+import pytest
+
+from harness import Task, Unavailable
 from harness.dispatch.local import InlineDispatcher
 from harness.trial.events import Started
 from harness.trial.record import Record
@@ -20,3 +24,9 @@ def test_trials_never_share_the_one_gpu() -> None:
     events = list(InlineDispatcher().run([[job] for job in jobs]))
     assert [type(event) for event in events] == [Started, Record] * 3
     assert [e.trial for e in events if isinstance(e, Record)] == ["t0", "t1", "t2"]
+
+
+def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(Unavailable, match="temporary files, TMPDIR, cannot be used: No such file"):
+        list(InlineDispatcher().run([[trial_job(TASK, backend="reference")]]))
