@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, isfinite, log
 from statistics import median
 from typing import Any
@@ -27,6 +28,14 @@ from harness.measure import machine
 from harness.measure.process import JobFailed, Tree
 from harness.measure.trainer import Trainer, Turn, at_once
 from harness.trial.jobs import TurnsJob
+from harness.trial.trajectory import (
+    NUDGES,
+    Difference,
+    Training,
+    Values,
+    difference,
+    unexplained,
+)
 
 # Two versions of a backend pay alike for what the other has left in the caches, so turns can be
 # short: on a busy machine, a pair of 20 ms turns has twice the noise.
@@ -98,6 +107,8 @@ class Pair:
     second: SideResult
     finished: bool
     """Whether both trained to the end of the task; else they only took their turns."""
+    apart: Difference | None = None
+    """Where they first differ by more than rounding explains, if they do; of two versions only."""
 
     @property
     def same_numbers(self) -> bool:
@@ -154,21 +165,43 @@ def measure_pair(
             _take_turns(both, rng)
         scored = [process for process in both if process.side.scored]
         finish = finish or both[0].losses != both[1].losses
-        if finish:
-            at_once([process.complete for process in scored], len(scored), stop)
+        at_once([process.complete for process in scored if finish], 2, stop)
         for process in scored:
             process.score()
-        times = [process.epoch_s(waits=all(p.knows_waits for p in both)) for process in both]
-        if min(map(min, times)) <= 0:
-            raise Unavailable("a turn took no time: the clock of this machine is too coarse.")
+        times = _times(both)
         ratios = [log(b / a) for a, b in zip(*times, strict=True)]
+        one, other = (process.result() for process in both)
         return Pair(
             log_ratio=float(trim_mean(ratios, _TRIM)),
             log_ratio_of_totals=log(sum(times[1]) / sum(times[0])),
-            first=both[0].result(),
-            second=both[1].result(),
+            first=one,
+            second=other,
             finished=finish,
+            apart=_apart(scored, stop) if finish else None,
         )
+
+
+def _times(both: Sequence[_SideProcess]) -> list[list[float]]:
+    """Return the seconds per epoch of each turn of both. Raises `Unavailable` as above."""
+    times = [process.epoch_s(waits=all(p.knows_waits for p in both)) for process in both]
+    if min(map(min, times)) <= 0:
+        raise Unavailable("a turn took no time: the clock of this machine is too coarse.")
+    return times
+
+
+def _apart(both: Sequence[_SideProcess], stop: threading.Event) -> Difference | None:
+    """Return where two versions first differ by more than nudges explain; None: nowhere.
+
+    A version and a yardstick are not compared.
+    """
+    if len(both) < 2:
+        return None
+    able = [process for process in both if process.knows_nudges]
+    for number in range(1, NUDGES + 1):
+        if not (able and unexplained([process.training for process in both])):
+            break
+        at_once([partial(process.train_nudged, number) for process in able], len(able), stop)
+    return difference(*(process.training for process in both))
 
 
 def train_alone(side: Side, rng: random.Random) -> None:
@@ -220,6 +253,8 @@ class _SideProcess(Trainer):
         self.turns: list[Turn] = []
         self.losses: list[float] = []
         """Of the training that counts, one per epoch."""
+        self._nudged: list[list[float]] = []
+        """The same of each nudged training."""
         self._step_mse: list[float] = []
         self._about: dict[str, Any] = {}
 
@@ -270,6 +305,31 @@ class _SideProcess(Trainer):
         while self.epoch < task.epochs:
             turn = self.train(min(task.chunk_epochs(), task.epochs - self.epoch))
             self.losses += turn.losses_ER[:, 0].tolist()
+
+    @property
+    def knows_nudges(self) -> bool:
+        """Whether this version can be nudged."""
+        return "nudges" in self._about
+
+    @property
+    def training(self) -> Training:
+        """The mean losses between the points of the curve, also of the nudged trainings."""
+        size = self.side.job.task.epochs_per_point
+
+        def at_points(losses: Sequence[float]) -> Values:
+            ends = range(size, len(losses) + 1, size)
+            return {end: (float(np.mean(losses[end - size : end])),) for end in ends}
+
+        return Training(at_points(self.losses), {}, [at_points(losses) for losses in self._nudged])
+
+    def train_nudged(self, number: int) -> None:
+        """Train to the end of the task once more, nudged, off the clock."""
+        task, losses = self.side.job.task, list[float]()
+        self.restart(number)
+        while self.epoch < task.epochs:
+            turn = self.train(min(task.chunk_epochs(), task.epochs - self.epoch))
+            losses += turn.losses_ER[:, 0].tolist()
+        self._nudged.append(losses)
 
     def score(self) -> None:
         """Predict the held-out paths."""

@@ -22,7 +22,9 @@ from harness.gate.settings import GateSettings
 from harness.gate.verdict import WORST_FIRST, Judgement, Outcome, decide
 from harness.stats.estimates import CONFIDENCE, Estimate, holm, mean, welch
 from harness.stats.median import Median
+from harness.tables.numbers import percent, ratio
 from harness.trial.arms import Arm
+from harness.trial.trajectory import Difference
 
 LOOKS = (4, 6, 9, 13, 19, 28)
 """The numbers of pairs after which the gate looks whether it can decide."""
@@ -33,7 +35,7 @@ ACCURACY_LOOKS = LOOKS[1:]
 _TIME_SHARE = 0.7
 _TOTAL_SHARE = 0.1
 _ACCURACY = ("final_mse", "mse per step", "lag_skill")
-_TIME, _RARE = "train time", "time in rare calls"
+_TIME, _RARE, _TRAINING = "train time", "time in rare calls", "same training"
 _SMALLEST_MSE = 1e-300
 WAITING = (_RARE, "accuracy", "training")
 """Metrics that need no advice if they are inconclusive: others decide, or the reason says it."""
@@ -71,6 +73,8 @@ class SequentialTest:
         # With a baseline, the sides of a pair are two backends, which always differ by rounding.
         self._by_rounding = baseline is None
         """Whether the sides of every pair so far differed by rounding at first, or not at all."""
+        self._apart: list[Difference] = []
+        """Where the versions of each pair that did not train the same first differ."""
         self._decided: dict[str, Judgement] = {}
         self._failure: Judgement | None = None
 
@@ -84,7 +88,7 @@ class SequentialTest:
         """Whether more pairs may change the outcome; one regression settles it."""
         if self._failure or self.pairs == LOOKS[-1]:
             return False
-        outcomes = {judgement.outcome for judgement in self.judgements()}
+        outcomes = {j.outcome for j in self.judgements() if j.metric != _TRAINING}
         return "inconclusive" in outcomes and "regression" not in outcomes
 
     def add(self, pair: Pair, earlier_step_mse: Sequence[float]) -> None:
@@ -100,6 +104,7 @@ class SequentialTest:
             both = np.asarray(earlier_step_mse), np.asarray(pair.second.step_mse)
             self._step_mse.append(both)
         self.identical = self.identical and pair.same_numbers
+        self._apart += [pair.apart] if pair.apart else []
         if self.pairs not in LOOKS:
             return
         for judgement in self._look():
@@ -127,7 +132,21 @@ class SequentialTest:
         """Return a judgement per metric; what was decided at a look stays decided."""
         if self._failure:
             return [self._failure]
-        return [self._decided.get(j.metric, self._so_far(j)) for j in self._look()]
+        found = [self._decided.get(j.metric, self._so_far(j)) for j in self._look()]
+        return [*found, *self._same_training()]
+
+    def _same_training(self) -> list[Judgement]:
+        """Judge whether both versions trained the same; nothing if no pair shows otherwise."""
+        if not self._apart:
+            return []
+        epoch, by = min(self._apart)
+        size = f"differ by {percent(by)}" if by < 1 else f"are {ratio(1 + by)}x apart"
+        reason = (
+            f"In {len(self._apart)} of {self.pairs} pairs the versions did not train the same: "
+            f"their losses {size} at epoch {epoch}, more than rounding explains. So the times are "
+            "those of two trainings: if that is meant, judge by the accuracy"
+        )
+        return [self._judgement(_TRAINING, "inconclusive", reason, n=len(self._apart))]
 
     def _so_far(self, judgement: Judgement) -> Judgement:
         """Return a judgement that no look has settled; rare calls pass as soon as the time does."""

@@ -9,8 +9,8 @@ Then each line of text is a command:
     restart    start anew from the initial parameters; answered by ("restarted", null)
     evaluate   predict the held-out paths; answered by ("evaluated", {step_mse}), of the first seed
 
-Version 6 of the records added `losses_ER` and the fields of a `chunk` to a turn, `step_mse_RT` and
-`seconds` to an evaluation, and these commands:
+Version 6 of the records added `nudges` to the first message (it knows `nudge`), `losses_ER` and the
+fields of a `chunk` to a turn, `step_mse_RT` and `seconds` to an evaluation, and these commands:
 
     nudge N    as `restart`, but nudged, for the Nth time; answered by ("restarted", null)
     inspect    answered by ("inspected", {initial_state_moved, peak_rss_mb, peak_gpu_mb})
@@ -28,6 +28,7 @@ from harness.measure import machine
 from harness.measure.clock import Clock, now
 from harness.measure.training import Emit, Find, Training
 from harness.trial.jobs import TurnsJob
+from harness.trial.trajectory import NUDGES
 
 
 def worker_source(backend: str) -> str:
@@ -77,4 +78,5 @@ def _about(job: TurnsJob, training: Training) -> dict[str, object]:
         "task": job.task.model_dump(mode="json"),
         "sources": {name: f for name, f in files.items() if f and not machine.installed(f)},
         "versions": {**machine.loaded_versions(), **greeting.versions},
+        "nudges": NUDGES,
     }

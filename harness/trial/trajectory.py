@@ -114,6 +114,11 @@ def apart(records: Sequence[Record]) -> list[Apart | None]:
     return found
 
 
+def difference(one: Training, other: Training) -> Difference | None:
+    """Return where two trainings first differ by more than rounding explains; None: nowhere."""
+    return _differences([one, other])[1].get((0, 1))
+
+
 def unexplained(trainings: Sequence[Training]) -> bool:
     """Whether any two differ by more than nudges explain so far, or one and its timed calls."""
     own, pairs = _differences(trainings, known=False)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gate.paired import Pair, SideResult
+from harness import Task
+from harness.gate.paired import Pair, Side, SideResult, measure_pair
 from harness.gate.sequential_test import LOOKS, SequentialTest
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import Judgement
+from harness.measure.process import Tree
 from harness.trial.arms import Arm
+from tests.helpers.records import turns_job
 
 ARM = Arm(backend="torch", device="cpu")
 
@@ -244,3 +249,30 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
         found = decide(new_test(), [pair(x) for x in rng.normal(0, 0.012, LOOKS[-1])])
         alarms += found["train time"].outcome == "regression"
     assert alarms <= 8  # 1 % of them would be 4; 9 or more come up once in 50 times then.
+
+
+def test_a_faster_version_that_trains_something_else_is_no_pass() -> None:
+    pairs = [replace(pair(-0.3 + x, after=(1.01,)), apart=(250, 0.31)) for x in noise(0.01)]
+    found = decide(new_test(), pairs)
+    assert found["train time"].outcome == "pass"
+    assert found["final_mse"].outcome == "pass"
+    assert found["same training"].outcome == "inconclusive"
+    assert "their losses differ by 31 % at epoch 250, more than rounding" in (
+        found["same training"].reason
+    )
+    one = decide(new_test(), [pairs[0], *(pair(x) for x in noise(0.01))])
+    assert "In 1 of" in one["same training"].reason
+
+
+def test_two_versions_that_train_something_else_are_told_apart() -> None:
+    """Real processes: the versions are two backends of one name elsewhere."""
+    task = Task(n_steps=4, batch_size=4, epochs=40, curve_points=2, eval_paths=20)
+
+    def side(backend: str) -> Side:
+        return Side(backend, turns_job(task, backend=backend), Tree.here())
+
+    found = measure_pair(
+        side("reference"), side("tests.helpers.unfaithful:EndsEarly"), random.Random(0), (20, 20)
+    )
+    assert found.apart
+    assert found.apart[0] == 20
