@@ -170,9 +170,9 @@ class File(BaseModel):
     def commit(self) -> str:
         """The commit, for a heading: ` (3f2a1c9, with changes)`; empty if it is not known."""
         info = self.commit_info or {}
-        commit = info.get("id") or "unversioned"
+        commit = str(info.get("id") or "unversioned")
         dirty = ", with changes" if info.get("dirty") else ""
-        return "" if commit in {"unversioned", "unknown"} else f" ({str(commit)[:7]}{dirty})"
+        return "" if commit in {"unversioned", "unknown"} else f" ({commit[:7]}{dirty})"
 
     @property
     def conditions(self) -> dict[str, str]:

@@ -346,8 +346,8 @@ class _SideProcess(Trainer):
             epochs=self.epoch,
             epochs_per_turn=self.turn_epochs,
             task=self._about["task"],
-            sources=self._about["sources"],
-            versions=self._about["versions"],
+            sources=self._about.get("sources", {}),
+            versions=self._about.get("versions", {}),
         )
 
     def _answer(self, wanted: str) -> Any:

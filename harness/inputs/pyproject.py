@@ -23,7 +23,7 @@ def read_table(folder: Path, table: str) -> tuple[Path, dict[str, Any]]:
         return paths[0], {}
     try:
         content: Any = tomllib.loads(read_text(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise problems(
             path, table, f"the file cannot be read: {' '.join(str(error).split())}."
         ) from error

@@ -34,7 +34,7 @@ def _certify(job: ParityJob, host: Host, emit: Emit) -> None:
         try:
             for kind, value in worker.answers(host.stop):
                 if kind == "check":
-                    checks.append(Check.model_validate(value))
+                    checks.append(value)
         except JobFailed as failed:
             error = failed
         fields, phase = worker.fields, worker.phase

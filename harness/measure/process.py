@@ -18,7 +18,7 @@ from typing import IO, Any, Literal, Self
 
 from harness.backend import process_tree
 from harness.errors import HarnessError, Unavailable, explained, last_words
-from harness.measure import machine, settings
+from harness.measure import machine, messages, settings
 from harness.measure.clock import now
 from harness.trial.jobs import Job, TurnsJob
 
@@ -185,8 +185,7 @@ class Worker:
                 break
             *lines, buffer = (buffer + received).split(b"\n")
             for line in lines:
-                kind, value = json.loads(line)
-                yield kind, value
+                yield messages.read(line)
         else:
             return
         try:

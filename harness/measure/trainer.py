@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -110,7 +110,8 @@ class Trainer:
         turn = self._ask(f"{epochs}", "turn")
         # Before version 6 of the records, it sent only the losses of the first seed.
         losses = turn.get("losses_ER") or [[loss] for loss in turn["losses"]]
-        return Turn(turn["wall_s"], np.array(losses, dtype=float), turn.get("chunk", {}))
+        losses_ER = _array("losses", losses, (epochs, len(self.job.seeds) or 1))
+        return Turn(turn["wall_s"], losses_ER, turn.get("chunk", {}))
 
     def restart(self, nudge: int = 0) -> None:
         """Start anew from the initial parameters; nudged, if `nudge` is its number."""
@@ -120,7 +121,8 @@ class Trainer:
         """Predict the held-out paths."""
         answer = self._ask("evaluate", "evaluated")
         step_mse = answer.get("step_mse_RT") or [answer["step_mse"]]
-        return Evaluation(np.array(step_mse, dtype=float), answer.get("seconds", 0.0))
+        step_mse_RT = _array("errors", step_mse, (len(self.job.seeds) or 1, -1))
+        return Evaluation(step_mse_RT, answer.get("seconds", 0.0))
 
     def inspect(self) -> dict[str, Any]:
         """Return `initial_state_moved` of each seed, and the peaks of memory so far."""
@@ -150,6 +152,14 @@ class Trainer:
         if self._stop and self._stop.is_set():
             raise Stopped
         raise JobFailed("the process has ended", "exit")
+
+
+def _array(what: str, rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> Array:
+    """Return the numbers of a message. Raises `JobFailed` if there are more, or fewer."""
+    try:
+        return np.array(rows, dtype=float).reshape(shape)
+    except ValueError as error:
+        raise JobFailed(f"the process sent {what} of another shape: {error}", "failed") from error
 
 
 def at_once(

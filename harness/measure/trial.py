@@ -14,7 +14,9 @@ from math import ceil, isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
+from pydantic import ValidationError
 
+from harness.errors import brief
 from harness.measure import machine
 from harness.measure.clock import timestamp
 from harness.measure.curves import Curves
@@ -122,7 +124,11 @@ class Trial:
             loss = float(turn.losses_ER.mean())
             fields = turn.chunk | state
             fields |= {"round": number, "counted": call > 0 or self.calls == 1, "epoch": epoch}
-            self.chunks.append(Chunk(**fields | {"loss": loss if isfinite(loss) else None}))
+            fields["loss"] = loss if isfinite(loss) else None
+            try:
+                self.chunks.append(Chunk(**fields))
+            except ValidationError as error:
+                raise JobFailed(f"a turn cannot be read: {brief(error)}", "failed") from error
         if not self.status:
             self._learn(turns[0])
 

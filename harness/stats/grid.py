@@ -43,7 +43,7 @@ def _common(a: float, a_error: float, b: float, b_error: float) -> tuple[float, 
     """Return the largest common divisor of two values known within an error, and its error."""
     if b > a:
         a, a_error, b, b_error = b, b_error, a, a_error
-    while b > b_error:
+    while b > max(a_error, b_error):
         times = round(a / b)
         a, a_error, b, b_error = b, b_error, abs(a - times * b), a_error + times * b_error
     return a, a_error

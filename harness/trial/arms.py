@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
 from harness.backend import registry
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, printable
 from harness.inputs.validated import Validated
 
 Device: TypeAlias = Literal["cpu", "gpu"]
@@ -31,7 +31,8 @@ def _installed(name: str) -> str:
     try:
         registry.check(name)
     except InvalidInput as error:
-        raise ValueError(str(error)) from None
+        # A word of the command line need not be Unicode; pydantic's messages are.
+        raise ValueError(printable(str(error))) from None
     return name
 
 

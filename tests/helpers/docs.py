@@ -264,6 +264,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.calibrate_gate measure": ("measured.jsonl", "identical=1"),
     "-m benchmarks.faults": ("5",),
     "-m benchmarks.fidelity": ("1",),
+    "-m benchmarks.fuzz": ("--inputs", "20"),
     "-m benchmarks.burst_coverage": ("20",),
     "-m benchmarks.interval_coverage": ("20",),
     "-m benchmarks.limits": ("--blocks", "2", "--rounds", "1"),

@@ -1,0 +1,509 @@
+"""Every reader of what comes from elsewhere: healthy input, and what a command does with it.
+
+Where the command is cheap it is run in this process, otherwise the function that it calls.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import random
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+
+from benchmarks.helpers.bounds import Began
+from benchmarks.helpers.mutation import TEXTS, Make, either, garbled, text, tree
+from harness import Run
+from harness.backend.command import named
+from harness.backend.model import Model
+from harness.cli import cli, options
+from harness.cli.run import run
+from harness.diagnosis import predictions_file
+from harness.errors import InvalidInput, WorkerError
+from harness.gate import pytest_benchmark, report
+from harness.gate.baseline import Baseline
+from harness.gate.settings import GateSettings
+from harness.inputs.quantities import fraction, seconds
+from harness.measure import gradient, gradient_file, messages
+from harness.measure.fingerprint import differences
+from harness.runs.settings import Settings
+from harness.store.results_folder import find_run, open_folder
+from harness.submit.unpack_run import save, unpack
+from harness.task.task import Task
+
+
+class Reader(NamedTuple):
+    """What is read, and how."""
+
+    make: Make
+    """Returns hostile input."""
+    read: Callable[[bytes], object]
+    """Reads it in the current folder, which is empty."""
+    starts: bool = False
+    """Whether it may start work, which ends it then."""
+
+
+# A run of two trials, as small as a run can be.
+_TASK = Task(n_steps=2, epochs=4, curve_points=2, eval_paths=3)
+_STATED = _TASK.model_dump(exclude_unset=True)
+_MANIFEST = {
+    "schema_version": 6,
+    "started_utc": "2026-01-01T00:00:00+00:00",
+    "finished_utc": "2026-01-01T00:01:00+00:00",
+    "plan": {
+        "run": "mine",
+        "task": _STATED,
+        "arms": [{"backend": name, "device": "cpu"} for name in ("jax", "torch")],
+        "seeds": [0],
+        "sweep": {},
+        "threads": 1,
+        "precision": None,
+    },
+    "environment": {"cpu": "Z80", "cores": "2", "python": "3.11"},
+    "parity": [
+        {
+            "backend": "jax",
+            "device": "cpu",
+            "node": "n",
+            "checks": [
+                {
+                    "quantity": "outputs",
+                    "dtype": "float32",
+                    "element": "y[0, 1]",
+                    "got": 1.0,
+                    "want": 1.0,
+                    "error": 1e-7,
+                    "tolerance": 1e-4,
+                }
+            ],
+            "versions": {"jax": "0.6"},
+            "error": None,
+        }
+    ],
+}
+
+
+def _record(backend: str) -> dict[str, Any]:
+    call = {"epochs": 2, "round": 1, "wall_s": 0.5, "cpu_s": 0.5, "involuntary_switches": 0}
+    state = {"waited_s": 0.0, "interpreter_s": 1e-4, "memory_s": 1e-4, "load": 0.1}
+    point = {"train_s": 1.0, "train_loss": 0.5, "eval_mse": 0.1}
+    return {
+        "schema_version": 6,
+        "run": "mine",
+        "trial": f"seed0-{backend}-cpu",
+        "block": 0,
+        "backend": backend,
+        "device": "cpu",
+        "seed": 0,
+        "task": _STATED,
+        "node": "n",
+        "started_utc": "2026-01-01T00:00:00+00:00",
+        "wall_s": 3.0,
+        "threads": 1,
+        "timing": "rounds",
+        "cores": [1],
+        "contended": False,
+        "status": "ok",
+        "import_s": 1.0,
+        "setup_s": 0.1,
+        "first_call_s": 0.6,
+        "eval_s": 0.01,
+        "chunks": [call | state, call | state | {"round": 2}],
+        "points": [point | {"epoch": 2}, point | {"epoch": 4}],
+        "step_mse": [0.1, 0.2],
+        "initial_state_moved": 0.1,
+        "peak_rss_mb": 100.0,
+        "environment": {
+            "cpu": "Z80",
+            "cores": "2",
+            "version:jax": "0.6",
+            "commit:harness": "a" * 9,
+        },
+    }
+
+
+_RECORDS = [_record("jax"), _record("torch")]
+# As an old version wrote it, and with several seeds at once.
+_OLD = {name: value for name, value in _RECORDS[1].items() if name not in {"timing", "cores"}} | {
+    "schema_version": 2
+}
+
+
+def _write_run(manifest: bytes | None = None, record: bytes | None = None) -> None:
+    folder = Path("results/mine")
+    (folder / "records").mkdir(parents=True)
+    (folder / "manifest.json").write_bytes(manifest or json.dumps(_MANIFEST).encode())
+    first, second = (json.dumps(one).encode() for one in _RECORDS)
+    (folder / "records" / "seed0-jax-cpu.json").write_bytes(first)
+    (folder / "records" / "seed0-torch-cpu.json").write_bytes(record or second)
+
+
+class Fault(Exception):
+    """A command ended in a way that no document knows."""
+
+
+def command(*words: str) -> None:
+    """Run a command of the harness in this process. Raises `HarnessError` if it refuses."""
+    said = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True)
+    with redirect_stdout(said), redirect_stderr(said), suppress(SystemExit):
+        try:
+            cli(words, "harness")
+        except SystemExit as end:
+            code = end.code
+    text = said.buffer.getvalue().decode()
+    if code in {2, 74}:
+        raise InvalidInput(text)
+    if code == 70 and Began.__name__ in text:
+        raise Began
+    if code not in _ENDS.get(words[0] if words else "", {0}):
+        raise Fault(f"exit code {code}: {text[-2000:]}")
+
+
+# How commands may end that do not fail.
+_ENDS: Mapping[str, set[int]] = {"gate": {0, 1, 3}, "run": {0, 1}, "parity": {0, 1}}
+
+
+def _shown(data: bytes, *words: str) -> None:
+    """Run a command that takes long for few of the inputs."""
+    if zlib.crc32(data) % 20 == 0:
+        command(*words)
+
+
+def _manifest(data: bytes) -> None:
+    _write_run(manifest=data)
+    found = Run("mine")
+    _ = found.failures, found.missing, found.trials
+    _shown(data, "show", "mine")
+    _shown(data, "list")
+
+
+def _run_record(data: bytes) -> None:
+    _write_run(record=data)
+    found = Run("mine")
+    if found.problems:
+        raise InvalidInput(*found.problems)
+    _ = found.trials, found.steps, found.curves, found.chunks, found.failures
+    _shown(data, "show", "mine")
+    _shown(data, "explain", "mine")
+
+
+def _baseline(data: bytes) -> None:
+    Path("baseline.json").write_bytes(data)
+    stored = Baseline.read(Path("baseline.json"))
+    differences(stored.fingerprint, {"cpu": "Z80"})
+
+
+_BASELINE = {
+    "schema_version": 1,
+    "created_utc": "2026-01-01T00:00:00+00:00",
+    "version": "abc",
+    "task": _STATED,
+    "yardstick": "reference",
+    "yardstick_version": {"code": "abc"},
+    "fingerprint": {"cpu": "Z80", "cores": "2"},
+    "arms": [
+        {
+            "backend": "jax",
+            "device": "cpu",
+            "log_ratios": [0.1, 0.2],
+            "epoch_s": [0.1, 0.2],
+            "step_mse": [[0.1, 0.2], [0.1, 0.2]],
+            "epochs_per_turn": [1, 2],
+        }
+    ],
+}
+
+
+def _predictions(data: bytes) -> None:
+    Path("mine.csv").write_bytes(data)
+    given = predictions_file.read(Path("mine.csv"))
+    given.mse(0.1)
+    if zlib.crc32(data) % 20 == 0:
+        command("explain", "--predictions", "mine.csv")
+
+
+_CSV = """path,t,x,prediction
+0,0,0.0,
+0,1,1.5,2.25
+0,2,-0.5,0.475
+a b,0,0,
+a b,1,0.25,0.06
+a b,2,1e-3,6.3e-3
+"""
+
+
+def _benchmarks(data: bytes) -> None:
+    Path("old.json").write_text(json.dumps(_MEASURED))
+    Path("new.json").write_bytes(data)
+    verdict = pytest_benchmark.judge([(Path("old.json"), Path("new.json"))], GateSettings())
+    for form in (report.terminal, report.as_json, report.junit, report.markdown):
+        form(verdict)
+
+
+_MEASURED = {
+    "machine_info": {
+        "cpu": {"brand_raw": "Z80", "arch": "X86_64", "count": 2},
+        "python_implementation": "CPython",
+        "python_version": "3.11.7",
+    },
+    "commit_info": {"id": "abcdef0123", "dirty": False},
+    "benchmarks": [
+        {
+            "fullname": f"test_a.py::test_{name}",
+            "stats": {
+                "mean": 1.0,
+                "stddev": 0.1,
+                "median": 1.0,
+                "iqr": 0.1,
+                "rounds": 5,
+                "data": [0.9, 1.0, 1.0, 1.1, 1.2],
+            },
+        }
+        for name in ("one", "two")
+    ],
+}
+
+
+def _settings(data: bytes) -> None:
+    Path("pyproject.toml").write_bytes(data)
+    GateSettings.read(Path())
+    for found in named(Path(), ()).values():
+        if isinstance(found, InvalidInput):
+            raise found
+
+
+_PYPROJECT = """[tool.harness.gate]
+max_slowdown = "2%"
+false_alarms = 0.01
+budget_s = "3m"
+yardstick = "reference"
+backends = ["torch", "jax"]
+backend.torch.max_slowdown = "5%"
+
+[tool.harness.backends]
+mine = "julia mine.jl 'a b'"
+other = {command = "./worker", patience_s = 600}
+"""
+
+
+def _task_file(data: bytes) -> None:
+    Path("task.yaml").write_bytes(data)
+    task = options.build_task(None, Path("task.yaml"), ())
+    _ = task.model, task.chunk_epochs(), task.epochs_per_point
+
+
+def _runtime_env(data: bytes) -> None:
+    Path("env.yaml").write_bytes(data)
+    options.read_runtime_env(Path("env.yaml"))
+
+
+def _words(data: bytes) -> str:
+    """Return bytes as Python returns the words of a command line."""
+    return data.replace(b"\0", b"").decode(errors="surrogateescape")
+
+
+def _setting(data: bytes) -> None:
+    options.build_task(None, None, _words(data).split("\n"))
+
+
+def _sweep(data: bytes) -> None:
+    swept = options.build_sweep(_words(data).split("\n"), ())
+    Settings(sweep=swept).plan("mine", Task(), has_gpu=False)
+
+
+def _seeds(data: bytes) -> None:
+    try:
+        context = run.make_context("run", ["--seeds", _words(data)])
+    except click.UsageError as error:
+        raise InvalidInput(error.format_message()) from None
+    options.read_request(context)
+
+
+def _quantity(data: bytes) -> None:
+    problems = []
+    for parse in (fraction, seconds):
+        try:
+            parse(_words(data))
+        except ValueError as error:
+            problems.append(str(error))
+    if len(problems) == 2:
+        raise InvalidInput(*problems)
+
+
+def _run_id(data: bytes) -> None:
+    Path("results").mkdir()
+    find_run("results", _words(data))
+
+
+def _url(data: bytes) -> None:
+    open_folder(_words(data))
+
+
+def _archive(data: bytes) -> None:
+    found = unpack(data.decode(errors="replace"), "mine")
+    if found and zlib.crc32(data) % 20 == 0:
+        save(found, "results")
+
+
+def _packed(content: bytes) -> bytes:
+    """Return what `harness.submit.pack_run` prints of such content."""
+    packed = zlib.compress(content)
+    header = {
+        "packed": len(packed),
+        "unpacked": len(content),
+        "sha256": hashlib.sha256(packed).hexdigest(),
+    }
+    text = base64.b64encode(packed).decode()
+    return f"log\npacked run: {json.dumps(header)}\npacked run| {text}\nlog\n".encode()
+
+
+def _changed_run(rng: random.Random) -> bytes:
+    """Make an archive that is whole, of a run that is not healthy."""
+    manifest = tree(_MANIFEST)(rng) if rng.random() < 0.5 else json.dumps(_MANIFEST).encode()
+    records = [tree(one)(rng) for one in _RECORDS]
+    content = {
+        "manifest": manifest.decode(errors="replace"),
+        "records": [record.decode(errors="replace") for record in records],
+    }
+    return _packed(tree(content)(rng) if rng.random() < 0.1 else json.dumps(content).encode())
+
+
+def _gradient(data: bytes) -> None:
+    Path("mine.npz").write_bytes(data)
+    file = gradient_file.read(Path("mine.npz"), Task().model)
+    if zlib.crc32(data) % 20 == 0:
+        gradient.compare(file)
+
+
+def _arrays(rng: random.Random) -> bytes:
+    """Make a gradient file whose arrays have other shapes, types, names or values."""
+    model = Model(hidden=2, dtype="float64")
+    arrays: dict[str, Any] = {name: np.ones(shape) for name, shape in model.shapes.items()}
+    arrays |= {f"grad_{name}": value for name, value in arrays.items()}
+    arrays |= {"x": np.ones((3, 2)), "y": np.ones((2, 2)), "loss": np.array(1.0)}
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        name = rng.choice(list(arrays))
+        value = arrays[name]
+        with suppress(ValueError, TypeError, OverflowError):
+            match rng.randrange(6):
+                case 0:
+                    del arrays[name]
+                case 1:
+                    arrays[rng.choice([*arrays, "layer999.W_hh", "W_hh/..", "é"])] = value
+                case 2:
+                    shapes = ((), (0,), (1, 1, 1), (2, 0), (6, 2), (8, 2), (2, 6))
+                    arrays[name] = np.ones(rng.choice(shapes))
+                case 3:
+                    kinds = ("int8", "uint64", "float16", "complex64", "S3", "U2", "bool", "M8[s]")
+                    arrays[name] = np.asarray(value).astype(rng.choice(kinds))
+                case 4:
+                    values = (np.nan, np.inf, 1e308, -1e308, 5e-324, 0.0)
+                    arrays[name] = np.full(np.shape(value), rng.choice(values))
+                case 5:
+                    arrays[name] = np.transpose(value)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue() if rng.random() < 0.7 else garbled(rng, file.getvalue())
+
+
+_TASK_FILE = "preset: posted\nhidden: 64\nlearning_rate: 1e-3\ncell: gru  # or lstm\n"
+_WORDS = (
+    *("mine", "results", "torch,jax", "reference", "auto", "cpu", "epochs=4", "hidden=1,2", "2%"),
+    *("90s", "5", "all", "inline", "final_mse", "HEAD", "mlflow:file:x", "http://127.0.0.1:1"),
+    *("--", "run", "posted", "task.yaml", "mine.csv", "old.json", "baseline.json", "mine.npz"),
+)
+_FIT = {
+    **dict.fromkeys(("run_id", "run_a", "run_b", "resume"), "mine"),
+    "predictions": "mine.csv",
+    "config": "task.yaml",
+    "pytest_benchmark": "old.json",
+    "baseline": "baseline.json",
+    "changes": "epochs=4",
+    "dispatch": "inline",
+}
+
+
+def _command_line(rng: random.Random) -> bytes:
+    """Make a command with options that it has, and values that fit or do not."""
+    # `doctor` measures for a second, and reads nothing.
+    name = rng.choice([name for name in cli.commands if name != "doctor"])
+    words = [name]
+    for option in rng.choices(cli.commands[name].params, k=rng.choice((0, 1, 1, 2, 3, 5))):
+        if isinstance(option, click.Option):
+            words.append(rng.choice(option.opts))
+        if not getattr(option, "is_flag", False):
+            fit = option.type.choices if isinstance(option.type, click.Choice) else _WORDS
+            values = (_FIT.get(str(option.name)) or rng.choice(fit), rng.choice((*fit, *TEXTS)))
+            words += [rng.choice(values) for _ in range(max(1, option.nargs))]
+    return "\n".join(words).encode("utf-8", "surrogatepass")
+
+
+def _run_command(data: bytes) -> None:
+    _write_run()
+    Path("task.yaml").write_text(_TASK_FILE)
+    Path("mine.csv").write_text(_CSV)
+    Path("old.json").write_text(json.dumps(_MEASURED))
+    Path("baseline.json").write_text(json.dumps(_BASELINE))
+    Path("pyproject.toml").write_text(_PYPROJECT)
+    command(*_words(data).split("\n"))
+
+
+_TURN = {"epochs": 2, "wall_s": 0.1, "cpu_s": 0.1, "involuntary_switches": 0, "waited_s": None}
+_MESSAGES = (
+    ["phase", "importing"],
+    ["fields", {"import_s": 1.0, "environment": {"cpu": "Z80"}}],
+    ["ready", {"task": {"n_steps": 2}, "sources": {"a": "/a.py"}, "versions": {"jax": "0.6"}}],
+    ["turn", {"wall_s": 0.1, "losses": [0.1], "losses_ER": [[0.1]], "chunk": _TURN}],
+    ["evaluated", {"step_mse": [0.1, 0.2], "step_mse_RT": [[0.1, 0.2]], "seconds": 0.1}],
+    ["inspected", {"initial_state_moved": [0.1], "peak_rss_mb": 100.0}],
+    ["failed", ["ValueError: no", "Traceback"]],
+    ["check", _MANIFEST["parity"][0]["checks"][0]],  # type: ignore[index]
+)
+
+
+def _message(data: bytes) -> None:
+    kind, value = messages.read(data)
+    if kind == "failed" and "`" in value[0]:
+        raise WorkerError(value[0])
+
+
+READERS: Mapping[str, Reader] = {
+    "command line": Reader(_command_line, _run_command, starts=True),
+    "predictions": Reader(text(_CSV, _CSV.replace(",", ";")), _predictions),
+    "pytest-benchmark": Reader(tree(_MEASURED), _benchmarks),
+    "task": Reader(
+        either(
+            text(_TASK_FILE),
+            tree(Task().model_dump()),
+        ),
+        _task_file,
+    ),
+    "runtime-env": Reader(
+        either(
+            text("pip: [numpy]\nenv_vars: {A: 'yes'}\npy_modules:\n- a\n"),
+            tree({"pip": ["numpy"], "env_vars": {"A": "yes"}, "working_dir": "."}),
+        ),
+        _runtime_env,
+    ),
+    "pyproject": Reader(text(_PYPROJECT), _settings),
+    "manifest": Reader(tree(_MANIFEST), _manifest),
+    "record": Reader(tree(_RECORDS[1], _OLD), _run_record),
+    "baseline": Reader(tree(_BASELINE), _baseline),
+    "run id": Reader(text("mine", "results/mine", "posted-20260101-000000"), _run_id),
+    "url": Reader(text("s3://bucket/a/b", "file:///x", "memory://a", "gs::s3://b"), _url),
+    "archive": Reader(either(_changed_run, text(_packed(b"{}").decode())), _archive),
+    "message": Reader(tree(*_MESSAGES), _message),
+    "gradient": Reader(_arrays, _gradient),
+    "--set": Reader(text("epochs=10", "lag_weight=0.5\ncell=gru", "learning_rate=1e-3"), _setting),
+    "--sweep": Reader(text("hidden=10,64", "cell=rnn,gru\nhidden=1,2"), _sweep),
+    "--seeds": Reader(text("5", "0,1,2", "1,5-7"), _seeds),
+    "quantity": Reader(text("2%", "0.02", "1h30m", "90s", "3m", "1.5 min"), _quantity),
+}
