@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import textwrap
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,13 @@ import click
 from harness.cli import completion
 from harness.cli.options import RESULTS, TASK, build_task
 from harness.cli.output import open_run, width
+from harness.diagnosis import text
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from harness.diagnosis.types import Finding
+    from harness.runs.results import Run
 
-_MOST_COLUMNS = 100
+_TABLES = {".csv", ".tsv", ".txt", ".dat"}
 
 
 @click.command()
@@ -56,7 +56,7 @@ def explain(
     """
     if (run_id is None) == (predictions is None):
         raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")
-    nothing = "Nothing is known to be wrong, and nothing was shown to be learned."
+    nothing = text.NOTHING
     if predictions is not None:
         from harness.diagnosis.predictions import explain, observe_predictions, per_step
         from harness.diagnosis.predictions_file import read
@@ -70,54 +70,31 @@ def explain(
             "`--predictions`."
         )
     else:
-        run = open_run(str(run_id), results)
+        run = _run(str(run_id), results)
         found = run.findings()
         nothing = nothing if run.records else "No trial has ended yet."
     if kind == "json":
         click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
     else:
-        show = _markdown if kind == "markdown" else paragraphs
-        click.echo("\n".join(map(show, found)) or f"{_indented(nothing, '')}\n", nl=False)
+        columns = width()
+        parts = (
+            text.markdown(finding)
+            if kind == "markdown"
+            else text.paragraphs(finding, width=columns)
+            for finding in found
+        )
+        click.echo("\n".join(parts) or f"{text.wrapped(nothing, '', columns)}\n", nl=False)
 
 
-def paragraphs(finding: Finding, evidence: bool = True) -> str:
-    """Return a finding as paragraphs: what it is about, what is wrong, the evidence, what to do."""
-    parts = [f"{finding.severity.upper()} {finding.rule}: {_about(finding)}"]
-    parts.append(_indented(finding.headline))
-    if evidence:
-        parts.append(_indented(finding.evidence))
-    if finding.remedy:
-        parts.append(_indented(finding.remedy, "  Next: "))
-    return "\n".join(parts) + "\n"
-
-
-def _indented(text: str, first: str = "  ") -> str:
-    # A command is never broken up, so that it can be copied.
-    return textwrap.fill(
-        text,
-        min(width(), _MOST_COLUMNS),
-        initial_indent=first,
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _markdown(finding: Finding) -> str:
-    parts = [
-        f"### {finding.severity.capitalize()}: {_escaped(finding.headline)}",
-        f"*{_escaped(_about(finding))}* (`{finding.rule}`)",
-        _escaped(finding.evidence),
-    ]
-    parts += [f"**Next:** {_escaped(finding.remedy)}"] if finding.remedy else []
-    return "\n\n".join(parts) + "\n"
-
-
-def _about(finding: Finding) -> str:
-    where = f" ({finding.where})" if finding.where else ""
-    return ", ".join(finding.subjects) + where
-
-
-def _escaped(text: str) -> str:
-    """Return text with the special characters of Markdown escaped."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
+def _run(name: str, results: str) -> Run:
+    """Open a run. Raises `InvalidInput`, which says where a file goes, if that is a file."""
+    try:
+        return open_run(name, results)
+    except InvalidInput:
+        file = Path(name)
+        if not file.is_file() and file.suffix.lower() not in _TABLES:
+            raise
+        raise InvalidInput(
+            f"`{name}` is no run, but a file: explain predictions by `--predictions "
+            f"{shlex.quote(name)}`."
+        ) from None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import completion
-from harness.cli.explain import paragraphs
 from harness.cli.options import (
     BACKENDS,
     DEVICES,
@@ -21,9 +20,10 @@ from harness.cli.options import (
     quantity,
     read_request,
 )
-from harness.cli.output import FAILED, beside, errors
+from harness.cli.output import FAILED, beside, errors, width
 from harness.cli.report import write_report
 from harness.cli.show import table_of
+from harness.diagnosis.text import paragraphs
 from harness.inputs.quantities import fraction, seconds
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _print_run(run: Run) -> None:
         click.echo(table_of(run, name, "table", some=True), nl=False)
     found = run.findings()
     for finding in found:
-        click.echo(f"\n{paragraphs(finding, evidence=False)}", nl=False)
+        click.echo(f"\n{paragraphs(finding, evidence=False, width=width())}", nl=False)
     if found:
         click.echo(f"\nWhy: python -m harness explain {run.argument}")
     show = f"python -m harness show {run.argument} --table steps"

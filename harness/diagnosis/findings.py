@@ -17,7 +17,7 @@ import pandas as pd
 
 from harness.diagnosis.rules import observe
 from harness.diagnosis.trainings import by_arm, point_at
-from harness.diagnosis.types import SEVERITIES, Evidence, Finding, Rule
+from harness.diagnosis.types import SEVERITIES, Evidence, Finding, Findings, Rule
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.break_even import break_even, epoch
@@ -48,7 +48,7 @@ def findings(
     points: Sequence[SweepPoint],
     certificates: Iterable[Certificate] = (),
     pilot: int = 0,
-) -> list[Finding]:
+) -> Findings:
     """Return what a run shows, faults first and what went well last.
 
     The tables are those of `harness.tables.from_records`, `points` those of the sweep, or the one
@@ -68,7 +68,7 @@ def findings(
         groups[one.rule].append(one)
     run = str(trials["run"].iloc[0]) if len(trials) else "RUN"
     found = [_finding(rule, group, len(points), run) for rule, group in groups.items()]
-    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+    return Findings(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def _finding(rule: Rule, group: Sequence[_Observation], points: int, run: str) -> Finding:

@@ -18,7 +18,7 @@ from harness.diagnosis.observed import FOURTH_MOMENT, Observed, Steps
 from harness.diagnosis.outputs import CLUSTERS, Outputs
 from harness.diagnosis.predictions_file import Predictions
 from harness.diagnosis.rules import observe
-from harness.diagnosis.types import SEVERITIES, Finding
+from harness.diagnosis.types import SEVERITIES, Finding, Findings
 from harness.diagnosis.wording import ranges
 from harness.tables.numbers import short
 from harness.task.task import Task
@@ -28,7 +28,7 @@ _SHOWN = 3
 """So many steps at the beginning, in the middle and at the end are shown."""
 
 
-def explain(predictions: Predictions, task: Task) -> list[Finding]:
+def explain(predictions: Predictions, task: Task) -> Findings:
     """Return what the predictions show, faults first.
 
     Of the task, rho, lag_weight and what describes the network count. The first finding tells the
@@ -42,7 +42,7 @@ def explain(predictions: Predictions, task: Task) -> list[Finding]:
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     if found:
         found[0] = replace(found[0], evidence=f"{found[0].evidence} {per_step(observed)}")
-    return found
+    return Findings(found)
 
 
 def observe_predictions(predictions: Predictions, task: Task) -> Observed:

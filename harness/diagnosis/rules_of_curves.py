@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.backend.protocol import Array
 from harness.diagnosis import wording
 from harness.diagnosis.observed import (
     LEARNED_R2,
@@ -130,7 +131,8 @@ def not_converged(observed: Observed) -> Evidence | None:
         return _falling_slowly(observed)
     task, now = observed.task, float(np.exp(np.log(moving_SK[:, -1]).mean()))
     text = (
-        f"The error is {short(now)} after {task.epochs} epochs and falls as the power "
+        f"The error is {short(now)}{_of_seeds(moving_SK)} "
+        f"after {task.epochs} epochs and falls as the power "
         f"{ahead.power:.1f} of the epochs. {_forecast_words(observed, ahead)}"
     )
     memoryless = observed.level("memoryless")
@@ -147,6 +149,10 @@ def not_converged(observed: Observed) -> Evidence | None:
         f"error {short(now)}" + f", about {wording.epochs(ahead.epochs)} epochs in all" * known,
         weight=ahead.epochs,
     )
+
+
+def _of_seeds(values_SK: Array) -> str:
+    return f" (geometric mean of {len(values_SK)} seeds)" if len(values_SK) > 1 else ""
 
 
 def _falling_slowly(observed: Observed) -> Evidence | None:

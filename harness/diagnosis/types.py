@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from harness.diagnosis import text
+
 Which: TypeAlias = npt.NDArray[np.bool_]
 """For which seeds, evaluations or time steps something holds."""
 Severity: TypeAlias = Literal["fault", "warning", "info", "good"]
@@ -76,3 +78,16 @@ class Finding:
     """What it is about: "jax on cpu", ..."""
     where: str
     """At which points of a sweep; "" without one."""
+
+    def __str__(self) -> str:
+        return text.paragraphs(self)
+
+
+class Findings(list[Finding]):
+    """The findings on a run or on predictions; they print as `explain` prints them."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self)) or text.NOTHING
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(map(text.markdown, self)) or text.NOTHING

@@ -14,6 +14,7 @@ import pandas as pd
 from harness.charts import figures, page, vega
 from harness.charts.figures import MOST_POINTS
 from harness.charts.page import Command, Figure, Items, Notice, Page, Section, Table, Text
+from harness.charts.saved import PPI
 from harness.diagnosis.wording import target
 from harness.errors import StoreError, brief
 from harness.runs.progress import describe_certificate
@@ -23,8 +24,6 @@ from harness.store.manifest import PAGE, PLOTS
 from harness.tables.points import points
 from harness.tables.text import node_legend, summary_tables
 
-_PPI = 150
-"""Resolution of the PNG files: 1,200 pixels for the width of a column of print."""
 _FEW = 10
 """If more trials were disturbed, the section on them is folded."""
 _MOST_TRIALS = 200
@@ -68,7 +67,7 @@ def plots(drawn: Sequence[Figure]) -> Iterator[tuple[str, bytes]]:
     for figure in drawn:
         svg = vl_convert.vegalite_to_svg(page.to_dict(figure.printable))
         yield f"{PLOTS}/{figure.name}.svg", svg.encode()
-        yield f"{PLOTS}/{figure.name}.png", vl_convert.svg_to_png(svg, ppi=_PPI)
+        yield f"{PLOTS}/{figure.name}.png", vl_convert.svg_to_png(svg, ppi=PPI)
 
 
 def build(run: Run) -> Page:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from harness.charts.draw import Chart
     from harness.charts.figures import Against
-    from harness.diagnosis.types import Finding
+    from harness.charts.page import Figure
+    from harness.diagnosis.types import Findings
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
@@ -184,29 +185,33 @@ class Run:
             raise InvalidInput(f"a point of the sweep: {asked} is not one; there is {known}.")
         return found[0]
 
-    def plot_curves(self, against: Against = "epoch", **at: object) -> Chart:
+    def plot_curves(
+        self, against: Against = "epoch", file: str | Path | None = None, **at: object
+    ) -> Chart:
         """Return the chart of the error against `epoch` or training time, `train_s`.
 
-        `at` names the point of a sweep: `plot_curves(hidden=64)`. A notebook displays the chart.
-        Raises `InvalidInput` if there is no such point, or nothing to draw.
+        `at` names the point of a sweep: `plot_curves(hidden=64)`. A notebook displays the chart; a
+        `file` holds it, as PNG, SVG, PDF or HTML, by its suffix. Raises `InvalidInput` if there is
+        no such point, nothing to draw, or the file cannot be written.
         """
         from harness.charts import figures
 
         if against not in figures.AGAINST:
-            raise UnknownName("axis", against, figures.AGAINST)
+            hint = f'; to save the chart: plot_curves(file="{against}")' * ("." in against)
+            raise UnknownName("axis", against, figures.AGAINST, hint)
         trials, point = self._drawn_at(at)
         if against == "train_s" and trials["contended"].any():
             raise InvalidInput(
                 f"run `{self.name}`: other trials ran beside these; their times are not drawn."
             )
-        return figures.convergence(self.curves, trials, point, against).printable
+        return _shown(figures.convergence(self.curves, trials, point, against), file)
 
-    def plot_steps(self, **at: object) -> Chart:
+    def plot_steps(self, file: str | Path | None = None, **at: object) -> Chart:
         """Return the chart of the error at each time step; otherwise as `plot_curves`."""
         from harness.charts import figures
 
         trials, point = self._drawn_at(at)
-        return figures.steps(self.steps, trials, point).printable
+        return _shown(figures.steps(self.steps, trials, point), file)
 
     def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, SweepPoint]:
         """Return the trials at a point of the sweep, and the point; at least one trial ended ok."""
@@ -217,8 +222,11 @@ class Run:
             raise InvalidInput(f"run `{self.name}`: no trial ended ok, there is nothing to draw.")
         return trials, point
 
-    def findings(self) -> list[Finding]:
-        """Return what the run shows, in words, faults first; see `harness.diagnosis.findings`."""
+    def findings(self) -> Findings:
+        """Return what the run shows, in words, faults first; see `harness.diagnosis.findings`.
+
+        It is a list, and prints as the command `explain` does.
+        """
         from harness.diagnosis.findings import findings
 
         plan, certificates = self.manifest.plan, self.manifest.parity
@@ -246,3 +254,10 @@ class Run:
             if r.status in {"failed", "timeout", "lost"}
         ]
         return parity + trials
+
+
+def _shown(figure: Figure, file: str | Path | None) -> Chart:
+    """Return the chart of a figure, saved if there is a file for it."""
+    from harness.charts.saved import save
+
+    return save(figure.printable, file) if file is not None else figure.printable

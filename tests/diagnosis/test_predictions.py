@@ -56,6 +56,10 @@ def test_a_run_in_words(tmp_path: Path) -> None:
     markdown = invoke("r", "--results", tmp_path, "--format", "markdown").stdout
     assert markdown.startswith("### Fault: ")
     assert r"train\_sign = -1" in markdown
+    found = harness.load("r", tmp_path).findings()
+    assert " ".join(str(found).split()) == " ".join(done.stdout.split())
+    assert str(found[0]) == repr(found).partition("\n\n")[0].rstrip() + "\n"
+    assert found._repr_markdown_() == markdown
 
 
 def test_a_run_without_findings(tmp_path: Path) -> None:
@@ -74,6 +78,9 @@ def test_a_run_without_findings(tmp_path: Path) -> None:
         (("example", "--predictions", "x.csv"), "one of them"),
         (("example", "--set", "rho=0.5"), "a run has its task already"),
         (("exmple",), "did you mean `example`?"),
+        (("wrong.csv",), "is no run, but a file: explain predictions by `--predictions wrong.csv`"),
+        (("pyproject.toml",), "explain predictions by `--predictions pyproject.toml`"),
+        (("my file.csv",), "`--predictions 'my file.csv'`"),
         (("--predictions", "nowhere.csv"), "cannot be read: No such file"),
         (("--predictions", "harness"), "cannot be read: Is a directory"),
         (("--predictions", "x.csv", "--set", "rho=2"), "`rho`"),

@@ -271,6 +271,30 @@ def test_charts_of_a_run_display_by_themselves(run: Run) -> None:
         run.plot_steps(hidden=3)
 
 
+@pytest.mark.parametrize("name", ["steps.png", "steps.svg", "steps.PDF", "steps.html"])
+def test_a_chart_is_saved_as_its_name_says(run: Run, name: str, tmp_path: Path) -> None:
+    assert isinstance(run.plot_steps(tmp_path / name), alt.LayerChart)
+    begins = {"png": b"\x89PNG", "svg": b"<svg", "pdf": b"%PDF", "html": b"<!DOCTYPE html"}
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(begins[name.lower().partition(".")[2]])
+    assert b"cdn" not in content[:2000]
+
+
+def test_a_chart_is_saved_or_refused(run: Run, tmp_path: Path) -> None:
+    run.plot_curves("train_s", str(tmp_path / "curves.svg"))
+    for name, why in {
+        "steps.jpg": "is saved as one of .png, .svg, .pdf, .html",
+        "steps": "is saved as one of",
+        "no/steps.png": "there is no folder",
+        "folder.png": "cannot be written: Is a directory",
+    }.items():
+        (tmp_path / "folder.png").mkdir(exist_ok=True)
+        with pytest.raises(InvalidInput, match=why):
+            run.plot_steps(tmp_path / name)
+    with pytest.raises(InvalidInput, match=r'to save the chart: plot_curves\(file="curves.png"\)'):
+        run.plot_curves("curves.png")  # type: ignore[arg-type]
+
+
 def test_a_run_of_failures_lists_them(results: Path) -> None:
     backend = "tests.helpers.faulty:RaisesMidTraining"
     run = measure(results, "bad", "--backends", backend, "--seeds", 2, code=1)
