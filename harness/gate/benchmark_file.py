@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import InvalidInput, brief, printable
 from harness.inputs.text import read_text
@@ -86,12 +86,26 @@ class Stats(BaseModel):
     data: tuple[Time, ...] | None = None
     """Every round; only with `--benchmark-json` or `--benchmark-save-data`."""
 
+    @model_validator(mode="after")
+    def _all_rounds(self) -> Self:
+        if self.data and len(self.data) != self.rounds:
+            raise ValueError(f"it holds {len(self.data)} of {self.rounds} rounds")
+        return self
+
     @property
-    def rounds_known(self) -> Sequence[float]:
-        """The rounds, or those that the summary names, or multiples; empty if it names none."""
-        named = [x for x in (self.min, self.max, self.ld15iqr, self.hd15iqr) if x is not None]
+    def named(self) -> list[float]:
+        """The rounds that the summary names."""
+        return [x for x in (self.min, self.max, self.ld15iqr, self.hd15iqr) if x is not None]
+
+    @property
+    def common_step(self) -> float:
+        """The largest step of which all known rounds are multiples; 0 if none is known."""
+        if self.data:
+            return common_step(self.data)
+        if self.spread and not self.named:
+            return 0.0
         # The median may lie half way between two rounds.
-        return self.data or ([*named, 2 * self.median] if named or not self.spread else [])
+        return 2 * common_step([*(x / 2 for x in self.named), self.median])
 
     @property
     def spread(self) -> float:
@@ -99,7 +113,7 @@ class Stats(BaseModel):
 
         From the quartiles if the file has them, since a rare interruption does not move those.
         """
-        return self.stddev / self.mean if self.iqr is None else self.iqr / self.median / _IQR
+        return self.iqr / self.median / _IQR if self.iqr else self.stddev / self.mean
 
 
 class Benchmark(BaseModel):
@@ -126,11 +140,14 @@ class Benchmark(BaseModel):
     def clock_step(self) -> float:
         """The step in which its times move, relative to their median; negligible if none shows."""
         stats = self.stats
-        if stats.data:
-            noise = _NOISE_S.get(self.conditions.get("timer", ""), _NOISE_OF_OTHERS_S)
-            step = smallest_step(np.array(stats.data), noise / stats.iterations)
-        else:
-            step = common_step(stats.rounds_known)
+        noise = _NOISE_S.get(self.conditions.get("timer", ""), _NOISE_OF_OTHERS_S)
+        # If the quartiles are equal, so are half of the rounds.
+        unlike = stats.data or ([*stats.named, stats.median] if stats.iqr == 0 else ())
+        step = (
+            smallest_step(np.array(unlike), noise / stats.iterations)
+            if unlike
+            else stats.common_step
+        )
         return min(step / stats.median, 1.0)
 
     @property
@@ -141,7 +158,7 @@ class Benchmark(BaseModel):
     @property
     def fine(self) -> bool:
         """Whether the clock is so fine that two measurements are never equal by chance."""
-        return common_step(self.stats.rounds_known) < _FINE * self.stats.stddev
+        return self.stats.common_step < _FINE * self.stats.stddev
 
     @property
     def figures(self) -> list[tuple[Any, ...]]:
@@ -244,6 +261,8 @@ def _problem(error: ValidationError, content: Any) -> str:
             where = f"benchmark `{printable(name)}`" if isinstance(name, str) else ""
             where = where or f"the benchmark at place {number + 1}"
             field = ".".join(map(str, rest))
+            if not rest:
+                return f"{where}: {brief(problem['msg'])}"
         case _:
             return brief(error)
     value = problem["input"]
@@ -253,7 +272,8 @@ def _problem(error: ValidationError, content: Any) -> str:
     hint = ""
     if problem["type"] == "greater_than" and value == 0:
         hint = "; a time of 0 means that the clock is too coarse for it"
-    return f"{where}: `{field}`{got}: {problem['msg'].removeprefix('Input ')}{hint}"
+    reason = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{where}: `{field}`{got}: {reason}{hint}"
 
 
 def _stated(conditions: Mapping[str, Any]) -> dict[str, str]:

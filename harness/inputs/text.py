@@ -6,6 +6,8 @@ import codecs
 from pathlib import Path
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
+"""How files of gzip, bzip2, xz, zstd and zip begin."""
 
 
 def read_text(path: Path) -> str:
@@ -19,6 +21,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         if content.startswith(_UTF_16):
             raise ValueError("the text is UTF-16; save it as UTF-8") from None
+        if content.startswith(_COMPRESSED):
+            raise ValueError("the file is compressed; unpack it first") from None
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
         raise ValueError(f"the text is not UTF-8 (byte 0x{byte:02x} in line {line})") from None

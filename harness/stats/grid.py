@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import sqrt
+from math import remainder, sqrt
 
 import numpy as np
 
@@ -44,6 +44,5 @@ def _common(a: float, a_error: float, b: float, b_error: float) -> tuple[float, 
     if b > a:
         a, a_error, b, b_error = b, b_error, a, a_error
     while b > max(a_error, b_error):
-        times = round(a / b)
-        a, a_error, b, b_error = b, b_error, abs(a - times * b), a_error + times * b_error
+        a, a_error, b, b_error = b, b_error, abs(remainder(a, b)), a_error + a / b * b_error
     return a, a_error

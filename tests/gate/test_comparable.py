@@ -240,3 +240,20 @@ def test_a_clock_of_the_seconds_since_1970_is_coarse(tmp_path: Path) -> None:
     for file in files:
         file["benchmarks"][0]["options"]["timer"] = "time"
     assert only(judged(tmp_path, *files)).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("named", [{"min": 0.9e-3, "max": 1.3e-3}, {"min": None, "max": None}])
+def test_equal_quartiles_are_a_clock_that_ticks(tmp_path: Path, named: Content) -> None:
+    files = drawn(0, raw=False), drawn(1, raw=False)
+    for file in files:
+        file["benchmarks"][0]["stats"] |= named | {"iqr": 0, "median": 1e-3, "stddev": 1e-6}
+    settings = GateSettings(max_slowdown=0.05, process_noise=0)
+    assert only(judged(tmp_path, *files, settings=settings)).outcome == "inconclusive"
+
+
+def test_a_file_has_all_its_rounds(tmp_path: Path) -> None:
+    short = drawn(1)
+    short["benchmarks"][0]["stats"]["data"] = [1e-3]
+    assert f"benchmark `{NAME}`: `stats`: it holds 1 of 20 rounds" in refused(
+        tmp_path, drawn(0), short
+    )

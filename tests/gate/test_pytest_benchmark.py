@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 import os
 import subprocess
@@ -373,6 +375,17 @@ def test_what_cannot_be_judged_is_refused(
         judge([(old, new)], SETTINGS)
     assert sentence in str(caught.value)
     assert str(new) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_read_and_a_compressed_file_is_named(
+    tmp_path: Path, real: Content
+) -> None:
+    old, new = save(tmp_path, real, again(real) | {"commit_info": None})
+    new.write_bytes(codecs.BOM_UTF8 + new.read_bytes())
+    assert judge([(old, new)], LENIENT).outcome == "pass"
+    new.write_bytes(gzip.compress(new.read_bytes()))
+    with pytest.raises(InvalidInput, match="is compressed; unpack it"):
+        judge([(old, new)], LENIENT)
 
 
 def test_files_that_are_not_there_or_have_nothing_in_common(tmp_path: Path, real: Content) -> None:
