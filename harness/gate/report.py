@@ -39,6 +39,7 @@ _COLUMNS = ["subject", "metric", "change [95 %]", "allowed", "n", "verdict"]
 # The most useful first. What waits for another metric to be decided comes last.
 _ORDER = (
     "training",
+    "same training",
     "train time",
     "time",
     "final_mse",

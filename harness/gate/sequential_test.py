@@ -37,7 +37,7 @@ _TOTAL_SHARE = 0.1
 _ACCURACY = ("final_mse", "mse per step", "lag_skill")
 _TIME, _RARE, _TRAINING = "train time", "time in rare calls", "same training"
 _SMALLEST_MSE = 1e-300
-WAITING = (_RARE, "accuracy", "training")
+WAITING = (_RARE, "accuracy", "training", _TRAINING)
 """Metrics that need no advice if they are inconclusive: others decide, or the reason says it."""
 
 

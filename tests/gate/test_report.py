@@ -144,7 +144,7 @@ def check_junit(element: ET.Element) -> None:
         check_junit(child)
 
 
-@pytest.mark.parametrize("name", ["jax on cpu", HOSTILE])
+@pytest.mark.parametrize("name", ["jax on cpu", HOSTILE, "not in XML: \ufffe\uffff\x00"])
 def test_junit_is_read_by_others(name: str) -> None:
     renamed = [f.model_copy(update={"subject": name}) for f in (FINE, SLOWER, UNKNOWN, WRONG)]
     text = report.junit(verdict(*renamed, notes=(HOSTILE,)))
