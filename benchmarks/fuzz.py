@@ -43,7 +43,11 @@ def attempt(reader: Reader, data: bytes, folder: Path) -> str:
     """Let a reader read in an empty folder; return `refused` or `accepted`. Raises any fault."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with chdir(folder), watched(folder.parent, reader.starts), warnings.catch_warnings():
+    with (
+        chdir(folder),
+        watched(folder.parent, reader.starts, reader.programs),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", RuntimeWarning)  # Of NumPy, for numbers near the largest.
         try:
             reader.read(data)

@@ -30,6 +30,7 @@ class _Bounds:
 
     inside: tuple[str, ...] = ()
     starts = False
+    programs: tuple[str, ...] = ()
 
     def look(self, event: str, values: tuple[Any, ...]) -> None:
         if not self.inside:
@@ -39,7 +40,7 @@ class _Bounds:
                 self._check(os.path.abspath(os.fsdecode(values[0])))
         elif event in _CONNECTS or (event == "import" and values[0] in _HEAVY):
             self._stop(f"{event} {values[0]}")
-        elif event in _STARTS and values[1][:1] != ["git"]:
+        elif event in _STARTS and (event == "os.fork" or values[1][0] not in self.programs):
             self._stop(f"{event} {values[:2]}")
 
     def _check(self, path: str) -> None:
@@ -55,9 +56,13 @@ sys.addaudithook(_BOUNDS.look)
 
 
 @contextmanager
-def watched(folder: Path, starts: bool) -> Iterator[None]:
-    """Raise `Strayed` at what leaves the folder; `Began` if code that `starts` work does so."""
+def watched(folder: Path, starts: bool, programs: tuple[str, ...]) -> Iterator[None]:
+    """Raise `Strayed` at what leaves the folder; `Began` if code that `starts` work does so.
+
+    The `programs` may be started.
+    """
     _BOUNDS.inside, _BOUNDS.starts = (f"{folder}/", "/dev/"), starts
+    _BOUNDS.programs = programs
     try:
         yield
     finally:

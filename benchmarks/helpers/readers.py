@@ -10,20 +10,23 @@ import hashlib
 import io
 import json
 import random
+import sys
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
+from benchmarks.helpers import healthy
 from benchmarks.helpers.bounds import Began
 from benchmarks.helpers.mutation import TEXTS, Make, either, garbled, text, tree
 from harness import Run
-from harness.backend.command import named
+from harness.backend.command import Command, named
 from harness.backend.model import Model
+from harness.backend.process import ProcessWorker
 from harness.cli import cli, options
 from harness.cli.run import run
 from harness.diagnosis import predictions_file
@@ -49,99 +52,15 @@ class Reader(NamedTuple):
     """Reads it in the current folder, which is empty."""
     starts: bool = False
     """Whether it may start work, which ends it then."""
-
-
-# A run of two trials, as small as a run can be.
-_TASK = Task(n_steps=2, epochs=4, curve_points=2, eval_paths=3)
-_STATED = _TASK.model_dump(exclude_unset=True)
-_MANIFEST = {
-    "schema_version": 6,
-    "started_utc": "2026-01-01T00:00:00+00:00",
-    "finished_utc": "2026-01-01T00:01:00+00:00",
-    "plan": {
-        "run": "mine",
-        "task": _STATED,
-        "arms": [{"backend": name, "device": "cpu"} for name in ("jax", "torch")],
-        "seeds": [0],
-        "sweep": {},
-        "threads": 1,
-        "precision": None,
-    },
-    "environment": {"cpu": "Z80", "cores": "2", "python": "3.11"},
-    "parity": [
-        {
-            "backend": "jax",
-            "device": "cpu",
-            "node": "n",
-            "checks": [
-                {
-                    "quantity": "outputs",
-                    "dtype": "float32",
-                    "element": "y[0, 1]",
-                    "got": 1.0,
-                    "want": 1.0,
-                    "error": 1e-7,
-                    "tolerance": 1e-4,
-                }
-            ],
-            "versions": {"jax": "0.6"},
-            "error": None,
-        }
-    ],
-}
-
-
-def _record(backend: str) -> dict[str, Any]:
-    call = {"epochs": 2, "round": 1, "wall_s": 0.5, "cpu_s": 0.5, "involuntary_switches": 0}
-    state = {"waited_s": 0.0, "interpreter_s": 1e-4, "memory_s": 1e-4, "load": 0.1}
-    point = {"train_s": 1.0, "train_loss": 0.5, "eval_mse": 0.1}
-    return {
-        "schema_version": 6,
-        "run": "mine",
-        "trial": f"seed0-{backend}-cpu",
-        "block": 0,
-        "backend": backend,
-        "device": "cpu",
-        "seed": 0,
-        "task": _STATED,
-        "node": "n",
-        "started_utc": "2026-01-01T00:00:00+00:00",
-        "wall_s": 3.0,
-        "threads": 1,
-        "timing": "rounds",
-        "cores": [1],
-        "contended": False,
-        "status": "ok",
-        "import_s": 1.0,
-        "setup_s": 0.1,
-        "first_call_s": 0.6,
-        "eval_s": 0.01,
-        "chunks": [call | state, call | state | {"round": 2}],
-        "points": [point | {"epoch": 2}, point | {"epoch": 4}],
-        "step_mse": [0.1, 0.2],
-        "initial_state_moved": 0.1,
-        "peak_rss_mb": 100.0,
-        "environment": {
-            "cpu": "Z80",
-            "cores": "2",
-            "version:jax": "0.6",
-            "commit:harness": "a" * 9,
-        },
-    }
-
-
-_RECORDS = [_record("jax"), _record("torch")]
-# As an old version wrote it, and with several seeds at once.
-_OLD = {name: value for name, value in _RECORDS[1].items() if name not in {"timing", "cores"}} | {
-    "schema_version": 2
-}
+    programs: tuple[str, ...] = ("git",)
+    """What it may run."""
 
 
 def _write_run(manifest: bytes | None = None, record: bytes | None = None) -> None:
     folder = Path("results/mine")
     (folder / "records").mkdir(parents=True)
-    (folder / "manifest.json").write_bytes(manifest or json.dumps(_MANIFEST).encode())
-    first, second = (json.dumps(one).encode() for one in _RECORDS)
+    (folder / "manifest.json").write_bytes(manifest or json.dumps(healthy.MANIFEST).encode())
+    first, second = (json.dumps(one).encode() for one in healthy.RECORDS)
     (folder / "records" / "seed0-jax-cpu.json").write_bytes(first)
     (folder / "records" / "seed0-torch-cpu.json").write_bytes(record or second)
 
@@ -201,27 +120,6 @@ def _baseline(data: bytes) -> None:
     differences(stored.fingerprint, {"cpu": "Z80"})
 
 
-_BASELINE = {
-    "schema_version": 1,
-    "created_utc": "2026-01-01T00:00:00+00:00",
-    "version": "abc",
-    "task": _STATED,
-    "yardstick": "reference",
-    "yardstick_version": {"code": "abc"},
-    "fingerprint": {"cpu": "Z80", "cores": "2"},
-    "arms": [
-        {
-            "backend": "jax",
-            "device": "cpu",
-            "log_ratios": [0.1, 0.2],
-            "epoch_s": [0.1, 0.2],
-            "step_mse": [[0.1, 0.2], [0.1, 0.2]],
-            "epochs_per_turn": [1, 2],
-        }
-    ],
-}
-
-
 def _predictions(data: bytes) -> None:
     Path("mine.csv").write_bytes(data)
     given = predictions_file.read(Path("mine.csv"))
@@ -230,46 +128,12 @@ def _predictions(data: bytes) -> None:
         command("explain", "--predictions", "mine.csv")
 
 
-_CSV = """path,t,x,prediction
-0,0,0.0,
-0,1,1.5,2.25
-0,2,-0.5,0.475
-a b,0,0,
-a b,1,0.25,0.06
-a b,2,1e-3,6.3e-3
-"""
-
-
 def _benchmarks(data: bytes) -> None:
-    Path("old.json").write_text(json.dumps(_MEASURED))
+    Path("old.json").write_text(json.dumps(healthy.MEASURED))
     Path("new.json").write_bytes(data)
     verdict = pytest_benchmark.judge([(Path("old.json"), Path("new.json"))], GateSettings())
     for form in (report.terminal, report.as_json, report.junit, report.markdown):
         form(verdict)
-
-
-_MEASURED = {
-    "machine_info": {
-        "cpu": {"brand_raw": "Z80", "arch": "X86_64", "count": 2},
-        "python_implementation": "CPython",
-        "python_version": "3.11.7",
-    },
-    "commit_info": {"id": "abcdef0123", "dirty": False},
-    "benchmarks": [
-        {
-            "fullname": f"test_a.py::test_{name}",
-            "stats": {
-                "mean": 1.0,
-                "stddev": 0.1,
-                "median": 1.0,
-                "iqr": 0.1,
-                "rounds": 5,
-                "data": [0.9, 1.0, 1.0, 1.1, 1.2],
-            },
-        }
-        for name in ("one", "two")
-    ],
-}
 
 
 def _settings(data: bytes) -> None:
@@ -278,20 +142,6 @@ def _settings(data: bytes) -> None:
     for found in named(Path(), ()).values():
         if isinstance(found, InvalidInput):
             raise found
-
-
-_PYPROJECT = """[tool.harness.gate]
-max_slowdown = "2%"
-false_alarms = 0.01
-budget_s = "3m"
-yardstick = "reference"
-backends = ["torch", "jax"]
-backend.torch.max_slowdown = "5%"
-
-[tool.harness.backends]
-mine = "julia mine.jl 'a b'"
-other = {command = "./worker", patience_s = 600}
-"""
 
 
 def _task_file(data: bytes) -> None:
@@ -367,8 +217,10 @@ def _packed(content: bytes) -> bytes:
 
 def _changed_run(rng: random.Random) -> bytes:
     """Make an archive that is whole, of a run that is not healthy."""
-    manifest = tree(_MANIFEST)(rng) if rng.random() < 0.5 else json.dumps(_MANIFEST).encode()
-    records = [tree(one)(rng) for one in _RECORDS]
+    manifest = (
+        tree(healthy.MANIFEST)(rng) if rng.random() < 0.5 else json.dumps(healthy.MANIFEST).encode()
+    )
+    records = [tree(one)(rng) for one in healthy.RECORDS]
     content = {
         "manifest": manifest.decode(errors="replace"),
         "records": [record.decode(errors="replace") for record in records],
@@ -414,7 +266,6 @@ def _arrays(rng: random.Random) -> bytes:
     return file.getvalue() if rng.random() < 0.7 else garbled(rng, file.getvalue())
 
 
-_TASK_FILE = "preset: posted\nhidden: 64\nlearning_rate: 1e-3\ncell: gru  # or lstm\n"
 _WORDS = (
     *("mine", "results", "torch,jax", "reference", "auto", "cpu", "epochs=4", "hidden=1,2", "2%"),
     *("90s", "5", "all", "inline", "final_mse", "HEAD", "mlflow:file:x", "http://127.0.0.1:1"),
@@ -448,25 +299,12 @@ def _command_line(rng: random.Random) -> bytes:
 
 def _run_command(data: bytes) -> None:
     _write_run()
-    Path("task.yaml").write_text(_TASK_FILE)
-    Path("mine.csv").write_text(_CSV)
-    Path("old.json").write_text(json.dumps(_MEASURED))
-    Path("baseline.json").write_text(json.dumps(_BASELINE))
-    Path("pyproject.toml").write_text(_PYPROJECT)
+    Path("task.yaml").write_text(healthy.TASK_FILE)
+    Path("mine.csv").write_text(healthy.CSV)
+    Path("old.json").write_text(json.dumps(healthy.MEASURED))
+    Path("baseline.json").write_text(json.dumps(healthy.BASELINE))
+    Path("pyproject.toml").write_text(healthy.PYPROJECT)
     command(*_words(data).split("\n"))
-
-
-_TURN = {"epochs": 2, "wall_s": 0.1, "cpu_s": 0.1, "involuntary_switches": 0, "waited_s": None}
-_MESSAGES = (
-    ["phase", "importing"],
-    ["fields", {"import_s": 1.0, "environment": {"cpu": "Z80"}}],
-    ["ready", {"task": {"n_steps": 2}, "sources": {"a": "/a.py"}, "versions": {"jax": "0.6"}}],
-    ["turn", {"wall_s": 0.1, "losses": [0.1], "losses_ER": [[0.1]], "chunk": _TURN}],
-    ["evaluated", {"step_mse": [0.1, 0.2], "step_mse_RT": [[0.1, 0.2]], "seconds": 0.1}],
-    ["inspected", {"initial_state_moved": [0.1], "peak_rss_mb": 100.0}],
-    ["failed", ["ValueError: no", "Traceback"]],
-    ["check", _MANIFEST["parity"][0]["checks"][0]],  # type: ignore[index]
-)
 
 
 def _message(data: bytes) -> None:
@@ -475,13 +313,36 @@ def _message(data: bytes) -> None:
         raise WorkerError(value[0])
 
 
+def _answers(rng: random.Random) -> bytes:
+    """Make the answers of a process, one of them wrong."""
+    answers = list(healthy.ANSWERS)
+    at = rng.randrange(len(answers))
+    line, _, values = answers[at].partition(b"\n")
+    wrong = text(line.decode() + "\n")(rng) + values
+    answers[at] = wrong if rng.random() < 0.5 else garbled(rng, answers[at])
+    return b"\0\n\0".join(answers)
+
+
+def _converse(data: bytes) -> None:
+    for number, answer in enumerate(data.split(b"\0\n\0")):
+        Path(str(number)).write_bytes(answer)
+    words = (sys.executable, "-I", "-S", "-c", healthy.PROGRAM, *map(str, healthy.SIZES))
+    with closing(ProcessWorker(Command("x", words, patience_s=0.3))) as worker:
+        backend = worker(healthy.MODEL, "cpu")
+        state, _ = backend.train(
+            backend.init(healthy.PARAMS), healthy.X_TB[None], healthy.X_TB[None, 1:]
+        )
+        backend.predict(state, healthy.X_TB)
+        backend.params(state)
+
+
 READERS: Mapping[str, Reader] = {
     "command line": Reader(_command_line, _run_command, starts=True),
-    "predictions": Reader(text(_CSV, _CSV.replace(",", ";")), _predictions),
-    "pytest-benchmark": Reader(tree(_MEASURED), _benchmarks),
+    "predictions": Reader(text(healthy.CSV, healthy.CSV.replace(",", ";")), _predictions),
+    "pytest-benchmark": Reader(tree(healthy.MEASURED), _benchmarks),
     "task": Reader(
         either(
-            text(_TASK_FILE),
+            text(healthy.TASK_FILE),
             tree(Task().model_dump()),
         ),
         _task_file,
@@ -493,17 +354,18 @@ READERS: Mapping[str, Reader] = {
         ),
         _runtime_env,
     ),
-    "pyproject": Reader(text(_PYPROJECT), _settings),
-    "manifest": Reader(tree(_MANIFEST), _manifest),
-    "record": Reader(tree(_RECORDS[1], _OLD), _run_record),
-    "baseline": Reader(tree(_BASELINE), _baseline),
+    "pyproject": Reader(text(healthy.PYPROJECT), _settings),
+    "manifest": Reader(tree(healthy.MANIFEST), _manifest),
+    "record": Reader(tree(healthy.RECORDS[1], healthy.OLD), _run_record),
+    "baseline": Reader(tree(healthy.BASELINE), _baseline),
     "run id": Reader(text("mine", "results/mine", "posted-20260101-000000"), _run_id),
     "url": Reader(text("s3://bucket/a/b", "file:///x", "memory://a", "gs::s3://b"), _url),
     "archive": Reader(either(_changed_run, text(_packed(b"{}").decode())), _archive),
-    "message": Reader(tree(*_MESSAGES), _message),
+    "message": Reader(tree(*healthy.MESSAGES), _message),
+    "process": Reader(_answers, _converse, programs=(sys.executable,)),
     "gradient": Reader(_arrays, _gradient),
-    "--set": Reader(text("epochs=10", "lag_weight=0.5\ncell=gru", "learning_rate=1e-3"), _setting),
-    "--sweep": Reader(text("hidden=10,64", "cell=rnn,gru\nhidden=1,2"), _sweep),
-    "--seeds": Reader(text("5", "0,1,2", "1,5-7"), _seeds),
+    "set": Reader(text("epochs=10", "lag_weight=0.5\ncell=gru", "learning_rate=1e-3"), _setting),
+    "sweep": Reader(text("hidden=10,64", "cell=rnn,gru\nhidden=1,2"), _sweep),
+    "seeds": Reader(text("5", "0,1,2", "1,5-7"), _seeds),
     "quantity": Reader(text("2%", "0.02", "1h30m", "90s", "3m", "1.5 min"), _quantity),
 }
