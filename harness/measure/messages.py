@@ -35,6 +35,7 @@ class _Ready(TypedDict, total=False):
     task: dict[str, Any]
     sources: dict[str, str]
     versions: dict[str, str]
+    nudges: int
 
 
 class _Turn(TypedDict):
