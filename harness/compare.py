@@ -17,6 +17,7 @@ import pandas as pd
 
 from harness.backend.protocol import Array
 from harness.errors import InvalidInput, UnknownName
+from harness.inputs.commands import command
 from harness.measure.fingerprint import differences, fingerprint
 from harness.runs.results import Run
 from harness.stats import estimates
@@ -112,7 +113,8 @@ def _refuse_incomparable(before: Run, after: Run) -> None:
     ]
     for run in (before, after):
         if not run.records:
-            problems.append(f"run `{run.name}` has no finished trial: `--resume` it first.")
+            finish = command("run", "--resume", *run.words)
+            problems.append(f"run `{run.name}` has no finished trial: first, `{finish}`.")
         elif not _ok(run):
             problems.append(f"no trial of run `{run.name}` ended ok: nothing to compare.")
     if copies := _copies(before, after):

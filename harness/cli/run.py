@@ -24,6 +24,7 @@ from harness.cli.output import FAILED, beside, errors, width
 from harness.cli.report import write_report
 from harness.cli.show import table_of
 from harness.diagnosis.text import paragraphs
+from harness.inputs.commands import command
 from harness.inputs.quantities import fraction, seconds
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def run(context: click.Context, /, **options: Any) -> None:
         measured = start(request, listener)
     _print_run(measured)
     if options["with_report"]:
-        with beside("the report could not be made"):
+        again = command("report", *measured.words)
+        with beside(f"the report could not be made (`{again}` tries again)"):
             write_report(measured)
     for failure in measured.failures:
         click.echo(f"failed: {failure}", err=True)
@@ -145,6 +147,6 @@ def _print_run(run: Run) -> None:
     for finding in found:
         click.echo(f"\n{paragraphs(finding, evidence=False, width=width())}", nl=False)
     if found:
-        click.echo(f"\nWhy: python -m harness explain {run.argument}")
-    show = f"python -m harness show {run.argument} --table steps"
-    click.echo(f"Results: {run.location}. All steps: {show}")
+        click.echo(f"\nWhy: {command('explain', *run.words)}")
+    steps = command("show", *run.words, "--table", "steps")
+    click.echo(f"Results: {run.location}. All steps: {steps}")

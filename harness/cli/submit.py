@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from harness.cli.options import RESULTS, read_request, read_runtime_env
 from harness.cli.output import BAD_INPUT, INTERRUPTED, UNWRITTEN
 from harness.cli.run import run
 from harness.errors import HarnessError, InvalidInput
+from harness.inputs.commands import command, results_words
 
 if TYPE_CHECKING:
     from harness.submit.job_server import ClusterJob, JobRequest, JobServer
@@ -234,18 +236,15 @@ def _fetch(server: JobServer, job: ClusterJob, results: str) -> bool:
         _notify(f"warning: {problem}")
     saved = save(fetched, results)
     _notify(f"Results: {saved.location} (fetched, {len(saved.records)} trials)")
-    _notify(f"Its report: python -m harness report {saved.argument}")
+    _notify(f"Its report: {command('report', *saved.words)}")
     return True
 
 
 def _how_to_attach(server: JobServer, name: str, results: str) -> str:
-    from harness.store.results_folder import results_option
-
-    return (
-        f"  follow: python -m harness submit --address {server.address} --attach {name}"
-        f"{results_option(results)}\n"
-        f"  stop:   RAY_AUTH_MODE=token ray job stop --address {server.address} {name}"
-    )
+    at = ("--address", server.address)
+    follow = command("submit", *at, "--attach", name, *results_words(results))
+    stop = shlex.join(["ray", "job", "stop", *at, name])
+    return f"  follow: {follow}\n  stop:   RAY_AUTH_MODE=token {stop}"
 
 
 def _notify(message: str) -> None:

@@ -18,6 +18,8 @@ import pandas as pd
 from harness.diagnosis.rules import observe
 from harness.diagnosis.trainings import by_arm, point_at
 from harness.diagnosis.types import SEVERITIES, Evidence, Finding, Findings, Rule
+from harness.diagnosis.wording import RUN
+from harness.inputs.commands import command
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
 from harness.tables.break_even import break_even, epoch
@@ -48,11 +50,13 @@ def findings(
     points: Sequence[SweepPoint],
     certificates: Iterable[Certificate] = (),
     pilot: int = 0,
+    run: Sequence[str] = (),
 ) -> Findings:
     """Return what a run shows, faults first and what went well last.
 
     The tables are those of `harness.tables.from_records`, `points` those of the sweep, or the one
-    point without a sweep. `pilot` blocks chose the number of blocks.
+    point without a sweep. `pilot` blocks chose the number of blocks. `run` is the run as the
+    command line takes it.
     """
     observed = [
         *_uncertified(list(certificates)),
@@ -66,8 +70,8 @@ def findings(
     groups: dict[Rule, list[_Observation]] = defaultdict(list)
     for one in observed:
         groups[one.rule].append(one)
-    run = str(trials["run"].iloc[0]) if len(trials) else "RUN"
-    found = [_finding(rule, group, len(points), run) for rule, group in groups.items()]
+    named = shlex.join(run) or RUN
+    found = [_finding(rule, group, len(points), named) for rule, group in groups.items()]
     return Findings(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
@@ -88,7 +92,7 @@ def _finding(rule: Rule, group: Sequence[_Observation], points: int, run: str) -
         if len(others) > _LISTED:
             others = [*others[:_LISTED], f"and {len(others) - _LISTED} more"]
         text = f"{label(first)}{text} Likewise {'; '.join(others)}."
-    remedy = first.evidence.remedy.replace("RUN", run)
+    remedy = first.evidence.remedy.replace(RUN, run)
     return Finding(*rule, text, remedy, subjects, _places(where, points))
 
 
@@ -120,7 +124,7 @@ def _uncertified(certificates: list[Certificate]) -> Iterator[_Observation]:
             _NOT_THE_SAME if one.differs else _NOT_COMPARED,
             Evidence(
                 f"{arm}, {node}: {_sentence(one.reason)}",
-                f"python -m harness parity --backends {shlex.quote(one.backend)}",
+                f"`{command('parity', '--backends', one.backend)}`",
                 node,
             ),
             (arm,),
@@ -130,7 +134,7 @@ def _uncertified(certificates: list[Certificate]) -> Iterator[_Observation]:
 _NOT_ENDED = {
     "failed": (
         Rule("failed", "fault", "Trials failed."),
-        "Read the whole error: python -m harness show RUN --table trials --format json",
+        f"Read the whole error: `{command('show', RUN, '--table', 'trials', '--format', 'json')}`",
     ),
     "timeout": (
         Rule("failed", "fault", "Trials took too long and were ended."),
@@ -138,7 +142,7 @@ _NOT_ENDED = {
     ),
     "lost": (
         Rule("failed", "warning", "Trials were lost with their node."),
-        "Run what is missing: python -m harness run --resume RUN",
+        f"Run what is missing: `{command('run', '--resume', RUN)}`",
     ),
 }
 
@@ -179,7 +183,7 @@ def _diverged(
         if other := _did_not_diverge(alike, group):
             remedy = (
                 f"Look for the cause in {backend}: from the same starts and data, {other} did not "
-                f"diverge. python -m harness parity --backends {backend} checks 20 steps; what "
+                f"diverge. `{command('parity', '--backends', backend)}` checks 20 steps; what "
                 f"passes it goes wrong later. {remedy} may only hide it."
             )
         evidence = Evidence(text, remedy, f"{len(group)} seeds", len(group))
@@ -238,7 +242,7 @@ def _disagreement(
     point: str, worse: ArmKey, better: ArmKey, estimate: Estimate, p: float
 ) -> _Observation:
     arms = (" on ".join(worse), " on ".join(better))
-    both = shlex.quote(f"{worse[0]},{better[0]}")
+    check = command("parity", "--backends", f"{worse[0]},{better[0]}")
     ratio, (low, high) = np.exp(estimate.value), np.exp(estimate.interval())
     return _Observation(
         Rule(
@@ -251,8 +255,8 @@ def _disagreement(
             f"seeds, each with the same data and the same start on both (p = {p:.1g}, corrected "
             "for the number of comparisons). Rounding moves single seeds either way, and not all "
             "of them the same.",
-            f"python -m harness parity --backends {both} checks 20 steps: what passes it goes "
-            "wrong later. Look for what changes with the number of steps: the "
+            f"`{check}` checks 20 steps: what passes it goes wrong later. "
+            " Look for what changes with the number of steps: the "
             "state of the optimiser, precision, learning rate.",
             f"{ratio:.3g} times",
             weight=float(ratio),

@@ -20,6 +20,7 @@ from harness.diagnosis.observed import (
 )
 from harness.diagnosis.types import Evidence
 from harness.diagnosis.wording import end, halfway, in_seeds, most, span
+from harness.inputs.commands import command
 from harness.stats.forecast import Forecast, forecast
 from harness.tables.numbers import short
 
@@ -98,11 +99,12 @@ def stuck_seed(observed: Observed) -> Evidence | None:
     elif observed.memoryless_S[stuck_S].all():
         where = ", where a network is that uses the present value only"
     named = wording.seeds(observed.seeds, stuck_S)
+    trials = command("show", wording.RUN, "--table", "trials")
     return Evidence(
         f"{named.capitalize()} came to rest at {span(final_S[stuck_S])}{where}: the error has not "
         f"moved over the last half of the training. The {int(well_S.sum())} that learned are at "
         f"{span(final_S[well_S])}.",
-        "Do not average over them, look at each seed: python -m harness show RUN --table trials. "
+        f"Do not average over them, look at each seed: `{trials}`. "
         "Such starts get fewer with a lower learning rate, "
         f"--set learning_rate={observed.task.learning_rate / 3:.1g}, or a wider network, "
         f"--set hidden={2 * observed.task.hidden}",

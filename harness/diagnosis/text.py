@@ -28,14 +28,16 @@ def paragraphs(finding: Finding, evidence: bool = True, width: int = WIDTH) -> s
 def wrapped(text: str, first: str = "  ", width: int = WIDTH) -> str:
     """Return text in lines that are indented."""
     # A command is never broken up, so that it can be copied.
-    return textwrap.fill(
-        text,
+    whole = re.sub("`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), text)
+    filled = textwrap.fill(
+        whole,
         min(width, WIDTH),
         initial_indent=first,
         subsequent_indent="  ",
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return filled.replace("\0", " ")
 
 
 def markdown(finding: Finding) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.backend.protocol import Array
 from harness.diagnosis.types import Which
+from harness.inputs.commands import command
 from harness.tables.numbers import short
 from harness.task.task import PRESETS, Task
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from harness.diagnosis.curve import Curve
     from harness.diagnosis.observed import Observed
 
+RUN = "RUN"
+"""The run in a command, until it is known how the command line takes it."""
 _NAMED_SEEDS = 5
 _FAULTS = ("train_sign", "gradient")
 
@@ -52,14 +55,14 @@ def target(weight: float) -> str:
 
 
 def run_without(task: Task, **mended: object) -> str:
-    """Return the command that runs a task with some faults mended."""
+    """Return the command that runs a task with some faults mended, between backticks."""
     default, task = Task(), task.changed(**mended)
     faults = {n: getattr(task, n) for n in _FAULTS if getattr(task, n) != getattr(default, n)}
     preset = next(name for name, fields in PRESETS.items() if fields == faults)
     others = task.model_dump(exclude=set(faults))
     changed = {name: value for name, value in others.items() if value != getattr(default, name)}
-    settings = "".join(f" --set {name}={value}" for name, value in changed.items())
-    return f"python -m harness run --preset {preset}{settings}"
+    settings = [word for name, value in changed.items() for word in ("--set", f"{name}={value}")]
+    return f"`{command('run', '--preset', preset, *settings)}`"
 
 
 def listed(values: Array) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import HarnessError, InvalidInput, explained
+from harness.inputs.commands import command, results_words
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.runs.results import Run
 from harness.store.files import LocalFolder
@@ -45,7 +46,6 @@ _NEEDED = [
 _BATCH = 2000
 """Records that a table is built from at a time: more take memory, fewer take time."""
 _CONNECTIONS = 16
-_NO_RUN = "; `python -m harness run` measures one."
 _ATTEMPT = re.compile(r"(.*?)(?:~(\d+))?$")
 
 
@@ -108,8 +108,9 @@ def read_archive(results: str | Path) -> Archive:
             collected.warnings.append(f"`{folder.location}` stopped answering: {count} not read.")
             break
     if not collected.runs:
-        why = ": " + collected.warnings[0] if collected.warnings else _NO_RUN
-        raise InvalidInput(f"`{folder.location}` holds no run{why}")
+        measure = command("run", *results_words(folder.location))
+        why = [f": {warning}" for warning in collected.warnings] or [f"; `{measure}` measures one."]
+        raise InvalidInput(f"`{folder.location}` holds no run{why[0]}")
     return collected.found()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import HarnessError, InvalidInput, StoreError, Unavailable, UnknownName
+from harness.inputs import commands
 from harness.report import mlflow_entries
 from harness.report.mlflow_entries import Entry, MetricValue
 from harness.runs.reporter import Reporter
@@ -226,7 +227,7 @@ def salvaging(tracker: Tracker, results: str | Path, reporter: Reporter) -> Iter
 
 def command(run: Run, target: Target) -> str:
     """Return the command that logs a run."""
-    return f"python -m harness track {run.argument} --to {target}"
+    return commands.command("track", *run.words, "--to", target)
 
 
 def _import_mlflow() -> Any:

@@ -17,6 +17,7 @@ from harness.charts.page import Command, Figure, Items, Notice, Page, Section, T
 from harness.charts.saved import PPI
 from harness.diagnosis.wording import target
 from harness.errors import StoreError, brief
+from harness.inputs.commands import command
 from harness.runs.progress import describe_certificate
 from harness.runs.results import Run
 from harness.store.files import LocalFolder
@@ -248,7 +249,7 @@ def _environment(run: Run) -> Iterator[page.Block]:
         if environment:
             yield _fields(f"Environment of {where}", "what", environment)
     yield Text("The figures are made from the records of the run:")
-    yield Command(f"python -m harness show {run.name} --table trials")
+    yield Command(command("show", *run.words, "--table", "trials"))
 
 
 def _fields(title: str, key: str, values: dict[str, str]) -> Table:

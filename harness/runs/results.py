@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
+from harness.inputs.commands import run_words
 from harness.store.manifest import Manifest
-from harness.store.results_folder import find_run, results_option
+from harness.store.results_folder import find_run
 from harness.store.run_folder import RunContents, RunFolder, counting
 from harness.trial.record import Record
 from harness.trial.sweep import SweepPoint
@@ -59,9 +60,9 @@ class Run:
         """The attempt that counts of each trial: the last one that was not lost."""
 
     @property
-    def argument(self) -> str:
+    def words(self) -> list[str]:
         """The run as the command line takes it: `mine`, or `mine --results elsewhere`."""
-        return self.name + results_option(self.location.removesuffix(f"/{self.name}"))
+        return run_words(self.location)
 
     def __repr__(self) -> str:
         return f"Run({self.location!r}, {len(self.records)} of {self.manifest.plan.size} trials)"
@@ -231,7 +232,7 @@ class Run:
 
         plan, certificates = self.manifest.plan, self.manifest.parity
         tables = (self.trials, self.curves, self.steps)
-        return findings(*tables, plan.points, certificates, plan.pilot or 0)
+        return findings(*tables, plan.points, certificates, plan.pilot or 0, self.words)
 
     @property
     def missing(self) -> list[str]:

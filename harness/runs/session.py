@@ -10,6 +10,7 @@ from typing import Any
 from harness.dispatch.admission import Admission
 from harness.dispatch.dispatcher import Dispatcher
 from harness.errors import ClusterLost, StoreError, Unavailable
+from harness.inputs.commands import command
 from harness.measure.clock import now, timestamp
 from harness.runs import precision
 from harness.runs.reporter import Reporter
@@ -85,7 +86,7 @@ class Session:
         beside = f", and with them {again} finished ones of the same blocks" if again > 0 else ""
         self._reporter.note(
             f"{len(run.records)} of {len(run.records) + missing} trials are finished and kept in "
-            f"`{run.location}`; run the others with `--resume {run.name}`{beside}."
+            f"`{run.location}`; `{command('run', '--resume', *run.words)}` runs the others{beside}."
         )
 
     def _planned(self, blocks: Sequence[Sequence[TrialJob]]) -> Planned:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import brief
+from harness.inputs.commands import command, run_words
 from harness.measure.clock import now
 from harness.store.files import Files, Kind, LocalFolder, Notify
 from harness.store.manifest import MANIFEST, RECORDS
@@ -153,9 +154,10 @@ class Outbox(Files):
                 self._here.remove()
             return ""
         records = len(self._waiting - {MANIFEST})
+        deliver = command("run", "--resume", *run_words(self.location))
         return (
             f"{records} records are not in `{self.location}`: they wait in "
-            f"`{self._here.file(RECORDS)}`; when it answers, `--resume {self.name}` delivers them"
+            f"`{self._here.file(RECORDS)}`; when it answers, `{deliver}` delivers them"
         )
 
     def _list(self, folder: str, kind: Kind) -> Iterable[str]:

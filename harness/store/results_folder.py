@@ -75,11 +75,6 @@ def run_folder(results: str | Path, run: str) -> Folder:
     return open_folder(results).folder(run)
 
 
-def results_option(results: str) -> str:
-    """Return ` --results FOLDER`, or nothing for the default folder: for commands to show."""
-    return "" if results == "results" else f" --results {results}"
-
-
 def _local(path: Path) -> LocalFolder:
     """Return the folder at a path. Raises `InvalidInput` if something else is in its way."""
     # `Path.exists` raises for some paths, and is false for a link that leads nowhere.

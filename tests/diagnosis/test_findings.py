@@ -54,7 +54,7 @@ def test_the_program_that_was_posted(tmp_path: Path) -> None:
     assert "near zero at t = 1" in finding.evidence
     assert "training loss has fallen to 0.00" in finding.evidence
     assert "--preset corrected" in finding.remedy
-    assert "run --preset corrected --set epochs=10000 (the same task" in finding.remedy
+    assert "run --preset corrected --set epochs=10000` (the same task" in finding.remedy
     assert "+ 0.1*x_(t-1)^2" in finding.remedy
 
 
@@ -97,7 +97,7 @@ def test_both_faults_of_the_posted_program(tmp_path: Path) -> None:
     assert "as x_t^2 + 0.1*x_(t-1)^2" in sign.remedy
     assert "[h_nn(x) for x in xs], or map(h_nn, xs), in place of h_nn.(xs)" in gradient.remedy
     assert "--preset posted-gradient-mended --set n_steps=20" in gradient.remedy
-    assert "Without either fault: python -m harness run --preset corrected" in gradient.remedy
+    assert "Without either fault: `python -m harness run --preset corrected" in gradient.remedy
     assert "After 300 epochs the initial state is exactly where it began" in gradient.evidence
     assert re.search(r"at t = 1, 2 and 3, and [\d.]+ on average from t = 6 on", gradient.evidence)
     assert "8 times the error of the right gradient at w = 0.1, and 49 times" in gradient.evidence
@@ -324,7 +324,7 @@ def test_a_seed_that_got_stuck(tmp_path: Path, name: str) -> None:
     assert stuck.evidence.startswith(f"Seed {ill} came to rest")
     assert ("uses the present value only" in stuck.evidence) == (name == "ForgetsSome")
     assert "3 of 4 seeds" in learned.evidence
-    assert "harness show r --table trials" in stuck.remedy
+    assert "harness show r --results " in stuck.remedy
 
 
 def test_an_error_that_grows(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_a_backend_without_a_certificate(tmp_path: Path) -> None:
     found = run(tmp_path, task, seeds=(), parity=(failed, broken, passed, other)).findings()
     assert rules(found) == ["backends-disagree", "failed"]
     assert "relative error 2.0e+00" in found[0].evidence
-    assert found[0].remedy == "python -m harness parity --backends 'process:./a b'"
+    assert found[0].remedy == "`python -m harness parity --backends 'process:./a b'`"
     assert "no c" in found[1].evidence
 
 

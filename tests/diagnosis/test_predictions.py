@@ -46,7 +46,7 @@ def test_a_run_in_words(tmp_path: Path) -> None:
     done = invoke("r", "--results", tmp_path)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("FAULT wrong-sign: floor on cpu\n")
-    assert "Next: Fix the loss: python -m harness run --preset corrected" in done.stdout
+    assert "Next: Fix the loss:\n  `python -m harness run --preset corrected" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     (told,) = json.loads(invoke("r", "--results", tmp_path, "--format", "json").stdout)
     assert set(told) == {
