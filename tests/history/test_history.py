@@ -456,7 +456,8 @@ def test_the_other_formats(planted: Path) -> None:
 def test_bad_input_is_a_sentence(real: Run, tmp_path: Path) -> None:
     done = run("--results", tmp_path)
     assert done.exit_code == 2
-    assert "holds no run; `python -m harness run` measures one" in done.stderr
+    measure = f"python -m harness run --results {tmp_path}"
+    assert f"holds no run; `{measure}` measures one" in done.stderr
     assert run("--results", tmp_path / "none").exit_code == 2
     copy(real, tmp_path, "run", 0)
     done = run("--results", tmp_path, "--html", tmp_path / "none" / "page.html")
