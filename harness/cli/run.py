@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -133,7 +134,8 @@ def run(context: click.Context, /, **options: Any) -> None:
     code = FAILED if measured.failures else 0
     if tracker is not None:
         with errors(code):
-            click.echo(f"Logged: {tracker.log(measured)}")
+            told = () if options["quiet"] else (partial(click.echo, err=True),)
+            click.echo(f"Logged: {tracker.log(measured, *told)}")
     sys.exit(code)
 
 

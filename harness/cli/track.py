@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from harness.cli import completion
@@ -32,4 +34,5 @@ def track(run_id: str, target: str, results: str) -> None:
     """
     from harness.report.mlflow import log
 
-    click.echo(f"Logged: {log(open_run(run_id, results), target)}")
+    run = open_run(run_id, results)
+    click.echo(f"Logged: {log(run, target, partial(click.echo, err=True))}")

@@ -22,6 +22,7 @@ from harness.report import mlflow_entries
 from harness.report.mlflow_entries import Entry, MetricValue
 from harness.runs.reporter import Reporter
 from harness.runs.results import Run
+from harness.store.files import Notify
 from harness.trial.events import Event
 from harness.trial.record import Record
 
@@ -32,6 +33,8 @@ _REQUESTS = 8  # At once: the server needs most of the time of one for its datab
 # Limits of MLflow: 1,000 entries in a request, of which 100 are parameters and 100 tags; 1,000 runs
 # in an answer.
 _METRICS, _FEW, _RUNS = 800, 100, 1000
+_TOLD = 100
+"""The user is told after each so many trials: MLflow has no request for many of its runs."""
 _QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 # By default MLflow's client tries for minutes. The first is for whether a server answers at all;
 # the second is for logging, unless the user has set it.
@@ -68,13 +71,17 @@ def parse(text: str) -> Target:
     return Target(uri.rstrip("/"), experiment or EXPERIMENT)
 
 
-def log(run: Run, target: str) -> str:
+def _silent(message: str) -> None:
+    """Show the user nothing."""
+
+
+def log(run: Run, target: str, notify: Notify = _silent) -> str:
     """Log a run, finished or not, to `mlflow:URI[#experiment]`; return where it can be seen.
 
-    Raises `InvalidInput` or `Unavailable` if nothing can be logged there, `StoreError` if the
-    server goes away meanwhile.
+    `notify` is told how far it is, if there are many trials. Raises `InvalidInput` or `Unavailable`
+    if nothing can be logged there, `StoreError` if the server goes away meanwhile.
     """
-    return Tracker(target).log(run)
+    return Tracker(target).log(run, notify)
 
 
 class Tracker:
@@ -105,24 +112,26 @@ class Tracker:
             )
         return str(found.experiment_id)
 
-    def log(self, run: Run) -> str:
+    def log(self, run: Run, notify: Notify = _silent) -> str:
         """Log a run, finished or not; return where it can be seen. Raises `StoreError`."""
         whole, trials = mlflow_entries.of_run(run), mlflow_entries.of_trials(run)
         files = dict(mlflow_entries.files(run))
         with _environment(_QUIET | _LOG | {n: os.environ[n] for n in _LOG if n in os.environ}):
             try:
-                return self._log(whole, trials, files)
+                return self._log(whole, trials, files, notify)
             except Exception as error:  # As above.
                 raise StoreError(
                     f"run `{run.name}` is kept in `{run.location}`, but could not be logged to "
                     f"`{self.target}`: {_reason(error)}. Once it can: `{command(run, self.target)}`"
                 ) from error
 
-    def _log(self, whole: Entry, trials: Sequence[Entry], files: Mapping[str, bytes]) -> str:
+    def _log(
+        self, whole: Entry, trials: Sequence[Entry], files: Mapping[str, bytes], notify: Notify
+    ) -> str:
         found = self._search({tag: whole.tags[tag] for tag in ("harness.run", "harness.started")})
         run = found[0] if found else self._create(whole)
         run_id = str(run.info.run_id)
-        self._log_trials(run_id, trials)
+        self._log_trials(run_id, trials, notify)
         # A metric that is logged again would be there twice, and a parameter never changes.
         news = [m for m in whole.metrics if run.data.metrics.get(m.key) != m.value]
         params = {n: value for n, value in whole.params.items() if n not in run.data.params}
@@ -138,7 +147,7 @@ class Tracker:
             return f"{self.target}, run {run_id}"
         return f"{self.target.uri}/#/experiments/{self._experiment}/runs/{run_id}"
 
-    def _log_trials(self, parent: str, trials: Sequence[Entry]) -> None:
+    def _log_trials(self, parent: str, trials: Sequence[Entry], notify: Notify) -> None:
         """Log the trials that are not there yet; delete those that no longer count."""
         missing = {_identity(trial.tags): trial for trial in trials}
         for run in self._search({"mlflow.parentRunId": parent}):
@@ -152,7 +161,9 @@ class Tracker:
             self._client.set_terminated(run_id, trial.status, trial.ended_ms)
 
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            list(pool.map(log_trial, missing.values()))
+            for number, _ in enumerate(pool.map(log_trial, missing.values()), 1):
+                if number % _TOLD == 0:
+                    notify(f"logged {number} of {len(missing)} trials to {self.target}")
 
     def _search(self, tags: Mapping[str, str]) -> list[Any]:
         """Return the runs of the experiment with these tags."""
@@ -219,7 +230,8 @@ def salvaging(tracker: Tracker, results: str | Path, reporter: Reporter) -> Iter
     except BaseException:
         if watch.run:
             try:
-                reporter.note(f"logged: {tracker.log(Run(watch.run, results))}")
+                where = tracker.log(Run(watch.run, results), reporter.note)
+                reporter.note(f"logged: {where}")
             except HarnessError as error:
                 reporter.note(str(error))
         raise

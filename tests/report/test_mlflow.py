@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -359,6 +359,31 @@ def test_the_command_run_logs(program: Cli, cli: Cli, uri: str, tmp_path: Path) 
     done = cli(*again)
     assert done.returncode == 2
     assert "experiment `harness` was deleted" in done.stderr
+
+
+def test_it_says_how_far_it_is_and_needs_three_requests_a_trial(
+    run: harness.Run, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    asked: list[str] = []
+
+    def counted(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            asked.append(name)
+            return method(*given, **named)
+
+        return call
+
+    for name in ("create_run", "log_batch", "set_terminated", "log_metric", "log_param", "set_tag"):
+        monkeypatch.setattr(MlflowClient, name, counted(name, getattr(MlflowClient, name)))
+    monkeypatch.setattr(mlflow, "_TOLD", 2)
+    told: list[str] = []
+    mlflow.log(run, f"mlflow:{uri}#told", told.append)
+    trials = len(run.trials)
+    where = f"mlflow:{uri}#told"
+    assert told == [f"logged {n} of {trials} trials to {where}" for n in range(2, trials + 1, 2)]
+    assert len(asked) <= 3 * trials + 5
 
 
 class NoTracker(BaseHTTPRequestHandler):
