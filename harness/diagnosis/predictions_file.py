@@ -25,8 +25,9 @@ _LARGEST_T = 2**53
 _LARGEST = 1e30
 """The fourth powers of larger numbers, squared, are no floats any more."""
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
-_RUN, _SAME_BY_CHANCE = 3, 0.01
-"""If more runs of so many steps than this share are there twice, the paths overlap."""
+_RUN, _OVERLAP, _RATHER = 3, 0.01, 10
+"""Paths overlap if more runs of so many steps than this share are there twice, and so many times
+more than by chance: inputs may be rounded, or few different numbers."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ class Predictions:
         last = len(self.x_R) - length + 1
         runs = np.flatnonzero(self.path_R[:last] == self.path_R[length - 1 :])
         values = (self.x_R[runs + step] for step in range(length))
-        different = _numbers_of(self.before_R[runs], *values).max() + 1
-        if len(runs) - different <= _SAME_BY_CHANCE * len(runs):
+        again = len(runs) - _numbers_of(self.before_R[runs], *values).max() - 1
+        share_X = np.bincount(_numbers_of(self.x_R)) / len(self.x_R)  # Of each value of x.
+        by_chance = len(runs) ** 2 * np.sum(share_X**2) ** (length + 1)
+        if again <= max(_OVERLAP * len(runs), _RATHER * by_chance):
             return np.arange(len(self.x_R)).astype(np.int64)
         return _numbers_of(self.before_R, self.x_R)
 

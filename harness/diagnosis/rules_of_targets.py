@@ -39,11 +39,12 @@ def other_inputs(observed: Observed) -> Evidence | None:
     if not differences:
         return None
     only_rho = outputs.other_rho and len(differences) == 1 and abs(process.rho) < 0.995
+    rounded = round(process.rho, 2) + 0.0  # Never -0.
     return Evidence(
         f"Of x, {'; '.join(differences)} ({outputs.size}). What is said here is computed for the "
         "inputs as they are, but predictions of a network that was trained on others may be poor "
         "for it.",
-        f"If these inputs are meant, name their coefficient: --set rho={process.rho:.2f}"
+        f"If these inputs are meant, name their coefficient: --set rho={rounded:g}"
         if only_rho
         else "Make the inputs as x_0 = 0, x_t = rho*x_(t-1) + N(0, 1).",
     )

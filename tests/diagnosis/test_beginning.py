@@ -164,10 +164,10 @@ def test_a_step_in_many_windows_counts_once() -> None:
     assert "Paths overlap: 39,620 rows hold 2,000 different steps." in finding.evidence
 
 
-@pytest.mark.parametrize("decimals", [2, 3, 9])
+@pytest.mark.parametrize("decimals", [0, 1, 2, 3, 9])
 def test_rounded_inputs_are_not_taken_for_windows_that_overlap(decimals: int) -> None:
     given = cut(60, paths=200, steps=50)
-    rounded = replace(given, x_R=given.x_R.round(decimals))
+    rounded = replace(given, x_R=given.x_R.round(decimals), before_R=given.before_R.round(decimals))
     assert rounded.steps == len(rounded.x_R)
 
 
