@@ -15,6 +15,24 @@ TINY = [argument for field in TINY_FIELDS.items() for argument in ("--set", "{}=
 TINY_RUN = ["run", *TINY, "--rounds", "2"]
 
 
+def overriding(*words: object) -> list[str]:
+    """Return the words of a command with the last of what is there twice: options, fields."""
+    kept: dict[str, list[str]] = {}
+    key = ""
+    for word in map(str, words):
+        if not word.startswith("--") or key == "--":
+            if kept.setdefault(key, []) == ["--set"]:
+                kept[f"--set {word.partition('=')[0]}"] = [*kept.pop(key), word]
+            else:
+                kept[key].append(word)
+            continue
+        key = word
+        if word != "--set":
+            kept.pop(word, None)
+        kept[word] = [word]
+    return [word for words in kept.values() for word in words]
+
+
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "harness", *map(str, arguments)]
 

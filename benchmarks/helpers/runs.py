@@ -6,15 +6,17 @@ import json
 import subprocess
 from pathlib import Path
 
-from benchmarks.helpers.commands import ROOT, TINY_RUN, command
+from benchmarks.helpers.commands import ROOT, TINY_RUN, command, overriding
 
 
 def measure(results: Path, run_id: str, *arguments: object, ok: bool = True) -> Path:
     """Run the harness inline on a tiny task and return the folder of the run."""
     done = subprocess.run(
         command(
-            *(*TINY_RUN, "--dispatch", "inline", "--results", results, "--run-id", run_id),
-            *arguments,
+            *overriding(
+                *(*TINY_RUN, "--dispatch", "inline", "--results", results, "--run-id", run_id),
+                *arguments,
+            )
         ),
         cwd=ROOT,
         capture_output=True,

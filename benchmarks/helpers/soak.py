@@ -23,7 +23,7 @@ from typing import IO
 import psutil
 
 from benchmarks.helpers.clusters import LocalCluster, check_whole, trial_on
-from benchmarks.helpers.commands import ROOT, TINY_RUN, command, wait_for
+from benchmarks.helpers.commands import ROOT, TINY_RUN, command, overriding, wait_for
 from harness import Run
 
 BACKENDS = ("reference", "benchmarks.helpers.slow:Slow")
@@ -200,7 +200,7 @@ class Soak:
     def _start(self, *given: object) -> None:
         where = ("--address", self._cluster.address, "--results", self._results)
         self._driver = subprocess.Popen(
-            command(*TINY_RUN, *where, *given),
+            command(*overriding(*TINY_RUN, *where, *given)),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -26,9 +26,10 @@ from harness.cli.show import list_, show
 from harness.cli.streams import guard
 from harness.cli.submit import submit
 from harness.cli.track import track
+from harness.cli.usage import Group
 
 
-class Program(click.Group):
+class Program(Group):
     """Turns the errors of all commands into sentences and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -9,6 +9,7 @@ import click
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, quantity
 from harness.cli.output import open_run, width
+from harness.cli.usage import option, subcommand
 from harness.errors import InvalidInput
 from harness.inputs.quantities import fraction
 from harness.tables.metrics import compared_metrics
@@ -31,10 +32,10 @@ def _margin(option: str) -> Callable[[str], float]:
     return convert
 
 
-@click.command()
+@subcommand()
 @click.argument("run_a", metavar="RUN_A", shell_complete=completion.runs)
 @click.argument("run_b", metavar="RUN_B", shell_complete=completion.runs)
-@click.option(
+@option(
     "--metric",
     "metrics",
     metavar="NAME",
@@ -42,21 +43,21 @@ def _margin(option: str) -> Callable[[str], float]:
     shell_complete=completion.metrics,
     help=_metrics_help(),
 )
-@click.option(
+@option(
     "--margin",
     metavar="SHARE",
     type=_margin("--margin"),
     default="2%",
     help="Times and memory within this are the same.",
 )
-@click.option(
+@option(
     "--accuracy-margin",
     metavar="SHARE",
     type=_margin("--accuracy-margin"),
     default="10%",
     help="The same for errors; for lag_skill, which is a share itself, 10% is 0.10.",
 )
-@click.option(
+@option(
     "--across",
     metavar="[BACKEND]",
     is_flag=False,

@@ -9,11 +9,12 @@ import click
 
 from harness.cli.options import FORMAT, RESULTS
 from harness.cli.output import FAILED, width
+from harness.cli.usage import option, subcommand
 
 
-@click.command()
-@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning.")
-@click.option("--address", metavar="ADDRESS", help="Show the nodes of a Ray cluster instead.")
+@subcommand()
+@option("--strict", is_flag=True, help="Exit with 1 if there is a warning.")
+@option("--address", metavar="ADDRESS", help="Show the nodes of a Ray cluster instead.")
 @FORMAT
 @RESULTS
 def doctor(strict: bool, address: str | None, kind: str, results: str) -> None:

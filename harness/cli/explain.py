@@ -13,6 +13,7 @@ import click
 from harness.cli import completion
 from harness.cli.options import RESULTS, TASK, build_task
 from harness.cli.output import open_run, width
+from harness.cli.usage import Choice, option, subcommand
 from harness.diagnosis import text
 from harness.errors import InvalidInput
 
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 _TABLES = {".csv", ".tsv", ".txt", ".dat"}
 
 
-@click.command()
+@subcommand()
 @click.argument("run_id", metavar="[RUN]", required=False, shell_complete=completion.runs)
-@click.option(
+@option(
     "--predictions",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Your own predictions: a CSV file with columns path, t, x, prediction.",
 )
-@click.option(
+@option(
     "--format",
     "kind",
-    type=click.Choice(["text", "markdown", "json"]),
+    type=Choice(["text", "markdown", "json"]),
     default="text",
     help="How to print it.",
 )

@@ -12,6 +12,7 @@ import click
 from harness.cli import completion
 from harness.cli.options import TASK, build_task, options, split
 from harness.cli.output import errors, width
+from harness.cli.usage import option, subcommand
 from harness.errors import InvalidInput, build_all
 
 if TYPE_CHECKING:
@@ -20,16 +21,14 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 MODES = options(
-    click.option(
+    option(
         "--against", metavar="REF", help="Compare the working tree with a git revision, in turns."
     ),
-    click.option(
-        "--baseline", metavar="FILE", type=_FILE, help="Compare it with a baseline in a file."
-    ),
-    click.option(
+    option("--baseline", metavar="FILE", type=_FILE, help="Compare it with a baseline in a file."),
+    option(
         "--write-baseline", metavar="FILE", type=_FILE, help="Measure such a baseline; no verdict."
     ),
-    click.option(
+    option(
         "--pytest-benchmark",
         metavar="OLD NEW",
         nargs=2,
@@ -39,29 +38,27 @@ MODES = options(
     ),
 )
 LIMITS = options(
-    click.option(
+    option(
         "--backends",
         metavar="A,B,...",
         shell_complete=completion.backends,
         help="Names (`harness list`), module:Class or process:COMMAND.",
     ),
-    click.option(
+    option(
         "--devices",
         metavar="cpu,gpu",
         shell_complete=completion.devices,
         help="Or auto: the CPU, and a GPU if there is.",
     ),
-    click.option("--max-slowdown", metavar="SHARE", help="Slower by at most this, as in 2%."),
-    click.option("--max-accuracy-loss", metavar="SHARE", help="Larger MSE by at most this."),
-    click.option("--false-alarms", metavar="SHARE", help="Most alarms on identical code."),
-    click.option("--budget", "budget_s", metavar="TIME", help="Time to measure, as in 90s or 3m."),
+    option("--max-slowdown", metavar="SHARE", help="Slower by at most this, as in 2%."),
+    option("--max-accuracy-loss", metavar="SHARE", help="Larger MSE by at most this."),
+    option("--false-alarms", metavar="SHARE", help="Most alarms on identical code."),
+    option("--budget", "budget_s", metavar="TIME", help="Time to measure, as in 90s or 3m."),
 )
 OUTPUTS = options(
-    click.option("--json", "json_file", metavar="FILE", type=_FILE, help="Everything, as JSON."),
-    click.option("--junit", "junit_file", metavar="FILE", type=_FILE, help="JUnit XML."),
-    click.option(
-        "--markdown", "markdown_file", metavar="FILE", type=_FILE, help="A comment's body."
-    ),
+    option("--json", "json_file", metavar="FILE", type=_FILE, help="Everything, as JSON."),
+    option("--junit", "junit_file", metavar="FILE", type=_FILE, help="JUnit XML."),
+    option("--markdown", "markdown_file", metavar="FILE", type=_FILE, help="A comment's body."),
 )
 _MODES = {
     "against": "--against",
@@ -88,7 +85,7 @@ _USELESS = {
 }
 
 
-@click.command(
+@subcommand(
     epilog="\b\nExit codes: 0 pass, 1 regression, 2 bad usage or input, 3 inconclusive,\n"
     "70 a fault of the harness, 74 output could not be written, 130 interrupted.\n"
     "Defaults of the limits: [tool.harness.gate] in pyproject.toml; see docs/gate.md."

@@ -9,27 +9,28 @@ import click
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, split
 from harness.cli.output import drawing, width
+from harness.cli.usage import option, subcommand
 from harness.errors import InvalidInput
 
 _MOST_WARNINGS = 20
 
 
-@click.command()
+@subcommand()
 @RESULTS
 @FORMAT
-@click.option(
+@option(
     "--html",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write a page with charts: one file that needs no network.",
 )
-@click.option(
+@option(
     "--backends",
     metavar="A,B,...",
     shell_complete=completion.backends,
     help="Show these only.",
 )
-@click.option(
+@option(
     "--relative-to",
     metavar="NAME",
     shell_complete=completion.backends,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.cli import completion
+from harness.cli.usage import Choice, option
 from harness.errors import InvalidInput, brief, build_all, did_you_mean
 from harness.inputs.quantities import seconds
 
@@ -23,8 +24,8 @@ def options(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Bundle options that always come together."""
 
     def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
+        for decorator in reversed(options):
+            function = decorator(function)
         return function
 
     return decorate
@@ -50,17 +51,7 @@ def quantity(parse: Callable[[str], float], option: str) -> Callable[[str], floa
     return convert
 
 
-def _at_once(text: str) -> str | int:
-    if text == "all":
-        return text
-    if not text.isdecimal() or int(text) < 2:
-        raise InvalidInput(
-            f"`--vectorize {text}`: give a number of seeds, 2 or more, or nothing for all of them."
-        )
-    return int(text)
-
-
-RESULTS = click.option(
+RESULTS = option(
     "--results",
     metavar="PATH|URL",
     default="results",
@@ -68,17 +59,17 @@ RESULTS = click.option(
     help="Folder of the runs: a path, or a URL (s3://bucket/prefix).",
 )
 TASK = options(
-    click.option(
+    option(
         "--preset",
         metavar="NAME",
         shell_complete=completion.presets,
         help="corrected (default), posted, posted-sign-mended, posted-gradient-mended, no-lag or "
         "strong-lag.",
     ),
-    click.option(
+    option(
         "--config", metavar="FILE", type=click.Path(path_type=Path), help="Task fields from YAML."
     ),
-    click.option(
+    option(
         "--set",
         "changes",
         metavar="KEY=VALUE",
@@ -87,22 +78,21 @@ TASK = options(
         help="Change a task field; may be repeated. Fields: `harness list`.",
     ),
 )
-SWEEP = click.option(
+SWEEP = option(
     "--sweep",
     metavar="KEY=A,B,...",
     multiple=True,
     shell_complete=completion.swept,
     help="A task field and its values in turn; repeated, every combination.",
 )
-VECTORIZE = click.option(
+VECTORIZE = option(
     "--vectorize",
     is_flag=False,
     flag_value="all",
     metavar="[N]",
-    type=_at_once,
     help="Train all seeds of a backend at once, or N of them, if it can.",
 )
-BACKENDS = click.option(
+BACKENDS = option(
     "--backends",
     metavar="A,B,...",
     type=split,
@@ -110,7 +100,7 @@ BACKENDS = click.option(
     shell_complete=completion.backends,
     help="Names (`harness list`), module:Class or process:COMMAND.",
 )
-DEVICES = click.option(
+DEVICES = option(
     "--devices",
     metavar="cpu,gpu",
     type=lambda text: text if text == "auto" else split(text),
@@ -119,25 +109,25 @@ DEVICES = click.option(
     help="auto: the CPU, and a GPU where there is one.",
 )
 SITE = options(
-    click.option(
+    option(
         "--dispatch",
         metavar="ray|inline",
         default="ray",
         shell_complete=completion.one_of("ray", "inline"),
         help="inline: on this machine, without Ray.",
     ),
-    click.option(
+    option(
         "--address",
         metavar="ADDRESS",
         help="Ray cluster to join; otherwise a local Ray is started.",
     ),
-    click.option(
+    option(
         "--runtime-env",
         metavar="FILE",
         type=click.Path(path_type=Path),
         help="Handed to Ray as the job's runtime environment, from YAML or JSON.",
     ),
-    click.option(
+    option(
         "--wait-nodes",
         "wait_s",
         metavar="TIME",
@@ -145,54 +135,68 @@ SITE = options(
         default="10m",
         help="How long to wait for a node of the cluster that can take the work.",
     ),
-    click.option(
-        "--timeout", "timeout_s", type=float, metavar="SECONDS", help="Kill what takes longer."
-    ),
+    option("--timeout", "timeout_s", metavar="TIME", help="Kill what takes longer: 90s, 10m."),
 )
-FORMAT = click.option(
+FORMAT = option(
     "--format",
     "kind",
-    type=click.Choice(["table", "csv", "markdown", "json"]),
+    type=Choice(["table", "csv", "markdown", "json"]),
     default="table",
     help="How to print it.",
 )
 
 
 def build_task(preset: str | None, config: Path | None, changes: Iterable[str]) -> Task:
-    """Build the task from `--preset`, then `--config`, then `--set`."""
+    """Build the task from `--preset`, then `--config`, then `--set`. Raises `InvalidInput`."""
     from harness.task.task import Task
 
-    fields: dict[str, Any] = {}
-    if config is not None:
-        fields |= _read_mapping("--config", config)
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals:
-            raise InvalidInput(f"`--set {change}`: write KEY=VALUE.")
-        fields[name.strip()] = value.strip()
-    in_config = fields.pop("preset", None)
-    return Task.preset(str(preset or in_config or "corrected"), **fields)
+    in_file, changed = build_all(
+        lambda: {} if config is None else _read_mapping("--config", config),
+        lambda: _assignments("--set", changes),
+    )
+    presets = {
+        place: str(name)
+        for place, name in (
+            ("`--preset`", preset),
+            (f"`--config {config}`", in_file.pop("preset", None)),
+            ("`--set`", changed.pop("preset", None)),
+        )
+        if name is not None
+    }
+    if len({*presets.values()}) > 1:
+        named = " and ".join(f"`{name}` by {place}" for place, name in presets.items())
+        raise InvalidInput(f"the preset is named twice: {named}.")
+    return Task.preset(*({*presets.values()} or {"corrected"}), **in_file | changed)
 
 
 def build_sweep(sweep: Iterable[str], changes: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return the values of each swept field, as text. Raises `InvalidInput`."""
-    fields: dict[str, tuple[str, ...]] = {}
     changed = {change.partition("=")[0].strip() for change in changes}
-    problems = []
-    for text in sweep:
-        name, equals, values = text.partition("=")
-        name = name.strip()
-        if not equals or not split(values):
-            problems.append(f"`--sweep {text}`: write KEY=A,B,...")
-        elif name in fields:
-            problems.append(f"`--sweep {text}`: `{name}` is swept already; name its values once.")
-        elif name in changed:
-            problems.append(f"`--sweep {text}`: `--set` gives `{name}` a value; give it one way.")
-        else:
-            fields[name] = split(values)
+    swept = _assignments("--sweep", sweep)
+    problems = [
+        f"`--sweep {name}={values}`: `--set` gives `{name}` a value; give it one way."
+        for name, values in swept.items()
+        if name in changed
+    ]
     if problems:
         raise InvalidInput(*problems)
-    return fields
+    return {name: split(values) for name, values in swept.items()}
+
+
+def _assignments(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """Return the values by name; refuse two that differ for one name. Raises `InvalidInput`."""
+    values: dict[str, str] = {}
+    problems = []
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and (value or option == "--set")):
+            form = "KEY=VALUE." if option == "--set" else "KEY=A,B,..."
+            problems.append(f"`{option} {text}`: write {form}")
+        elif values.setdefault(name, value) != value:
+            problems.append(f"`{option} {text}`: `{option} {name}={values[name]}` is there, too.")
+    if problems:
+        raise InvalidInput(*problems)
+    return values
 
 
 def read_request(context: click.Context) -> RunRequest:

@@ -21,6 +21,7 @@ from harness.cli.options import (
     read_request,
 )
 from harness.cli.output import FAILED, width
+from harness.cli.usage import option, subcommand
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from harness.trial.events import Certificate
 
 
-@click.command()
+@subcommand()
 @TASK
 @BACKENDS
 @DEVICES
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @VECTORIZE
 @SITE
 @FORMAT
-@click.option(
+@option(
     "--gradient",
     metavar="FILE",
     type=click.Path(path_type=Path),

@@ -10,23 +10,24 @@ import click
 from harness.cli import completion
 from harness.cli.options import RESULTS
 from harness.cli.output import drawing, open_run
+from harness.cli.usage import option, subcommand
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
     from harness.runs.results import Run
 
 
-@click.command()
+@subcommand()
 @click.argument("run_id", metavar="RUN", shell_complete=completion.runs)
 @RESULTS
-@click.option(
+@option(
     "--to",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write into this folder instead of that of the run.",
 )
-@click.option("--plots/--no-plots", default=True, help="Every chart also as SVG and PNG.")
-@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@option("--plots/--no-plots", default=True, help="Every chart also as SVG and PNG.")
+@option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def report(run_id: str, results: str, to: Path | None, plots: bool, show: bool) -> None:
     """Write the report of a run: one HTML file, and its charts as SVG and PNG.
 

@@ -18,15 +18,14 @@ from harness.cli.options import (
     SWEEP,
     TASK,
     VECTORIZE,
-    quantity,
     read_request,
 )
 from harness.cli.output import FAILED, beside, errors, width
 from harness.cli.report import write_report
 from harness.cli.show import table_of
+from harness.cli.usage import option, subcommand
 from harness.diagnosis.text import paragraphs
 from harness.inputs.commands import command
-from harness.inputs.quantities import fraction, seconds
 
 if TYPE_CHECKING:
     from harness.report.mlflow import Tracker
@@ -34,65 +33,66 @@ if TYPE_CHECKING:
     from harness.runs.results import Run
 
 
-@click.command()
+@subcommand()
 @TASK
 @BACKENDS
-@click.option("--seeds", type=int, default=5, help="How many seeds: 0, 1, ...")
+@option(
+    "--seeds",
+    metavar="N|LIST",
+    default="5",
+    help="How many seeds (0, 1, ...), or which: 1,5-7 are 1, 5, 6 and 7.",
+)
 @DEVICES
-@click.option("--threads", type=int, default=1, help="Threads of each trial.")
-@click.option(
+@option("--threads", metavar="N", default="1", help="Threads of each trial.")
+@option(
     "--rounds",
-    type=int,
     metavar="N",
-    default=20,
+    default="20",
     help="Turns in which each trial is timed; more turns, narrower intervals.",
 )
-@click.option(
+@option(
     "--precision",
     metavar="SHARE",
-    type=quantity(fraction, "--precision"),
     help="Run until every time ratio is known to within this: 2% or 0.02.",
 )
-@click.option(
+@option(
     "--budget",
     "budget_s",
     metavar="TIME",
-    type=quantity(seconds, "--budget"),
     help="With --precision: no longer than this: 90s, 10m, 1h30m.",
 )
 @SWEEP
 @VECTORIZE
-@click.option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
-@click.option(
+@option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
+@option(
     "--max-retries",
-    type=int,
     metavar="N",
-    default=2,
+    default="2",
     help="Repeat a block whose node or Ray worker is lost, up to N times.",
 )
 @SITE
 @RESULTS
-@click.option("--run-id", metavar="ID", help="Name of the new run.")
-@click.option(
+@option("--run-id", metavar="ID", help="Name of the new run.")
+@option(
     "--resume",
     metavar="RUN",
     shell_complete=completion.runs,
     help="Run only the trials that RUN still lacks.",
 )
-@click.option(
+@option(
     "--track",
     "target",
     metavar="mlflow:URI",
     help="Log the run to this MLflow server when it ends; mlflow:URI#NAME names the experiment.",
 )
-@click.option(
+@option(
     "--report/--no-report",
     "with_report",
     default=True,
     envvar="HARNESS_REPORT",
     help="Write the report (`report RUN`) at the end; HARNESS_REPORT=0 turns it off.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print only what went wrong, and the results.")
+@option("-q", "--quiet", is_flag=True, help="Print only what went wrong, and the results.")
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:
     """Measure backends on a task: parity first, then every trial on the clock.

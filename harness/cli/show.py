@@ -9,6 +9,7 @@ import click
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS
 from harness.cli.output import open_run, width
+from harness.cli.usage import Choice, option, subcommand
 from harness.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from harness.store.run_folder import RunFolder
 
 
-@click.command()
+@subcommand()
 @click.argument("run_id", metavar="RUN", shell_complete=completion.runs)
-@click.option(
+@option(
     "--table",
     "name",
-    type=click.Choice(
+    type=Choice(
         [
             "summary",
             "comparisons",
@@ -56,7 +57,7 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
     click.echo(table_of(run, name, kind), nl=False)
 
 
-@click.command("list")
+@subcommand("list")
 @RESULTS
 def list_(results: str) -> None:
     """List backends, presets, task fields and runs."""
@@ -69,9 +70,9 @@ def list_(results: str) -> None:
     for name, point in registry.installed().items():
         origin = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
         click.echo(f"  {name:<14} {point.value}{origin}")
-    for name, command in registry.commands().items():
-        place = f" (in {command.folder})" if isinstance(command, Command) else ""
-        click.echo(f"  {name:<14} {command}{place}")
+    for name, found in registry.commands().items():
+        place = f" (in {found.folder})" if isinstance(found, Command) else ""
+        click.echo(f"  {name:<14} {found}{place}")
     click.echo("\nPresets")
     for name, fields in PRESETS.items():
         changed = ", ".join(f"{k}={v}" for k, v in fields.items()) or "the defaults below"

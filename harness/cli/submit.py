@@ -15,6 +15,7 @@ import click
 from harness.cli.options import RESULTS, read_request, read_runtime_env
 from harness.cli.output import BAD_INPUT, INTERRUPTED, UNWRITTEN
 from harness.cli.run import run
+from harness.cli.usage import in_words_of, option, subcommand
 from harness.errors import HarnessError, InvalidInput
 from harness.inputs.commands import command, results_words
 
@@ -22,22 +23,22 @@ if TYPE_CHECKING:
     from harness.submit.job_server import ClusterJob, JobRequest, JobServer
 
 
-@click.command()
-@click.option(
+@subcommand()
+@option(
     "--address",
     metavar="URL",
     envvar="RAY_API_SERVER_ADDRESS",
     help="Dashboard of the cluster, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS.",
 )
-@click.option("--wait", is_flag=True, help="Follow the job and fetch its results.")
-@click.option("--attach", metavar="JOB", help="Follow a job that was submitted before.")
-@click.option(
+@option("--wait", is_flag=True, help="Follow the job and fetch its results.")
+@option("--attach", metavar="JOB", help="Follow a job that was submitted before.")
+@option(
     "--runtime-env",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Ray runtime environment, YAML or JSON: pip, env_vars, ...",
 )
-@click.option(
+@option(
     "--working-dir",
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -131,8 +132,9 @@ def _request(
     with _inside(folder):
         inner = run.make_context("run", list(words[1:]))
         place = _results_there(inner, files)
-        request = read_request(inner)
-        request.site.check()
+        with in_words_of(run):
+            request = read_request(inner)
+            request.site.check()
     name = request.name
     if request.resume is None:
         check_results(results, name)

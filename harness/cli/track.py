@@ -9,11 +9,12 @@ import click
 from harness.cli import completion
 from harness.cli.options import RESULTS
 from harness.cli.output import open_run
+from harness.cli.usage import option, subcommand
 
 
-@click.command()
+@subcommand()
 @click.argument("run_id", metavar="RUN", shell_complete=completion.runs)
-@click.option(
+@option(
     "--to",
     "target",
     metavar="mlflow:URI[#NAME]",

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from harness.backend import registry
 from harness.backend.command import PREFIX
 from harness.backend.command import TABLE as BACKENDS
 from harness.errors import InvalidInput, build_all
 from harness.inputs.pyproject import problems, read_table
-from harness.inputs.quantities import fraction, seconds
-from harness.inputs.validated import Validated
+from harness.inputs.validated import Fraction, Seconds, Validated
 from harness.trial.arms import InstalledBackend, Selection
 
-Fraction: TypeAlias = Annotated[float, BeforeValidator(lambda value: fraction(str(value)))]
-Seconds: TypeAlias = Annotated[float, BeforeValidator(lambda value: seconds(str(value)))]
 Tolerance: TypeAlias = Annotated[Fraction, Field(gt=0)]
 ErrorRate: TypeAlias = Annotated[Fraction, Field(gt=0, lt=0.5)]
 

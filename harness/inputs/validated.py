@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from harness.errors import InvalidInput, did_you_mean, nearest, plain
-from harness.inputs.quantities import integer, number
+from harness.inputs.quantities import fraction, integer, number, seconds
 
 
 def _text(parse: Callable[[str], float]) -> BeforeValidator:
@@ -29,6 +29,10 @@ Number: TypeAlias = Annotated[float, _text(number)]
 """A number, or a text that is one to `harness.inputs.quantities.number`."""
 Integer: TypeAlias = Annotated[int, _text(integer)]
 """The same without a fraction."""
+Fraction: TypeAlias = Annotated[float, BeforeValidator(lambda value: fraction(str(value)))]
+"""A share: `2%` and 0.02 are the same."""
+Seconds: TypeAlias = Annotated[float, BeforeValidator(lambda value: seconds(str(value)))]
+"""A duration: 90, `90s` and `1m30s` are the same."""
 
 
 class Validated(BaseModel):
@@ -80,7 +84,7 @@ def _sentence(model: type[Validated], data: Any, problem: Any) -> str:
         return f"{model.unknown_name(name)}."
     allowed = "Input is too large" if problem["type"] == "int_parsing_size" else problem["msg"]
     allowed = allowed.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    allowed = allowed.partition(", unable to parse")[0]
+    allowed = allowed.partition(", unable to parse")[0].replace("a valid tuple", "a list")
     names = re.findall(r"'(.+?)'", problem.get("ctx", {}).get("expected", ""))
     near = did_you_mean(value, names) if isinstance(value, str) else ""
     return f"`{name}` = {_shown(value)}: {allowed}{near}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -11,12 +11,16 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.dispatch.dispatcher import NAMES, Dispatcher, dispatcher
 from harness.errors import InvalidInput, UnknownName
+from harness.inputs.quantities import integer
+from harness.inputs.validated import Fraction, Integer, Seconds
 from harness.runs import precision
+from harness.runs.seeds import LARGEST_SEED, MOST_SEEDS, listed
 from harness.task.task import Task
 from harness.trial.arms import Selection, distinct
 from harness.trial.plan import Plan, seeds_at_once
 from harness.trial.sweep import Value, grid, swept_values
 
+_MOST = 10**9
 _SAME_IN_PLAN = {
     *("threads", "rounds", "packed", "timeout_s", "precision", "budget_s", "max_retries"),
 }
@@ -30,50 +34,56 @@ class Settings(Selection):
     }
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """The seeds; a number n stands for 0, 1, ..., n-1."""
-    threads: int = Field(1, ge=1)
+    """The seeds; a number n stands for 0, 1, ..., n-1, and the text "1,5-7" for 1, 5, 6 and 7."""
+    threads: Integer = Field(1, ge=1, le=_MOST)
     """Threads of each trial."""
-    rounds: int = Field(20, ge=1)
+    rounds: Integer = Field(20, ge=1, le=_MOST)
     """How many turns each trial is timed for; the rest of its training is not timed."""
     packed: bool = False
     """Fill the machine with trials: same accuracy, but times that cannot be compared."""
-    timeout_s: float | None = Field(None, gt=0)
+    timeout_s: Seconds | None = Field(None, gt=0)
     """Kill a trial that takes longer than this many seconds."""
     sweep: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     """Task fields and the values of each; every combination of them is a task."""
-    vectorize: Annotated[int, Field(ge=2)] | Literal["all"] | None = None
+    vectorize: Annotated[Integer, Field(ge=2)] | Literal["all"] | None = None
     """How many seeds a backend trains at once, if it can; True or "all": all of them."""
-    max_retries: int = Field(2, ge=0)
+    max_retries: Integer = Field(2, ge=0, le=_MOST)
     """Repeat a block whose node or Ray worker was lost, up to this many times."""
-    precision: float | None = Field(None, gt=0, le=0.5)
+    precision: Fraction | None = Field(None, gt=0, le=0.5)
     """Run until every time ratio is known to within this share: 0.02 is +-2 %. The pilot has the
     given seeds, and at least `harness.runs.precision.PILOT`."""
-    budget_s: float | None = Field(None, gt=0)
+    budget_s: Seconds | None = Field(None, gt=0)
     """With `precision`: begin no block that would end later than this many seconds after the start.
     """
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_seeds(cls, value: object) -> object:
-        if not isinstance(value, int):
-            return value
-        if value < 1:
-            raise ValueError("should be at least 1")
-        return tuple(range(value))
+        if value is None or isinstance(value, float | bool):
+            raise ValueError("should be a number of seeds, or a list of them")
+        seeds = listed(value) if isinstance(value, str | int) else value
+        if isinstance(seeds, Sequence) and len(seeds) > MOST_SEEDS:
+            raise ValueError(f"there are at most {MOST_SEEDS} seeds")
+        return seeds
+
+    @field_validator("seeds")
+    @classmethod
+    def _not_negative(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(distinct(value)) < 0 or max(value) > LARGEST_SEED:
+            raise ValueError(f"seeds are from 0 to {LARGEST_SEED}")
+        return value
 
     @field_validator("vectorize", mode="before")
     @classmethod
     def _all_or_none(cls, value: object) -> object:
         if isinstance(value, bool):
             return "all" if value else None
-        return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-    @field_validator("seeds")
-    @classmethod
-    def _not_negative(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(distinct(value)) < 0:
-            raise ValueError("seeds are not negative")
-        return value
+        if value is None or value == "all":
+            return value
+        number = integer(value) if isinstance(value, str) else value
+        if not isinstance(number, int) or not 2 <= number <= MOST_SEEDS:
+            raise ValueError("should be a number of seeds, 2 or more, or `all`")
+        return number
 
     @model_validator(mode="after")
     def _precision_is_possible(self) -> Self:

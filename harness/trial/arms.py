@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from harness.backend import registry
-from harness.errors import InvalidInput, printable
+from harness.errors import InvalidInput, did_you_mean, printable
 from harness.inputs.validated import Validated
 
 Device: TypeAlias = Literal["cpu", "gpu"]
@@ -47,6 +47,18 @@ class Selection(Validated):
     """Names (see `harness list`), `module:Class` or `process:COMMAND`."""
     devices: Literal["auto"] | tuple[Device, ...] = "auto"
     """Which devices; "auto" is the CPU, and a GPU where there is one."""
+
+    @field_validator("backends", "devices", mode="before")
+    @classmethod
+    def _listed(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and value != "auto":
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        if info.field_name == "devices" and value != "auto":
+            for name in value if isinstance(value, list | tuple) else [value]:
+                if name not in DEVICES:
+                    near = did_you_mean(str(name), DEVICES)
+                    raise ValueError(f"should be `auto`, or some of `cpu` and `gpu`{near}")
+        return value
 
     @field_validator("backends", "devices")
     @classmethod

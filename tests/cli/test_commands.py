@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import ROOT, TINY_RUN, Cli
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, overriding
 
 INLINE = ("--dispatch", "inline")
 
@@ -53,9 +53,17 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--set", "epochs=many"], "`epochs` = 'many': should be a valid integer"),
         (["--devices", "gpx"], "did you mean `gpu`?"),
         (["--devices", "gpu", "--backends", "reference"], "`reference` runs on the CPU only"),
-        (["--seeds", "0"], "`seeds` = 0"),
-        (["--threads", "9999"], "`threads` = 9999: node"),
-        (["--timeout", "-1"], "`timeout_s` = -1.0"),
+        (["--seeds", "0"], "`--seeds 0`: should be at least 1"),
+        (["--threads", "9999"], "`--threads 9999`: node"),
+        (["--timeout", "-1"], "`--timeout -1`: write a duration as `90s`"),
+        (["--seeds", "7-5"], "`7-5` is empty: write the smaller one first"),
+        (["--seeds", "1,1-3"], "`--seeds 1,1-3`: name at least one, and none of them twice"),
+        (["--seeds", "1,"], "`--seeds 1,`: write a number of seeds, or a list such as `1,5-7`"),
+        (["--seeds", "0-999999999"], "there are at most 100000 seeds"),
+        (["--threads", "1_0"], "`--threads 1_0`: should be a valid integer; some programs read 10"),
+        (["--vectorize", "x"], "`--vectorize x`: should be a valid integer"),
+        (["--address", "x"], "`--address` and `--runtime-env` are for Ray"),
+        (["--sweep", "T=2,3"], "`--sweep`: unknown name `T`: it is called `n_steps`"),
         (["--dispatch", "slurm"], "unknown dispatch `slurm`; known: inline, ray"),
         (["--config", "/no/such.yaml"], "`--config /no/such.yaml` cannot be read"),
         (["--results", "/proc/nowhere"], "`/proc/nowhere` cannot be written"),
@@ -63,15 +71,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--resume", "missing"], "unknown run `missing`"),
         (["--precision", "much"], "`--precision much`: write a share as `2%` or `0.02`."),
         (["--precision", "2"], "`--precision 2`: write it with a percent sign: `2%` or `200%`."),
-        (["--precision", "60%"], "`precision` = 0.6: should be less than or equal to 0.5"),
+        (["--precision", "60%"], "`--precision 60%`: should be less than or equal to 0.5"),
         (["--precision", "nan"], "`--precision nan`: write a share"),
         (["--precision", "2%"], "nothing to compare `reference` with: name two backends"),
         (
             ["--precision", "2%", "--budget", "10 days"],
             "`--budget 10 days`: write a duration as `90s`",
         ),
-        (["--precision", "2%", "--packed"], "`precision` and `packed` exclude each other"),
-        (["--budget", "10m"], "`budget_s` is the budget of `precision`: it needs"),
+        (["--precision", "2%", "--packed"], "`--precision` and `--packed` exclude each other"),
+        (["--budget", "10m"], "`--budget` is the budget of `--precision`: it needs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -79,7 +87,7 @@ def test_bad_input_is_one_clear_sentence(
     cli: Cli, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
     given = ["--dispatch", "inline", "--backends", "reference", "--results", tmp_path, *arguments]
-    done = cli(*TINY_RUN, *given)
+    done = cli(*overriding(*TINY_RUN, *given))
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness import Run
-from tests.helpers.commands import ROOT, TINY_RUN, command
+from tests.helpers.commands import ROOT, TINY_RUN, command, overriding
 
 _HEAD = "f" * 51 + "00000"
 """The id of the head that Ray's own fake provider of nodes believes in."""
@@ -97,9 +97,18 @@ def test_waiting_work_starts_nodes(tmp_path: Path, version: int, packed: bool) -
         )
         long = ("--set", "epochs=300", "--set", "curve_points=50", "--seeds", 4)
         where = ("--address", "127.0.0.1:6379", "--results", tmp_path / "results")
-        run = command(*TINY_RUN, *where, "--run-id", "x", "--backends", "tests.helpers.faulty:Slow")
+        slow = ("--run-id", "x", "--backends", "tests.helpers.faulty:Slow", *long)
+        run = command(*overriding(*TINY_RUN, *where, *slow), *["--packed"] * packed)
         done = subprocess.run(
-            [*_NAMESPACES, "sh", "-c", script, "sh", *run, *map(str, long), *["--packed"] * packed],
+            [
+                *_NAMESPACES,
+                "sh",
+                "-c",
+                script,
+                "sh",
+                *overriding(*run, *long),
+                *["--packed"] * packed,
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -21,7 +21,7 @@ from benchmarks.helpers.clusters import (
     trial_on,
 )
 from harness import Run
-from tests.helpers.commands import ROOT, TINY_RUN, Cli, command
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command, overriding
 from tests.helpers.processes import wait_for
 
 SLOW, ANY, SLOW_ANY = (
@@ -39,7 +39,7 @@ def start(cluster: LocalCluster, results: Path, *given: object) -> subprocess.Po
     """Start a run under the id `x`."""
     where = ("--address", cluster.address, "--results", results, "--run-id", "x")
     return subprocess.Popen(
-        command(*TINY_RUN, *where, *given),
+        command(*overriding(*TINY_RUN, *where, *given)),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

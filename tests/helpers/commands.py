@@ -13,6 +13,7 @@ from benchmarks.helpers.commands import TINY as TINY
 from benchmarks.helpers.commands import TINY_FIELDS as TINY_FIELDS
 from benchmarks.helpers.commands import TINY_RUN as TINY_RUN
 from benchmarks.helpers.commands import command as command
+from benchmarks.helpers.commands import overriding as overriding
 from harness.cli import cli
 
 Done = subprocess.CompletedProcess[str]

@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.commands import ROOT
+from tests.helpers.commands import ROOT, overriding
 
 DOCUMENTS = [
     ROOT / "README.md",
@@ -295,7 +295,7 @@ def smaller(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words of a command such that it ends soon. Raises `NoRule`."""
     inner = Command(words).harness
     if inner is not None:
-        return words[: len(words) - len(inner)] + _smaller_harness(inner)
+        return words[: len(words) - len(inner)] + tuple(overriding(*_smaller_harness(inner)))
     program, rest = words[0], words[1:]
     if program == "ray" and rest[:2] == ("job", "submit"):
         at = words.index("--") + 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.commands import TINY, Done, in_this_process
+from tests.helpers.commands import TINY, Done, in_this_process, overriding
 
 # So tiny a training is noisier than a real one.
 LENIENT = ("--max-slowdown", "60%", "--budget", "100s")
@@ -101,7 +101,7 @@ class Project:
     def verdict(self, *arguments: object) -> tuple[int, dict[str, Any]]:
         """Run the gate; return its exit code, and its judgements by metric."""
         file = self.path.parent / "verdict.json"
-        done = self.gate(*TINY, *arguments, "--json", file)
+        done = self.gate(*overriding(*TINY, *arguments), "--json", file)
         assert file.exists(), done.stderr
         judgements = json.loads(file.read_text())["findings"]
         return done.returncode, {judgement["metric"]: judgement for judgement in judgements}

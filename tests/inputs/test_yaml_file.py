@@ -69,7 +69,7 @@ def test_what_is_refused_names_its_place(file: Path, content: str, reason: str) 
     assert str(refusal.value).startswith(reason)
 
 
-TEXT = st.text(st.characters(exclude_characters="\x7f", exclude_categories=["Cs"]))
+TEXT = st.text(st.characters(exclude_characters="\x7f", exclude_categories=["Cs"]), max_size=30)
 PLAIN = st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(-9, 9) | TEXT
 NESTED = st.recursive(PLAIN, lambda v: st.lists(v) | st.dictionaries(TEXT, v), max_leaves=9)
 

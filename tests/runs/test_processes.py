@@ -15,7 +15,7 @@ from harness.measure import machine
 from harness.measure.process import Worker
 from harness.measure.stepwise import worker_source
 from harness.trial.jobs import TurnsJob
-from tests.helpers.commands import ROOT, TINY_FIELDS, TINY_RUN, Cli
+from tests.helpers.commands import ROOT, TINY_FIELDS, TINY_RUN, Cli, overriding
 from tests.helpers.processes import MARK, inline, start, wait_for, workers
 
 ODD = f"{sys.executable} {ROOT}/tests/helpers/odd_worker.py"
@@ -35,7 +35,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Cli:
 
 def test_a_record_sees_through_the_processes(project: Cli, tmp_path: Path) -> None:
     given = ("--backends", "mine,exits,nan", "--seeds", "1")
-    done = project(*TINY_RUN, "--rounds", 6, *given, *inline(tmp_path))
+    done = project(*overriding(*TINY_RUN, "--rounds", 6), *given, *inline(tmp_path))
     assert done.returncode == 1, done.stderr
     records = {record.backend: record for record in Run("x", tmp_path).records}
     mine, exits = records["mine"], records["exits"]

@@ -28,7 +28,7 @@ from harness.trial.events import Notice, Planned, Progress, Started
 from harness.trial.jobs import TrialJob
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record, Share, Status
-from tests.helpers.commands import TINY_RUN, Cli, command
+from tests.helpers.commands import TINY_RUN, Cli, command, overriding
 from tests.helpers.processes import wait_for
 
 TASK = Task(epochs=100, curve_points=10)
@@ -373,7 +373,7 @@ def _inline(folder: Path) -> list[str]:
     return ["--dispatch", "inline", "--results", f"{folder}", "--run-id", "x"]
 
 
-SLOW = (
+SLOW = overriding(
     *TINY_RUN,
     *("--backends", "tests.helpers.faulty:Slow"),
     *("--set", "epochs=200", "--seeds", 2),
