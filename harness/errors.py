@@ -80,6 +80,14 @@ def last_words(output: str, what: str = "its output") -> str:
     return f"; {what} ends with: {' | '.join(lines)}" if lines else ""
 
 
+def middle_cut(text: str, longest: int) -> str:
+    """Return the text, or its beginning and its end if it is longer than `longest`."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[: longest - half - 1]}…{text[-half:]}"
+
+
 def brief(error: BaseException | str) -> str:
     """Return the line that says what went wrong, without a full stop: the last one of a traceback.
 

@@ -19,6 +19,7 @@ from harness.errors import (
     Unavailable,
     brief,
     explained,
+    middle_cut,
     printable,
 )
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 FAILED, BAD_INPUT, FAULT, UNWRITTEN, INTERRUPTED = 1, 2, 70, 74, 130
 """Exit codes. `FAILED` is a result (a regression, a trial that failed), and never an error."""
+# Of an error: a file from elsewhere may name things at any length.
+_LONGEST = 4000
 
 
 @contextlib.contextmanager
@@ -82,7 +85,7 @@ def drawing() -> Iterator[None]:
 def stop(code: int, *sentences: str) -> NoReturn:
     """Print the sentences and exit."""
     for sentence in sentences:
-        click.echo(f"error: {printable(sentence)}", err=True)
+        click.echo(f"error: {middle_cut(printable(sentence), _LONGEST)}", err=True)
     sys.exit(code)
 
 

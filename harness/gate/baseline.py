@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from harness.errors import InvalidInput, brief
+from harness.inputs.text import read_text
 from harness.store.files import write_whole
 from harness.store.manifest import refuse_newer
 from harness.task.task import Task
@@ -79,13 +80,13 @@ class Baseline(BaseModel):
     def read(cls, path: Path) -> Baseline:
         """Read a baseline. Raises `InvalidInput` if it is broken or of a newer version."""
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"the baseline `{path}` cannot be read: {error.strerror}.") from None
+            content = read_text(path)
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"the baseline `{path}` cannot be read: {brief(error)}.") from None
         try:
             return cls.model_validate_json(content)
         except (ValidationError, InvalidInput) as error:
-            refuse_newer(str(path), content, SCHEMA_VERSION)
+            refuse_newer(str(path), content.encode(), SCHEMA_VERSION)
             raise InvalidInput(
                 f"`{path}` cannot be read as a baseline: {brief(error)}; write a new one with "
                 f"`gate --write-baseline`."

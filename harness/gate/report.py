@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, middle_cut
 from harness.gate.verdict import WORST_FIRST, Judgement, Outcome, Verdict
 from harness.store.files import write_whole
 from harness.tables.numbers import percent, percentage
@@ -252,9 +253,9 @@ def _cut(verdict: Verdict, longest: int) -> Verdict:
     judgements = [
         j.model_copy(
             update={
-                "subject": _middle_cut(_clean(j.subject), longest),
-                "metric": _middle_cut(_clean(j.metric), longest),
-                "reason": _middle_cut(_clean(j.reason), _LONGEST_SENTENCE),
+                "subject": middle_cut(_clean(j.subject), longest),
+                "metric": middle_cut(_clean(j.metric), longest),
+                "reason": middle_cut(_clean(j.reason), _LONGEST_SENTENCE),
             }
         )
         for j in verdict.judgements
@@ -262,18 +263,10 @@ def _cut(verdict: Verdict, longest: int) -> Verdict:
     return verdict.model_copy(
         update={
             "judgements": tuple(judgements),
-            "notes": tuple(_middle_cut(_clean(n), _LONGEST_SENTENCE) for n in verdict.notes),
-            "compared": _middle_cut(_clean(verdict.compared), _LONGEST_SENTENCE),
+            "notes": tuple(middle_cut(_clean(n), _LONGEST_SENTENCE) for n in verdict.notes),
+            "compared": middle_cut(_clean(verdict.compared), _LONGEST_SENTENCE),
         }
     )
-
-
-def _middle_cut(text: str, longest: int | None) -> str:
-    """Return the text, or its beginning and its end if it is longer than `longest`."""
-    if longest is None or len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[: longest - half - 1]}…{text[-half:]}"
 
 
 def _rows(judgements: Sequence[Judgement], longest: int | None = None) -> list[list[str]]:
@@ -281,14 +274,15 @@ def _rows(judgements: Sequence[Judgement], longest: int | None = None) -> list[l
 
     Names longer than `longest` are cut in the middle.
     """
+    longest = sys.maxsize if longest is None else longest
     subjects = [_clean(judgement.subject) for judgement in judgements]
     # Parameters in brackets may hold anything.
     files = {"".join(subject.partition("[")[0].rpartition("::")[:2]) for subject in subjects}
     cut = len(files.pop()) if len(files) == 1 else 0
     return [
         [
-            _middle_cut(subject[cut:], longest),
-            _middle_cut(_clean(judgement.metric), longest),
+            middle_cut(subject[cut:], longest),
+            middle_cut(_clean(judgement.metric), longest),
             _change(judgement, "+"),
             "-" if judgement.tolerance is None else percent(judgement.tolerance),
             f"{judgement.n or '-'}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_against_a_baseline(with_baseline: Project) -> None:
 def test_a_baseline_from_another_machine_allows_more(with_baseline: Project) -> None:
     content = json.loads((with_baseline.path / "baseline.json").read_text())
     moved = doctored(with_baseline, fingerprint=content["fingerprint"] | {"cpu": "Z80"})
+    moved.write_bytes(codecs.BOM_UTF8 + moved.read_bytes())
     done = with_baseline.gate("--baseline", moved, "--budget", "1ms")
     assert done.returncode == 3
     assert "cpu: Z80 there" in done.stdout

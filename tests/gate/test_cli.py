@@ -113,3 +113,15 @@ def test_another_machine_is_refused(cli: Cli, tmp_path: Path) -> None:
     done = cli("gate", "--pytest-benchmark", old, benchmarks(tmp_path / "new.json", 1.0, "6502"))
     assert done.returncode == 2
     assert "different conditions: processor (Z80, 6502)" in done.stderr
+
+
+def test_no_error_is_endless(cli: Cli, tmp_path: Path) -> None:
+    files = [benchmarks(tmp_path / name, 1.0) for name in ("old.json", "new.json")]
+    for file, timer in zip(files, ("perf_counter", "process_time"), strict=True):
+        content = json.loads(file.read_text())
+        content["benchmarks"][0] |= {"fullname": "x" * 125_000, "options": {"timer": timer}}
+        file.write_text(json.dumps(content))
+    done = cli("gate", "--pytest-benchmark", *files)
+    assert done.returncode == 2
+    assert len(done.stderr) < 5000
+    assert "(perf_counter, process_time). Measure all on one machine" in done.stderr
