@@ -133,12 +133,14 @@ def _check_module(name: str, module: str) -> None:
 
 
 def _hidden(module: str) -> str:
-    """Say what hides the package of a module that is in the current folder, if anything does."""
+    """Say what hides a module of the current folder, or its package, if anything does."""
     top = module.partition(".")[0]
+    here = [path for path in (Path(f"{top}.py"), Path(top)) if path.exists()]
     spec = importlib.util.find_spec(top)
-    if top == module or not Path(top).exists() or spec is None or spec.origin is None:
+    origin = spec and spec.origin
+    if not here or not origin or Path(origin).is_relative_to(Path.cwd()):
         return ""
-    return f"; `{Path(top).absolute()}` is hidden by `{spec.origin}`: rename it"
+    return f"; `{here[0].absolute()}` is hidden by `{origin}`: rename it"
 
 
 def _imported(name: str, point: EntryPoint) -> BackendFactory | Command:
@@ -163,6 +165,6 @@ def _imported(name: str, point: EntryPoint) -> BackendFactory | Command:
         public = [n for n in vars(module) if not n.startswith("_")]
         raise InvalidInput(
             f"backend `{name}`: module `{point.module}` has no `{point.attr}`"
-            f"{did_you_mean(point.attr, public)}."
+            f"{did_you_mean(point.attr, public)}{_hidden(point.module)}."
         )
     return cast("BackendFactory | Command", getattr(module, point.attr))

@@ -75,6 +75,8 @@ def test_what_hides_an_installed_package_is_named(
 def test_what_is_hidden_is_named(folder: Path) -> None:
     with pytest.raises(InvalidInput, match=rf"`{folder}/backends` is hidden by `.*__init__.py`"):
         registry.check("backends.mine:Mine")
+    with pytest.raises(InvalidInput, match=rf"`{folder}/random.py` is hidden by `.*random.py`"):
+        registry.load("random:Mine")
 
 
 def test_a_file_that_hides_the_harness_from_ray(folder: Path) -> None:
