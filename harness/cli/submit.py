@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import tempfile
@@ -67,8 +68,13 @@ def submit(
       python -m harness submit --address http://HEAD:8265 --attach harness-mine
       python -m harness submit --address http://HEAD:8265 -- run --results s3://bucket/results
     """
-    if address is None:
-        raise InvalidInput("`--address` is missing: the dashboard, such as http://HEAD:8265.")
+    if not (address or "").strip():
+        other = os.environ.get("RAY_ADDRESS", "").strip()
+        aside = f"; `RAY_ADDRESS={other}` is not used here" if other else ""
+        raise InvalidInput(
+            f"`--address` is missing: the dashboard, such as http://HEAD:8265{aside}."
+        )
+    assert address is not None
     if attach is not None:
         if words or runtime_env or working_dir:
             raise InvalidInput("`--attach` follows a job: nothing is submitted beside it.")

@@ -11,7 +11,6 @@ placement groups that no existing node can hold.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -39,6 +38,7 @@ from harness.dispatch.ray_nodes import (
     Nodes,
     check_import_path,
     check_runtime_env,
+    cluster_address,
     connect,
 )
 from harness.measure import machine
@@ -67,7 +67,7 @@ class RayDispatcher:
         runtime_env: Mapping[str, Any] | None = None,
         wait_s: float = 0.0,
     ) -> None:
-        address = address or os.environ.get("RAY_ADDRESS")
+        address = cluster_address(address)
         self._runtime_env = dict(runtime_env or {})
         check_runtime_env(self._runtime_env)
         check_import_path(self._runtime_env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from harness.measure.clock import now
 
 REFRESH_S = 0.2
 """How long an answer of the head about its nodes is used."""
+_VARIABLE = "RAY_ADDRESS"
 _HEAD_S = 20.0
 """Timeout of the head; Ray's own is a minute."""
 # A local Ray reads these when it starts: it sends no usage statistics, runs its workers at normal
@@ -63,10 +65,39 @@ def check_import_path(runtime_env: Mapping[str, Any]) -> None:
             )
 
 
+def cluster_address(given: str | None) -> str | None:
+    """Return the address of the cluster to join, also from RAY_ADDRESS; None: start a local Ray.
+
+    Raises `InvalidInput` for an address that is there for other programs.
+    """
+    address = (given or "").strip() or os.environ.get(_VARIABLE, "").strip()
+    if address in {"", "local"}:
+        return None
+    scheme, is_url, rest = address.partition("://")
+    if not is_url:
+        return address
+    host = re.sub(r"^.*@|:[0-9]*$", "", re.split("[/?#]", rest)[0]) or "HEAD"
+    unset = "" if (given or "").strip() else f"; without {_VARIABLE}, a run stays on this machine"
+    if scheme in {"http", "https"}:
+        what = f"is a dashboard, which `submit --address {address}` takes"
+    else:
+        what = "is for other programs"
+    raise InvalidInput(
+        f"the address {_stated(address)} {what}: a cluster is joined on one of its nodes, "
+        f"with `--address {host}:6379`, or from anywhere by `submit`{unset}."
+    )
+
+
+def _stated(address: str) -> str:
+    """Return an address as it was stated: as an argument or by the variable."""
+    named = os.environ.get(_VARIABLE, "").strip() == address
+    return f"`{_VARIABLE}={address}`" if named else f"`{address}`"
+
+
 def connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:
     """Join the cluster at an address, or start a local Ray.
 
-    Raises `Unavailable` if that fails, `InvalidInput` for an address of Ray's client.
+    Raises `Unavailable` if that fails.
     """
     common = {"runtime_env": dict(runtime_env) or None, "logging_level": logging.ERROR}
     if address is None:
@@ -102,7 +133,7 @@ def _init(address: str, **arguments: Any) -> None:
     try:
         ray.init(address=address, log_to_driver=False, **arguments)
     except Exception as error:  # Ray raises plain ones, too.
-        raise Unavailable(f"Ray at `{address}` cannot be used: {brief(error)}.") from error
+        raise Unavailable(f"Ray at {_stated(address)} cannot be used: {brief(error)}.") from error
 
 
 @contextmanager
@@ -121,11 +152,6 @@ def _captured_stderr() -> Iterator[Callable[[], str]]:
 
 def _check_address(address: str) -> None:
     """Raise `Unavailable` if nothing listens there: Ray would take minutes to say so."""
-    if address.startswith("ray://"):
-        raise InvalidInput(
-            f"`--address {address}`: a run is started on a node of the cluster, with `HEAD:6379`, "
-            "or from anywhere by `submit`."
-        )
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return  # `auto`
@@ -133,7 +159,7 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise Unavailable(
-            f"Ray at `{address}` cannot be used: nobody answers there ({brief(error)})."
+            f"Ray at {_stated(address)} cannot be used: nobody answers there ({brief(error)})."
         ) from error
 
 

@@ -100,6 +100,11 @@ class ClusterJob:
         return brief(self.message) or "no reason given" if failed else ""
 
 
+def _stated(address: str) -> str:
+    named = os.environ.get("RAY_API_SERVER_ADDRESS") == address
+    return f"RAY_API_SERVER_ADDRESS={address}" if named else f"--address {address}"
+
+
 def check_address(address: str) -> str:
     """Return the URL of a dashboard without its last slash. Raises `InvalidInput`."""
     try:
@@ -109,7 +114,7 @@ def check_address(address: str) -> str:
         good = None
     if not good:
         raise InvalidInput(
-            f"`--address {address}`: give the URL of the cluster's dashboard, for example "
+            f"`{_stated(address)}`: give the URL of the cluster's dashboard, for example "
             "http://HEAD:8265."
         )
     return address.rstrip("/")
