@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from harness.cli.output import open_run, width
 from harness.cli.usage import Choice, option, subcommand
 from harness.diagnosis import text
 from harness.errors import InvalidInput
+from harness.inputs.commands import command
 
 if TYPE_CHECKING:
     from harness.runs.results import Run
@@ -96,6 +96,6 @@ def _run(name: str, results: str) -> Run:
         if not file.is_file() and file.suffix.lower() not in _TABLES:
             raise
         raise InvalidInput(
-            f"`{name}` is no run, but a file: explain predictions by `--predictions "
-            f"{shlex.quote(name)}`."
+            f"`{name}` is no run, but a file: for predictions, run "
+            f"`{command('explain', '--predictions', name)}`."
         ) from None

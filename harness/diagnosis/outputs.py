@@ -232,4 +232,4 @@ class Outputs:
     def size(self) -> str:
         """How much there is, in words."""
         paths, rows = self.predictions.paths, len(self.predictions.t_R)
-        return f"{paths} path{'s' * (paths > 1)}, {rows:,} steps"
+        return f"{paths} path{'s' * (paths > 1)}, {rows:,} step{'s' * (rows > 1)}"

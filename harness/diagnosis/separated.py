@@ -116,7 +116,10 @@ def _problems(
     if missing:
         first = ", ".join(f"`{name.strip()}`" for name in header[:_SHOWN])
         lacking = f"there is no column {' and no '.join(missing)}"
-        yield f"{lacking}. It begins with {first}; it needs {wanted}"
+        yield (
+            f"{lacking}. It begins with {first}; it needs {wanted}, separated by commas, "
+            "semicolons or tabs"
+        )
     for name in (optional, *needed):
         places = [number for number, other in enumerate(names) if other == name]
         if len(places) > 1:
