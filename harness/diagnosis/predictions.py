@@ -72,7 +72,8 @@ def _exact(outputs: Outputs) -> Yardsticks:
     variance = outputs.process.variance if outputs.other_noise else 1.0
     predictions = outputs.predictions
     start = float(np.mean(predictions.before_R[predictions.t_R == 1] ** 2))
-    start = start / variance if variance else 0.0
+    # Of few paths it is badly known; in the long run the variance is that of later steps.
+    start = min(start / variance, 1 / (1 - outputs.rho**2)) if variance else 0.0
     exact = yardsticks(outputs.task.changed(rho=outputs.rho), start)
     # All yardsticks are proportional to the square of a variance.
     return Yardsticks(**{name: variance**2 * value for name, value in vars(exact).items()})

@@ -67,3 +67,13 @@ def test_without_a_lag_there_is_nothing_to_remember() -> None:
     exact = yardsticks(Task(lag_weight=0))
     assert not exact.memoryless.any()
     assert not exact.wrong_sign.any()
+
+
+def test_a_path_that_begins_as_it_goes_on_has_the_same_yardsticks_throughout() -> None:
+    task = Task(rho=0.6, lag_weight=0.5, n_steps=60)
+    for begun, long in zip(
+        vars(yardsticks(task, start=1 / (1 - 0.36))).values(),
+        vars(yardsticks(task)).values(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(begun, long[-1])
