@@ -7,14 +7,18 @@ A judgement compares one thing in two versions, in one metric. Positive is worse
 from __future__ import annotations
 
 import math
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness.stats.estimates import CONFIDENCE, Estimate
 from harness.stats.median import Median
 
 Outcome: TypeAlias = Literal["regression", "inconclusive", "pass"]
+Text: TypeAlias = Annotated[
+    str, AfterValidator(lambda text: text.encode(errors="backslashreplace").decode())
+]
+"""Text that every format can hold: a path whose bytes are not UTF-8 shows them as `\\udcff`."""
 WORST_FIRST: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -23,9 +27,9 @@ class Judgement(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    subject: str
+    subject: Text
     """What was compared: `jax on cpu`, or the name of a benchmark."""
-    metric: str
+    metric: Text
     """`train time`, `final_mse`, `parity`, ..."""
     outcome: Outcome
     change: float | None = None
@@ -39,7 +43,7 @@ class Judgement(BaseModel):
     """The number of independent values (pairs of processes, seeds)."""
     tolerance: float | None = None
     """The `change` that must be found."""
-    reason: str = ""
+    reason: Text = ""
     """A sentence where the figures alone do not say why."""
 
     @classmethod
@@ -79,10 +83,10 @@ class Verdict(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    compared: str
+    compared: Text
     """Both versions, for a heading: `working tree against main (3f2a1c9)`."""
     judgements: tuple[Judgement, ...] = Field(alias="findings")
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
     """What the reader should know to trust the judgements."""
     seconds: float
     """How long the gate took."""

@@ -196,3 +196,14 @@ def test_vegas_javascript_is_whole_in_every_locale(monkeypatch: pytest.MonkeyPat
     vega.prepare.cache_clear()
     vega.bundle.cache_clear()
     assert "\u2026" in vega.bundle()
+
+
+def test_a_path_that_is_no_utf8_is_named_in_every_format(cli: Cli, tmp_path: Path) -> None:
+    old, new = files(tmp_path)
+    odd = old.rename(tmp_path / os.fsdecode(b"o\xff.json"))
+    outputs = {name: tmp_path / f"v.{name}" for name in ("json", "junit", "markdown")}
+    words = [word for name, path in outputs.items() for word in (f"--{name}", path)]
+    done = cli("gate", "--pytest-benchmark", odd, new, "--max-slowdown", "5%", *words)
+    assert done.returncode == 1, done.stderr
+    for path in outputs.values():
+        assert "udcff" in path.read_text("utf-8")
