@@ -107,8 +107,7 @@ def recovery(cluster: LocalCluster, silent: bool) -> tuple[float, float]:
         wait_for(lambda: '"spare"' in manifest.read_text())
         gone = time.time()
         if silent:
-            for process in [raylet, *raylet.children(recursive=True)]:
-                process.suspend()
+            cluster.silence("doomed")
         else:
             cluster.remove("doomed")
         spare = cluster.raylet("spare")

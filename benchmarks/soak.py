@@ -13,7 +13,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from benchmarks.helpers.clusters import local_cluster
+from benchmarks.helpers.clusters import IMPATIENT, local_cluster
 from benchmarks.helpers.soak import KINDS, Fault, Soak
 from harness import Run
 
@@ -21,16 +21,16 @@ from harness import Run
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--each", type=int, default=3, help="How often each fault is inflicted.")
-    parser.add_argument("--blocks", type=int, default=120)
+    parser.add_argument("--each", type=int, default=5, help="How often each fault is inflicted.")
+    parser.add_argument("--blocks", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     kinds = [kind for kind in KINDS for _ in range(given.each)]
     random.Random(given.seed).shuffle(kinds)
     nodes = {name: {"cpus": 1} for name in ("a", "b", "c")}
-    with tempfile.TemporaryDirectory() as folder, local_cluster(**nodes) as cluster:
+    with tempfile.TemporaryDirectory() as folder, local_cluster(IMPATIENT, **nodes) as cluster:
         soak = Soak(cluster, Path(folder), given.blocks, given.seed)
-        run = soak.go(kinds, pauses_s=(0.5, 3.0))
+        run = soak.go(kinds, pauses_s=(0.3, 2.0))
         print_faults(soak.faults)
         print_kinds(soak.faults, run)
         lost = sum(record.status == "lost" for record in run.attempts)
@@ -60,7 +60,7 @@ def print_kinds(faults: list[Fault], run: Run) -> None:
     print("|---|---|---|---|---|")
     for kind in KINDS:
         mine = [fault for fault in faults if fault.kind == kind]
-        befallen = [status.get(fault.trial) for fault in mine]
+        befallen = [status.get(trial) for fault in mine for trial in fault.trials]
         repeated = sum(len(fault.repeated) for fault in mine)
         cells = (kind, len(mine), repeated, befallen.count("failed"), befallen.count("timeout"))
         print("| " + " | ".join(map(str, cells)) + " |")

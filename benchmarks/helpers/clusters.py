@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,12 +20,14 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 _STORE_BYTES = 80 * 2**20
-# For figures: the head waits half a minute for a node that does not answer.
+# A silent node is dead after some 10 s; with Ray's defaults it takes over a minute.
 IMPATIENT = {
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,
+    "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 4,
 }
+HEAD = "head"
 
 
 class LocalCluster:
@@ -38,7 +40,7 @@ class LocalCluster:
             initialize_head=True,
             head_node_args={
                 "num_cpus": 0,
-                "node_name": "head",
+                "node_name": HEAD,
                 "include_dashboard": False,
                 "object_store_memory": _STORE_BYTES,
                 "_system_config": dict(health_check or {}),
@@ -71,23 +73,46 @@ class LocalCluster:
         (info,) = self._nodes[name].all_processes["raylet"]
         return psutil.Process(info.process.pid)
 
+    def is_alive(self, name: str) -> bool:
+        """Say whether the raylet of a node still runs."""
+        try:
+            return self.raylet(name).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
     def remove(self, name: str) -> None:
         """Take a node away with all that runs on it, as if its plug was pulled."""
-        with suppress(psutil.NoSuchProcess):
-            raylet = self.raylet(name)
-            for process in [raylet, *raylet.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        _each(psutil.Process.kill, self._processes(name))
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
     def kill_head(self) -> None:
         """Kill the head's processes."""
-        head = self._cluster.head_node
-        assert head is not None
-        for infos in head.all_processes.values():
-            for info in infos:
-                with suppress(psutil.NoSuchProcess):
-                    psutil.Process(info.process.pid).kill()
+        _each(psutil.Process.kill, self._processes(HEAD))
+
+    def silence(self, name: str, which: str = "") -> list[psutil.Process]:
+        """Stop the processes of a node or of the `HEAD`, or those with `which` in their names.
+
+        Its connections stay open: so they do if a host loses its power, or its cable.
+        Returns what `wake` takes.
+        """
+        processes = [process for process in self._processes(name) if which in process.name()]
+        _each(psutil.Process.suspend, processes)
+        return processes
+
+    def wake(self, processes: Iterable[psutil.Process]) -> None:
+        """Let the processes go on that `silence` has stopped, as far as they are still there."""
+        _each(psutil.Process.resume, processes)
+
+    def _processes(self, name: str) -> list[psutil.Process]:
+        node = self._cluster.head_node if name == HEAD else self._nodes[name]
+        assert node is not None
+        started = [info.process.pid for infos in node.all_processes.values() for info in infos]
+        found: list[psutil.Process] = []
+        for pid in started:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                found += [process, *process.children(recursive=True)]
+        return found
 
     def shutdown(self) -> None:
         """End all nodes."""
@@ -109,16 +134,30 @@ def local_cluster(
         cluster.shutdown()
 
 
-def trial_on(raylet: psutil.Process, *words: str) -> psutil.Process | None:
-    """Return the process of a trial that a raylet's worker started."""
-    for process in raylet.children(recursive=True):
-        try:
+def _each(do: Callable[[psutil.Process], None], processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            do(process)
+
+
+def trials_on(raylet: psutil.Process, *words: str) -> list[psutil.Process]:
+    """Return the processes of trials that a raylet's worker started."""
+    found = []
+    try:
+        processes = raylet.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    for process in processes:
+        with suppress(psutil.Error):
             line = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if "harness.worker" in line and '"trial"' in line and all(word in line for word in words):
-            return process
-    return None
+            if "harness.worker" in line and all(word in line for word in ('"turns"', *words)):
+                found.append(process)
+    return found
+
+
+def trial_on(raylet: psutil.Process, *words: str) -> psutil.Process | None:
+    """Return one of them."""
+    return next(iter(trials_on(raylet, *words)), None)
 
 
 def check_whole(run: Run) -> None:

@@ -22,16 +22,24 @@ from typing import IO
 
 import psutil
 
-from benchmarks.helpers.clusters import LocalCluster, check_whole, trial_on
+from benchmarks.helpers.clusters import HEAD, LocalCluster, check_whole, trials_on
 from benchmarks.helpers.commands import ROOT, TINY_RUN, command, overriding, wait_for
 from harness import Run
+from harness.cli.output import UNWRITTEN
 
 BACKENDS = ("reference", "benchmarks.helpers.slow:Slow")
 TIMEOUT_S = 10.0
 KINDS = (
     *("kill of a trial", "stop of a trial", "kill of a Ray worker", "kill of a raylet"),
     *("kill of a node", "kill of the driver", "full object stores"),
+    *("silent node", "silent head"),
 )
+# What a trial may end with, and the faults that explain it.
+EXPLAINED = {
+    "failed": {"kill of a trial"},
+    # A node that is silent for less time than its death takes: the trials were late, no more.
+    "timeout": {"stop of a trial", "silent node"},
+}
 _REPEATED = re.compile(r"^(\S+) was lost with block (\d+) ")
 
 
@@ -47,8 +55,8 @@ class Fault:
     """How many trials had ended by then."""
     during: str
     """What ran on the node then, or what it befell."""
-    trial: str = ""
-    """The trial whose own process it befell."""
+    trials: tuple[str, ...] = ()
+    """The trials whose own processes it befell."""
     repeated: list[int] = field(default_factory=list)
     """The blocks that were repeated for it."""
 
@@ -72,11 +80,14 @@ class Soak:
     def go(self, kinds: Sequence[str], pauses_s: tuple[float, float]) -> Run:
         """Carry out the run with these faults, one after the other; return what became of it."""
         long = ("--set", "epochs=200", "--backends", ",".join(BACKENDS), "--seeds", self._blocks)
-        self._start(*long, "--run-id", "x", "--max-retries", 20, "--timeout", TIMEOUT_S)
+        self._start(*TINY_RUN, *long, "--run-id", "x", "--max-retries", 20, "--timeout", TIMEOUT_S)
+        self._some_trial()  # Before the first one, there is nothing to lose.
         for kind in kinds:
             self._look_on(self._random.uniform(*pauses_s))
-            assert self._driver.poll() is None, f"the run ended before the fault `{kind}`"
-            self._inflict[kind]()
+            if self._driver.poll() is not None:
+                self._end()
+                raise AssertionError(f"it ended before `{kind}`, after {self.faults}: {self.said}")
+            self._befall(kind)
         while self._driver.poll() is None:
             self._look_on(0.5)
         self._end()
@@ -89,15 +100,25 @@ class Soak:
         check_whole(run)
         assert len({(r.trial, r.attempt) for r in run.attempts}) == len(run.attempts)
         assert not run.problems
-        blamed = {"failed": "kill of a trial", "timeout": "stop of a trial"}
         for record in run.records:
             if record.status != "ok":
-                befallen = [f.trial for f in self.faults if f.kind == blamed[record.status]]
-                assert record.trial in befallen, record
-        killed = sum(fault.kind == "kill of the driver" for fault in self.faults)
+                blamed = [f for f in self.faults if f.kind in EXPLAINED[record.status]]
+                assert record.trial in [trial for f in blamed for trial in f.trials], record
+        ends = {"kill of the driver": -signal.SIGKILL, "silent head": UNWRITTEN}
+        expected = [ends[fault.kind] for fault in self.faults if fault.kind in ends]
         failed = (run.trials["status"] != "ok").any()
-        assert self.exit_codes == [-signal.SIGKILL] * killed + [int(failed)]
+        assert self.exit_codes == [*expected, int(failed)]
         assert run.manifest.finished_utc
+
+    def _befall(self, kind: str) -> None:
+        before = len(self.faults)
+        while True:
+            try:
+                self._inflict[kind]()
+                return
+            except psutil.NoSuchProcess:  # It has just ended by itself: another one.
+                del self.faults[before:]
+                self._replace_dead()
 
     @property
     def _inflict(self) -> dict[str, Callable[[], None]]:
@@ -109,16 +130,18 @@ class Soak:
             "kill of a node": self._kill_node,
             "kill of the driver": self._kill_driver,
             "full object stores": self._fill_stores,
+            "silent node": self._silence_node,
+            "silent head": self._silence_head,
         }
 
     def _kill_trial(self) -> None:
         node, process = self._some_trial()
-        self._note("kill of a trial", node, process, _trial(process))
+        self._note("kill of a trial", node, process)
         process.kill()
 
     def _stop_trial(self) -> None:
         node, process = self._some_trial()
-        self._note("stop of a trial", node, process, _trial(process))
+        self._note("stop of a trial", node, process)
         process.suspend()
         self._look_on(TIMEOUT_S)
 
@@ -126,32 +149,58 @@ class Soak:
         node, process = self._some_trial()
         self._note("kill of a Ray worker", node, process)
         worker = process.parent()
-        assert worker is not None
+        if worker is None:
+            raise psutil.NoSuchProcess(process.pid)
         worker.kill()
 
     def _kill_raylet(self) -> None:
         node = self._some_node()
-        self._note("kill of a raylet", node, trial_on(self._cluster.raylet(node)))
+        self._note("kill of a raylet", node, *trials_on(self._cluster.raylet(node)))
         self._cluster.raylet(node).kill()
         self._look_on(3)
         self._replace(node)
 
     def _kill_node(self) -> None:
         node = self._some_node()
-        self._note("kill of a node", node, trial_on(self._cluster.raylet(node)))
+        self._note("kill of a node", node, *trials_on(self._cluster.raylet(node)))
         self._replace(node)
 
     def _kill_driver(self) -> None:
-        self._note("kill of the driver", "", None)
+        self._note("kill of the driver", "")
         self._driver.kill()
+        self._resume()
+
+    def _silence_node(self) -> None:
+        """Stop a node for longer or shorter than the head takes to give it up; it comes back."""
+        node, _ = self._some_trial()
+        self._note("silent node", node, *trials_on(self._cluster.raylet(node)))
+        stopped = self._cluster.silence(node)
+        self._look_on(self._random.uniform(1, 40))
+        self._cluster.wake(stopped)
+        # Given up, it finds that out and ends.
+        self._look_on(10)
+        self._replace_dead()
+
+    def _silence_head(self) -> None:
+        self._note("silent head", "")
+        stopped = self._cluster.silence(HEAD)
+        while self._driver.poll() is None:
+            self._look_on(0.3)
+        self._cluster.wake(stopped)
+        self._look_on(5)
+        self._replace_dead()
+        self._resume()
+
+    def _resume(self) -> None:
+        """Go on with a driver that has ended."""
         self._end()
         measured = Counter(record.block for record in Run("x", self._results).records)
         self.faults[-1].repeated = sorted(b for b, n in measured.items() if n < len(BACKENDS))
         self._look_on(self._random.uniform(0, 3))
-        self._start("--resume", "x")
+        self._start("run", "--resume", "x")
 
     def _fill_stores(self) -> None:
-        self._note("full object stores", "", None)
+        self._note("full object stores", "")
         for _ in range(5):
             hog = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.helpers.hog", self._cluster.address, "5"],
@@ -175,6 +224,11 @@ class Soak:
         self._look_on(self._random.uniform(0, 3))
         self._cluster.add(node)
 
+    def _replace_dead(self) -> None:
+        for node in sorted(self._cluster.names):
+            if not self._cluster.is_alive(node):
+                self._replace(node)
+
     def _some_node(self) -> str:
         return self._random.choice(sorted(self._cluster.names))
 
@@ -182,25 +236,39 @@ class Soak:
         def look() -> tuple[str, psutil.Process] | None:
             self._look_on(0.05)
             node = self._some_node()
-            process = trial_on(self._cluster.raylet(node))
-            return (node, process) if process else None
+            processes = trials_on(self._cluster.raylet(node))
+            return (node, self._random.choice(processes)) if processes else None
 
         found: tuple[str, psutil.Process] = wait_for(look, 300)
         # Anywhere in its short life, not only at its start.
         self._look_on(self._random.uniform(0, 1.5))
         return found if found[1].is_running() else self._some_trial()
 
-    def _note(self, kind: str, node: str, process: psutil.Process | None, trial: str = "") -> None:
-        now = time.monotonic() - self._began
-        during = (
-            "" if process is None else f"trial aged {time.time() - process.create_time():.1f} s"
-        )
-        self.faults.append(Fault(kind, node, now, len(self._seen), during, trial))
+    def _note(self, kind: str, node: str, *processes: psutil.Process) -> None:
+        """Note a fault, and the processes of trials that it befalls."""
+        ages_s = [time.time() - process.create_time() for process in processes]
+        during = f"trials aged {max(ages_s):.1f} s" if ages_s else ""
+        after_s = time.monotonic() - self._began
+        trials = tuple(map(self._trial, processes))
+        self.faults.append(Fault(kind, node, after_s, len(self._seen), during, trials))
+
+    def _trial(self, process: psutil.Process) -> str:
+        """Return the name of the trial that a process was started for."""
+        told = json.loads(process.cmdline()[-1])["job"]
+        blocks = Run("x", self._results).manifest.plan.blocks()
+        fields = ("backend", "device", "seed")
+        (trial,) = [
+            job.trial
+            for block in blocks
+            for job in block
+            if all(getattr(job, field) == told[field] for field in fields)
+        ]
+        return trial
 
     def _start(self, *given: object) -> None:
         where = ("--address", self._cluster.address, "--results", self._results)
         self._driver = subprocess.Popen(
-            command(*overriding(*TINY_RUN, *where, *given)),
+            command(*overriding(*given, *where)),
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -240,8 +308,3 @@ class Soak:
             if left <= 0:
                 return
             time.sleep(min(left, 0.1))
-
-
-def _trial(process: psutil.Process) -> str:
-    """Return the name of the trial that a process was started for."""
-    return str(json.loads(process.cmdline()[-1])["job"]["trial"])

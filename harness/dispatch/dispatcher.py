@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from harness.dispatch.token import show_token
-
 if TYPE_CHECKING:
     from harness.dispatch.local import InlineDispatcher
     from harness.dispatch.ray_cluster import RayDispatcher
@@ -32,7 +30,6 @@ def cluster(
     address: str | None, runtime_env: Mapping[str, Any] | None = None, wait_s: float = 0.0
 ) -> RayDispatcher:
     """Join the Ray cluster at an address, or start a local one."""
-    show_token()  # Ray reads it when it is imported.
     from harness.dispatch.ray_cluster import RayDispatcher
 
     return RayDispatcher(address, runtime_env, wait_s)

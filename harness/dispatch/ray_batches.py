@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -29,10 +30,7 @@ _NOTICE_S = 10.0
 _GONE_S = 10.0
 """How long after a node's death Ray may take to report what ran on it; then it counts as lost."""
 _SILENT_S = 60.0
-_SILENCE = (
-    "no node has answered for a minute: if the cluster asks for no token, say so here, too, by "
-    "RAY_AUTH_MODE=disabled; if it does, its nodes need the same one"
-)
+_SILENCE = "no node has answered for a minute: do all nodes have the token of the head?"
 _MOST_DEMAND = 64
 """How many waiting batches the autoscaler sees; it starts its nodes step by step anyway."""
 
@@ -225,7 +223,8 @@ class Demand:
     that an exclusive batch needs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
         self._groups: dict[Need, list[PlacementGroup]] = {}
         self._known: frozenset[str] = frozenset()
         """The ids of the nodes that exist."""
@@ -239,15 +238,20 @@ class Demand:
         for need in {*waiting, *self._groups}:
             groups = self._groups.setdefault(need, [])
             wanted = min(waiting.get(need, 0), _MOST_DEMAND)
-            _remove(groups[wanted:])
+            self._remove(groups[wanted:])
             del groups[wanted:]
             groups += [self._ask(need, nodes) for _ in range(wanted - len(groups))]
 
     def withdraw(self) -> None:
         """Remove all groups."""
         for groups in self._groups.values():
-            _remove(groups)
+            self._remove(groups)
         self._groups.clear()
+
+    def _remove(self, groups: Iterable[PlacementGroup]) -> None:
+        for group in groups:
+            if not self._nodes.lost:  # They end with this process anyway.
+                self._nodes.ask(partial(_remove, group))
 
     def _ask(self, need: Need, nodes: Sequence[Node]) -> PlacementGroup:
         # An exclusive batch takes a whole node. The size of a new node is not known, so ask for
@@ -257,16 +261,16 @@ class Demand:
         if need.gpus:
             bundle["GPU"] = need.gpus
         elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self._known))})"}
-        group: PlacementGroup = placement_group(
-            [bundle], bundle_label_selector=[elsewhere] if self._known else None
+        selector = [elsewhere] if self._known else None
+        ask: Callable[[], PlacementGroup] = partial(
+            placement_group, [bundle], bundle_label_selector=selector
         )
-        return group
+        return self._nodes.ask(ask)
 
 
-def _remove(groups: Iterable[PlacementGroup]) -> None:
-    for group in groups:
-        with suppress(RayError):
-            remove_placement_group(group)
+def _remove(group: PlacementGroup) -> None:
+    with suppress(RayError):
+        remove_placement_group(group)
 
 
 class _NodeTimeout:

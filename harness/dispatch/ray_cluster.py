@@ -33,18 +33,20 @@ from harness.dispatch.ray_batches import (
     refusal,
     waiting_for,
 )
-from harness.dispatch.ray_nodes import (
-    REFRESH_S,
-    Nodes,
+from harness.dispatch.ray_connect import (
     check_import_path,
     check_runtime_env,
     cluster_address,
     connect,
 )
+from harness.dispatch.ray_nodes import REFRESH_S, Nodes
 from harness.measure import machine
 from harness.measure.clock import now
 from harness.trial.events import Certificate, Event
 from harness.trial.jobs import ParityJob, TrialJob
+
+_ANSWER_S = 60.0
+_NO_ANSWER = f"it has not answered for {_ANSWER_S:g} s"
 
 
 @ray.remote(num_cpus=0, max_retries=0)
@@ -99,7 +101,11 @@ class RayDispatcher:
             node.name: _describe.options(scheduling_strategy=bound_to(node)).remote()
             for node in self._nodes.look(all_of_them=True)
         }
-        return {name: _answer(task) for name, task in tasks.items()}
+        ready, _ = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=_ANSWER_S)
+        return {
+            name: _answer(task) if task in ready else {"error": _NO_ANSWER}
+            for name, task in tasks.items()
+        }
 
     def certify(self, jobs: Sequence[ParityJob]) -> Generator[Event, None, None]:
         """Run the parity jobs on every node that can take them, and yield their events.
@@ -146,7 +152,7 @@ class RayDispatcher:
         flow = Flow(scheduler, self._nodes, max_retries, self._wait_s)
         if not self._local:
             flow.newcomers = Newcomers(scheduler, admission, self._certified)
-            flow.demand = Demand()
+            flow.demand = Demand(self._nodes)
         yield from flow.events()
 
     def close(self) -> None:
@@ -169,7 +175,7 @@ class RayDispatcher:
 
     def _await(self, jobs: Sequence[ParityJob]) -> Generator[Event, None, list[Node]]:
         """Wait until each job has a node that it fits on; refuse those that never get one."""
-        demand, deadline, noticed = Demand(), now() + self._wait_s, False
+        demand, deadline, noticed = Demand(self._nodes), now() + self._wait_s, False
         try:
             while True:
                 nodes = self._nodes.look()
@@ -191,6 +197,6 @@ class RayDispatcher:
 
 def _answer(task: Any) -> dict[str, str]:
     try:
-        return dict(ray.get(task, timeout=60))
+        return dict(ray.get(task))
     except RayError as error:
         return {"error": explain(error)}

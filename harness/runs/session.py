@@ -81,11 +81,12 @@ class Session:
     def _say_what_is_kept(self, arms: set[Arm]) -> None:
         run = self.run
         missing = len(run.missing)
+        finished = sum(record.status != "lost" for record in run.records)
         # A block is timed whole: its finished trials run again with the missing ones.
         again = sum(map(len, self._blocks(arms))) - missing
         beside = f", and with them {again} finished ones of the same blocks" if again > 0 else ""
         self._reporter.note(
-            f"{len(run.records)} of {len(run.records) + missing} trials are finished and kept in "
+            f"{finished} of {finished + missing} trials are finished and kept in "
             f"`{run.location}`; `{command('run', '--resume', *run.words)}` runs the others{beside}."
         )
 

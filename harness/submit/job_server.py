@@ -28,7 +28,8 @@ DEFAULT_RESULTS = "$HOME/harness-results"
 
 _OLDEST_RAY = (2, 49)
 _STOP_S = "30"
-_TIMEOUT_S = 60.0
+_CONTACT_S, _TIMEOUT_S = 20.0, 60.0
+"""Timeouts of the first request, and of all others."""
 _POLL_S = 0.5
 # The server sends the whole log each time: a long one is asked for less often.
 _BYTES_PER_S = 100_000
@@ -136,11 +137,13 @@ class JobServer:
         for module in ("job.sdk", "dashboard_sdk"):
             logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
 
+        timeout_s = _CONTACT_S
+
         class Client(JobSubmissionClient):
             """Ray's client, which has no timeout of its own."""
 
             def _do_request(self, *arguments: Any, **options: Any) -> Any:
-                return super()._do_request(*arguments, timeout=_TIMEOUT_S, **options)
+                return super()._do_request(*arguments, timeout=timeout_s, **options)
 
         # A token with a line break in it cannot even be sent.
         self._refusals = (AuthenticationError, requests.exceptions.InvalidHeader)
@@ -149,6 +152,7 @@ class JobServer:
                 self._client = Client(self.address)
                 answer = self._client._do_request("GET", "/api/version").json()
             version = str(answer["ray_version"])
+            timeout_s = _TIMEOUT_S
             too_old = tuple(map(int, version.split(".")[:2])) < _OLDEST_RAY
         except (ServerSilent, ValueError, KeyError, TypeError) as error:
             cause = error.__cause__ or error
@@ -157,6 +161,11 @@ class JobServer:
                     f"no dashboard answers at {self.address}: is the cluster up, is this the port "
                     "of its dashboard (8265), and can it be reached from here, if need be by a "
                     "tunnel?"
+                ) from None
+            if isinstance(cause, requests.exceptions.Timeout):
+                raise Unavailable(
+                    f"something listens at {self.address}, but has not answered for "
+                    f"{_CONTACT_S:g} s: is the head of the cluster alive?"
                 ) from None
             raise Unavailable(
                 f"what answers at {self.address} is not the dashboard of a Ray cluster "

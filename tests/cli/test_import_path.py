@@ -11,7 +11,7 @@ import pytest
 
 from harness import InvalidInput
 from harness.backend import registry
-from harness.dispatch import ray_nodes
+from harness.dispatch import ray_connect
 from tests.helpers.commands import TINY_RUN, Cli
 
 MINE = "from backends.reference import ReferenceBackend as Mine\n"
@@ -82,5 +82,5 @@ def test_what_is_hidden_is_named(folder: Path) -> None:
 def test_a_file_that_hides_the_harness_from_ray(folder: Path) -> None:
     (folder / "harness.py").write_text("")
     with pytest.raises(InvalidInput, match=f"`{folder}/harness.py` hides the harness"):
-        ray_nodes.check_import_path({})
-    ray_nodes.check_import_path({"working_dir": "elsewhere"})
+        ray_connect.check_import_path({})
+    ray_connect.check_import_path({"working_dir": "elsewhere"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.dispatch.ray_nodes import cluster_address
+from harness.dispatch.ray_connect import cluster_address
 from harness.errors import InvalidInput
 from tests.helpers.commands import Cli
 

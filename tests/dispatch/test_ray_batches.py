@@ -107,13 +107,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     return made
 
 
-def flow(monkeypatch: pytest.MonkeyPatch, ray: FakeRay, nodes: Looks, jobs: int) -> Iterator[Event]:
+def flow(
+    monkeypatch: pytest.MonkeyPatch, ray: FakeRay, nodes: Looks, jobs: int, max_retries: int = 0
+) -> Iterator[Event]:
     monkeypatch.setattr(ray_batches, "ray", ray)
     monkeypatch.setattr(ray_batches, "_remote_batch", ray)
     scheduler = Scheduler(lambda *_: True)
     for number in range(jobs):
         scheduler.add(Batch((job(number),)))
-    return Flow(scheduler, nodes).events()  # type: ignore[arg-type]
+    return Flow(scheduler, nodes, max_retries).events()  # type: ignore[arg-type]
 
 
 def test_a_record_that_a_dead_node_had_sent_is_received(
@@ -155,3 +157,26 @@ def test_a_node_that_the_head_omits_now_and_then_is_not_lost(
     monkeypatch.setattr(ray, "wait", wait)
     assert [event.status for event in events if isinstance(event, Record)] == ["ok"]
     assert ray.cancelled == []
+
+
+def test_a_batch_on_a_silent_node_is_lost_and_repeated_and_not_heard_again(
+    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
+    running = job(0)
+    ray = FakeRay([Started(job=running), None], [Started(job=running), record(running)])
+    original = ray.wait
+
+    def wait(streams: list[Stream], timeout: float = 0) -> tuple[list[Stream], list[Stream]]:
+        if timeout:
+            clock.spend(4)
+            if len(ray.streams[1]) == 1:
+                # The silent node is back, and has done it, too.
+                ray.streams[0][:] = [record(running)]
+        return original(streams, timeout)
+
+    monkeypatch.setattr(ray, "wait", wait)
+    events = list(flow(monkeypatch, ray, Looks([HERE, THERE], [THERE]), 1, max_retries=1))
+    records = [event for event in events if isinstance(event, Record)]
+    assert [(event.status, event.node) for event in records] == [("lost", "A"), ("ok", "-")]
+    assert ray.cancelled == [0]
+    assert ray.streams[0], "what the lost batch sends is left where it is"

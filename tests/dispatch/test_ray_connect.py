@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import Unavailable
-from harness.dispatch import ray_nodes
+from harness.dispatch import ray_connect
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_a_folder_for_temporary_files_that_ray_cannot_use(
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(folder))
     with pytest.raises(Unavailable, match=f"go to `{folder}`: set RAY_TMPDIR to .*`--dispatch inl"):
-        ray_nodes.connect(None, {})
+        ray_connect.connect(None, {})
