@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from benchmarks.helpers import healthy
 from benchmarks.helpers.bounds import Began
@@ -34,13 +36,16 @@ from harness.errors import InvalidInput, WorkerError
 from harness.gate import pytest_benchmark, report
 from harness.gate.baseline import Baseline
 from harness.gate.settings import GateSettings
+from harness.history.archive import read_archive
 from harness.inputs.quantities import fraction, seconds
 from harness.measure import gradient, gradient_file, messages
 from harness.measure.fingerprint import differences
 from harness.runs.settings import Settings
 from harness.store.results_folder import find_run, open_folder
 from harness.submit.unpack_run import save, unpack
+from harness.tables.from_records import trials_table
 from harness.task.task import Task
+from harness.trial.record import Record
 
 
 class Reader(NamedTuple):
@@ -112,6 +117,23 @@ def _run_record(data: bytes) -> None:
     _ = found.trials, found.steps, found.curves, found.chunks, found.failures
     _shown(data, "show", "mine")
     _shown(data, "explain", "mine")
+
+
+def _tables(rng: random.Random) -> bytes:
+    """Make a stored table of trials that is not that of its records."""
+    records = [Record.model_validate(one) for one in healthy.RECORDS]
+    rows = json.loads(trials_table(records).to_json(orient="records"))
+    file = io.BytesIO()
+    with suppress(ValueError, TypeError, OverflowError, pa.ArrowException):
+        pd.DataFrame(json.loads(tree(rows)(rng))).to_parquet(file)
+    return file.getvalue() if rng.random() < 0.8 else garbled(rng, file.getvalue())
+
+
+def _table(data: bytes) -> None:
+    _write_run()
+    Path("results/mine/trials.parquet").write_bytes(data)
+    read_archive("results")
+    _shown(data, "history")
 
 
 def _baseline(data: bytes) -> None:
@@ -287,12 +309,13 @@ def _command_line(rng: random.Random) -> bytes:
     # `doctor` measures for a second, and reads nothing.
     name = rng.choice([name for name in cli.commands if name != "doctor"])
     words = [name]
+    odd = [text for text in TEXTS if ".." not in text]  # It would write where it is told to.
     for option in rng.choices(cli.commands[name].params, k=rng.choice((0, 1, 1, 2, 3, 5))):
         if isinstance(option, click.Option):
             words.append(rng.choice(option.opts))
         if not getattr(option, "is_flag", False):
             fit = option.type.choices if isinstance(option.type, click.Choice) else _WORDS
-            values = (_FIT.get(str(option.name)) or rng.choice(fit), rng.choice((*fit, *TEXTS)))
+            values = (_FIT.get(str(option.name)) or rng.choice(fit), rng.choice((*fit, *odd)))
             words += [rng.choice(values) for _ in range(max(1, option.nargs))]
     return "\n".join(words).encode("utf-8", "surrogatepass")
 
@@ -357,6 +380,7 @@ READERS: Mapping[str, Reader] = {
     "pyproject": Reader(text(healthy.PYPROJECT), _settings),
     "manifest": Reader(tree(healthy.MANIFEST), _manifest),
     "record": Reader(tree(healthy.RECORDS[1], healthy.OLD), _run_record),
+    "table": Reader(_tables, _table),
     "baseline": Reader(tree(healthy.BASELINE), _baseline),
     "run id": Reader(text("mine", "results/mine", "posted-20260101-000000"), _run_id),
     "url": Reader(text("s3://bucket/a/b", "file:///x", "memory://a", "gs::s3://b"), _url),

@@ -92,12 +92,14 @@ def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 def _header(text: str, needed: Sequence[str]) -> tuple[str, list[str]]:
     """Return the separator that gives the most of the needed names, and the row of names."""
-    headers = {}
+    headers: dict[str, list[str]] = {}
     for separator in _SEPARATORS:
         try:
-            headers[separator] = next(_rows(text, separator))[1]
+            first = next(_rows(text, separator), None)  # None: it holds this separator alone.
         except csv.Error as error:
             problem = error
+        else:
+            headers |= {separator: first[1]} if first else {}
     if not headers:
         raise problem
     return max(headers.items(), key=lambda item: len(set(needed) & set(_folded(item[1]))))

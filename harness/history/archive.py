@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -43,6 +44,7 @@ _NEEDED = [
     *("epochs_per_s", "final_mse", "contended", "noisy", "attempts", "timing", "at_once"),
     "correction_error",
 ]
+_NEVER_NULL = {"int64", "bool"}
 _BATCH = 2000
 """Records that a table is built from at a time: more take memory, fewer take time."""
 _CONNECTIONS = 16
@@ -175,8 +177,11 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
         if not {*_NEEDED, *plan.sweep} <= set(file.schema_arrow.names):
             raise _Stale
         table = file.read(columns=[*_NEEDED, "wall_s", *plan.sweep])
+        table.select(_NEEDED).cast(_schema())
     except (pa.ArrowException, ValueError) as error:
         raise _Stale from error
+    if any(table[name].null_count for name in _NEEDED if from_records.TRIALS[name] in _NEVER_NULL):
+        raise _Stale
     columns = {
         name: table[name].to_pylist()
         for name in ("run", "trial", "attempts", "backend", "device", "node", "status", "wall_s")
@@ -201,6 +206,15 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
             raise _Stale
         records.append(record)
     return table, records
+
+
+@cache
+def _schema() -> Any:
+    """Return the types of the needed columns. Somebody else may have written a table."""
+    import pyarrow as pa
+
+    empty = pd.DataFrame(columns=_NEEDED).astype({n: from_records.TRIALS[n] for n in _NEEDED})
+    return pa.Schema.from_pandas(empty, preserve_index=False)
 
 
 def _parse(content: bytes | OSError) -> Record:

@@ -40,6 +40,8 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ("", "is empty; it needs a row of names (path, t, x, prediction) and a row for"),
         (" \n\n", "is empty; it needs"),
+        (";", "there is no column `t` and no `x` and no `prediction`. It begins with `;`"),
+        (",\n,", "there is no column `t` and no `x` and no `prediction`. It begins with `,`"),
         (HEAD, "has no rows"),
         (
             "path,t,x,predictions\n0,1,1,1\n",

@@ -131,6 +131,19 @@ def test_the_stored_table_of_a_finished_run_is_read(real: Run, tmp_path: Path) -
     assert error() == pytest.approx(2 * before)
 
 
+@pytest.mark.parametrize(
+    "odd", [{"at_once": [None]}, {"block": ["x"]}, {"final_mse": [[0.1]]}, {"contended": ["no"]}]
+)
+def test_a_stored_table_with_other_types_is_not_used(
+    odd: dict[str, list[Any]], real: Run, tmp_path: Path
+) -> None:
+    copy(real, tmp_path, "run0", 0)
+    right, path = History(tmp_path).table, tmp_path / "run0" / "trials.parquet"
+    table = pd.read_parquet(path)
+    table.assign(**{name: value * len(table) for name, value in odd.items()}).to_parquet(path)
+    pd.testing.assert_frame_equal(History(tmp_path).table, right)
+
+
 def test_stored_tables_and_records_say_the_same(
     planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
