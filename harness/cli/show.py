@@ -120,7 +120,7 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         ok = run.trials.loc[run.trials["status"] == "ok", ["trial", "seed"]]
         one_kind = run.trials["node_kind"].nunique() <= 1
         curves = curves_by_arm(run.curves.merge(ok), one_kind, run.swept)
-        title = "Convergence, mean over seeds that ended ok"
+        title = "Convergence over seeds that ended ok: mean loss and MSE, median s"
         return render(curves, kind, columns, title, keys=len(run.swept) + 1)
     steps = steps_by_arm(run.steps, run.swept)
     if some:

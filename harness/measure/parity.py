@@ -1,7 +1,8 @@
 """Parity: a backend is timed only after it matched the float64 reference.
 
 Three things are compared, element by element, in float64 and in float32, on random data and
-parameters (not zero, because a zero bias or initial state would hide faults):
+parameters (not zero, because a zero bias or initial state would hide faults). Some inputs and
+outputs are as large as any in the evaluation of the task:
 
 - outputs;
 - gradients: one step of plain gradient descent at rate 1 moves every parameter by its gradient;
@@ -39,6 +40,7 @@ from harness.errors import ContractViolation, Unavailable, WorkerError, brief
 from harness.measure import conformance, machine
 from harness.measure.faults import name_fault, reference
 from harness.measure.training import Emit
+from harness.task.data import reach
 from harness.task.task import Task
 from harness.trial.events import Check
 from harness.trial.jobs import ParityJob
@@ -57,6 +59,8 @@ _DRAWS, _AMPLIFIED = 20, 30
 # so a small network and few data are enough. Outputs and gradients are compared at the size of the
 # task.
 _TRAJECTORY_HIDDEN, _TRAJECTORY_SIZE = 16, 8
+# The outputs are linear in these parameters.
+_HEAD = ("W_2", "b_2")
 # One more than sixteen: a backend that works in blocks of seeds has a remainder, too.
 _MOST_SEEDS = 17
 
@@ -118,6 +122,7 @@ def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) 
     With `at_once` above 1, also those of training that many seeds (17 at most), if it can. A
     precision that it lacks is skipped, unless the task asks for it. Raises what the backend raises.
     """
+    largest = reach(task)
     for dtype, tolerance in TOLERANCE.items():
         model = replace(task.model, dtype=dtype)
         try:
@@ -126,34 +131,48 @@ def compare(factory: BackendFactory, device: str, task: Task, at_once: int = 1) 
             if dtype == task.dtype:
                 raise
             continue
-        yield from _compare(factory, device, model, tolerance, seeds=1)
+        yield from _compare(factory, device, model, tolerance, 1, largest)
         if at_once > 1 and isinstance(backend, TrainsManySeeds):
-            yield from _compare(factory, device, model, tolerance, min(at_once, _MOST_SEEDS))
+            many = min(at_once, _MOST_SEEDS)
+            yield from _compare(factory, device, model, tolerance, many, largest)
 
 
 _Quantity: TypeAlias = Literal["outputs", "gradient", "losses", "trajectory"]
 _Observed: TypeAlias = dict[_Quantity, Params]
 _Make: TypeAlias = Callable[[Model], TrainsManySeeds[Any]]
 _Observe: TypeAlias = "Callable[[_Sample, _Make], _Observed]"
+_Draw: TypeAlias = "Callable[[int], _Sample]"
 
 
 def _compare(
-    factory: BackendFactory, device: str, model: Model, tolerance: float, seeds: int
+    factory: BackendFactory,
+    device: str,
+    model: Model,
+    tolerance: float,
+    seeds: int,
+    largest: tuple[float, float],
 ) -> Iterator[Check]:
-    """Yield the checks of training `seeds` seeds; they are the first axis of every array."""
+    """Yield the checks of training `seeds` seeds; they are the first axis of every array.
+
+    Inputs and outputs are as large as `largest`.
+    """
+    small = replace(model, hidden=_TRAJECTORY_HIDDEN)
+
+    def of_task(number: int) -> _Sample:
+        return _Sample.draw(model, number, _SIZE).reaching(*largest)
+
+    def of_trajectory(number: int) -> _Sample:
+        return _Sample.draw(small, number, _TRAJECTORY_SIZE)
 
     def tested(model: Model) -> TrainsManySeeds[Any]:
         backend = factory(model, device)
         return many_seeds(backend) if seeds > 1 else Alone(backend)
 
-    for observe, hidden, size, change in (
-        (_outputs_and_gradient, model.hidden, _SIZE, 1e-6),
-        (_trajectory, _TRAJECTORY_HIDDEN, _TRAJECTORY_SIZE, 1e-5),
+    for observe, draw, change in (
+        (_outputs_and_gradient, of_task, 1e-6),
+        (_trajectory, of_trajectory, 1e-5),
     ):
-        smooth = [
-            _smooth(observe, replace(model, hidden=hidden), number, size, change)
-            for number in range(seeds)
-        ]
+        smooth = [_smooth(observe, draw, number, change) for number in range(seeds)]
         got = observe(_Sample.stack([sample for sample, _ in smooth]), tested)
         for quantity in got:
             want = {
@@ -164,7 +183,7 @@ def _compare(
 
 
 def _smooth(
-    observe: _Observe, model: Model, number: int, size: int, change: float
+    observe: _Observe, draw: _Draw, number: int, change: float
 ) -> tuple[_Sample, _Observed]:
     """Return a sample whose results rounding does not decide, and those of the reference.
 
@@ -175,10 +194,10 @@ def _smooth(
     def exact(sample: _Sample) -> _Observed:
         return observe(sample, lambda model: Alone(reference(model)))
 
-    for draw in range(_DRAWS):
-        sample = _Sample.draw(model, number + draw * _MOST_SEEDS, size)
+    for another in range(_DRAWS):
+        sample = draw(number + another * _MOST_SEEDS)
         want = exact(sample)
-        if model.activation != "relu":
+        if sample.model.activation != "relu":
             break
         near = [exact(sample.changed(by)) for by in (change, -change)]
         if max(_distance(one, want) for one in near) < _AMPLIFIED * change:
@@ -220,6 +239,16 @@ class _Sample:
             np.concatenate([s.x_ERTB for s in samples], axis=1),
             np.concatenate([s.y_ERTB for s in samples], axis=1),
         )
+
+    def reaching(self, x: float, y: float) -> _Sample:
+        """Return it with one path whose inputs, and with outputs that are as large as these."""
+        x_ERTB = self.x_ERTB.copy()
+        x_ERTB[..., -1] *= x / np.abs(x_ERTB[..., -1]).max()
+        exact = Alone(reference(self.model))
+        output_RTB = exact.predict_many(exact.init_many(self.params), x_ERTB[0])
+        scale = y / output_RTB.flat[np.abs(output_RTB).argmax()]
+        head = {name: (scale * self.params[name]).astype(self.model.dtype) for name in _HEAD}
+        return replace(self, x_ERTB=x_ERTB, params={**self.params, **head})
 
     def changed(self, by: float) -> _Sample:
         """Return it with every parameter changed by about that share."""

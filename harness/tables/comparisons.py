@@ -210,4 +210,8 @@ def _value_and_interval(metric: Metric, estimate: Estimate) -> tuple[str, str]:
     if estimate.n < 2:
         return value, f", one {'block' if metric.kind == 'time' else 'seed'}: no interval"
     low, high = map(metric.natural, estimate.interval())
+    if metric.ratio and numbers.too_wide(low, high):
+        what = "blocks" if metric.kind == "time" else "seeds"
+        few = f"{estimate.n} {what} are too few for an interval: at least {estimate.n + 1}"
+        return value, f", {few}"
     return value, numbers.interval(low, high, text)

@@ -34,6 +34,16 @@ def interval(low: float, high: float, text: Callable[[float], str] = number) -> 
     return "" if isnan(low) else f" [{text(low)}, {text(high)}]"
 
 
+def ratio_interval(low: float, high: float, text: Callable[[float], str] = number) -> str:
+    """Return the interval of a ratio, or of a value above zero; not if it says nothing."""
+    return " [too few]" if too_wide(low, high) else interval(low, high, text)
+
+
+def too_wide(low: float, high: float) -> bool:
+    """Whether an interval of a ratio spans a factor of a hundred or more: two values may do so."""
+    return high >= 100 * low
+
+
 def percent(share: float) -> str:
     """Return a share: `2 %`."""
     return f"{100 * share:.3g} %"

@@ -37,7 +37,7 @@ def spread_out(steps: pd.DataFrame, rows: int = 12) -> pd.DataFrame:
 def curves_by_arm(
     curves: pd.DataFrame, one_kind: bool = True, swept: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Return a row per evaluation: the mean loss, MSE and training time of each backend.
+    """Return a row per evaluation: mean loss and MSE of each backend, and its median train time.
 
     The time is left out unless all trials ran on `one_kind` of node.
     """
@@ -53,8 +53,12 @@ def curves_by_arm(
 
 
 def _side_by_side(table: pd.DataFrame, index: str, values: str, suffix: str = "") -> pd.DataFrame:
-    """Average over seeds; a column per backend, with its device where there are several."""
-    means = table.groupby([index, *ARM])[values].mean().unstack(ARM)
+    """Average over seeds; a column per backend, with its device where there are several.
+
+    Times are medians, as in the summary, and everything else means.
+    """
+    groups = table.groupby([index, *ARM])[values]
+    means = (groups.median() if values == "train_s" else groups.mean()).unstack(ARM)
     means = means.sort_index().sort_index(axis=1)
     one_device = table["device"].nunique() == 1
     arms = means.columns.to_list()

@@ -64,7 +64,7 @@ def summary_tables(
     shared = not summary.empty and bool((summary["at_once"] > 1).any())
     per_seed = "; epochs/s and train s per seed, the rest of all at once" * shared
     parts = {
-        "Accuracy, mean over seeds": _accuracy(),
+        "Accuracy, mean over seeds; way to the lag, median": _accuracy(),
         f"Time, median over seeds{per_seed}": _times(summary),
     }
     return [
@@ -190,7 +190,10 @@ def _accuracy() -> Columns:
         **_plain(("backend", "device")),
         "seeds": lambda row: f"{row['seeds']}/{row['trials']}",
         "MSE": lambda row: number(row["final_mse"]),
-        "geometric [95 %]": lambda row: _mean(row, "final_mse_geo", "final_mse_"),
+        "geometric [95 %]": lambda row: (
+            number(row["final_mse_geo"])
+            + numbers.ratio_interval(row["final_mse_low"], row["final_mse_high"], "{:.2g}".format)
+        ),
         "lag_skill [95 %]": lambda row: _mean(row, "lag_skill", "lag_skill_"),
         "r2": lambda row: number(row["r2"]),
         "lag epoch": lambda row: _to_lag(row, "epochs_to_lag"),
@@ -271,7 +274,7 @@ def _to_lag(row: Any, name: str) -> str:
 def _time_ratio(row: Any, name: str) -> str:
     if pd.isna(row[name]):
         return "-"
-    interval = numbers.interval(row[f"{name}_low"], row[f"{name}_high"], numbers.ratio)
+    interval = numbers.ratio_interval(row[f"{name}_low"], row[f"{name}_high"], numbers.ratio)
     return f"{numbers.ratio(row[name])}x{interval or ' [one block]'}"
 
 
@@ -289,7 +292,8 @@ def _ratio_or_difference(row: Any) -> str:
     text = numbers.ratio if ratio else "{:+.2g}".format
     if pd.isna(row["value"]):
         return "-"
-    return f"{text(row['value'])}{'x' * ratio}" + numbers.interval(row["low"], row["high"], text)
+    interval = numbers.ratio_interval if ratio else numbers.interval
+    return f"{text(row['value'])}{'x' * ratio}" + interval(row["low"], row["high"], text)
 
 
 def _change(row: Any) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
-from math import prod
+from math import log, prod, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,17 @@ def evaluation_paths(task: Task, seed: int) -> tuple[Array, Array]:
     _generator(seed, _Stream.EVAL).standard_normal(out=x_TN[1:])
     _to_ar1(x_TN, task.rho)
     return x_TN.astype(task.dtype), _target(x_TN, task.lag_weight)
+
+
+def reach(task: Task) -> tuple[float, float]:
+    """Return values that inputs and targets of the held-out paths hardly ever exceed.
+
+    Of n values of a normal distribution, independent or not, any is beyond `sqrt(3 ln 2n)` standard
+    deviations in at most a share `(2n)^-1/2` of all cases (the union bound).
+    """
+    squared = (1 - task.rho ** (2 * task.n_steps)) / (1 - task.rho**2)
+    squared *= 3 * log(2 * task.n_steps * task.eval_paths)
+    return sqrt(squared), squared * (1 + abs(task.lag_weight))
 
 
 def initial_params(model: Model, seed: int) -> Params:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from backends.reference import ReferenceBackend
 from harness import BackendFactory, ContractViolation, Task
+from harness.backend.protocol import Array
 from harness.measure import parity
+from harness.task import data
 from harness.trial.events import Check
 from harness.trial.jobs import ParityJob
-from tests.helpers import faulty
+from tests.helpers import faulty, unfaithful
 from tests.helpers.commands import ROOT
 
 
@@ -45,6 +49,32 @@ def test_an_optimiser_fault_does_not_show_in_outputs_or_gradients() -> None:
 
 def test_lost_precision_shows_in_float32_too() -> None:
     assert "float32" in {check.dtype for check in failed(faulty.HalfPrecision)}
+
+
+@pytest.mark.parametrize(("most", "task"), [(20.0, Task()), (500.0, Task(rho=0.99))])
+def test_a_backend_that_clips_at_values_that_the_task_reaches_is_caught(
+    most: float, task: Task
+) -> None:
+    class ClipsOutputs(unfaithful.Faithful):
+        def predict(self, state: Any, x_TN: Array) -> Array:
+            return np.minimum(super().predict(state, x_TN), most)
+
+    class ClipsInTraining(unfaithful.Clips):
+        pass
+
+    ClipsInTraining.most = most
+    for factory, quantity in ((ClipsOutputs, "outputs"), (ClipsInTraining, "gradient")):
+        checks = parity.compare(factory, "cpu", task)
+        assert {check.quantity for check in checks if not check.passed} == {quantity}
+
+
+def test_the_evaluation_has_values_as_large_as_parity() -> None:
+    for task in (Task(), Task(rho=0.9, lag_weight=1), Task(n_steps=2, eval_paths=10)):
+        x, y = data.reach(task)
+        held_out = [data.evaluation_paths(task, seed) for seed in range(20)]
+        largest = [(np.abs(x_TN).max(), y_TN.max()) for x_TN, y_TN in held_out]
+        assert 0.6 * x < np.mean([a for a, _ in largest]) < x
+        assert sum(a > x or b > y for a, b in largest) <= 1
 
 
 def test_values_that_are_not_finite_fail() -> None:

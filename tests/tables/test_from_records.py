@@ -375,3 +375,25 @@ def test_a_wide_table_is_cut_between_columns_not_through_them() -> None:
     assert max(map(len, text.splitlines())) <= 80
     for n in range(8):
         assert f"backend-number-{n}" in text
+
+
+def test_an_interval_that_says_nothing_is_not_printed_but_explained() -> None:
+    trials = trials_of(fast=[1.0, 1.0], slow=[3.0, 27.0])
+    (sentence,) = words(trials)
+    assert sentence == (
+        "no difference shown between slow and fast (9.00x, 2 blocks are too few for an interval: "
+        "at least 3)"
+    )
+    summary = summarise(trials)
+    assert "9.00x [too few]" in render_summary(summary, "table")
+    assert "9.00x [too few]" in render_comparisons(compare_arms(trials), "table")
+    # Two that agree know it well.
+    assert words(trials_of(fast=[1.0, 1.0], slow=[3.0, 3.1])) == [
+        "fast trains 3.05x faster than slow [2.48, 3.76]"
+    ]
+
+
+def test_the_last_time_of_the_curves_is_that_of_the_summary() -> None:
+    records = [timed("a", seed, train_s) for seed, train_s in enumerate((1.0, 2.0, 9.0))]
+    last = curves_by_arm(curves_table(records)).iloc[-1]
+    assert last["a s"] == summarise(trials_table(records))["train_s"].iloc[0] == 2.0
