@@ -61,8 +61,10 @@ class Stream(io.TextIOBase):
         """Return true."""
         return True
 
-    def write(self, text: str) -> int:
+    def write(self, text: str | bytes) -> int:
         """Write text, or drop it if the stream takes no more."""
+        if isinstance(text, bytes):  # As click writes the script that completes commands.
+            text = text.decode()
         try:
             return self._file.write(text)
         except OSError as error:

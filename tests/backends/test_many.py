@@ -113,7 +113,7 @@ def test_if_nobody_can_the_blocks_are_single_seeds(tmp_path: Path, cli: Cli) -> 
     assert (again.returncode, "is complete" in again.stderr) == (0, True), again.stderr
     other = cli(*words, "--vectorize", "3", "--seeds", "3")
     assert other.returncode == 2
-    assert "`seeds` differs" in other.stderr
+    assert "`--seeds` differs" in other.stderr
 
 
 def test_one_seed_alone_is_none_at_once(tmp_path: Path) -> None:

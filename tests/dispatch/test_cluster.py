@@ -225,8 +225,8 @@ def test_doctor_shows_the_nodes_side_by_side(cluster: LocalCluster, cli: Cli) ->
             "unknown field `env_var` (did you mean `env_vars`?)",
         ),
         (("--wait-nodes", "soon"), "`--wait-nodes soon`"),
-        (("--max-retries", -1), "`max_retries` = -1"),
-        (("--dispatch", "inline"), "`address` and `runtime_env` are for Ray"),
+        (("--max-retries", -1), "`--max-retries -1`"),
+        (("--dispatch", "inline"), "`--address` and `--runtime-env` are for Ray"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(

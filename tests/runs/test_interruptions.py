@@ -63,7 +63,7 @@ def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> 
     refused = cli(*resume, "--set", "epochs=50")
     assert refused.returncode == 2
     assert "`task` differs: run `x` has" in refused.stderr
-    assert "`seeds` differs" in cli(*resume, "--seeds", 5).stderr
+    assert "`--seeds` differs" in cli(*resume, "--seeds", 5).stderr
 
     done = cli(*resume)
     assert done.returncode == 0, done.stderr

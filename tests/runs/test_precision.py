@@ -93,7 +93,7 @@ def test_a_run_killed_after_its_pilot_grows_once_and_is_complete(cli: Cli, tmp_p
     resume = ("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
     refused = cli(*resume, "--precision", "3%", "--backends", ",".join(NAMES))
     assert refused.returncode == 2
-    assert "`precision` differs: run `x` has 0.0165, not 0.03" in refused.stderr
+    assert "`--precision` differs: run `x` has 0.0165, not 0.03" in refused.stderr
     done = cli(*resume)
     assert done.returncode == 0, done.stderr
     assert f"after a pilot of 8 blocks: {needed} are needed" in done.stderr

@@ -114,13 +114,13 @@ def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> N
     assert same.returncode == 0, same.stderr
     other = cli(*again, "--sweep", "hidden=2,8")
     assert other.returncode == 2
-    assert "`sweep` differs" in other.stderr
+    assert "`--sweep` differs" in other.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--sweep", "hiden=2"], "`sweep`: unknown name `hiden` (did you mean `hidden`?)"),
+        (["--sweep", "hiden=2"], "`--sweep`: unknown name `hiden` (did you mean `hidden`?)"),
         (["--sweep", "hidden"], "`--sweep hidden`: write KEY=A,B,..."),
         (["--sweep", "hidden="], "`--sweep hidden=`: write KEY=A,B,..."),
         (["--sweep", "hidden=2,2"], "name at least one value, and none of them twice"),
@@ -136,7 +136,7 @@ def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> N
         (["--sweep", "hidden=2", "--sweep", "hidden=3"], "`hidden` is swept already"),
         (["--sweep", "hidden=2", "--set", "hidden=3"], "`--set` gives `hidden` a value"),
         (["--sweep", "cell=gru", "--sweep", "activation=tanh,relu"], "a gru is defined with tanh"),
-        (["--sweep", "epochs=10,20", "--precision", "2%"], "it takes no `sweep`"),
+        (["--sweep", "epochs=10,20", "--precision", "2%"], "it takes no `--sweep`"),
     ],
 )
 def test_a_bad_sweep_is_refused_before_anything_starts(
