@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -93,7 +94,8 @@ def _find(name: str) -> EntryPoint | Command:
     if name.startswith(PREFIX):
         return Command.parse(name, name.removeprefix(PREFIX))
     if ":" in name:
-        if not name.partition(":")[2].isidentifier():
+        module, _, attribute = name.partition(":")
+        if not (re.fullmatch(r"[\w.]+", module) and attribute.isidentifier()):
             raise InvalidInput(f"backend `{name}`: write `module:Class`.")
         return EntryPoint(name, name, GROUP)
     points, known = installed(), {}

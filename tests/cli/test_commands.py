@@ -42,6 +42,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--backends", "jxa,torhc"], "did you mean `torch`?"),
         (["--backends", "no.such.module:X"], "there is no module `no.such.module`"),
         (["--backends", "torch:"], "write `module:Class`"),
+        (["--backends", "a-b:Class"], "write `module:Class`"),
+        (["--backends", ":Class"], "write `module:Class`"),
         (["--backends", "tests.helpers.faulty:Hang"], "has no `Hang` (did you mean `Hangs`?)"),
         (["--backends", ""], "name at least one"),
         (["--backends", "jax,jax"], "none of them twice"),
