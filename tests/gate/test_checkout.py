@@ -119,7 +119,7 @@ def test_a_reference_may_be_older(vendored: Project) -> None:
 
 
 def test_a_task_with_less_to_do_by_default_is_no_speed_up(vendored: Project) -> None:
-    vendored.plant("Field(32, ge=1", "Field(16, ge=1", "harness/task/task.py")
+    vendored.plant("        32, ge=1", "        16, ge=1", "harness/task/task.py")
     size = [*TINY]
     del size[size.index("batch_size=4") - 1 : size.index("batch_size=4") + 1]
     done = vendored.gate("--against", "HEAD", *size)
