@@ -44,8 +44,8 @@ class Estimate:
         return Estimate(-self.value, self.standard_error, self.df, self.n)
 
     def half_width(self, confidence: float = CONFIDENCE) -> float:
-        """Return half the width of the two-sided interval."""
-        if not self.df or (self._constant and 2 * 0.5**self.n > 1 - confidence):
+        """Return half the width of the two-sided interval; NaN if the spread is not known."""
+        if not self.df or self._constant:
             return float("nan")
         return float(stdtrit(self.df, (1 + confidence) / 2)) * self.standard_error
 
