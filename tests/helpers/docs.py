@@ -248,7 +248,8 @@ def copy_run(name: str, results: Path, jax: str = "jax") -> None:
         content = json.loads(text)
         content.get("plan", content)["run"] = name
         for chunk in content.get("chunks", ()):
-            chunk["wall_s"] *= 1 + zlib.crc32(name.encode()) / 1e15  # A copy would be refused in a comparison.
+            # A copy would be refused in a comparison.
+            chunk["wall_s"] *= 1 + zlib.crc32(name.encode()) / 1e15
         place = target / file.parent.relative_to(source) / file.name.replace("-jax-", f"-{jax}-")
         place.write_text(json.dumps(content))
 
