@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from queue import SimpleQueue
@@ -25,7 +26,7 @@ from harness.measure import machine
 from harness.measure.probe import Probe
 from harness.measure.process import JobFailed
 from harness.measure.trainer import Stopped, Trainer, at_once
-from harness.measure.trial import Emit, Host, Trial
+from harness.measure.trial import Emit, Host, Seeds, Trial
 from harness.task.task import largest_divisor
 from harness.trial.events import Refused
 from harness.trial.jobs import TrialJob, TurnsJob, go_in_rounds
@@ -49,7 +50,7 @@ def measure(jobs: Sequence[TrialJob], host: Host, emit: Emit) -> None:
         for job in jobs:
             emit(_refusal(job, len(usable), host.node))
         return
-    before: list[Training] = []
+    before: defaultdict[Seeds, list[Training]] = defaultdict(list)
     for together in [jobs] if can_take_turns(jobs) else [[job] for job in jobs]:
         with suppress(Stopped), _Block(together, host, emit, before) as block:
             block.run()
@@ -79,11 +80,15 @@ class _Block:
     """Trials that are measured together. Leaving the context kills what still runs."""
 
     def __init__(
-        self, jobs: Sequence[TrialJob], host: Host, emit: Emit, before: list[Training]
+        self,
+        jobs: Sequence[TrialJob],
+        host: Host,
+        emit: Emit,
+        before: Mapping[Seeds, list[Training]],
     ) -> None:
         self._jobs, self._host, self._emit = jobs, host, emit
         self._before = before
-        """What the trials of the block computed that were measured before these."""
+        """What the trials of the block that were measured before these computed, by their seeds."""
         self._rng = random.Random()
         self._usable = machine.usable_cores()
         pinned = jobs[0].exclusive and hasattr(os, "sched_setaffinity")
@@ -163,8 +168,10 @@ class _Block:
             self._try(trial, trial.complete)
 
         def nudge(trial: Trial) -> None:
-            with suppress(JobFailed):  # Its own training has ended well.
+            try:
                 trial.train_nudged()
+            except JobFailed:  # Its own training has ended well.
+                self._leave(trial)
 
         def end(trial: Trial) -> None:
             self._try(trial, trial.finish)
@@ -172,12 +179,18 @@ class _Block:
 
         most = len(self._usable) // self._jobs[0].threads
         at_once([partial(complete, trial) for trial in self._trials], most)
+        ended = list(self._trials)
         for _ in range(NUDGES):
-            if not unexplained([*self._before, *(trial.training for trial in self._trials)]):
-                break
-            at_once([partial(nudge, trial) for trial in self._trials], most)
-        self._before += [trial.training for trial in self._trials]
+            unclear = [t for t in self._trials if unexplained(self._like(t, ended))]
+            at_once([partial(nudge, trial) for trial in unclear], most)
+        for trial in ended:
+            self._before[trial.seeds].append(trial.training)
         at_once([partial(end, trial) for trial in self._trials], most)
+
+    def _like(self, trial: Trial, ended: Sequence[Trial]) -> list[Training]:
+        """Return what the trials with the seeds of this one have computed, itself included."""
+        alike = [one.training for one in ended if one.seeds == trial.seeds]
+        return [*self._before[trial.seeds], *alike]
 
     def _try(self, trial: Trial, step: Callable[[], T]) -> T | None:
         """Let a trial do a step; it leaves the block if it fails or diverges."""

@@ -30,6 +30,7 @@ from harness.trial.trajectory import Training
 
 Emit: TypeAlias = Callable[[Event], None]
 """Takes an event."""
+Seeds: TypeAlias = tuple[int, ...]
 
 
 @dataclass
@@ -58,8 +59,9 @@ class Trial:
     def __init__(self, job: TrialJob, trainer: Trainer, node: str, emit: Emit) -> None:
         """Take what trains, on the node of that name."""
         self.job, self.trainer = job, trainer
+        self.seeds: Seeds = job.seeds or (job.seed,)
         self._node = node
-        self.epochs = job.task.chunk_epochs(len(job.seeds) or 1)
+        self.epochs = job.task.chunk_epochs(len(self.seeds))
         """How many epochs a call trains."""
         self.chunks: list[Chunk] = []
         self._emit = emit
@@ -68,7 +70,7 @@ class Trial:
         self._points: list[CurvePoint] = []
         self._nudged: list[tuple[float, ...]] = []
         """The losses at these points, in each nudged training."""
-        self._curves = Curves(job.seeds or (job.seed,))
+        self._curves = Curves(self.seeds)
         self._epoch = 0
         self._seconds = 0.0
         self._epoch_s = 0.0

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from math import expm1, inf, isfinite, log
+from math import expm1, inf, isfinite, log, nan
 from typing import NamedTuple, TypeAlias
 
 from harness.trial.record import Chunk, CurvePoint, Record
@@ -51,7 +51,7 @@ class Training(NamedTuple):
     learned: Values
     """The training that is evaluated."""
     timed: Values
-    """The losses of the calls on the clock, where they end at a point of the curve."""
+    """The loss of the calls on the clock; of several times there, the farthest from `learned`."""
     nudged: Sequence[Values]
     """The losses of each nudged training."""
 
@@ -64,12 +64,13 @@ class Training(NamedTuple):
         epochs_per_point: int,
     ) -> Training:
         """Take the points of the curve, the timed calls, and the losses of nudged trainings."""
+        learned = {point.epoch: (point.train_loss, point.eval_mse) for point in points}
         return cls(
-            {point.epoch: (point.train_loss, point.eval_mse) for point in points},
+            learned,
             {
-                chunk.epoch: (chunk.loss,)
-                for chunk in chunks
-                if chunk.epoch and chunk.epochs == epochs_per_point and chunk.loss is not None
+                epoch: (max(losses, key=lambda loss: abs(loss - learned[epoch][0])),)
+                for epoch, losses in _timed(chunks, epochs_per_point).items()
+                if epoch in learned
             },
             [
                 {point.epoch: (loss,) for point, loss in zip(points, losses, strict=False)}
@@ -143,6 +144,23 @@ def _apart(block: Sequence[Record]) -> list[Apart | None]:
 def _training(record: Record) -> Training:
     per_point = record.task.epochs_per_point
     return Training.of(record.points, record.chunks, record.nudged, per_point)
+
+
+def _timed(chunks: Sequence[Chunk], epochs_per_point: int) -> dict[int, list[float]]:
+    """Return the mean losses between two points of the curve, each time that it was trained."""
+    losses: dict[int, list[float]] = defaultdict(list)
+    since: list[float] = []
+    for chunk in chunks:
+        if not (chunk.epoch and chunk.epochs):
+            continue  # Of an older version.
+        if chunk.epoch == chunk.epochs:
+            since = []  # It starts anew.
+        since.append(nan if chunk.loss is None else chunk.loss)
+        if not chunk.epoch % epochs_per_point:
+            if isfinite(loss := sum(since) / len(since)):
+                losses[chunk.epoch].append(loss)
+            since = []
+    return losses
 
 
 def _differences(

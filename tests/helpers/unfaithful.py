@@ -6,6 +6,7 @@ reference; as `tests.helpers.unfaithful:TorchStopsLate`, another.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,18 @@ class Clips(Faithful):
             return value, np.where(output_TB < self.most, g_output_TB, 0.0)
 
         self.inner._loss = clipped
+
+
+class ExitsNudged(EndsEarly):
+    """As `EndsEarly`; its process ends when it starts from other initial parameters."""
+
+    first: Params | None = None
+
+    def init(self, params: Params) -> Any:
+        self.first = self.first or params
+        if any((params[name] != value).any() for name, value in self.first.items()):
+            os._exit(3)
+        return super().init(params)
 
 
 class TorchFaithful(Faithful):

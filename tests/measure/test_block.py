@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -257,13 +258,39 @@ def test_backends_of_real_frameworks_that_train_something_else() -> None:
     assert trials.loc[[*names, f"{OTHERS}TorchFaithful"], "train_s"].notna().all()
 
 
+NUDGED = Task(n_steps=4, batch_size=4, epochs=40, curve_points=2, eval_paths=20)
+
+
+def nudged(*names: str, seeds: Sequence[int] = (0, 0)) -> dict[str, Record]:
+    """Measure two backends on a small task; return their records by these names."""
+    return measured(
+        *(
+            job("reference", NUDGED, rounds=2, seed=seed).model_copy(
+                update={"trial": name, "backend": name if name.islower() else OTHERS + name}
+            )
+            for name, seed in zip(names, seeds, strict=True)
+        )
+    )
+
+
 def test_a_block_is_nudged_only_if_it_did_not_train_alike(block: dict[str, Record]) -> None:
     assert {record.nudged for record in block.values()} == {()}
-    stops = job("reference", rounds=2).model_copy(update={"trial": "stops"})
-    stops = stops.model_copy(update={"backend": f"{OTHERS}EndsEarly"})
-    task = Task(n_steps=4, batch_size=4, epochs=40, curve_points=2, eval_paths=20)
-    pair = [job("reference", task, rounds=2), stops.model_copy(update={"task": task})]
-    right, wrong = measured(*pair).values()
-    assert {len(losses) for record in (right, wrong) for losses in record.nudged} == {2}
-    assert {len(record.nudged) for record in (right, wrong)} == {3}
-    assert trials_table([right, wrong])["apart_epoch"].notna().sum() == 1
+    records = nudged("reference", "EndsEarly")
+    assert {len(losses) for one in records.values() for losses in one.nudged} == {2}
+    assert {len(record.nudged) for record in records.values()} == {3}
+    assert trials_table([*records.values()])["apart_epoch"].notna().sum() == 1
+
+
+def test_trials_of_unlike_seeds_are_not_nudged() -> None:
+    """Those of many seeds at once, beside some one by one."""
+    records = nudged("reference", "Faithful", seeds=(0, 1))
+    assert [record.nudged for record in records.values()] == [(), ()]
+
+
+def test_a_nudged_training_that_fails_leaves_the_trial_as_it_was() -> None:
+    records = nudged("reference", "ExitsNudged")
+    ended = records["ExitsNudged"]
+    assert (ended.status, ended.error, ended.nudged) == ("ok", None, ())
+    assert len(ended.step_mse) == NUDGED.n_steps
+    assert len(records["reference"].nudged) == 3
+    assert trials_table([*records.values()])["apart_epoch"].notna().sum() == 1

@@ -135,14 +135,27 @@ def test_most_are_right_and_the_reference_always() -> None:
     assert [one and one.other for one in apart([alone, b, c])] == [None, "reference", "reference"]
 
 
-def test_timed_calls_train_as_those_that_are_evaluated() -> None:
-    calm = [1 + 1e-6] * 20
-    calls = [
-        {"wall_s": 1.0, "cpu_s": 1.0, "involuntary_switches": 0, "epochs": 50, "round": n}
-        | {"epoch": 50 * n, "loss": 1.0 if n < 5 else 1.01}
-        for n in range(1, 21)
+def calls(*losses: float, epochs: int) -> list[dict[str, object]]:
+    """Timed calls of so many epochs, again and again through the whole training."""
+    call = {"wall_s": 1.0, "cpu_s": 1.0, "involuntary_switches": 0, "epochs": epochs}
+    return [
+        call | {"round": n + 1, "epoch": n * epochs % 1000 + epochs, "loss": loss}
+        for n, loss in enumerate(losses)
     ]
-    skips = trained("skips", ONE, calm, chunks=calls, timing="rounds")
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        calls(*ONE[:4], *[1.01] * 16, epochs=50),
+        # Neither a later call that is right hides it, nor a call that ends between two points.
+        calls(*ONE, *ONE[:4], *[1.01] * 16, *ONE, epochs=50),
+        calls(*ONE * 2, *ONE[:8], *[1.01] * 32, epochs=25),
+    ],
+)
+def test_timed_calls_train_as_those_that_are_evaluated(chunks: list[dict[str, object]]) -> None:
+    calm = [1 + 1e-6] * 20
+    skips = trained("skips", ONE, calm, chunks=chunks, timing="rounds")
     (found,) = apart([skips])
     assert found
     assert (found.other, found.epoch) == ("", 250)
