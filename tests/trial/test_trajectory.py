@@ -135,7 +135,7 @@ def test_most_are_right_and_the_reference_always() -> None:
     assert [one and one.other for one in apart([alone, b, c])] == [None, "reference", "reference"]
 
 
-def calls(*losses: float, epochs: int) -> list[dict[str, object]]:
+def calls(*losses: float, epochs: int) -> list[dict[str, float]]:
     """Timed calls of so many epochs, again and again through the whole training."""
     call = {"wall_s": 1.0, "cpu_s": 1.0, "involuntary_switches": 0, "epochs": epochs}
     return [
@@ -153,7 +153,7 @@ def calls(*losses: float, epochs: int) -> list[dict[str, object]]:
         calls(*ONE * 2, *ONE[:8], *[1.01] * 32, epochs=25),
     ],
 )
-def test_timed_calls_train_as_those_that_are_evaluated(chunks: list[dict[str, object]]) -> None:
+def test_timed_calls_train_as_those_that_are_evaluated(chunks: list[dict[str, float]]) -> None:
     calm = [1 + 1e-6] * 20
     skips = trained("skips", ONE, calm, chunks=chunks, timing="rounds")
     (found,) = apart([skips])
