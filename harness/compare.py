@@ -309,7 +309,7 @@ def _level(
     # Seeds that were trained at once are one measurement.
     mine = _values(run, metric, arm).groupby("trial", sort=False)[["block", "value", "grid"]].mean()
     of_pilot = int((mine["block"] < pilot).sum()) if metric.sized else 0
-    return mine["value"].to_numpy(dtype=float), _mean(mine, of_pilot)
+    return mine["value"].to_numpy(dtype=float), _mean(mine, metric, of_pilot)
 
 
 def _values(run: Run, metric: Metric, arm: ArmKey) -> pd.DataFrame:
@@ -319,9 +319,10 @@ def _values(run: Run, metric: Metric, arm: ArmKey) -> pd.DataFrame:
     return values.dropna(subset=["value"])
 
 
-def _mean(values: pd.DataFrame, pilot: int = 0) -> Estimate:
+def _mean(values: pd.DataFrame, metric: Metric, pilot: int = 0) -> Estimate:
     grid_error = float(np.sqrt((values["grid"] ** 2).mean()))
-    return estimates.mean(values["value"].to_numpy(dtype=float), pilot, grid_error)
+    mean = estimates.mean_of_times if metric.kind == "time" else estimates.mean
+    return mean(values["value"].to_numpy(dtype=float), pilot, grid_error)
 
 
 def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) -> _Change:
@@ -338,10 +339,11 @@ def _change_of_accuracy(before: Run, after: Run, metric: Metric, arm: ArmKey) ->
     identical = all_shared and bool((raw_a == raw_b).all())
     if len(both) > 1:
         a, b = (both[name].to_numpy(dtype=float) for name in ("value_a", "value_b"))
-        estimate = _mean(both.assign(value=b - a, grid=np.hypot(both["grid_a"], both["grid_b"])))
+        pairs = both.assign(value=b - a, grid=np.hypot(both["grid_a"], both["grid_b"]))
+        estimate = _mean(pairs, metric)
     else:
         a, b = (side["value"].to_numpy(dtype=float) for side in sides)
-        estimate = estimates.welch(*map(_mean, sides))
+        estimate = estimates.welch(*(_mean(side, metric) for side in sides))
     return _Change(metric, arm, None, a, b, estimate, identical)
 
 
@@ -391,8 +393,8 @@ def _verdict(change: _Change, p_holm: float, p_same_holm: float, margin: float) 
         return f"same within ±{percent(margin) if metric.ratio else f'{margin:g}'}"
     if p_holm < SIGNIFICANT:
         return metric.word(increase=change.estimate.value > 0)
-    if change.estimate.n < 2:
-        unit = "seed" if metric.kind == "accuracy" else "block"
-        number = "one" if change.estimate.n else "no"
-        return f"inconclusive ({number} {unit}: no interval)"
-    return "inconclusive"
+    if change.estimate.df:
+        return "inconclusive"
+    unit = "seed" if metric.kind == "accuracy" else "block"
+    why = {0: f"no {unit}", 1: f"one {unit}"}.get(change.estimate.n, f"equal {unit}s")
+    return f"inconclusive ({why}: no interval)"

@@ -181,7 +181,7 @@ def ratios(comparisons: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | Non
     if len(drawn) < len(known):
         words += f" Drawn are {len(drawn)} of {len(known)}."
     if drawn["low"].isna().any():
-        words += " Without a line: one block, no interval."
+        words += " Without a line: one block, or equal ones: no interval."
     return Figure("ratios", "Ratios to the fastest", draw.ratios(table), words, table)
 
 

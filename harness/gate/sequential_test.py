@@ -20,7 +20,7 @@ from harness.backend.protocol import Array
 from harness.gate.paired import Pair
 from harness.gate.settings import GateSettings
 from harness.gate.verdict import WORST_FIRST, Judgement, Outcome, decide
-from harness.stats.estimates import CONFIDENCE, Estimate, holm, mean, welch
+from harness.stats.estimates import CONFIDENCE, Estimate, holm, mean, mean_of_times, welch
 from harness.stats.median import Median
 from harness.tables.numbers import percent, ratio
 from harness.trial.arms import Arm
@@ -162,11 +162,11 @@ class SequentialTest:
 
     def _time_after(self, pairs: int) -> Estimate:
         """Return the change of the time; after more pairs, as it would be if they were alike."""
-        sample = _mean_of_times(np.array(self._log_ratios))
+        sample = mean_of_times(np.array(self._log_ratios))
         if pairs > self.pairs > 1:
             error = sample.standard_error * sqrt(self.pairs / pairs)
             sample = replace(sample, standard_error=error, df=pairs - 1, n=pairs)
-        return sample if self._baseline is None else welch(_mean_of_times(self._baseline), sample)
+        return sample if self._baseline is None else welch(mean_of_times(self._baseline), sample)
 
     @property
     def pairs_to_decide(self) -> int | None:
@@ -298,15 +298,6 @@ class SequentialTest:
     ) -> Judgement:
         n = self.pairs if n is None else n
         return Judgement(subject=f"{self.arm}", metric=metric, outcome=outcome, n=n, reason=reason)
-
-
-def _mean_of_times(sample: Array) -> Estimate:
-    """Estimate a mean; values that are all equal are those of a clock that ticks, by unknown steps.
-
-    Then there is no standard error.
-    """
-    found = mean(sample)
-    return found if found.standard_error else replace(found, standard_error=float("nan"), df=0)
 
 
 def _log(mse: Array) -> Array:

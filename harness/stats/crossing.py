@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from harness.backend.protocol import Array
+from harness.stats import estimates
 from harness.stats.estimates import CONFIDENCE
 
 
@@ -21,7 +22,7 @@ class Crossing(NamedTuple):
     at: float
     low: float
     high: float
-    """The ends of the interval; NaN if it rests on one line."""
+    """The ends of the interval; NaN if it rests on one line, or their spread is not known."""
     rising: bool
     """Whether the line is above zero from there on, or below."""
     shown: bool
@@ -35,7 +36,8 @@ def crossing(offsets: Array, slopes: Array, pilot: int = 0) -> Crossing:
     the first `pilot` lines chose their number n, only their spread counts, as in `estimates.mean`.
 
     If the slope is shown not to be zero, it tells in which direction the line passes; if only the
-    offset is, that does, and the interval has no upper end. If neither is, nothing is known.
+    offset is, that does, and the interval has no upper end. If neither is, nothing is known; nor
+    if all lines are equal, as by a clock that ticks.
     """
     lines = np.stack([slopes, offsets])
     slope, offset = map(float, lines.mean(axis=1))
@@ -43,6 +45,8 @@ def crossing(offsets: Array, slopes: Array, pilot: int = 0) -> Crossing:
     rising = slope > 0 or (not slope and offset < 0)
     n = lines.shape[1]
     if n < 2:
+        return Crossing(at, nan, nan, rising, shown=False)
+    if not any(estimates.mean(line, pilot).standard_error for line in lines):
         return Crossing(at, nan, nan, rising, shown=False)
     spread = lines[:, :pilot] if 1 < pilot < n else lines
     t = stdtrit(spread.shape[1] - 1, (1 + CONFIDENCE) / 2)

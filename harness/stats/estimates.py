@@ -14,7 +14,7 @@ one-sided tests, for equivalence; Stein (1945) for an interval of a width chosen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -100,6 +100,16 @@ def mean(sample: Array, pilot: int = 0, shared_error: float = 0.0) -> Estimate:
     return Estimate(
         float(sample.mean()), float(np.hypot(spread / np.sqrt(n), shared_error)), len(chosen) - 1, n
     )
+
+
+def mean_of_times(sample: Array, pilot: int = 0, shared_error: float = 0.0) -> Estimate:
+    """Estimate the mean of times, as `mean` does.
+
+    Times that are all equal are those of a clock that ticks, by unknown steps. Then there is no
+    standard error.
+    """
+    found = mean(sample, pilot, shared_error)
+    return found if found.standard_error else replace(found, standard_error=float("nan"), df=0)
 
 
 def stein_size(pilot: Array, half_width: float, confidence: float = CONFIDENCE) -> int:

@@ -106,15 +106,15 @@ def _row(
         **{f"against_{name}": both[f"{name}_{theirs}"].mean() for name in _VALUES},
         "n": len(both),
         "shown": found.shown,
-        "words": f"start-up included, {_words(found, *names(arm, against))}{where}",
+        "words": f"start-up included, {_words(found, len(both), *names(arm, against))}{where}",
     }
 
 
-def _words(found: Crossing, mine: str, other: str) -> str:
-    """State from when on `mine` is ahead of `other`."""
+def _words(found: Crossing, n: int, mine: str, other: str) -> str:
+    """State from when on `mine` is ahead of `other`, by `n` blocks."""
     interval = epochs_interval(found.low, found.high)
     if not found.shown:
-        since = f"{mine} ahead {_since(found.at)}{interval or ', one block: no interval'}"
+        since = f"{mine} ahead {_since(found.at)}{interval or numbers.no_interval(n, 'block')}"
         return f"no difference shown between {mine} and {other} ({since})"
     if not isinf(found.high):
         return f"{mine} is ahead of {other} {_since(found.at)}{interval}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from math import isnan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,11 +208,11 @@ class _Comparison(NamedTuple):
 def _value_and_interval(metric: Metric, estimate: Estimate) -> tuple[str, str]:
     text = numbers.ratio if metric.ratio else "{:.3g}".format
     value = text(metric.natural(estimate.value)) + "x" * metric.ratio
-    if estimate.n < 2:
-        return value, f", one {'block' if metric.kind == 'time' else 'seed'}: no interval"
+    what = "block" if metric.kind == "time" else "seed"
     low, high = map(metric.natural, estimate.interval())
+    if isnan(low):
+        return value, numbers.no_interval(estimate.n, what)
     if metric.ratio and numbers.too_wide(low, high):
-        what = "blocks" if metric.kind == "time" else "seeds"
-        few = f"{estimate.n} {what} are too few for an interval: at least {estimate.n + 1}"
+        few = f"{estimate.n} {what}s are too few for an interval: at least {estimate.n + 1}"
         return value, f", {few}"
     return value, numbers.interval(low, high, text)

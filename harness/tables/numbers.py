@@ -34,6 +34,12 @@ def interval(low: float, high: float, text: Callable[[float], str] = number) -> 
     return "" if isnan(low) else f" [{text(low)}, {text(high)}]"
 
 
+def no_interval(n: int, what: str) -> str:
+    """Say why `n` values, each of a block or a seed, have no interval."""
+    equal = f"{n} {what}s are equal" if n > 1 else f"one {what}"
+    return f", {equal}: no interval"
+
+
 def ratio_interval(low: float, high: float, text: Callable[[float], str] = number) -> str:
     """Return the interval of a ratio, or of a value above zero; not if it says nothing."""
     return " [too few]" if too_wide(low, high) else interval(low, high, text)

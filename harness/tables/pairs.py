@@ -42,7 +42,8 @@ class Pairs(NamedTuple):
 
     def estimate(self, pilot_blocks: int) -> Estimate:
         """Estimate the mean difference; a failed trial of the pilot makes the pilot smaller."""
-        return estimates.mean(self.differences, self.pilot(pilot_blocks), self.grid_error)
+        mean = estimates.mean_of_times if self.metric.kind == "time" else estimates.mean
+        return mean(self.differences, self.pilot(pilot_blocks), self.grid_error)
 
 
 def usable(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:

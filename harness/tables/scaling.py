@@ -219,16 +219,15 @@ def _slope(x: Array, y: Array, spent: int) -> tuple[Estimate, float]:
         return Estimate(float("nan"), float("nan"), 0, n), float("nan")
     slope, df = float(x @ y) / spread, n - spent - 1
     misfit = _squares(y - slope * x)
-    error = float(np.sqrt(misfit / df / spread)) if df else float("nan")
-    return Estimate(slope, error, df, n), misfit
+    if not df or not misfit:
+        return Estimate(slope, float("nan"), 0, n), misfit
+    return Estimate(slope, float(np.sqrt(misfit / df / spread)), df, n), misfit
 
 
 def _lack_of_fit(misfit: float, scatter: float, df_between: int, df_within: int) -> float:
     """Return the p-value of an F test; a small one shows that the law does not fit."""
-    if not df_within:
+    if not df_within or not scatter:  # All equal at each size, as by a clock that ticks.
         return float("nan")
-    if not scatter:
-        return 0.0 if misfit else 1.0
     f = max(0.0, misfit - scatter) / df_between / (scatter / df_within)
     return float(fdtrc(df_between, df_within, f))
 

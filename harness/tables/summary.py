@@ -107,4 +107,6 @@ def _time_ratio(
     metric = METRICS["train_s"]
     estimate = pair(timed, arm, against, metric).estimate(pilot)
     ratio, low, high = map(metric.natural, (estimate.value, *estimate.interval()))
+    if arm == against:
+        low = high = ratio
     return {name: ratio, f"{name}_low": low, f"{name}_high": high}

@@ -220,7 +220,9 @@ def _times(summary: pd.DataFrame) -> Columns:
         columns["at once"] = lambda row: number(row["at_once"])
         columns["all at once s"] = lambda row: number(row["train_at_once_s"])
     if summary["floor_ratio"].notna().any():
-        columns["x floor [95 %]"] = lambda row: _time_ratio(row, "floor_ratio")
+        columns["x floor [95 %]"] = lambda row: (
+            "floor" if row["backend"] == "floor" else _time_ratio(row, "floor_ratio")
+        )
     known = summary.columns[summary.notna().any()]
     return columns | _headed("memory", known) | _headed("energy", known)
 
@@ -275,7 +277,7 @@ def _time_ratio(row: Any, name: str) -> str:
     if pd.isna(row[name]):
         return "-"
     interval = numbers.ratio_interval(row[f"{name}_low"], row[f"{name}_high"], numbers.ratio)
-    return f"{numbers.ratio(row[name])}x{interval or ' [one block]'}"
+    return f"{numbers.ratio(row[name])}x{interval or ' [no interval]'}"
 
 
 def _compared(row: Any) -> str:

@@ -237,10 +237,10 @@ def test_the_sentences_say_who_is_faster_and_how_surely() -> None:
     (sentence,) = words(alike)
     assert sentence.startswith("no difference shown between ")
     assert "x [" in sentence
-    one = trials_of(fast=[1.0], slow=[4.0])
-    assert words(one) == [
-        "no difference shown between slow and fast (4.00x, one block: no interval)"
-    ]
+    none = "no difference shown between slow and fast (4.00x, {}: no interval)"
+    assert words(trials_of(fast=[1.0], slow=[4.0])) == [none.format("one block")]
+    ticks = trials_of(fast=[1.0] * 9, slow=[4.0] * 9)
+    assert words(ticks) == [none.format("9 blocks are equal")]
 
 
 def test_the_faster_one_is_named_first_whichever_the_median_favours() -> None:

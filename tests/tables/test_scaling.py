@@ -129,9 +129,17 @@ def test_a_launch_bound_backend_is_no_power_law() -> None:
 
 def test_a_bend_too_small_to_mind_is_none() -> None:
     laws = {"a": lambda h: h**0.9 if h <= 64 else 64**0.9 * (h / 64) ** 0.95}
-    (row,) = growth(trials_of(laws), ["hidden"]).to_dict("records")
-    assert row["p_bent"] == 0
+    (row,) = growth(trials_of(laws, noise=1e-6), ["hidden"]).to_dict("records")
+    assert row["p_bent"] < 1e-9
     assert "goes as" in str(row["words"])
+
+
+def test_equal_times_at_each_size_show_no_bend() -> None:
+    """Those of a clock that ticks: 1, 2 and 2 ticks."""
+    (row,) = growth(trials_of({"a": lambda h: 1 + (h > 10)}), ["hidden"]).to_dict("records")
+    assert pd.isna(row["p_bent"])
+    (row,) = growth(trials_of({"a": lambda h: 1.0}), ["hidden"]).to_dict("records")
+    assert row["words"] == "the time of a goes as hidden^0.00, without an interval"
 
 
 def test_what_does_not_matter_is_said_not_to() -> None:
