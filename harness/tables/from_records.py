@@ -53,9 +53,7 @@ CHUNKS = columns(
 
 
 # What is not said of a training that is not the same as the others'.
-_OF_TRAINING = (
-    *("train_s", "train_mean_s", "train_at_once_s", "epochs_per_s", "seconds_to_lag", "energy_j"),
-)
+_OF_TRAINING = columns("train_s train_mean_s train_at_once_s epochs_per_s seconds_to_lag energy_j")
 # Those columns that a record holds as they are.
 _STORED = [name for name in TRIALS if name in Record.model_fields]
 

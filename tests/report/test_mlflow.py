@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -454,7 +455,7 @@ def test_a_store_that_goes_away_costs_nothing_measured(
     assert said in str(lost.value)
     store.unlink()
     (tmp_path / "away").rename(store)
-    words = said.removeprefix("python -m harness ").split()
+    words = shlex.split(said.removeprefix("python -m harness "))
     done = cli(*words)
     assert done.returncode == 0, done.stderr
     assert len(runs(f"file://{store}", "gone")[1]) == len(run.trials)
