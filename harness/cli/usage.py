@@ -16,7 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _QUOTES = "'\""
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_FIELD = re.compile(rf"`(\w+)`(?: = ({_QUOTED}|[^\s'\"`][^:`]*)(?=: ))?")
+# A name that is unknown was typed, and is no field even if one has it.
+_FIELD = re.compile(rf"(?<!unknown name )`(\w+)`(?: = ({_QUOTED}|[^\s'\"`][^:`]*)(?=: ))?")
 
 
 class Option(click.Option):
@@ -150,8 +151,20 @@ def _unknown_options(ctx: click.Context) -> Iterator[None]:
         ]
         known = [name for p in ctx.command.params for name in (*p.opts, *p.secondary_opts)]
         words = did_you_mean(error.option_name, known)
+        field = _task_field(error.option_name)
+        if field and "--set" in known:
+            words = f"; it is a field of the task: `--set {field}=VALUE`"
         if having:
             words = f"; it is an option of {' and '.join(f'`{name}`' for name in having)}"
         raise click.UsageError(
             f"`{ctx.info_name}` has no option `{error.option_name}`{words}.", ctx
         ) from None
+
+
+def _task_field(option: str) -> str | None:
+    """Return the field of a task that an option is named like, or by another name of it."""
+    from harness.task.task import Task
+
+    name = option.lstrip("-").replace("-", "_")
+    field = Task.other_names.get(name, name)
+    return field if field in Task.model_fields else None

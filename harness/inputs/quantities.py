@@ -11,7 +11,7 @@ _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBER = re.compile(rf"[-+]?{_DECIMAL}(?:[eE][-+]?[0-9]+)?")
 _PART = re.compile(rf"({_DECIMAL})\s*(ms|min|[smh])\s*")
-_SEXAGESIMAL = re.compile(r"[-+]?[0-9]+(?::[0-5]?[0-9])+")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9]+(?::[0-5]?[0-9])+(?:\.[0-9]*)?")
 _LONGEST = 100  # A search takes time in proportion to the square of the length.
 _LARGEST = 2**53
 """Below it, every integer is a float."""
@@ -62,7 +62,8 @@ def _in_sixties(text: str) -> float:
     if not _SEXAGESIMAL.fullmatch(text):
         raise ValueError(text)
     sign = -1 if text.startswith("-") else 1
-    return sign * reduce(lambda total, part: 60 * total + int(part), text.strip("+-").split(":"), 0)
+    parts = map(float, text.strip("+-").split(":"))
+    return sign * reduce(lambda total, part: 60 * total + part, parts)
 
 
 def fraction(text: str) -> float:

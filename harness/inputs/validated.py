@@ -48,13 +48,16 @@ class Validated(BaseModel):
         """Say that there is no field of this name, and which one is meant or nearest."""
         known = list(cls.model_fields)
         meant = {plain(other): words for other, words in cls.other_names.items()}
-        near = nearest(name, [*known, *cls.other_names])
-        words = meant.get(plain(name)) or cls.other_names.get(near or "")
+        words = meant.get(plain(name))
         if words in cls.model_fields:
-            words = f"it is called `{words}`"
-        if words:
+            return f"unknown name `{name}`: it is called `{words}`"
+        near = nearest(name, known)
+        if not (words or near):
+            near = words = cls.other_names.get(nearest(name, cls.other_names) or "")
+        if words and words not in cls.model_fields:
             return f"unknown name `{name}`: {words}"
-        return f"unknown name `{name}`{did_you_mean(name, known)}; known: {', '.join(known)}"
+        guess = f" (did you mean `{near}`?)" if near else ""
+        return f"unknown name `{name}`{guess}; known: {', '.join(known)}"
 
     @field_validator("*", mode="before")
     @classmethod

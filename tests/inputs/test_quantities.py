@@ -24,7 +24,8 @@ def test_a_number_without_a_fraction(text: str, value: int) -> None:
     ("text", "value"),
     [
         *(("0x10", 16), ("-0o17", -15), ("0b11", 3), ("1_000", 1000), ("1:40", 100)),
-        *(("-1:40:00", -6000), ("\u0663", 3), ("\uff15.5", 5.5), ("\N{MINUS SIGN}5", -5)),
+        *(("-1:40:00", -6000), ("1:40.5", 100.5)),
+        *(("\u0663", 3), ("\uff15.5", 5.5), ("\N{MINUS SIGN}5", -5)),
     ],
 )
 def test_what_is_a_number_elsewhere_is_refused_with_its_value(text: str, value: float) -> None:

@@ -133,7 +133,7 @@ def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> N
             ],
             "1.6e+05 points; at most 100,000",
         ),
-        (["--sweep", "hidden=2", "--sweep", "hidden=3"], "`hidden` is swept already"),
+        (["--sweep", "hidden=2", "--sweep", "hidden=3"], "`--sweep hidden=2` is there, too"),
         (["--sweep", "hidden=2", "--set", "hidden=3"], "`--set` gives `hidden` a value"),
         (["--sweep", "cell=gru", "--sweep", "activation=tanh,relu"], "a gru is defined with tanh"),
         (["--sweep", "epochs=10,20", "--precision", "2%"], "it takes no `--sweep`"),
