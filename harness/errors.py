@@ -133,7 +133,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     if not 0 < len(typed) <= _LONGEST_NAME:
         return None
     ranked = [(*_typing_errors(typed, plain(one)), one) for one in reversed(list(known))]
-    near = (len(typed) + 1) // 3 if len(typed) > 2 else 0
+    near = (len(typed) + 1) // 3
     alike = [rank for rank in ranked if rank[0] <= len(typed) // 5 or rank[1] <= near]
     alike = alike or [rank for rank in ranked if typed in re.split("[_-]", rank[2].casefold())]
     return min(alike, key=lambda rank: rank[:2])[2] if alike else None

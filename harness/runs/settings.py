@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -80,7 +81,10 @@ class Settings(Selection):
             return "all" if value else None
         if value is None or value == "all":
             return value
-        number = integer(value) if isinstance(value, str) else value
+        number: object = value
+        if isinstance(value, str):
+            with suppress(ValueError):
+                number = integer(value)
         if not isinstance(number, int) or not 2 <= number <= MOST_SEEDS:
             raise ValueError("should be a number of seeds, 2 or more, or `all`")
         return number

@@ -209,7 +209,7 @@ def test_a_device_that_lacks_float64_passes_in_float32_and_is_refused_in_float64
 def test_a_bad_number_of_seeds_is_refused(value: str, tmp_path: Path, cli: Cli) -> None:
     done = cli("run", f"--vectorize={value}", "--results", tmp_path)
     assert done.returncode == 2
-    assert f"`--vectorize {value}`: give a number of seeds, 2 or more" in done.stderr
+    assert f"`--vectorize {value}`: should be a number of seeds, 2 or more, or `all`" in done.stderr
 
 
 def test_one_that_cannot_says_so_when_it_is_asked() -> None:

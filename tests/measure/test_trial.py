@@ -46,7 +46,8 @@ class Measured:
 
             return load
 
-        job = trial_job(task, device=device)
+        # Of two threads, no waiting for the processor is taken off a manual clock.
+        job = trial_job(task, device=device, threads=2)
         self.events: list[Event] = []
         self.trial = Trial(job, Here(job, find, clock), "here", self.events.append)
         self.pace_s = self.trial.start()

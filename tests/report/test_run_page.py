@@ -97,7 +97,7 @@ def test_a_run_ends_with_its_findings_and_without_a_report(cli: Cli, tmp_path: P
     done = cli(*TINY_RUN, *given, HARNESS_REPORT="1")
     assert done.returncode == 0, done.stderr
     told = done.stdout[done.stdout.index("FAULT wrong-sign: reference on cpu") :]
-    assert "Next: Fix the loss: `python -m harness run --preset posted-sign-mended" in told
+    assert "Next: Fix the loss:\n  `python -m harness run --preset posted-sign-mended" in told
     assert "FAULT broken-gradient: reference on cpu" in told
     assert "in Flux [h_nn(x) for x in xs]" in told
     assert f"\nWhy: python -m harness explain x --results {tmp_path}\nResults: " in told

@@ -280,7 +280,8 @@ def test_what_cannot_be_delivered_waits_for_the_next_driver(server: S3Server, ur
     driver = Driver(url, retries=Retries(at_end_s=0.0))
     driver.suspend(server)
     try:
-        with pytest.raises(StoreError, match=r"1 records are not in .* `--resume r` delivers"):  # noqa: SIM117, PT012
+        match = r"1 records are not in .* run --resume r .*` delivers"
+        with pytest.raises(StoreError, match=match):  # noqa: SIM117, PT012
             with driver.writer as writer:
                 writer.add(record(0))
                 writer.deliver()
