@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,13 @@ _IQR = 1.349
 # to some 2e-7 s.
 _NOISE_S = {"time": 5e-7}
 _NOISE_OF_OTHERS_S = 1e-9
+_READING_S = 2e-12
+"""The rounding error of a reading below 10,000 s, as those of a clock of the process are."""
+# The system's clock on Windows ticks every 15.6, 10 or 1 ms, but not quite regularly, and some
+# readings are cut to milliseconds.
+_SYSTEM_CLOCKS = ("time", "monotonic")
+_SYSTEM_TICKS_S = (1 / 64, 0.01, 0.001)
+_IRREGULAR_S, _CUT_S = 5e-5, 1e-3
 # Values on a finer grid than this, in standard deviations, are never all equal by chance.
 _FINE = 0.01
 # A condition: its name for a sentence, and where it may stand.
@@ -61,7 +69,9 @@ _OPTIONS = {
 EXPECTED = (*_CPU, *_MACHINE, *_OPTIONS)
 """Conditions that every file states."""
 
-Seconds: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+# Far beyond what is measured, and far below what floats cannot hold.
+Seconds: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, le=1e12)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10**15)]
 Time: TypeAlias = Annotated[Seconds, Field(gt=0)]
 
 
@@ -80,8 +90,8 @@ class Stats(BaseModel):
     ld15iqr: Time | None = None
     hd15iqr: Time | None = None
     """The smallest and the largest round that are no outliers."""
-    rounds: int = Field(ge=1)
-    iterations: int = Field(default=1, ge=1)
+    rounds: Count
+    iterations: Count = 1
     """The calls in a round; times are those of one call."""
     data: tuple[Time, ...] | None = None
     """Every round; only with `--benchmark-json` or `--benchmark-save-data`."""
@@ -97,15 +107,25 @@ class Stats(BaseModel):
         """The rounds that the summary names."""
         return [x for x in (self.min, self.max, self.ld15iqr, self.hd15iqr) if x is not None]
 
-    @property
-    def common_step(self) -> float:
-        """The largest step of which all known rounds are multiples; 0 if none is known."""
+    def common_step(self, noise: float = 0.0) -> float:
+        """Return the largest step of which all known rounds are multiples; 0 if none is known."""
         if self.data:
-            return common_step(self.data)
+            return common_step(self.data, noise)
         if self.spread and not self.named:
             return 0.0
         # The median may lie half way between two rounds.
-        return 2 * common_step([*(x / 2 for x in self.named), self.median])
+        return 2 * common_step([*(x / 2 for x in self.named), self.median], noise)
+
+    @property
+    def system_tick(self) -> float:
+        """The tick of which all known rounds are multiples by a clock of Windows; 0 if none is."""
+        times = np.array(self.data or self.named) * self.iterations
+        cut = (np.abs(times - np.round(times, 3)) < _READING_S * 1e3).all()
+        for tick in _SYSTEM_TICKS_S if times.size else ():
+            off = np.abs(times - tick * np.maximum(np.round(times / tick), 1))
+            if off.max() < (_CUT_S if cut else _IRREGULAR_S):
+                return tick / self.iterations
+        return 0.0
 
     @property
     def spread(self) -> float:
@@ -139,14 +159,16 @@ class Benchmark(BaseModel):
     @cached_property
     def clock_step(self) -> float:
         """The step in which its times move, relative to their median; negligible if none shows."""
-        stats = self.stats
-        noise = _NOISE_S.get(self.conditions.get("timer", ""), _NOISE_OF_OTHERS_S)
+        stats, timer = self.stats, self.conditions.get("timer", "")
+        if timer in _SYSTEM_CLOCKS and (tick := stats.system_tick):
+            return min(tick / stats.median, 1.0)
+        noise = _NOISE_S.get(timer, _NOISE_OF_OTHERS_S)
         # If the quartiles are equal, so are half of the rounds.
         unlike = stats.data or ([*stats.named, stats.median] if stats.iqr == 0 else ())
         step = (
             smallest_step(np.array(unlike), noise / stats.iterations)
             if unlike
-            else stats.common_step
+            else stats.common_step(_READING_S / stats.iterations)
         )
         return min(step / stats.median, 1.0)
 
@@ -158,7 +180,7 @@ class Benchmark(BaseModel):
     @property
     def fine(self) -> bool:
         """Whether the clock is so fine that two measurements are never equal by chance."""
-        return self.stats.common_step < _FINE * self.stats.stddev
+        return self.stats.common_step() < _FINE * self.stats.stddev
 
     @property
     def figures(self) -> list[tuple[Any, ...]]:
@@ -266,7 +288,8 @@ def _problem(error: ValidationError, content: Any) -> str:
         case _:
             return brief(error)
     value = problem["input"]
-    got = f" is {value!r}" if isinstance(value, str | int | float) or value is None else ""
+    simple = isinstance(value, str | int | float) or value is None
+    got = f" is {reprlib.repr(value)}" if simple else ""
     if problem["type"] == "missing":
         return f"{where} has no `{field}`"
     hint = ""

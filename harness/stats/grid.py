@@ -14,15 +14,21 @@ UNIFORM = 1 / sqrt(12)
 _ROUNDING = 1e-15
 
 
-def common_step(values: Iterable[float]) -> float:
-    """Return the largest step of which all values (above 0) are multiples; 0 of nothing.
+def common_step(values: Iterable[float], noise: float = 0.0) -> float:
+    """Return the largest step of which all values (above 0) are multiples, each within `noise`.
 
-    It is negligible for values on no grid, and the value itself if all are equal. The method is
-    Euclid's, with a bound of the rounding error.
+    It is negligible for values on no grid, the value itself if all are equal, and 0 of nothing. The
+    method is Euclid's, with a bound of the error.
     """
-    step, error = 0.0, 0.0
-    for value in dict.fromkeys(values):
-        step, error = _common(value, _ROUNDING * value, step, error)
+    step, error, unlike = 0.0, 0.0, list(dict.fromkeys(values))
+    for value in unlike:
+        step, error = _common(value, noise + _ROUNDING * value, step, error)
+    if noise and step:
+        # With noise the bound soon is so large that a step is found where there is none.
+        largest = max(unlike)
+        step = largest / round(largest / step)
+        if any(abs(remainder(value, step)) > 3 * noise for value in unlike):
+            return 0.0
     return step
 
 

@@ -242,6 +242,45 @@ def test_a_clock_of_the_seconds_since_1970_is_coarse(tmp_path: Path) -> None:
     assert only(judged(tmp_path, *files)).outcome == "inconclusive"
 
 
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(
+    ("timer", "reading"),
+    [
+        # 30 ms and 32 ms are two ticks most of the time; so is what takes 8 % longer.
+        ("process_time", lambda ticks: ticks * 0.0156 + 4321.0987),
+        ("monotonic", lambda ticks: np.floor(ticks * TICK_S * 1e3) / 1e3),
+        ("time", lambda ticks: 1.7e9 + ticks * TICK_S + 2e-5 * np.sin(ticks)),
+    ],
+)
+def test_ticks_need_not_be_regular(
+    tmp_path: Path, timer: str, reading: Callable[[Any], Any], raw: bool
+) -> None:
+    rng = np.random.default_rng(8)
+    begin = rng.integers(100, 5000, 30)
+    ticks = [np.array([2] * 28 + [1, 1]), np.array([2] * 27 + [3] * 3)]
+    rounds = [reading(begin + each) - reading(begin) for each in ticks]
+    files = [content(each.tolist(), raw=raw) for each in rounds]
+    for file in files:
+        file["benchmarks"][0]["options"]["timer"] = timer
+    settings = GateSettings(max_slowdown=0.08, process_noise=0)
+    assert only(judged(tmp_path, *files, settings=settings)).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("timer", ["perf_counter", "process_time", "monotonic", "time"])
+def test_a_fine_clock_finds_what_it_can(tmp_path: Path, timer: str, raw: bool) -> None:
+    rng = np.random.default_rng(9)
+    slow, *fast = (
+        content((np.round(rng.normal(level, level / 500, 40), 9)).tolist(), raw=raw)
+        for level in (0.0315, 0.03, 0.03)
+    )
+    for file in (slow, *fast):
+        file["benchmarks"][0]["options"]["timer"] = timer
+    settings = GateSettings(max_slowdown=0.05)
+    assert only(judged(tmp_path, *fast, settings=settings)).outcome == "pass"
+    assert only(judged(tmp_path, fast[0], slow, settings=settings)).outcome == "regression"
+
+
 @pytest.mark.parametrize("named", [{"min": 0.9e-3, "max": 1.3e-3}, {"min": None, "max": None}])
 def test_equal_quartiles_are_a_clock_that_ticks(tmp_path: Path, named: Content) -> None:
     files = drawn(0, raw=False), drawn(1, raw=False)
@@ -257,3 +296,13 @@ def test_a_file_has_all_its_rounds(tmp_path: Path) -> None:
     assert f"benchmark `{NAME}`: `stats`: it holds 1 of 20 rounds" in refused(
         tmp_path, drawn(0), short
     )
+
+
+@pytest.mark.parametrize(
+    "beyond", [{"rounds": 10**400}, {"iterations": 10**400}, {"median": 1e308}, {"max": 1e308}]
+)
+def test_numbers_that_nobody_measures_are_refused(tmp_path: Path, beyond: Content) -> None:
+    other = drawn(1, raw=False)
+    other["benchmarks"][0]["stats"] |= beyond
+    name, *_ = beyond
+    assert f"benchmark `{NAME}`: `stats.{name}` is" in refused(tmp_path, drawn(0), other)

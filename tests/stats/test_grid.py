@@ -21,6 +21,15 @@ def test_values_on_no_grid_have_a_negligible_common_step(seed: int, spread: floa
     assert common_step(values.tolist()) < 5e-3 * spread
 
 
+@given(st.integers(0, 1000), st.lists(st.integers(1, 100), min_size=5, max_size=9))
+def test_a_step_is_found_and_none_is_made_up_in_noise(seed: int, ticks: list[int]) -> None:
+    noise = np.random.default_rng(seed).uniform(-1e-12, 1e-12, len(ticks))
+    values = (0.01 * np.array(ticks) + noise).tolist()
+    assert common_step(values, 1e-12) == pytest.approx(0.01 * np.gcd.reduce(ticks))
+    fine = np.random.default_rng(seed).normal(4e-8, 4e-10, 6)
+    assert common_step(fine.tolist(), 2e-14) < 1e-11
+
+
 def test_nothing_has_no_step() -> None:
     assert common_step([]) == 0
 
