@@ -206,7 +206,7 @@ def by_field(table: pd.DataFrame, field: str, measure: str, order: Sequence[str]
     """Draw `epoch_s` or `final_mse` against a swept field, from `series.by_field`."""
     title, low, high = {
         "epoch_s": ("seconds of an epoch, median", "epoch_low", "epoch_high"),
-        "final_mse": ("mean squared error after training", "low", "high"),
+        "final_mse": ("mean squared error after training, geometric mean", "low", "high"),
     }[measure]
     numeric = pd.api.types.is_numeric_dtype(table[field])
     if numeric:

@@ -30,9 +30,9 @@ _ONE_SCALE = 3.0
 """Series that differ by more than this factor have charts of their own: changes are small."""
 _HEIGHT = 280
 _TITLES: Mapping[Measure, str] = {
-    "ratio": "Training time relative to {}",
-    "epoch_s": "Training time of an epoch in seconds",
-    "final_mse": "Mean squared error after training, over seeds {}",
+    "ratio": "Training time relative to {}, geometric mean over blocks",
+    "epoch_s": "Training time of an epoch in seconds, geometric mean over blocks",
+    "final_mse": "Mean squared error after training, geometric mean over seeds {}",
 }
 _UNITS: Mapping[Measure, str] = {"ratio": "ratio", "epoch_s": "seconds", "final_mse": "MSE"}
 _X = alt.X("t:T", title=None).scale(type="utc")

@@ -97,8 +97,9 @@ def legend(history: History) -> list[str]:
         ratio = f"ratios to {reference}" if reference else "one backend: no ratios"
         name = f"group {letter(place)}: " if len(history.references) > 1 else ""
         seeds = history.mse_seeds[group]
-        mse = f"; MSE over seeds {seeds}, where no others are named" if seeds else ""
-        sentences.append(f"{name}{'; '.join(conditions)}; {ratio}{mse}")
+        mse = f", MSE over seeds {seeds}, where no others are named" if seeds else ""
+        means = f"geometric means over blocks{mse}"
+        sentences.append(f"{name}{'; '.join(conditions)}; {ratio}; {means}")
     return sentences
 
 
@@ -166,11 +167,13 @@ def _change(row: Mapping[str, Any], is_time: bool) -> str:
     change, low, high = (float(row[name]) for name in ("change", "low", "high"))
     if not 0.5 < change < 2:
         verb, size = ("takes", "as long") if is_time else ("is", "as large")
-        return f"{verb} {change:.3g} times {size} [{low:.3g}, {high:.3g}]"
+        interval = numbers.interval(low, high, "{:.3g}".format)
+        return f"{verb} {change:.3g} times {size}{interval}"
     more, less = ("slower", "faster") if is_time else ("higher", "lower")
     sign, word = (1, more) if change > 1 else (-1, less)
     ends = sorted(sign * 100 * (ratio - 1) for ratio in (low, high))
-    return f"became {sign * 100 * (change - 1):.1f} % {word} [{ends[0]:.1f}, {ends[1]:.1f}]"
+    interval = numbers.interval(ends[0], ends[1], "{:.1f}".format)
+    return f"became {sign * 100 * (change - 1):.1f} % {word}{interval}"
 
 
 def conditions(group: Group, groups: Iterable[Group]) -> str:

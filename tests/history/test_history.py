@@ -89,7 +89,8 @@ def test_planted_change_points_are_found_and_named(planted: Path) -> None:
     assert f"last good {commit_of(SLOWER_AT - 1)[:7]}" in slower["words"]
     assert (worse["measure"], worse["run"]) == ("final_mse", f"nightly-{WORSE_AT}")
     assert worse["change"] == pytest.approx(1.2)
-    assert worse["words"].startswith(f"the MSE of {TWIN} on cpu became 20.0 % higher")
+    # Equal in all runs before it, and in all after it: there is no interval.
+    assert worse["words"].startswith(f"the MSE of {TWIN} on cpu became 20.0 % higher at ")
     assert worse["also_changed"] == "numpy 2.4.6 -> 2.5.0"
     assert "also changed: numpy 2.4.6 -> 2.5.0" in worse["words"]
 
@@ -324,7 +325,7 @@ def test_the_backends_of_a_group_are_compared_over_the_same_seeds(
     latest = newest(history)
     assert latest["mse_seeds"].tolist() == ["1", "1"]
     assert latest["MSE [95 %]"].nunique() == 1
-    assert "MSE over seeds 1" in rendered(history, "markdown")
+    assert "; geometric means over blocks, MSE over seeds 1" in rendered(history, "markdown")
 
 
 def test_errors_over_other_seeds_say_so_and_have_a_chart_of_their_own(
@@ -348,8 +349,8 @@ def test_errors_over_other_seeds_say_so_and_have_a_chart_of_their_own(
     assert "seeds" not in told["reference"]
     page = build(history)
     assert [figure.title for figure in page.figures if "error" in figure.title] == [
-        "Mean squared error after training, over seeds 0-2: reference",
-        f"Mean squared error after training, over seeds 0,2: {TWIN}",
+        "Mean squared error after training, geometric mean over seeds 0-2: reference",
+        f"Mean squared error after training, geometric mean over seeds 0,2: {TWIN}",
     ]
     assert "(only seeds 0,2)" in page.html()
     assert list(History(tmp_path, backends=[TWIN]).mse_seeds.values()) == ["0-2"]
@@ -540,9 +541,9 @@ def test_a_store_that_stops_answering_is_waited_for_once(
 def test_a_page_of_many_runs_is_small(planted: Path) -> None:
     page = build(History(planted))
     assert [figure.title for figure in page.figures] == [
-        "Training time relative to reference",
-        "Training time of an epoch in seconds",
-        "Mean squared error after training, over seeds 0-2",
+        "Training time relative to reference, geometric mean over blocks",
+        "Training time of an epoch in seconds, geometric mean over blocks",
+        "Mean squared error after training, geometric mean over seeds 0-2",
     ]
     segments = page.figures[0].table
     assert segments["runs"].tolist() == [SLOWER_AT, RUNS - SLOWER_AT]
