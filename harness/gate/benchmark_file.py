@@ -69,8 +69,8 @@ _OPTIONS = {
 EXPECTED = (*_CPU, *_MACHINE, *_OPTIONS)
 """Conditions that every file states."""
 
-# Far beyond what is measured, and far below what floats cannot hold.
-Seconds: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, le=1e12)]
+# Far beyond what is measured, in nanoseconds too, and far below what floats cannot hold.
+Seconds: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, le=1e18)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=10**15)]
 Time: TypeAlias = Annotated[Seconds, Field(gt=0)]
 
