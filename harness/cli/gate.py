@@ -144,8 +144,9 @@ def _run(options: Mapping[str, Any]) -> Verdict | None:
     from harness.gate import modes
 
     outputs = [path for path in _outputs(options).values() if path]
-    if comment := options["markdown_file"]:
-        outputs.append(whole_table(comment))
+    comment = options["markdown_file"]
+    if comment and (whole := whole_table(comment)):
+        outputs.append(whole)
     if mode == "against":
         return modes.against(options["against"], task or Task(), settings, _say, outputs)
     if mode == "baseline":

@@ -51,17 +51,6 @@ def quantity(parse: Callable[[str], float], option: str) -> Callable[[str], floa
     return convert
 
 
-def named(option: str) -> Callable[[str], str]:
-    """Return the type of an option that takes a name; it refuses that of an unset variable."""
-
-    def convert(text: str) -> str:
-        if not text:
-            raise InvalidInput(f"`{option}` is empty: name one, or leave it out.")
-        return text
-
-    return convert
-
-
 RESULTS = option(
     "--results",
     metavar="PATH|URL",
@@ -73,7 +62,6 @@ TASK = options(
     option(
         "--preset",
         metavar="NAME",
-        type=named("--preset"),
         shell_complete=completion.presets,
         help="corrected (default), posted, posted-sign-mended, posted-gradient-mended, no-lag or "
         "strong-lag.",

@@ -18,7 +18,6 @@ from harness.cli.options import (
     SWEEP,
     TASK,
     VECTORIZE,
-    named,
     read_request,
 )
 from harness.cli.output import FAILED, beside, errors, width
@@ -73,7 +72,7 @@ if TYPE_CHECKING:
 )
 @SITE
 @RESULTS
-@option("--run-id", metavar="ID", type=named("--run-id"), help="Name of the new run.")
+@option("--run-id", metavar="ID", help="Name of the new run.")
 @option(
     "--resume",
     metavar="RUN",

@@ -32,13 +32,18 @@ class Option(click.Option):
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
-        """Refuse two values that differ; the same one twice is harmless."""
+        """Refuse two values that differ; the same one twice is harmless. Refuse an empty value.
+
+        That of a variable of the shell that is not set is empty.
+        """
         if not self.multiple and self.name in opts:
             *others, last = opts[self.name]
             unlike = [value for value in others if value != last]
             if unlike and not ctx.resilient_parsing:
                 named = " and ".join(map(self._given, (unlike[0], last)))
                 raise click.UsageError(f"`{self.opts[0]}` is given twice: {named}.", ctx)
+            if not any(str(value).strip() for value in ([last] if self.nargs == 1 else last)):
+                raise InvalidInput(f"`{self.opts[0]}` is empty: give a value, or leave it out.")
             opts = {**opts, self.name: last}
         return super().handle_parse_result(ctx, opts, args)
 

@@ -6,6 +6,7 @@ text, whatever they contain.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -24,7 +25,7 @@ import pandas as pd
 
 from harness.errors import InvalidInput, middle_cut
 from harness.gate.verdict import WORST_FIRST, Judgement, Outcome, Verdict
-from harness.store.files import write_whole
+from harness.store.files import open_stream, write_whole
 from harness.tables.numbers import percent, percentage
 from harness.tables.text import render
 
@@ -202,22 +203,27 @@ def write(verdict: Verdict, outputs: Mapping[str, Path | None]) -> None:
     """
     for name, path in outputs.items():
         if path is not None and name != "markdown":
-            write_whole(_real(path), FORMATS[name](verdict).encode())
+            write_whole(path, FORMATS[name](verdict).encode())
     comment = outputs.get("markdown")
     whole = comment and whole_table(comment)
     text = markdown(verdict, whole.name if whole else "")
-    if comment and whole:
-        write_whole(_real(comment), text.encode())
-        if not _fits(everything := _markdown(verdict)()):
-            write_whole(_real(whole), everything.encode())
+    if comment:
+        write_whole(comment, text.encode())
+        if whole and not _fits(everything := _markdown(verdict)()):
+            write_whole(whole, everything.encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         # The outcome does not depend on the summary.
         with suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:
             file.write(text)
 
 
-def whole_table(comment: Path) -> Path:
-    """Return the file beside a comment that holds what the comment cannot: `gate.whole.md`."""
+def whole_table(comment: Path) -> Path | None:
+    """Return the file beside a comment that holds what the comment cannot: `gate.whole.md`.
+
+    None beside a stream.
+    """
+    if open_stream(comment) is not None:
+        return None
     return comment.with_name(f"{comment.stem}.whole{comment.suffix}")
 
 
@@ -350,12 +356,19 @@ def _literal(text: str) -> str:
 
 
 def _real(path: Path) -> Path:
-    # Follow links: to write a file whole would otherwise replace the link.
     return Path(os.path.realpath(path))
+
+
+def _is_open(number: int) -> bool:
+    with suppress(OSError):
+        return bool(fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR))
+    return False
 
 
 def _unwritable(path: Path) -> str:
     """Return why a file cannot be written there; an empty string if it can."""
+    if (number := open_stream(path)) is not None:
+        return "" if _is_open(number) else f"`{path}` cannot be written: it is not open."
     real = _real(path)
     try:
         if real.exists() and not real.is_file():

@@ -11,7 +11,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,10 @@ Kind: TypeAlias = Literal["file", "directory"]
 # The answers of a file system that lacks a call: NFS without its lock service, Lustre without
 # `-o flock`, and many in user space.
 _LACKING = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+
+_STREAMS = ("stdin", "stdout", "stderr")
+_STREAM = re.compile(rf"/dev/(?P<name>{'|'.join(_STREAMS)})|(/dev|/proc/self)/fd/(?P<number>\d+)")
 
 
 class Files:
@@ -200,10 +206,23 @@ def being_written(name: str) -> InvalidInput:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file anywhere on this machine, whole or not at all. Raises `StoreError`.
 
-    What is no file, such as `/dev/stdout`, is written to and not replaced.
+    A link stays a link. What is no file, such as `/dev/null`, is written to and not replaced, and
+    so is an open stream, wherever it leads.
     """
     with explained(StoreError, f"`{path}` cannot be written"):
+        if (number := open_stream(path)) is not None:
+            sys.stdout.flush()
+            with open(os.dup(number), "wb") as stream:
+                stream.write(content)
+            return
+        path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file():
             path.write_bytes(content)
         else:
             LocalFolder(path.parent).write(path.name, content)
+
+
+def open_stream(path: Path) -> int | None:
+    """Return the number of the open stream that a path stands for, as `/dev/stdout`; or None."""
+    found = _STREAM.fullmatch(os.fspath(path))
+    return int(found["number"] or _STREAMS.index(found["name"])) if found else None

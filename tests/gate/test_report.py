@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -294,6 +295,24 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "gate.json").read_text() == report.as_json(verdict(FINE))
     (loop := tmp_path / "loop").symlink_to(loop)
     report.check_writable([loop, None])
+
+
+def test_an_open_stream_is_written_to_where_it_stands(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        log.write("before\n")
+        log.flush()
+        stream = Path(f"/dev/fd/{log.fileno()}")
+        report.check_writable([stream])
+        report.write(verdict(FINE), {"json": stream})
+        log.write("after\n")
+    assert (tmp_path / "log").read_text() == f"before\n{report.as_json(verdict(FINE))}after\n"
+    readable, writable = os.pipe()
+    report.write(verdict(FINE), {"markdown": Path(f"/dev/fd/{writable}")})
+    assert os.read(readable, 2**16).decode() == report.markdown(verdict(FINE))
+    with pytest.raises(InvalidInput, match="it is not open"):
+        report.check_writable([Path(f"/dev/fd/{readable}")])
+    os.close(readable)
+    os.close(writable)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ PLACES = {
     "loop": "is a link to `loop`, which is not there",
     "long name": "File name too long",
     "system": "`{}` cannot be written",
-    "empty": "is empty: `.` is the current folder",
+    "empty": "is empty",
 }
 
 
