@@ -26,6 +26,7 @@ from harness.tables.break_even import break_even, epoch
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ARM, ArmKey, pair
 from harness.tables.points import points as points_of
+from harness.tables.unlike import difference
 from harness.trial.events import Certificate
 from harness.trial.sweep import SweepPoint
 
@@ -62,6 +63,7 @@ def findings(
         *_uncertified(list(certificates)),
         *_not_ended(trials, points),
         *_diverged(trials, curves, points),
+        *_trained_otherwise(trials, points),
         *_disagreements(trials, points),
         *_short_of_break_even(trials, points, pilot),
     ]
@@ -215,6 +217,39 @@ def _when(curves: pd.DataFrame, diverged: pd.DataFrame) -> str:
             f"{last['train_loss']:.3g} and error {last['eval_mse']:.3g}."
         )
     return text
+
+
+_TRAINED_OTHERWISE = Rule(
+    "backends-disagree",
+    "fault",
+    "A backend did not train as others of its block did, so its speed is not stated.",
+)
+
+
+def _trained_otherwise(
+    trials: pd.DataFrame, points: Sequence[SweepPoint]
+) -> Iterator[_Observation]:
+    """Yield the backends that `harness.trial.trajectory` found to train something else."""
+    for values, group in points_of(trials, list(points[0].values)):
+        point = str(point_at(points, list(values.values()))) if values else ""
+        for (backend, device), mine in group.groupby(ARM, sort=False):
+            unlike = mine[mine["apart_by"].notna()].sort_values("block", kind="stable")
+            if unlike.empty:
+                continue
+            arm, blocks = f"{backend} on {device}", unlike["block"].nunique()
+            of = f"{blocks} of {mine['block'].nunique()} blocks"
+            yield _Observation(
+                _TRAINED_OTHERWISE,
+                Evidence(
+                    f"{difference(arm, unlike.iloc[0])} ({of}).",
+                    "Look for what changes with the number of steps or the length of a call: "
+                    "steps that are left out, the state of the optimiser, precision.",
+                    of,
+                    weight=blocks,
+                ),
+                (arm,),
+                point,
+            )
 
 
 def _disagreements(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[_Observation]:

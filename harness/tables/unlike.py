@@ -25,12 +25,13 @@ def not_the_same(trials: pd.DataFrame, arm: ArmKey, against: ArmKey) -> str:
     found = [name[one] for one in (arm, against) if not of_arm(unlike, one).empty]
     blocks = f"{unlike['block'].nunique()} of {both['block'].nunique()} blocks"
     return (
-        f"{_difference(name[row[ARM[0]], row[ARM[1]]], row)} ({blocks}); "
+        f"{difference(name[row[ARM[0]], row[ARM[1]]], row)} ({blocks}); "
         f"there, no speed is stated for {' and '.join(found)}"
     )
 
 
-def _difference(mine: str, row: pd.Series[Any]) -> str:
+def difference(mine: str, row: pd.Series[Any]) -> str:
+    """Say how a trial of the backend `mine`, given its row, did not train as others did."""
     by = row["apart_by"]
     size = f"differ by {100 * by:.2g} %" if by < 1 else f"are {numbers.ratio(1 + by)}x apart"
     where = f"{size} at epoch {row['apart_epoch']} of seed {row['seed']}"

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from harness import Task
+from harness.diagnosis.findings import _trained_otherwise
 from harness.tables.break_even import break_even
 from harness.tables.comparisons import compare_arms
 from harness.tables.from_records import curves_table, trials_table
 from harness.tables.summary import summarise
 from harness.trial.record import CurvePoint, Record
+from harness.trial.sweep import grid
 from harness.trial.trajectory import apart
 from tests.helpers.records import record, trial_job
 from tests.helpers.trainings import measure_block
@@ -80,6 +82,13 @@ def test_no_table_has_its_time(block: list[Record]) -> None:
     }
     times = curves_table(block).groupby("backend")["train_s"].count()
     assert set(times[times > 0].index) == {"reference", "tests.helpers.unfaithful:Faithful"}
+
+
+def test_explain_names_it(block: list[Record]) -> None:
+    trials = trials_table(block[:3])
+    (found,) = _trained_otherwise(trials, grid(TASK, {}))
+    assert found.subjects == ("tests.helpers.unfaithful:StopsLate on cpu",)
+    assert "did not train the same: losses or errors are " in found.evidence.text
 
 
 # ---- what rounding explains, from records that nobody measured
