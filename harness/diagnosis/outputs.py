@@ -34,6 +34,9 @@ _PRESENT = 0.1
 _ROUNDING = 1e-9
 """A coefficient below this comes from rounding."""
 
+_SAME = 1e-6
+"""Numbers are the same if they differ by less than this share of what they might."""
+
 
 class Coefficient(NamedTuple):
     """A coefficient and its 95 % interval."""
@@ -113,6 +116,12 @@ def _sums(group_R: npt.NDArray[np.int64], values: Sequence[Sequence[Array]]) -> 
     )
 
 
+def _spread(values_R: Array, group_R: npt.NDArray[np.int64]) -> float:
+    """Return how far values are from the mean of their group at most."""
+    mean_G = np.bincount(group_R, values_R) / np.maximum(np.bincount(group_R), 1)
+    return float(np.abs(values_R - mean_G[group_R]).max())
+
+
 @dataclass(frozen=True)
 class Outputs:
     """Predictions, and the task that they are compared with."""
@@ -136,6 +145,32 @@ class Outputs:
             f"Paths overlap: {rows:,} rows hold {steps:,} different steps. So for the interval "
             "not each path, but each different step counts as one independent value.",
         )
+
+    @property
+    def same_for_any_input(self) -> str:
+        """That predictions are the same where inputs are not, in words; "" if they are not."""
+        predictions = self.predictions
+        words = {
+            f"Every prediction is {predictions.prediction_R[0]:.6g}": np.zeros_like(
+                predictions.t_R
+            ),
+            "At each time step the predictions of all paths are the same": predictions.t_R,
+        }
+        for what, group_R in words.items():
+            if len(group_R) - len(np.unique(group_R)) >= FEW_ROWS:
+                spread = _spread(predictions.prediction_R, group_R)
+                if spread < _SAME * _spread(predictions.x_R**2, group_R):
+                    return what
+        return ""
+
+    @property
+    def lags_alike(self) -> str:
+        """The one size that x_{t-1} has in all rows; "" if it has more than one."""
+        before_R = self.predictions.before_R
+        size = np.abs(before_R).max()
+        if size - np.abs(before_R).min() > _SAME * size:
+            return ""
+        return f"{before_R[0] + 0:g}" if np.ptp(before_R) <= size else f"{size:g} or {-size:g}"
 
     @property
     def w(self) -> float:

@@ -16,6 +16,7 @@ from harness.diagnosis.types import Evidence, Id, Rule
 
 RULES = (
     rules_of_targets.other_inputs,
+    rules_of_targets.no_input,
     rules_of_targets.wrong_sign,
     rules_of_steps.broken_gradient,
     rules_of_steps.untrained_start,
@@ -56,6 +57,8 @@ def observe(observed: Observed) -> Iterator[tuple[Rule, Evidence]]:
     """Yield the rules that apply, with the evidence."""
     said: set[Id] = set()
     for rule, look in RULES:
+        if "no-input" in said:  # All others speak of what the network makes of its inputs.
+            return
         if "wrong-sign" in said and rule.id not in _TRUE_OF_ANY_TARGET:
             continue
         if rule.id in _OF_ALL_STEPS and said & _NOT_EVEN:

@@ -50,6 +50,20 @@ def other_inputs(observed: Observed) -> Evidence | None:
     )
 
 
+@rule("no-input", "fault", "The predictions do not depend on the inputs.")
+def no_input(observed: Observed) -> Evidence | None:
+    """Find the same prediction in all rows, or in all rows of each time step."""
+    outputs = observed.outputs
+    if outputs is None or not (same := outputs.same_for_any_input):
+        return None
+    return Evidence(
+        f"{same}. {outputs.errors}.",
+        "Check that the file holds the outputs of each step; then that the inputs reach the "
+        "network, and that its units are not dead or saturated. If they are, train anew from "
+        "another start, or with a lower learning rate.",
+    )
+
+
 @rule(
     "wrong-sign",
     "fault",
@@ -139,9 +153,14 @@ def unsure(observed: Observed) -> Evidence | None:
     if outputs is None or (outputs.terms is not None and not outputs.lag_unsure):
         return None
     if outputs.terms is None:
+        alone = outputs.lags_alike
+        same = f" x_(t-1) is {alone} in all rows that are scored." if alone else ""
         return Evidence(
-            f"It holds {outputs.size}, which do not tell x_t^2, x_(t-1)^2 and a constant apart.",
-            "Give more paths: 100 will do.",
+            f"It holds {outputs.size}, which do not tell x_t^2, x_(t-1)^2 and a constant apart."
+            + same,
+            "Give longer paths: the first step of a path has no x_(t-1) but x_0."
+            if alone
+            else "Give more or longer paths: 100 paths of 100 steps are plenty.",
         )
     return Evidence(
         f"{outputs.contained}.",
@@ -298,8 +317,10 @@ def learned_function(observed: Observed) -> Evidence | None:
         return None
     if (outputs := observed.outputs) is not None:
         mse = float(observed.final_S[0])
+        # Where the lag term of the predictions is not known, nothing is known to be learned.
+        known = not outputs.w and outputs.lag is not None and outputs.lag.near(0, outputs.near)
         few = len(outputs.predictions.x_R) < FEW_ROWS
-        if few or not mse < (1 - LEARNED_R2) * variance:
+        if few or not known or not mse < (1 - LEARNED_R2) * variance:
             return None
         return Evidence(
             f"The error is {short(mse)}, {mse / variance:.2%} of the variance of the target."

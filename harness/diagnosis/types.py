@@ -36,9 +36,10 @@ Id: TypeAlias = Literal[
     "other-present",
     "other-constant",
     "other-inputs",
+    "no-input",
     "unsure",
 ]
-"""The names of all rules, as docs/diagnosis.md has them; the last six are on predictions only."""
+"""The names of all rules, as docs/diagnosis.md has them; the last seven are on predictions only."""
 
 
 class Rule(NamedTuple):

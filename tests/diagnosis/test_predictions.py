@@ -102,8 +102,9 @@ MADE: dict[str, tuple[Function, list[str]]] = {
     "wrong sign": (lambda x, b: x**2 - W * b**2, ["wrong-sign"]),
     "no memory": (lambda x, b: x**2 + W, ["memoryless"]),
     "half": (lambda x, b: x**2 + W / 2 * b**2, ["other-lag"]),
-    "constant": (lambda x, b: 0 * x + 1.1, ["other-present"]),
-    "nonsense": (lambda x, b: 0 * x - 5, ["other-present", "worse-than-constant"]),
+    "constant": (lambda x, b: 0 * x + 1.1, ["no-input"]),
+    "dead": (lambda x, b: 0 * x, ["no-input"]),
+    "nonsense": (lambda x, b: 0.1 * x - 5, ["other-present", "worse-than-constant"]),
     "saturated": (lambda x, b: np.minimum(x**2, 4) + W * b**2, ["other-present"]),
     "imprecise": (lambda x, b: x**2 + W * b**2 + 0.3 * np.sin(9 * x), ["imprecise"]),
     "too large": (lambda x, b: x**2 + W * b**2 + 0.5, ["other-constant"]),
@@ -170,6 +171,54 @@ def test_few_paths_are_reported() -> None:
     assert rules(predictions(noisy, paths=1, steps=20)) == ["unsure"]
     assert rules(predictions(noisy, paths=1, steps=4)) == ["unsure"]
     assert rules(predictions(noisy, paths=3, steps=1)) == ["unsure"]
+
+
+def two_steps(first: int, x_0: Array) -> str:
+    """Return a file of exact predictions for paths of two rows, from t = `first` on."""
+    x_1 = np.random.default_rng(0).standard_normal(len(x_0))
+    lines = ["path,t,x,prediction"]
+    for path, (before, now) in enumerate(zip(x_0, x_1, strict=True)):
+        target = now**2 + W * before**2
+        lines += [f"{path},{first},{before},0", f"{path},{first + 1},{now},{target}"]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("weight", [W, 0])
+@pytest.mark.parametrize(
+    ("first", "x_0", "what"),
+    [
+        (0, np.zeros(100), "x_(t-1) is 0 in all rows that are scored"),
+        (1, np.zeros(100), "x_(t-1) is 0 in all rows"),
+        (7, np.full(100, -2.0), "x_(t-1) is -2 in all rows"),
+        (7, np.where(np.arange(100) % 2, 0.5, -0.5), "x_(t-1) is 0.5 or -0.5 in all rows"),
+    ],
+)
+def test_nothing_is_learned_where_no_row_tells_the_lag(
+    first: int, x_0: Array, what: str, weight: float, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text(two_steps(first, x_0))
+    done = invoke("--predictions", tmp_path / "mine.csv", "--set", f"lag_weight={weight}",
+                  "--format", "json")  # fmt: skip
+    unsure = next(f for f in json.loads(done.stdout) if f["rule"] == "unsure")
+    assert "learned" not in done.stdout
+    assert what in unsure["evidence"]
+    assert unsure["remedy"].startswith("Give longer paths")
+
+
+def test_two_steps_tell_the_lag_if_it_varies(tmp_path: Path) -> None:
+    given = two_steps(7, np.random.default_rng(1).standard_normal(100))
+    (tmp_path / "mine.csv").write_text(given)
+    done = invoke("--predictions", tmp_path / "mine.csv", "--format", "json")
+    assert [finding["rule"] for finding in json.loads(done.stdout)] == ["learned"]
+
+
+def test_predictions_that_do_not_depend_on_the_inputs() -> None:
+    (finding,) = explain(predictions(lambda x, b: 0 * x + 1.1), Task())
+    assert finding.evidence.startswith("Every prediction is 1.1. The error is ")
+    made = predictions(right)
+    (finding,) = explain(replace(made, prediction_R=1 / made.t_R), Task())
+    assert finding.evidence.startswith("At each time step the predictions of all paths are the sam")
+    assert "same time step and path" not in finding.remedy
 
 
 # ---- over time
