@@ -112,7 +112,7 @@ def test_bad_files(content: str, problem: str, tmp_path: Path) -> None:
         (HEAD.encode("utf-16-le"), "holds zero bytes"),
         (b"path,t,x,prediction\n\xe9,1,1,1\n", "not UTF-8 (byte 0xe9 in line 2)"),
         (b"\x00" * 99, "holds zero bytes"),
-        (gzip.compress(HEAD.encode()), "is compressed (gzip): unpack it"),
+        (gzip.compress(HEAD.encode(), mtime=0), "is compressed (gzip): unpack it"),
         (b"PK\x03\x04\x14\x00", "is a ZIP archive, as Excel workbooks and NumPy's .npz are"),
         (b"\x93NUMPY\x01\x00", "is an array of NumPy: save it as CSV"),
     ],

@@ -286,6 +286,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.soak": ("--each", "0", "--blocks", "2"),
     "-m benchmarks.submit_latency": ("1",),
     "-m benchmarks.terminal": ("1",),
+    "-m benchmarks.trajectories": ("--seeds", "1", "--tasks", "no-lag"),
     "-m pytest benchmarks": ("-k", "reference"),
     "scripts/generate_cli.py": (),
 }
