@@ -28,8 +28,8 @@ _TABLES = {".csv", ".tsv", ".txt", ".dat"}
 @option(
     "--predictions",
     metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Your own predictions: a CSV file with columns path, t, x, prediction.",
+    type=click.Path(),
+    help="Your own predictions: a CSV file with columns path, t, x, prediction; - reads stdin.",
 )
 @option(
     "--format",
@@ -41,7 +41,7 @@ _TABLES = {".csv", ".tsv", ".txt", ".dat"}
 @RESULTS
 @TASK
 def explain(
-    run_id: str | None, predictions: Path | None, kind: str, results: str, **task: Any
+    run_id: str | None, predictions: str | None, kind: str, results: str, **task: Any
 ) -> None:
     """Say in plain words what a run shows: what is wrong, how that is known, what to do.
 
@@ -62,7 +62,9 @@ def explain(
         from harness.diagnosis.predictions import explain, observe_predictions, per_step
         from harness.diagnosis.predictions_file import read
 
-        expected, given = build_task(**task), read(predictions)
+        if "://" in predictions:
+            raise InvalidInput(f"`--predictions`: `{predictions}` is no file; download it first.")
+        expected, given = build_task(**task), read(Path(predictions))
         found = explain(given, expected)
         nothing += f" {per_step(observe_predictions(given, expected))}"
     elif any(task.values()):

@@ -20,6 +20,15 @@ from harness.diagnosis.types import Which
 from harness.errors import InvalidInput
 
 NUMBERS = ("t", "x", "prediction")
+_OF_COLUMNS = {
+    "path": "paths path_id id series sample sequence seq trajectory batch run sim simulation",
+    "t": "time step steps time_step timestep time_index k",
+    "x": "input inputs xs xi ξ x_t feature",
+    "prediction": "pred preds predictions predicted y y_hat yhat ŷ y_pred ypred output outputs out"
+    " h_nn forecast",
+}
+OTHER_NAMES = {other: name for name, others in _OF_COLUMNS.items() for other in others.split()}
+"""What people call these columns elsewhere."""
 WANTED = f"a row of names (path, {', '.join(NUMBERS)}) and a row for each path and time step"
 _LARGEST_T = 2**53
 _LARGEST = 1e30
@@ -96,7 +105,7 @@ def read(file: Path) -> Predictions:
 
     Raises `InvalidInput` with a sentence for everything that is wrong with the file.
     """
-    table = _numbers(file, read_columns(file, NUMBERS, "path", WANTED))
+    table = _numbers(file, read_columns(file, NUMBERS, "path", WANTED, OTHER_NAMES))
     if "path" in table:
         path_R, names = pd.factorize(table["path"].str.strip(), sort=True)
     else:
@@ -191,7 +200,11 @@ def _bad_values(column: pd.Series[str], bad: pd.Series[bool]) -> str:
     wanted = {"t": "a whole number, 0 or more", "path": "a name"}.get(
         str(column.name), f"a finite number, up to {_LARGEST:g} in size"
     )
+    if column.name == "prediction" and not text:
+        wanted += ", at every step from t = 1 on"
     more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
+    if re.search(r"\d", text) and pd.isna(pd.to_numeric(text, errors="coerce")):
+        more += "; write plain numbers, as 0.0075"
     return f"line {line}: `{column.name}` {got}, and must be {wanted}{more}."
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import InvalidInput
-from harness.inputs.text import read_text
+from harness.errors import InvalidInput, nearest
+from harness.inputs.text import decoded
 
 _SEPARATORS = (",", ";", "\t")
 _BINARY = {
@@ -23,30 +25,41 @@ _BINARY = {
     b"\x89HDF": "HDF5: save it as CSV",
 }
 _SHOWN = 8
+_SEPARATOR = re.compile(r'"?sep=([^\w\r\n"])"?(?=[\r\n])', re.IGNORECASE)
+"""The first line that Excel reads and writes."""
+_COMMENTS = re.compile(r"(?:\s*#[^\r\n]*)*")
 
 
-def read_columns(file: Path, needed: Sequence[str], optional: str, wanted: str) -> pd.DataFrame:
+def read_columns(
+    file: Path, needed: Sequence[str], optional: str, wanted: str, others: Mapping[str, str]
+) -> pd.DataFrame:
     """Return columns by their names, as text; the index is the line at which a row begins.
 
     Names may be in capitals; the column `optional` may be missing, and columns of other names are
-    ignored, as are rows without anything in them. `wanted` says what the file should hold.
+    ignored, as are rows without anything in them. `wanted` says what the file should hold, `others`
+    what columns may mean that are called otherwise. The file `-` is the standard input.
 
     Raises `InvalidInput` if it is no such table, or if a row has not as many fields as names.
     """
     text = _text(file, wanted)
     lines, rows = [], []
     try:
-        separator, header = _header(text, needed)
+        separators, text = _without_comments(text, needed)
+        separator, header = _header(text, needed, separators)
         names = _folded(header)
-        if problems := list(_problems(header, needed, optional, wanted)):
+        missing = _missing(header, needed, optional, wanted, others)
+        if problems := [*missing, *_doubled(header, (optional, *needed))]:
             raise InvalidInput(*(f"`{file}`: {problem}." for problem in problems))
         columns = [name for name in (optional, *needed) if name in names]
         chosen = itemgetter(*map(names.index, columns))
         for line, row in _rows(text, separator):
             if len(row) != len(names):
+                commas = separator == "," and len(row) > len(names) and "." not in "".join(row)
                 raise InvalidInput(
                     f"`{file}`, line {line}: there {'is' if len(row) == 1 else 'are'} {len(row)} "
                     f"field{'s' * (len(row) > 1)}, and the row of names has {len(names)}."
+                    + " If there are decimal commas, separate fields by semicolons."
+                    * commas
                 )
             lines.append(line)
             rows.append(chosen(row))
@@ -59,10 +72,9 @@ def read_columns(file: Path, needed: Sequence[str], optional: str, wanted: str) 
 
 def _text(file: Path, wanted: str) -> str:
     try:
-        with file.open("rb") as content:
-            first = content.read(8)
-        kind = next((kind for start, kind in _BINARY.items() if first.startswith(start)), "")
-        text = "" if kind else read_text(file)
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        kind = next((kind for start, kind in _BINARY.items() if content.startswith(start)), "")
+        text = "" if kind else decoded(content)
     except OSError as error:
         raise InvalidInput(f"`{file}` cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
@@ -74,6 +86,24 @@ def _text(file: Path, wanted: str) -> str:
     if not text.strip():
         raise InvalidInput(f"`{file}` is empty; it needs {wanted}.")
     return text
+
+
+def _without_comments(text: str, needed: Sequence[str]) -> tuple[Sequence[str], str]:
+    """Return the separators that may be meant, and blank lines for all above the row of names."""
+    separators: Sequence[str] = _SEPARATORS
+    if line := _SEPARATOR.match(text):
+        separators, text = line[1], text[line.end() :]
+    if not (comments := _COMMENTS.match(text)) or not comments[0]:
+        return separators, text
+    above, below = re.sub(r"[^\r\n]", "", comments[0]), text[comments.end() :]
+    # NumPy writes the row of names as a comment.
+    last = re.split(r"[\r\n]", comments[0])[-1].strip().lstrip("#")
+    between = "|".join(map(re.escape, separators))
+    named, named_below = (
+        len(set(needed) & set(_folded(re.split(between, line)))) > 1
+        for line in (last, below.lstrip().partition("\n")[0])
+    )
+    return separators, above + (last if named and not named_below else "") + below
 
 
 def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -90,10 +120,11 @@ def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         raise csv.Error(f"line {line}: the quotation marks are not as in CSV ({error})") from None
 
 
-def _header(text: str, needed: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the separator that gives the most of the needed names, and the row of names."""
+def _header(text: str, needed: Sequence[str], separators: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the separator that gives the most needed names, or names, and the row of names."""
     headers: dict[str, list[str]] = {}
-    for separator in _SEPARATORS:
+    problem = csv.Error("line 1: there is no row of names")
+    for separator in separators:
         try:
             first = next(_rows(text, separator), None)  # None: it holds this separator alone.
         except csv.Error as error:
@@ -102,27 +133,49 @@ def _header(text: str, needed: Sequence[str]) -> tuple[str, list[str]]:
             headers |= {separator: first[1]} if first else {}
     if not headers:
         raise problem
-    return max(headers.items(), key=lambda item: len(set(needed) & set(_folded(item[1]))))
+    return max(
+        headers.items(), key=lambda item: (len(set(needed) & set(_folded(item[1]))), len(item[1]))
+    )
 
 
 def _folded(header: Sequence[str]) -> list[str]:
     return [name.strip().lower() for name in header]
 
 
-def _problems(
-    header: Sequence[str], needed: Sequence[str], optional: str, wanted: str
+def _missing(
+    header: Sequence[str],
+    needed: Sequence[str],
+    optional: str,
+    wanted: str,
+    others: Mapping[str, str],
 ) -> Iterator[str]:
-    """Yield what is wrong with the row of names."""
+    """Yield that columns are missing, if they are, and which ones may be meant."""
     names = _folded(header)
-    missing = [f"`{name}`" for name in needed if name not in names]
-    if missing:
-        first = ", ".join(f"`{name.strip()}`" for name in header[:_SHOWN])
-        lacking = f"there is no column {' and no '.join(missing)}"
-        yield (
-            f"{lacking}. It begins with {first}; it needs {wanted}, separated by commas, "
-            "semicolons or tabs"
-        )
-    for name in (optional, *needed):
+    missing = [name for name in needed if name not in names]
+    if not missing:
+        return
+    long = [name for name in (optional, *missing) if len(name) > 2]
+    meant: dict[str, str] = {}
+    for other, name in zip(names, header, strict=True):
+        known = others.get(re.sub(r"[\s.-]+", "_", other)) or nearest(other, long)
+        if known in {optional, *missing} and other not in {optional, *needed}:
+            meant.setdefault(known, f" (is it `{name.strip()}`?)")
+    missing += [optional] * (optional in meant)
+    lacking = " and no ".join(f"`{name}`{meant.get(name, '')}" for name in missing)
+    first = ", ".join(f"`{name.strip()}`" for name in header[:_SHOWN])
+    wide = not meant and len(missing) == len(needed) < len(names) - 1
+    yield (
+        f"there is no column {lacking}. It begins with {first}; it needs {wanted}, separated "
+        "by commas, semicolons or tabs"
+        + ". If each time step has a column, turn the columns into rows"
+        * wide
+    )
+
+
+def _doubled(header: Sequence[str], meant: Sequence[str]) -> Iterator[str]:
+    """Yield which columns have the same name."""
+    names = _folded(header)
+    for name in meant:
         places = [number for number, other in enumerate(names) if other == name]
         if len(places) > 1:
             named = " and ".join(f"column {p + 1} (`{header[p].strip()}`)" for p in places)

@@ -15,7 +15,11 @@ def read_text(path: Path) -> str:
 
     Raises `OSError`, or `ValueError` with the reason if the file is not UTF-8.
     """
-    content = path.read_bytes()
+    return decoded(path.read_bytes())
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of UTF-8. Raises `ValueError` as `read_text` does."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

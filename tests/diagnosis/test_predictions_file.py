@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +45,27 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         (";", "there is no column `t` and no `x` and no `prediction`. It begins with `;`"),
         (",\n,", "there is no column `t` and no `x` and no `prediction`. It begins with `,`"),
         (HEAD, "has no rows"),
+        ("sep=;\n", "there is no row of names"),
+        ('sep="\n', "there is no column"),
+        ("# a\n# b\n", "there is no row of names"),
+        ("# a\n\n" + HEAD + "0,1,1,oops\n", "line 4: `prediction` is `oops`"),
+        ("sep=;\npath;t;x;prediction\n0;1;1;oops\n", "line 3: `prediction` is `oops`"),
+        (HEAD + "0,1,0,5,1,0\n", "If there are decimal commas, separate fields by semicolons."),
+        (
+            "path,time,x,y_hat\n",
+            "no column `t` (is it `time`?) and no `prediction` (is it `y_hat`?)",
+        ),
+        ("ID;Time Step;Input;Output\n", "(is it `Input`?) and no `prediction` (is it `Output`?)"),
+        ("ID;t;x;Output\n", "no `path` (is it `ID`?)"),
+        ("t0,t1,t2,t3,t4\n1,1,1,1,1\n", "If each time step has a column, turn the columns into ro"),
+        (HEAD + "0,1,1,\n0,2,1,1\n", "in size, at every step from t = 1 on."),
+        (HEAD + "0,1,1,0.5f0\n", "write plain numbers, as 0.0075."),
+        (HEAD + "0,1,1,[0.5]\n", "write plain numbers"),
+        (HEAD + "0,1,Float32[0.5],1\n", "write plain numbers"),
+        (HEAD + "0,1,tensor(0.5),1\n0,2,1%,1\n", "(2 such rows); write plain numbers"),
         (
             "path,t,x,predictions\n0,1,1,1\n",
-            "there is no column `prediction`. It begins with `path`, `t`, `x`, `predictions`",
+            "no column `prediction` (is it `predictions`?). It begins with `path`, `t`, `x`, `pred",
         ),
         (
             "a b c\n1 2 3\n",
@@ -92,7 +112,10 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         (HEAD + '0,1,"1,234",1\n', "`x` is `1,234`, where the comma may separate decimals or"),
         (HEAD + '0,1,"1,5",1.5\n', "`x` is `1,5`, where the comma may separate"),
         ("path;t;x;prediction\n0;1;1.234,5;1\n", "`x` is `1.234,5`, where the comma may"),
-        ("path;t;x;pred\n0;1;1;1\n", "there is no column `prediction`. It begins with `path`, `t`"),
+        (
+            "path;t;x;pred\n0;1;1;1\n",
+            "there is no column `prediction` (is it `pred`?). It begins with",
+        ),
     ],
 )
 def test_bad_files(content: str, problem: str, tmp_path: Path) -> None:
@@ -150,12 +173,35 @@ TWO = [(0, 1, 0, 0.5, 2), (0, 2, 0.5, -1.5, 3)]
         HEAD + "a,1,0,0\na,2,0.5,2\na,3,-1.5,3\n",
         HEAD + "a,7,0,0\na,8,0.5,2\na,9,-1.5,3\n",
         'path,t,x,prediction\n"a\nb",1,0.5,2\n"a\nb",2,-1.5,3\n',
+        "sep=;\r\npath;t;x;prediction\r\na;1;0.5;2\r\na;2;-1.5;3\r\n",
+        "sep=|\npath|t|x|prediction\na|1|0.5|2\na|2|-1.5|3\n",
+        "# columns: path,t,x,prediction\n\n" + HEAD + "a,1,0.5,2\na,2,-1.5,3\n",
+        "# mine, x and t\n#\n\n" + HEAD + "a,1,0.5,2\na,2,-1.5,3\n",
+        "# " + HEAD + "a,1,0.5,2\na,2,-1.5,3\n",
+        "#," + HEAD + "1,a,1,0.5,2\n2,a,2,-1.5,3\n",
     ],
-    ids=range(15),
+    ids=range(21),
 )
 def test_ways_to_write_two_rows(content: str, tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes(content.encode())
     assert rows(read(tmp_path / "mine.csv")) == TWO
+
+
+def test_the_standard_input_and_pipes(tmp_path: Path) -> None:
+    made = write(tmp_path / "mine.csv", predictions(right))
+    done = CliRunner().invoke(cli, ["explain", "--predictions", "-"], input=made.read_bytes())
+    assert done.stdout == invoke("--predictions", made).stdout
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(made.read_bytes(),))
+    writer.start()
+    assert invoke("--predictions", tmp_path / "pipe").stdout == done.stdout
+    writer.join()
+
+
+def test_a_url_is_no_file() -> None:
+    done = invoke("--predictions", "https://example.org/a.csv")
+    assert done.exit_code == 2
+    assert "`https://example.org/a.csv` is no file; download it first." in done.stderr
 
 
 def test_a_path_may_have_any_name(tmp_path: Path) -> None:
