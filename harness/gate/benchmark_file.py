@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import InvalidInput, brief, printable
+from harness.errors import InvalidInput, printable
 from harness.inputs.text import read_text
 from harness.stats.grid import UNIFORM, common_step, smallest_step
 
@@ -277,6 +277,12 @@ def _problem(error: ValidationError, content: Any) -> str:
     """Return the first problem in a clause, with the name of the benchmark it is in."""
     problem = error.errors()[0]
     match problem["loc"]:
+        case ("benchmarks",) if problem["type"] == "too_short":
+            return "it holds no benchmarks"
+        case (str(field),) if problem["type"] == "missing":
+            return f"it has no `{field}`"
+        case (str(field),):
+            return f"`{field}` {_plain(problem['msg'])}"
         case ("benchmarks", int(number), *rest) if isinstance(content, dict):
             benchmark = content["benchmarks"][number]
             name = benchmark.get("fullname") if isinstance(benchmark, dict) else None
@@ -284,9 +290,10 @@ def _problem(error: ValidationError, content: Any) -> str:
             where = where or f"the benchmark at place {number + 1}"
             field = ".".join(map(str, rest))
             if not rest:
-                return f"{where}: {brief(problem['msg'])}"
+                return f"{where} {_plain(problem['msg'])}"
         case _:
-            return brief(error)
+            what = "it " if problem["type"] != "json_invalid" else ""
+            return what + _plain(problem["msg"])
     value = problem["input"]
     simple = isinstance(value, str | int | float) or value is None
     got = f" is {reprlib.repr(value)}" if simple else ""
@@ -295,8 +302,14 @@ def _problem(error: ValidationError, content: Any) -> str:
     hint = ""
     if problem["type"] == "greater_than" and value == 0:
         hint = "; a time of 0 means that the clock is too coarse for it"
-    reason = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{where}: `{field}`{got}: {reason}{hint}"
+    return f"{where}: `{field}`{got}: {_plain(problem['msg'])}{hint}"
+
+
+def _plain(reason: str) -> str:
+    """Return pydantic's reason without its own words."""
+    reason = reason.removeprefix("Input ").removeprefix("Value error, ")
+    reason = reason.partition(", unable to parse")[0]
+    return printable(reason.replace("EOF while parsing", "the file ends within"))
 
 
 def _stated(conditions: Mapping[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ the hash seed), so that spread has to be assumed: `GateSettings.process_noise`.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -24,14 +25,15 @@ from harness.gate.verdict import Judgement, Verdict, decide
 from harness.measure.clock import Stopwatch
 from harness.stats import estimates
 from harness.stats.estimates import Estimate
+from harness.tables.numbers import percent
 
 _BATCHES = 10
 _MEDIAN_ERROR = 1.2533
 """For normal rounds: the standard error of the median over that of the mean."""
+_MOST_PAIRS = 1000
 _MORE_PAIRS = (
-    "choose a larger number of pairs, measure that many anew and give only those "
-    "(`--pytest-benchmark OLD NEW` for each); with pairs added to these until they decide, the "
-    "error rates would no longer hold"
+    "measure that many anew and give only those (`--pytest-benchmark OLD NEW` for each); with "
+    "pairs added to these until they decide, the error rates would no longer hold"
 )
 
 
@@ -95,7 +97,7 @@ def _missing(pairs: Paths, files: Files) -> dict[str, Judgement]:
 
 def _change(name: str, files: Files, process_noise: float) -> Estimate:
     """Estimate the change of the logarithm of a time."""
-    pairs = [(old.by_name[name], new.by_name[name]) for old, new in files]
+    pairs = _both(name, files)
     if len(pairs) > 1:
         medians = np.array([[old.stats.median, new.stats.median] for old, new in pairs])
         return estimates.mean(np.diff(np.log(medians))[:, 0], shared_error=_clock_error(pairs))
@@ -134,26 +136,68 @@ def _judgements(names: Sequence[str], files: Files, settings: GateSettings) -> l
     changes = [_change(name, files, settings.process_noise) for name in names]
     corrected = estimates.holm([change.p_above() for change in changes])
     tolerance = settings.max_slowdown
+    outcomes = [
+        decide(change, math.log1p(tolerance), settings.false_alarms, settings.misses, p)
+        for change, p in zip(changes, corrected, strict=True)
+    ]
+    clock_errors = [_clock_error(_both(name, files)) for name in names]
+    wanted = [
+        _pairs_wanted(change, clock_error, settings, len(names)) * (outcome == "inconclusive")
+        for change, clock_error, outcome in zip(changes, clock_errors, outcomes, strict=True)
+    ]
+    # One number for all of which any number decides.
+    most = max((n for n in wanted if n <= _MOST_PAIRS), default=0)
     judgements = []
-    for name, change, p in zip(names, changes, corrected, strict=True):
-        outcome = decide(change, math.log1p(tolerance), settings.false_alarms, settings.misses, p)
-        reason = _advice(name, change, files) if outcome == "inconclusive" else ""
+    for name, change, outcome, own in zip(names, changes, outcomes, wanted, strict=True):
+        reason = _advice(_both(name, files), change, max(own, most)) if own else ""
         judgements.append(Judgement.of_logarithm(name, "time", outcome, change, tolerance, reason))
     return judgements
 
 
-def _advice(name: str, change: Estimate, files: Files) -> str:
-    """Return what to do if nothing could be decided."""
-    pairs = [(old.by_name[name], new.by_name[name]) for old, new in files]
+def _both(name: str, files: Files) -> list[tuple[Benchmark, Benchmark]]:
+    return [(old.by_name[name], new.by_name[name]) for old, new in files]
+
+
+def _advice(pairs: Sequence[tuple[Benchmark, Benchmark]], change: Estimate, wanted: int) -> str:
+    """Return what to do if nothing could be decided, but `wanted` pairs probably decide."""
+    more = f"some {float(f'{wanted:.2g}'):.0f} pairs would probably decide: {_MORE_PAIRS}"
+    if wanted > _MOST_PAIRS:
+        more = f"even {_MOST_PAIRS} pairs like these would probably not decide"
     if not change.df:
-        return f"a single round shows no spread: measure more rounds, or {_MORE_PAIRS}"
+        return f"a single round shows no spread: measure more rounds, or more pairs; {more}"
     if 2 * _clock_error(pairs) ** 2 > change.standard_error**2:
         step = max(benchmark.clock_step for pair in pairs for benchmark in pair)
         return (
-            f"its times move in steps of up to {100 * step:.2g} %: measure with a finer clock "
+            f"its times move in steps of up to {percent(step)}: measure with a finer clock "
             "(`--benchmark-timer`) or longer rounds (`--benchmark-min-time`)"
         )
-    return f"allow more with `--max-slowdown`, or {_MORE_PAIRS}"
+    return f"allow more with `--max-slowdown`, or measure more pairs; {more}"
+
+
+def _pairs_wanted(
+    change: Estimate, clock_error: float, settings: GateSettings, benchmarks: int
+) -> int:
+    """Return how many pairs would probably decide, if they scatter as these do.
+
+    They do even if their mean is off by its standard error, to either side. More than
+    `_MOST_PAIRS` means that no number up to that does.
+    """
+    error = change.standard_error if change.df else math.sqrt(2) * settings.process_noise
+    # More pairs make all of the error smaller except for the clock's part.
+    scatter = change.n * max(error**2 - clock_error**2, 0.0)
+    limit = math.log1p(settings.max_slowdown)
+
+    def decides(n: int) -> bool:
+        error = math.sqrt(scatter / n + clock_error**2)
+        ends = (Estimate(change.value + x, error, n - 1, n) for x in (-error, error))
+        outcomes = {
+            decide(end, limit, settings.false_alarms, settings.misses, benchmarks * end.p_above())
+            for end in ends
+        }
+        return "inconclusive" not in outcomes
+
+    fewest = change.n + 1
+    return fewest + bisect_left(range(fewest, _MOST_PAIRS + 1), True, key=decides)
 
 
 def _notes(pairs: Paths, files: Files, settings: GateSettings, partial: Sequence[str]) -> list[str]:
@@ -161,7 +205,7 @@ def _notes(pairs: Paths, files: Files, settings: GateSettings, partial: Sequence
     if len(pairs) == 1:
         notes.append(
             "one pair of files does not show how fresh processes differ; a standard deviation of "
-            f"{100 * settings.process_noise:.2g} % between them is assumed (`process_noise`), and "
+            f"{percent(settings.process_noise)} between them is assumed (`process_noise`), and "
             "that the machine was equally busy with both."
         )
         without_rounds = [

@@ -18,7 +18,6 @@ from contextlib import suppress
 from html import escape
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 from xml.etree import ElementTree as ET
 
 import pandas as pd
@@ -26,7 +25,7 @@ import pandas as pd
 from harness.errors import InvalidInput, middle_cut
 from harness.gate.verdict import WORST_FIRST, Judgement, Outcome, Verdict
 from harness.store.files import open_stream, write_whole
-from harness.tables.numbers import percent, percentage
+from harness.tables.numbers import percent, ratio
 from harness.tables.text import render
 
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "regression": 1, "inconclusive": 3}
@@ -37,6 +36,8 @@ MARKER = "<!-- harness-gate -->"
 """The first line of the Markdown, not shown: a workflow finds its earlier comment by it."""
 
 _MORE = "measure longer (`--budget`) or on a quieter machine, or allow more"
+# From here on, a change is said as a factor: 10 times as slow.
+_MANY_TIMES = 9.0
 _COLUMNS = ["subject", "metric", "change [95 %]", "allowed", "n", "verdict"]
 # The most useful first. What waits for another metric to be decided comes last.
 _ORDER = (
@@ -289,23 +290,13 @@ def _rows(judgements: Sequence[Judgement], longest: int | None = None) -> list[l
         [
             middle_cut(subject[cut:], longest),
             middle_cut(_clean(judgement.metric), longest),
-            _change(judgement, "+"),
+            judgement.shown(),
             "-" if judgement.tolerance is None else percent(judgement.tolerance),
             f"{judgement.n or '-'}",
             judgement.outcome.upper() if judgement.outcome == "regression" else judgement.outcome,
         ]
         for subject, judgement in zip(subjects, judgements, strict=True)
     ]
-
-
-def _change(judgement: Judgement, sign: Literal["+", "-"]) -> str:
-    """Return the change and its interval; with the sign "+", increases have a sign, too."""
-    if judgement.change is None:
-        return "-"
-    change = f"{percentage(judgement.change, sign)} %"
-    if judgement.low is None or judgement.high is None:
-        return f"{change} [unknown]"
-    return f"{change} [{percentage(judgement.low, sign)}, {percentage(judgement.high, sign)}]"
 
 
 def _explain(judgement: Judgement) -> str:
@@ -316,15 +307,19 @@ def _explain(judgement: Judgement) -> str:
         return f"{what}: {why}".rstrip(".") + "."
     allowed = percent(judgement.tolerance)
     if judgement.outcome == "inconclusive":
-        change = _change(judgement, "+")
+        change = judgement.shown()
         return (
             f"{what} changed by {change}, which is neither shown to be within the {allowed} "
             f"allowed nor to be worse; {why}".rstrip(".")
             + "."
         )
-    worse = "slower" if metric.endswith("time") else "higher"
-    change = _change(judgement, "-").replace(" %", f" % {worse}")
-    what = subject if worse == "slower" else what
+    slower = metric.endswith("time")
+    what = subject if slower else what
+    change = judgement.shown("-").replace(" %", " % slower" if slower else " % higher")
+    if judgement.change >= _MANY_TIMES:
+        low, high = judgement.low, judgement.high
+        known = "unknown" if low is None or high is None else f"{ratio(1 + low)}, {ratio(1 + high)}"
+        change = f"{ratio(1 + judgement.change)} times as {'slow' if slower else 'high'} [{known}]"
     if judgement.change <= judgement.tolerance:
         # It is worse, and may be worse by more than is allowed.
         return f"{what} is {change}, which is not shown to be within the {allowed} allowed."

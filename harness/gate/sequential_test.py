@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import expm1, isnan, log1p, sqrt
+from math import log1p, sqrt
 
 import numpy as np
 
@@ -36,8 +36,10 @@ _TIME_SHARE = 0.7
 _TOTAL_SHARE = 0.1
 _ACCURACY = ("final_mse", "mse per step", "lag_skill")
 _TIME, _RARE, _TRAINING = "train time", "time in rare calls", "same training"
+_SAME = "accuracy"
+"""The metric while no number differs."""
 _SMALLEST_MSE = 1e-300
-WAITING = (_RARE, "accuracy", "training", _TRAINING)
+WAITING = (_RARE, _SAME, "training", _TRAINING)
 """Metrics that need no advice if they are inconclusive: others decide, or the reason says it."""
 
 
@@ -123,10 +125,8 @@ class SequentialTest:
         """Return the state of the test in a line."""
         if self._failure:
             return self._failure.reason
-        line = f"{self.arm}: {self.pairs} pair{'s' * (self.pairs > 1)}, time "
-        line += f"{expm1(self._time.value):+.1%}"
-        low, high = map(expm1, self._time.interval())
-        return line if isnan(low) else f"{line} [{low:+.1%}, {high:+.1%}]"
+        time = self._look()[0]
+        return f"{self.arm}: {self.pairs} pair{'s' * (self.pairs > 1)}, time {time.shown()}"
 
     def judgements(self) -> list[Judgement]:
         """Return a judgement per metric; what was decided at a look stays decided."""
@@ -150,10 +150,14 @@ class SequentialTest:
 
     def _so_far(self, judgement: Judgement) -> Judgement:
         """Return a judgement that no look has settled; rare calls pass as soon as the time does."""
-        if judgement.metric == _RARE and _TIME in self._decided:
-            return judgement
-        waits = {"reason": f"It is decided with the {_TIME}."} if judgement.metric == _RARE else {}
-        return judgement.model_copy(update={"outcome": "inconclusive", **waits})
+        reason = judgement.reason
+        if judgement.metric == _RARE:
+            if _TIME in self._decided:
+                return judgement
+            reason = f"It is decided with the {_TIME}."
+        elif judgement.metric == _SAME:
+            reason = f"{reason} A verdict takes at least {LOOKS[0]} pairs.".lstrip()
+        return judgement.model_copy(update={"outcome": "inconclusive", "reason": reason})
 
     @property
     def _time(self) -> Estimate:
@@ -216,14 +220,14 @@ class SequentialTest:
 
     def _accuracy(self) -> list[Judgement]:
         if not self.pairs:
-            return [self._judgement("accuracy", "inconclusive", "")]
+            return [self._judgement(_SAME, "inconclusive", "")]
         if self.identical:
             others = f", and over {min(self._epochs)} of {self.pairs - 1} more" * (self.pairs > 1)
             reason = (
                 f"Losses and errors are identical to the bit over {max(self._epochs)} epochs of "
                 f"one seed{others}."
             )
-            return [self._judgement("accuracy", "pass", reason)]
+            return [self._judgement(_SAME, "pass", reason)]
         before_ST = np.array([before for before, _ in self._step_mse])
         after_ST = np.array([after for _, after in self._step_mse])
         if len(before_ST) < 2:

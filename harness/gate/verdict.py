@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness.stats.estimates import CONFIDENCE, Estimate
 from harness.stats.median import Median
+from harness.tables.numbers import percentage
 
 Outcome: TypeAlias = Literal["regression", "inconclusive", "pass"]
 Text: TypeAlias = Annotated[
@@ -76,6 +77,15 @@ class Judgement(BaseModel):
             tolerance=tolerance,
             reason=reason,
         )
+
+    def shown(self, sign: Literal["+", "-"] = "+") -> str:
+        """Return the change and its interval; with the sign "+", increases have a sign, too."""
+        if self.change is None:
+            return "-"
+        change = f"{percentage(self.change, sign)} %"
+        if self.low is None or self.high is None:
+            return f"{change} [unknown]"
+        return f"{change} [{percentage(self.low, sign)}, {percentage(self.high, sign)}]"
 
 
 class Verdict(BaseModel):

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from math import isnan
 from typing import Literal
 
+_READABLE = 1e9
+"""Larger numbers have an exponent."""
+
 
 def number(value: float | None) -> str:
     """Return three significant digits: `0.0123`, `1.23`, `1234`, `5`; `-` if there is none."""
@@ -25,8 +28,13 @@ def short(value: float, missing: str = "-") -> str:
 
 
 def ratio(value: float) -> str:
-    """Return a ratio to three digits: `0.98`, `1.02`, `12.3`, `123`."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Return a ratio to three digits: `0.98`, `1.02`, `12.3`, `123`, `1,230`."""
+    return large(value) if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def bound(value: float) -> str:
+    """Return an end of an interval: two significant digits, `0.012`, but never less than `123`."""
+    return f"{value:.2g}" if abs(value) < 10 else number(value)
 
 
 def interval(low: float, high: float, text: Callable[[float], str] = number) -> str:
@@ -51,14 +59,21 @@ def too_wide(low: float, high: float) -> bool:
 
 
 def percent(share: float) -> str:
-    """Return a share: `2 %`."""
-    return f"{100 * share:.3g} %"
+    """Return a share: `2 %`, `1,230 %`."""
+    return f"{100 * share:.3g} %" if share < 1 else f"{large(100 * share)} %"
+
+
+def large(value: float, sign: Literal["+", "-"] = "-") -> str:
+    """Return three significant digits of a number of 100 or more: `123`, `100,000`."""
+    if abs(value) >= _READABLE:
+        return f"{value:{sign}.3g}"
+    return f"{float(f'{value:.3g}'):{sign},.0f}"
 
 
 def percentage(change: float, sign: Literal["+", "-"] = "+") -> str:
     """Return a change in per cent, without the unit: `+4.9`; `sign="-"` omits the plus."""
     value = 100 * change
-    return f"{value:{sign}.1f}" if abs(value) < 1000 else f"{value:{sign}.3g}"
+    return f"{value:{sign}.1f}" if abs(value) < 1000 else large(value, sign)
 
 
 def change(value: float) -> str:

@@ -192,7 +192,7 @@ def _accuracy() -> Columns:
         "MSE": lambda row: number(row["final_mse"]),
         "geometric [95 %]": lambda row: (
             number(row["final_mse_geo"])
-            + numbers.ratio_interval(row["final_mse_low"], row["final_mse_high"], "{:.2g}".format)
+            + numbers.ratio_interval(row["final_mse_low"], row["final_mse_high"], numbers.bound)
         ),
         "lag_skill [95 %]": lambda row: _mean(row, "lag_skill", "lag_skill_"),
         "r2": lambda row: number(row["r2"]),
@@ -262,7 +262,7 @@ def _columns(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
 
 
 def _mean(row: Any, value: str, ends: str) -> str:
-    interval = numbers.interval(row[f"{ends}low"], row[f"{ends}high"], "{:.2g}".format)
+    interval = numbers.interval(row[f"{ends}low"], row[f"{ends}high"], numbers.bound)
     return number(row[value]) + interval
 
 

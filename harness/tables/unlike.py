@@ -33,7 +33,7 @@ def not_the_same(trials: pd.DataFrame, arm: ArmKey, against: ArmKey) -> str:
 def difference(mine: str, row: pd.Series[Any]) -> str:
     """Say how a trial of the backend `mine`, given its row, did not train as others did."""
     by = row["apart_by"]
-    size = f"differ by {100 * by:.2g} %" if by < 1 else f"are {numbers.ratio(1 + by)}x apart"
+    size = f"differ by {numbers.percent(by)}" if by < 1 else f"are {numbers.ratio(1 + by)}x apart"
     where = f"{size} at epoch {row['apart_epoch']} of seed {row['seed']}"
     why = "more than rounding explains"
     if other := row["apart_from"]:

@@ -34,10 +34,14 @@ def grid(task: Task, sweep: Mapping[str, Sequence[object]]) -> tuple[SweepPoint,
     for name, values in sweep.items():
         if name not in Task.model_fields:
             problems[f"`sweep`: {Task.unknown_name(name)}."] = None
-        if not values or len({str(value) for value in values}) < len(values):
-            problems[f"`sweep` {name}: name at least one value, and none of them twice."] = None
+        texts = [str(value) for value in values]
+        twice = [text for text in texts if texts.count(text) > 1]
+        if not values:
+            problems[f"`sweep` {name}: name at least one value."] = None
+        elif twice:
+            problems[f"`sweep` {name}: `{twice[0]}` is there twice; name each value once."] = None
     if (count := prod(map(len, sweep.values()))) > _MOST_POINTS:
-        problems[f"`sweep` has {count:.2g} points; at most {_MOST_POINTS:,} are possible."] = None
+        problems[f"`sweep` has {count:,} points; at most {_MOST_POINTS:,} are possible."] = None
     points = []
     for values in [] if problems else product(*sweep.values()):
         changes = dict(zip(sweep, values, strict=True))

@@ -6,6 +6,7 @@ import codecs
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from harness.errors import InvalidInput
 from harness.gate.pytest_benchmark import judge
 from harness.gate.settings import GateSettings
+from harness.gate.verdict import Verdict
 
 BENCHMARKS = """
 import os
@@ -128,6 +130,25 @@ def test_a_real_slowdown_is_found(tmp_path: Path, measured: tuple[Content, Conte
     assert verdict.outcome == "regression"
     assert str(new) in verdict.compared
     assert "process_noise" in verdict.notes[0]
+
+
+@pytest.mark.parametrize(("pairs", "luck"), [(1, 1), (2, 2)])
+def test_as_many_pairs_as_are_wanted_decide(
+    tmp_path: Path, real: Content, pairs: int, luck: int
+) -> None:
+    rng = np.random.default_rng(luck)
+
+    def judged(pairs: int) -> Verdict:
+        levels = rng.normal(1, 0.01, (2 * pairs, 2))
+        files = [with_times(real, *(steady(rng, x) for x in both)) for both in levels]
+        paths = save(tmp_path, *files)
+        return judge(list(zip(paths[::2], paths[1::2], strict=True)), SETTINGS)
+
+    few = judged(pairs)
+    said = [re.findall(r"some (\d+) pairs would probably", one.reason) for one in few.judgements]
+    (wanted,) = {int(number) for found in said for number in found}
+    assert pairs < wanted < 30
+    assert judged(wanted).outcome == "pass"
 
 
 def test_one_pair_is_no_surer_than_processes_differ(tmp_path: Path, real: Content) -> None:
@@ -337,13 +358,14 @@ FIRST = ("benchmarks", 0, "stats")
     [
         (lambda _: "", "cannot be read as JSON of pytest-benchmark: Invalid JSON"),
         (lambda _: "not json", "Invalid JSON"),
+        (lambda _: "[1, 2", "Invalid JSON: the file ends within a list"),
         (lambda _: "[" * 10_000, "Invalid JSON"),
         (lambda _: '"\\ud800"', "Invalid JSON"),
         (lambda _: "[1, 2]", "should be an object"),
-        (lambda _: '{"runs": []}', "machine_info: Field required"),
-        (edit("benchmarks", value=[]), "benchmarks: Tuple should have at least 1 item"),
-        (edit("benchmarks", value=None), "benchmarks: Input should be"),
-        (edit("machine_info", value="vm"), "machine_info: Input should be"),
+        (lambda _: '{"runs": []}', "pytest-benchmark: it has no `machine_info`."),
+        (edit("benchmarks", value=[]), "pytest-benchmark: it holds no benchmarks."),
+        (edit("benchmarks", value=None), "`benchmarks` should be a valid array"),
+        (edit("machine_info", value="vm"), "`machine_info` should be an object"),
         (edit(*FIRST, "median", value=0), f"`{SUMMING}`: `stats.median` is 0: should be greater"),
         (edit(*FIRST, "median", value=0), "the clock is too coarse"),
         (edit(*FIRST, "mean", value=-1), f"`{SUMMING}`: `stats.mean` is -1: should be greater"),

@@ -64,8 +64,12 @@ def verdict(*judgements: Judgement, notes: tuple[str, ...] = ()) -> Verdict:
         ),
         (
             [SLOWER.model_copy(update={"metric": "final_mse", "change": 12.345})],
-            "REGRESSION: final_mse of jax on cpu is 1.23e+03 % higher [3.9, 5.7]; at most 2 % is "
-            "allowed.",
+            "REGRESSION: final_mse of jax on cpu is 13.3 times as high [1.04, 1.06]; at most 2 % "
+            "is allowed.",
+        ),
+        (
+            [SLOWER.model_copy(update={"change": 999.0, "low": None, "high": None})],
+            "REGRESSION: jax on cpu is 1,000 times as slow [unknown]; at most 2 % is allowed.",
         ),
         (
             [SLOWER, WRONG],

@@ -82,6 +82,16 @@ def test_a_slowdown_is_found_as_soon_as_it_is_sure() -> None:
     assert 0 < small.low < 0.031 < small.high
 
 
+def test_progress_and_table_give_one_interval() -> None:
+    running = new_test()
+    for x in (0.01, 0.03):
+        running.add(pair(x), (1.0,))
+    time, *_, accuracy = running.judgements()
+    assert running.progress() == f"{ARM}: 2 pairs, time {time.shown()}"
+    assert accuracy.outcome == "inconclusive"
+    assert accuracy.reason.endswith(f" A verdict takes at least {LOOKS[0]} pairs.")
+
+
 def test_faster_passes() -> None:
     assert decide(new_test(), [pair(-0.2 + x) for x in noise(0.01)])["train time"].outcome == "pass"
 

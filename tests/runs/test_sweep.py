@@ -123,7 +123,7 @@ def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> N
         (["--sweep", "hiden=2"], "`--sweep`: unknown name `hiden` (did you mean `hidden`?)"),
         (["--sweep", "hidden"], "`--sweep hidden`: write KEY=A,B,..."),
         (["--sweep", "hidden="], "`--sweep hidden=`: write KEY=A,B,..."),
-        (["--sweep", "hidden=2,2"], "name at least one value, and none of them twice"),
+        (["--sweep", "hidden=2,2"], "`--sweep` hidden: `2` is there twice; name each value once"),
         (["--sweep", "rho=0.1,0.10"], "two of the values are the same number"),
         (["--sweep", "hidden=2,x"], "`hidden` = 'x'"),
         (
@@ -131,7 +131,7 @@ def test_it_is_resumed_with_the_same_sweep_only(run: harness.Run, cli: Cli) -> N
                 f"--sweep={name}={','.join(map(str, range(1, 400)))}"
                 for name in ("epochs", "hidden")
             ],
-            "1.6e+05 points; at most 100,000",
+            "159,201 points; at most 100,000",
         ),
         (["--sweep", "hidden=2", "--sweep", "hidden=3"], "`--sweep hidden=2` is there, too"),
         (["--sweep", "hidden=2", "--set", "hidden=3"], "`--set` gives `hidden` a value"),
