@@ -95,6 +95,8 @@ def _finding(rule: Rule, group: Sequence[_Observation], points: int, run: str) -
             others = [*others[:_LISTED], f"and {len(others) - _LISTED} more"]
         text = f"{label(first)}{text} Likewise {'; '.join(others)}."
     remedy = first.evidence.remedy.replace(RUN, run)
+    if len({one.evidence.remedy for one in group}) > 1 and len(where) > 1:
+        remedy = f"At {first.point}: {remedy}"
     return Finding(*rule, text, remedy, subjects, _places(where, points))
 
 

@@ -132,10 +132,12 @@ def not_converged(observed: Observed) -> Evidence | None:
     if ahead is None:
         return _falling_slowly(observed)
     task, now = observed.task, float(np.exp(np.log(moving_SK[:, -1]).mean()))
+    known = observed.typical and not ahead.beyond
+    longer = task.nearest_epochs(ahead.next_try if known else 4 * task.epochs)
     text = (
         f"The error is {short(now)}{_of_seeds(moving_SK)} "
         f"after {task.epochs} epochs and falls as the power "
-        f"{ahead.power:.1f} of the epochs. {_forecast_words(observed, ahead)}"
+        f"{ahead.power:.1f} of the epochs. {_forecast_words(observed, ahead, longer)}"
     )
     memoryless = observed.level("memoryless")
     if observed.has_lag and now > memoryless:
@@ -143,13 +145,14 @@ def not_converged(observed: Observed) -> Evidence | None:
             f" So far it is above the memoryless yardstick ({short(memoryless)}): nothing shows "
             "yet that the network will use the past."
         )
-    known = observed.typical and not ahead.beyond
-    longer = ahead.next_try(task.curve_points) if known else 4 * task.epochs
+    in_all = f"about {longer:,}" if known else f"more than {wording.epochs(ahead.low)}"
     return Evidence(
         text,
-        f"Train longer: --set epochs={task.nearest_epochs(longer)}",
-        f"error {short(now)}" + f", about {wording.epochs(ahead.epochs)} epochs in all" * known,
-        weight=ahead.epochs,
+        f"Train longer: --set epochs={longer}",
+        f"error {short(now)}, "
+        + (f"{in_all} epochs in all" if observed.typical else "for how long cannot be told"),
+        # What tells most comes first: a number of epochs, then a bound.
+        weight=ahead.epochs if known else float(observed.typical),
     )
 
 
@@ -174,10 +177,10 @@ def _falling_slowly(observed: Observed) -> Evidence | None:
     )
 
 
-def _forecast_words(observed: Observed, ahead: Forecast) -> str:
+def _forecast_words(observed: Observed, ahead: Forecast, longer: int) -> str:
     name = f"lag_skill {TARGET_LAG_SKILL}" if observed.has_lag else f"r2 {TARGET_R2}"
     target = f"{name} (error {short(observed.target)})"
-    low, middle, high = map(wording.epochs, (ahead.low, ahead.epochs, ahead.high))
+    low, high = map(wording.epochs, (ahead.low, ahead.high))
     if not observed.typical:
         return (
             f"How long it takes to {target} cannot be told: that was measured for tanh networks "
@@ -189,6 +192,6 @@ def _forecast_words(observed: Observed, ahead: Forecast) -> str:
             "train four times as long and look again."
         )
     return (
-        f"To reach {target}, it takes about {middle} epochs in all, by a rule of thumb (between "
+        f"To reach {target}, it takes about {longer:,} epochs in all, by a rule of thumb (between "
         f"{low} and {high})."
     )

@@ -6,7 +6,7 @@ for print under `plots/`, as SVG and PNG.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,9 +24,12 @@ from harness.store.files import LocalFolder
 from harness.store.manifest import PAGE, PLOTS
 from harness.tables.points import points
 from harness.tables.text import node_legend, summary_tables
+from harness.task.task import Task
 
 _FEW = 10
 """If more trials were disturbed, the section on them is folded."""
+_NAMED_VALUES = 4
+"""Of more values of a swept field, the sentence at the top names the first and the last."""
 _MOST_TRIALS = 200
 """Rows of a table of trials; all of them are in `trials.csv`."""
 
@@ -91,17 +94,33 @@ def build(run: Run) -> Page:
 
 def _subtitle(run: Run) -> str:
     plan, ended, started = run.manifest.plan, len(run.records), run.manifest.started_utc
-    task, seeds = plan.task, f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
+    seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
     if ended < plan.size:
         seeds += f" ({ended} of {plan.size} trials have ended)"
     if "T" in started:
         started = f"{started[:16].replace('T', ' ')} UTC"
+
+    def each(text: Callable[[Task], str]) -> str:
+        return _each([point.task for point in plan.points], text)
+
+    gradient = each(lambda task: task.gradient)
+    swept = f"; a sweep over {' and '.join(run.swept)}, {len(plan.points)} points"
     return (
-        f"A network ({task.cell}, {task.hidden} units) reads a random path x (AR(1), rho = "
-        f"{task.rho:g}) step by step and learns {target(task.train_sign * task.lag_weight)}; it is "
-        f"scored against {target(task.lag_weight)}. {task.epochs} epochs, {seeds}"
-        f"{'' if task.gradient == 'exact' else f', gradient {task.gradient}'}; started {started}."
+        f"A network ({each(lambda task: task.cell)}, {each(lambda task: f'{task.hidden}')} units) "
+        f"reads a random path x (AR(1), rho = {each(lambda task: f'{task.rho:g}')}) step by step "
+        f"and learns {each(lambda task: target(task.train_sign * task.lag_weight))}; it is scored "
+        f"against {each(lambda task: target(task.lag_weight))}. "
+        f"{each(lambda task: f'{task.epochs}')} epochs, {seeds}"
+        f"{'' if gradient == 'exact' else f', gradient {gradient}'}{swept * bool(run.swept)}; "
+        f"started {started}."
     )
+
+
+def _each(tasks: Sequence[Task], text: Callable[[Task], str]) -> str:
+    """Return a text on each task, each once: `10, 64 or 256`; in the middle of many, dots."""
+    *others, last = dict.fromkeys(map(text, tasks))
+    others = others if len(others) < _NAMED_VALUES else [others[0], "..."]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _findings(run: Run) -> Iterator[page.Block]:

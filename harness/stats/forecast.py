@@ -36,11 +36,12 @@ class Forecast:
     beyond: bool
     """It takes more than `low` epochs; there is no better forecast."""
 
-    def next_try(self, curve_points: int) -> int:
-        """Return a round number of epochs to train for, a multiple of `curve_points`."""
-        per_point = (self.low if self.beyond else self.epochs) / curve_points
-        unit: int = 10 ** max(0, len(str(int(per_point))) - 2)
-        return int(np.ceil(per_point / unit)) * unit * curve_points
+    @property
+    def next_try(self) -> int:
+        """A round number of epochs to train for: two significant digits, rounded up."""
+        epochs = self.low if self.beyond else self.epochs
+        unit: int = 10 ** max(0, len(str(int(epochs))) - 2)
+        return int(np.ceil(epochs / unit)) * unit
 
 
 def forecast(epochs_K: Array, mse_SK: Array, target: float) -> Forecast | None:

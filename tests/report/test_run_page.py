@@ -230,6 +230,10 @@ def test_contended_times_are_not_drawn(results: Path) -> None:
 def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
     swept = ("--sweep", "hidden=4,8", "--sweep", "lag_weight=0,1")
     run = measure(results, "swept", "--backends", OTHERS, "--seeds", 1, *swept)
+    assert run_page.build(run).subtitle.startswith(
+        "A network (rnn, 4 or 8 units) reads a random path x (AR(1), rho = 0.1) step by step and "
+        "learns x_t^2 + 0*x_(t-1)^2 or x_t^2 + 1*x_(t-1)^2; it is scored against"
+    )
     names = list(shown(run).charts)
     points = [f"hidden={h}-lag-weight={w}" for h in (4, 8) for w in ("0.0", "1.0")]
     assert names == [
