@@ -32,6 +32,11 @@ from harness.cli.usage import Group
 class Program(Group):
     """Turns the errors of all commands into sentences and exit codes."""
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        """Read the options before the command."""
+        with errors():
+            return super().make_context(*args, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Read the command's options and run it."""
         with errors():

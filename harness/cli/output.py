@@ -40,8 +40,13 @@ def errors(decided: int = 0) -> Iterator[None]:
     """
     try:
         yield
-    except (SystemExit, click.ClickException, click.Abort, click.exceptions.Exit):
+    except (SystemExit, click.Abort, click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
         raise
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx:
+            words = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n"
+            click.echo(words, err=True)
+        stop(error.exit_code, error.format_message())
     except InvalidInput as error:
         stop(decided or BAD_INPUT, *error.problems)
     except StoreError as error:

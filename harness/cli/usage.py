@@ -67,8 +67,15 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options; name the nearest to an unknown one."""
+        unlimited, ctx.allow_extra_args = ctx.allow_extra_args, True
         with _unknown_options(ctx):
-            return super().parse_args(ctx, args)
+            extra = super().parse_args(ctx, args)
+        if extra and not (unlimited or ctx.resilient_parsing):
+            backends = any("--backends" in parameter.opts for parameter in self.params)
+            hint = f"; backends are named by `--backends {','.join(extra)}`" * backends
+            words = " ".join(extra)
+            raise click.UsageError(f"`{ctx.info_name}` takes no `{words}` there{hint}.", ctx)
+        return extra
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; its errors speak of options."""

@@ -75,7 +75,9 @@ def fraction(text: str) -> float:
     number = text.strip()
     percent = number.endswith("%")
     value = _finite(number.removesuffix("%"))
-    if value is None or value < 0:
+    if value is not None and value < 0:
+        raise ValueError("should not be negative; write a share as `2%` or `0.02`")
+    if value is None:
         raise ValueError("write a share as `2%` or `0.02`")
     if not percent and value >= 1:
         raise ValueError(f"write it with a percent sign: `{value:g}%` or `{100 * value:g}%`")
