@@ -5,6 +5,7 @@ A `Make` takes a source of random numbers and returns an input; the same numbers
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -92,18 +93,18 @@ def changed(rng: random.Random, value: Any) -> Any:
     """Return JSON with one value replaced, removed, added, repeated or swapped with another."""
     places = list(_places(value))
     if not places:
-        return rng.choice(VALUES)
+        return _hostile(rng)
     holder, key = rng.choice(places)
     other_holder, other_key = rng.choice(places)
     match rng.randrange(8):
         case 0 | 1 | 2:
-            holder[key] = rng.choice(VALUES)
+            holder[key] = _hostile(rng)
         case 3:
             del holder[key]
         case 4 if isinstance(holder, list):
             holder *= rng.choice((2, 3))
         case 4:
-            holder[rng.choice(TEXTS)] = rng.choice(VALUES)
+            holder[rng.choice(TEXTS)] = _hostile(rng)
         case 5:
             # By a copy, or the value could hold itself.
             holder[key] = json.loads(json.dumps(other_holder[other_key]))
@@ -112,6 +113,10 @@ def changed(rng: random.Random, value: Any) -> Any:
         case _:
             holder[key] = [holder[key]]
     return value
+
+
+def _hostile(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(VALUES))  # Or a later change would reach `VALUES`.
 
 
 def garbled(rng: random.Random, data: bytes) -> bytes:
