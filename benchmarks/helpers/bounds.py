@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,13 @@ class _Bounds:
     """They hold while `watched` does; an audit hook cannot be removed."""
 
     inside: tuple[str, ...] = ()
+    thread = 0
     starts = False
     programs: tuple[str, ...] = ()
 
     def look(self, event: str, values: tuple[Any, ...]) -> None:
-        if not self.inside:
+        # Libraries have threads of their own, which outlive what started them.
+        if not self.inside or threading.get_ident() != self.thread:
             return
         if event in _CHANGES or (event == "open" and values[2] & _WRITES):
             if isinstance(values[0], str | bytes):
@@ -62,7 +65,7 @@ def watched(folder: Path, starts: bool, programs: tuple[str, ...]) -> Iterator[N
     The `programs` may be started.
     """
     _BOUNDS.inside, _BOUNDS.starts = (f"{folder}/", "/dev/"), starts
-    _BOUNDS.programs = programs
+    _BOUNDS.programs, _BOUNDS.thread = programs, threading.get_ident()
     try:
         yield
     finally:

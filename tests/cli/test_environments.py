@@ -48,7 +48,7 @@ class Place(NamedTuple):
     """An environment: variables, what a shell does with the command `"$@"`, and other codes."""
 
     variables: Mapping[str, str] = {}
-    shell: str = '"$@"'
+    script: str = '"$@"'
     codes: Mapping[str, int] = {}
     """The code of a command that is another here; "*": of those that otherwise end with 0."""
 
@@ -59,17 +59,17 @@ PLACES = {
     "ascii": Place({"PYTHONIOENCODING": "ascii"}),
     "cp1252": Place({"PYTHONIOENCODING": "cp1252"}),
     "utf-16": Place({"PYTHONIOENCODING": "utf-16"}),
-    "closed output": Place(shell='"$@" >&-'),
-    "closed streams": Place(shell='"$@" <&- >&- 2>&-'),
-    "full output": Place(shell='"$@" >/dev/full', codes={"*": 74}),
-    "full errors": Place(shell='"$@" 2>/dev/full'),
-    "reader that has gone": Place(shell='"$@" | true; exit ${PIPESTATUS[0]}'),
+    "closed output": Place(script='"$@" >&-'),
+    "closed streams": Place(script='"$@" <&- >&- 2>&-'),
+    "full output": Place(script='"$@" >/dev/full', codes={"*": 74}),
+    "full errors": Place(script='"$@" 2>/dev/full'),
+    "reader that has gone": Place(script='"$@" | true; exit ${PIPESTATUS[0]}'),
     "read-only folder": Place(
-        shell=f'chmod -R a-w .; {UNWRITABLE} "$@"',
+        script=f'chmod -R a-w .; {UNWRITABLE} "$@"',
         codes={"run": 2, "gate": 2, "report": 74, "history": 74},
     ),
-    "deleted folder": Place(shell='mkdir d; cd d; rmdir ../d; "$@"', codes={"*": 2, "gate": 2}),
-    "no HOME": Place(shell='unset HOME; "$@"'),
+    "deleted folder": Place(script='mkdir d; cd d; rmdir ../d; "$@"', codes={"*": 2, "gate": 2}),
+    "no HOME": Place(script='unset HOME; "$@"'),
     "HOME of nobody": Place({"HOME": "/no/such/folder"}),
     "TMPDIR missing": Place({"TMPDIR": "/no/such/folder"}),
     "TMPDIR not writable": Place({"TMPDIR": "/proc"}),
@@ -117,7 +117,7 @@ def test_every_command_ends_with_its_code_and_no_traceback(name: str, tmp: Path)
         shutil.rmtree(tmp / "copy", ignore_errors=True)
         shutil.copytree(tmp / "zoë d", work)
         done = subprocess.run(
-            ["bash", "-c", place.shell, "bash", *command(*words)],
+            ["bash", "-c", place.script, "bash", *command(*words)],
             cwd=work,
             env=os.environ | variables,
             capture_output=True,
