@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def parity(context: click.Context, /, kind: str, gradient: Path | None, **_options: Any) -> None:
     """Check backends against the float64 reference: outputs, gradients, 20 Adam steps.
 
-    If a check fails, the fault is if it is one that people make. With --gradient, the same
+    If a check fails, the fault is named, if it is one that people make. With --gradient, the same
     for one gradient that another program wrote (docs/backends.md says how).
 
     \b
