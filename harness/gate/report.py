@@ -366,8 +366,10 @@ def _unwritable(path: Path) -> str:
         return "" if _is_open(number) else f"`{path}` cannot be written: it is not open."
     real = _real(path)
     try:
-        if real.exists() and not real.is_file():
+        if real.is_dir():
             return f"`{path}` cannot be written: it is not a file."
+        if real.exists() and not real.is_file():  # A device or a pipe.
+            return "" if os.access(real, os.W_OK) else f"`{path}` may not be written."
         with tempfile.TemporaryFile(dir=real.parent):
             return ""
     except OSError as error:

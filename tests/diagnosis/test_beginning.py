@@ -113,7 +113,7 @@ def test_an_initial_state_that_is_not_trained_is_no_window() -> None:
 
 
 def test_some_paths_are_windows() -> None:
-    """Of a path that was split, one part begins with x_0 = 0, and the others do not."""
+    """Each path was split in four: the first part begins with x_0 = 0, the other three do not."""
     parts = [cut(begin, paths=40, steps=10, seed=begin) for begin in (0, 10, 20, 30)]
     rows = [
         (40 * number + part.path_R, part.t_R, part.x_R, part.before_R, part.prediction_R)
