@@ -293,7 +293,7 @@ def _disagreement(
             "for the number of comparisons). Rounding moves single seeds either way, and not all "
             "of them the same.",
             f"`{check}` checks 20 steps: what passes it goes wrong later. "
-            " Look for what changes with the number of steps: the "
+            "Look for what changes with the number of steps: the "
             "state of the optimiser, precision, learning rate.",
             f"{ratio:.3g} times",
             weight=float(ratio),
