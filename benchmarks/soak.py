@@ -36,7 +36,8 @@ def main() -> None:
         lost = sum(record.status == "lost" for record in run.attempts)
         print(
             f"\n{len(run.trials)} trials, {len(run.attempts)} records of their attempts, {lost} of "
-            f"those of attempts that were cut off. Exit codes of the drivers: {soak.exit_codes}."
+            f"those of attempts that were cut off. Exit codes of the drivers: {soak.exit_codes}. "
+            f"Blocks repeated on nodes to which nothing was done: {len(soak.by_itself)}."
         )
         soak.check(run)
         print("Every record that ever was is there with the same bytes; every trial once in the")
