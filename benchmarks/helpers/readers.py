@@ -5,29 +5,22 @@ Where the command is cheap it is run in this process, otherwise the function tha
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
-import random
 import sys
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
-import numpy as np
-import pandas as pd
-import pyarrow as pa
 
-from benchmarks.helpers import healthy
+from benchmarks.helpers import healthy, hostile
 from benchmarks.helpers.bounds import Began
-from benchmarks.helpers.mutation import TEXTS, Make, either, garbled, text, tree
+from benchmarks.helpers.mutation import Make, either, text, tree
 from harness import Run
 from harness.backend.command import Command, named
-from harness.backend.model import Model
 from harness.backend.process import ProcessWorker
 from harness.cli import cli, options
 from harness.cli.run import run
@@ -43,9 +36,7 @@ from harness.measure.fingerprint import differences
 from harness.runs.settings import Settings
 from harness.store.results_folder import find_run, open_folder
 from harness.submit.unpack_run import save, unpack
-from harness.tables.from_records import trials_table
 from harness.task.task import Task
-from harness.trial.record import Record
 
 
 class Reader(NamedTuple):
@@ -61,13 +52,16 @@ class Reader(NamedTuple):
     """What it may run."""
 
 
-def _write_run(manifest: bytes | None = None, record: bytes | None = None) -> None:
-    folder = Path("results/mine")
+def _write_run(
+    manifest: bytes | None = None, record: bytes | None = None, name: str = "mine"
+) -> Path:
+    folder = Path("results", name)
     (folder / "records").mkdir(parents=True)
     (folder / "manifest.json").write_bytes(manifest or json.dumps(healthy.MANIFEST).encode())
     first, second = (json.dumps(one).encode() for one in healthy.RECORDS)
     (folder / "records" / "seed0-jax-cpu.json").write_bytes(first)
     (folder / "records" / "seed0-torch-cpu.json").write_bytes(record or second)
+    return folder
 
 
 class Fault(Exception):
@@ -119,19 +113,12 @@ def _run_record(data: bytes) -> None:
     _shown(data, "explain", "mine")
 
 
-def _tables(rng: random.Random) -> bytes:
-    """Make a stored table of trials that is not that of its records."""
-    records = [Record.model_validate(one) for one in healthy.RECORDS]
-    rows = json.loads(trials_table(records).to_json(orient="records"))
-    file = io.BytesIO()
-    with suppress(ValueError, TypeError, OverflowError, pa.ArrowException):
-        pd.DataFrame(json.loads(tree(rows)(rng))).to_parquet(file)
-    return file.getvalue() if rng.random() < 0.8 else garbled(rng, file.getvalue())
-
-
 def _table(data: bytes) -> None:
-    _write_run()
-    Path("results/mine/trials.parquet").write_bytes(data)
+    file, number = io.BytesIO(data), 0
+    while size := file.read(4):
+        folder = _write_run(name=f"mine{number}")
+        (folder / "trials.parquet").write_bytes(file.read(int.from_bytes(size, "big")))
+        number += 1
     read_archive("results")
     _shown(data, "history")
 
@@ -211,7 +198,7 @@ def _quantity(data: bytes) -> None:
 
 
 def _run_id(data: bytes) -> None:
-    Path("results").mkdir()
+    _write_run()
     find_run("results", _words(data))
 
 
@@ -225,99 +212,11 @@ def _archive(data: bytes) -> None:
         save(found, "results")
 
 
-def _packed(content: bytes) -> bytes:
-    """Return what `harness.submit.pack_run` prints of such content."""
-    packed = zlib.compress(content)
-    header = {
-        "packed": len(packed),
-        "unpacked": len(content),
-        "sha256": hashlib.sha256(packed).hexdigest(),
-    }
-    text = base64.b64encode(packed).decode()
-    return f"log\npacked run: {json.dumps(header)}\npacked run| {text}\nlog\n".encode()
-
-
-def _changed_run(rng: random.Random) -> bytes:
-    """Make an archive that is whole, of a run that is not healthy."""
-    manifest = (
-        tree(healthy.MANIFEST)(rng) if rng.random() < 0.5 else json.dumps(healthy.MANIFEST).encode()
-    )
-    records = [tree(one)(rng) for one in healthy.RECORDS]
-    content = {
-        "manifest": manifest.decode(errors="replace"),
-        "records": [record.decode(errors="replace") for record in records],
-    }
-    return _packed(tree(content)(rng) if rng.random() < 0.1 else json.dumps(content).encode())
-
-
 def _gradient(data: bytes) -> None:
     Path("mine.npz").write_bytes(data)
     file = gradient_file.read(Path("mine.npz"), Task().model)
     if zlib.crc32(data) % 20 == 0:
         gradient.compare(file)
-
-
-def _arrays(rng: random.Random) -> bytes:
-    """Make a gradient file whose arrays have other shapes, types, names or values."""
-    model = Model(hidden=2, dtype="float64")
-    arrays: dict[str, Any] = {name: np.ones(shape) for name, shape in model.shapes.items()}
-    arrays |= {f"grad_{name}": value for name, value in arrays.items()}
-    arrays |= {"x": np.ones((3, 2)), "y": np.ones((2, 2)), "loss": np.array(1.0)}
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        name = rng.choice(list(arrays))
-        value = arrays[name]
-        with suppress(ValueError, TypeError, OverflowError):
-            match rng.randrange(6):
-                case 0:
-                    del arrays[name]
-                case 1:
-                    arrays[rng.choice([*arrays, "layer999.W_hh", "W_hh/..", "é"])] = value
-                case 2:
-                    shapes = ((), (0,), (1, 1, 1), (2, 0), (6, 2), (8, 2), (2, 6))
-                    arrays[name] = np.ones(rng.choice(shapes))
-                case 3:
-                    kinds = ("int8", "uint64", "float16", "complex64", "S3", "U2", "bool", "M8[s]")
-                    arrays[name] = np.asarray(value).astype(rng.choice(kinds))
-                case 4:
-                    values = (np.nan, np.inf, 1e308, -1e308, 5e-324, 0.0)
-                    arrays[name] = np.full(np.shape(value), rng.choice(values))
-                case 5:
-                    arrays[name] = np.transpose(value)
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue() if rng.random() < 0.7 else garbled(rng, file.getvalue())
-
-
-_WORDS = (
-    *("mine", "results", "torch,jax", "reference", "auto", "cpu", "epochs=4", "hidden=1,2", "2%"),
-    *("90s", "5", "all", "inline", "final_mse", "HEAD", "mlflow:file:x", "http://127.0.0.1:1"),
-    *("--", "run", "posted", "task.yaml", "mine.csv", "old.json", "baseline.json", "mine.npz"),
-)
-_FIT = {
-    **dict.fromkeys(("run_id", "run_a", "run_b", "resume"), "mine"),
-    "predictions": "mine.csv",
-    "config": "task.yaml",
-    "pytest_benchmark": "old.json",
-    "baseline": "baseline.json",
-    "changes": "epochs=4",
-    "dispatch": "inline",
-}
-
-
-def _command_line(rng: random.Random) -> bytes:
-    """Make a command with options that it has, and values that fit or do not."""
-    # `doctor` measures for a second, and reads nothing.
-    name = rng.choice([name for name in cli.commands if name != "doctor"])
-    words = [name]
-    odd = [text for text in TEXTS if ".." not in text]  # It would write where it is told to.
-    for option in rng.choices(cli.commands[name].params, k=rng.choice((0, 1, 1, 2, 3, 5))):
-        if isinstance(option, click.Option):
-            words.append(rng.choice(option.opts))
-        if not getattr(option, "is_flag", False):
-            fit = option.type.choices if isinstance(option.type, click.Choice) else _WORDS
-            values = (_FIT.get(str(option.name)) or rng.choice(fit), rng.choice((*fit, *odd)))
-            words += [rng.choice(values) for _ in range(max(1, option.nargs))]
-    return "\n".join(words).encode("utf-8", "surrogatepass")
 
 
 def _run_command(data: bytes) -> None:
@@ -336,16 +235,6 @@ def _message(data: bytes) -> None:
         raise WorkerError(value[0])
 
 
-def _answers(rng: random.Random) -> bytes:
-    """Make the answers of a process, one of them wrong."""
-    answers = list(healthy.ANSWERS)
-    at = rng.randrange(len(answers))
-    line, _, values = answers[at].partition(b"\n")
-    wrong = text(line.decode() + "\n")(rng) + values
-    answers[at] = wrong if rng.random() < 0.5 else garbled(rng, answers[at])
-    return b"\0\n\0".join(answers)
-
-
 def _converse(data: bytes) -> None:
     for number, answer in enumerate(data.split(b"\0\n\0")):
         Path(str(number)).write_bytes(answer)
@@ -360,7 +249,7 @@ def _converse(data: bytes) -> None:
 
 
 READERS: Mapping[str, Reader] = {
-    "command line": Reader(_command_line, _run_command, starts=True),
+    "command line": Reader(hostile.command_line, _run_command, starts=True),
     "predictions": Reader(text(healthy.CSV, healthy.CSV.replace(",", ";")), _predictions),
     "pytest-benchmark": Reader(tree(healthy.MEASURED), _benchmarks),
     "task": Reader(
@@ -380,14 +269,14 @@ READERS: Mapping[str, Reader] = {
     "pyproject": Reader(text(healthy.PYPROJECT), _settings),
     "manifest": Reader(tree(healthy.MANIFEST), _manifest),
     "record": Reader(tree(healthy.RECORDS[1], healthy.OLD), _run_record),
-    "table": Reader(_tables, _table),
+    "table": Reader(hostile.tables, _table),
     "baseline": Reader(tree(healthy.BASELINE), _baseline),
     "run id": Reader(text("mine", "results/mine", "posted-20260101-000000"), _run_id),
     "url": Reader(text("s3://bucket/a/b", "file:///x", "memory://a", "gs::s3://b"), _url),
-    "archive": Reader(either(_changed_run, text(_packed(b"{}").decode())), _archive),
+    "archive": Reader(either(hostile.changed_run, text(hostile.packed(b"{}").decode())), _archive),
     "message": Reader(tree(*healthy.MESSAGES), _message),
-    "process": Reader(_answers, _converse, programs=(sys.executable,)),
-    "gradient": Reader(_arrays, _gradient),
+    "process": Reader(hostile.answers, _converse, programs=(sys.executable,)),
+    "gradient": Reader(hostile.arrays, _gradient),
     "set": Reader(text("epochs=10", "lag_weight=0.5\ncell=gru", "learning_rate=1e-3"), _setting),
     "sweep": Reader(text("hidden=10,64", "cell=rnn,gru\nhidden=1,2"), _sweep),
     "seeds": Reader(text("5", "0,1,2", "1,5-7"), _seeds),
