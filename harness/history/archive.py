@@ -174,12 +174,23 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
         last[match[1]] = max(last.get(match[1], 0), int(match[2] or 1))
     try:
         file = pq.ParquetFile(BytesIO(folder.read("trials.parquet")))
-        if not {*_NEEDED, *plan.sweep} <= set(file.schema_arrow.names):
+        more = ["wall_s", *plan.sweep]
+        there = file.schema_arrow.names
+        if any(there.count(name) != 1 for name in (*_NEEDED, *more)):
             raise _Stale
-        table = file.read(columns=[*_NEEDED, "wall_s", *plan.sweep])
-        table.select(_NEEDED).cast(_schema())
+        read = file.read(columns=[*_NEEDED, *more])
+        table = read.select(_NEEDED)
+        if _types(table.schema) != _types(_schema()):
+            raise _Stale
+        table = table.cast(_schema())
     except (pa.ArrowException, ValueError) as error:
         raise _Stale from error
+    for name in more:
+        table = table.append_column(name, read[name])
+    points = [list(point.values.values()) for point in plan.points]
+    values = [table[name].to_pylist() for name in plan.sweep]
+    if plan.sweep and any(list(point) not in points for point in zip(*values, strict=True)):
+        raise _Stale
     if any(table[name].null_count for name in _NEEDED if from_records.TRIALS[name] in _NEVER_NULL):
         raise _Stale
     columns = {
@@ -210,11 +221,16 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
 
 @cache
 def _schema() -> Any:
-    """Return the types of the needed columns. Somebody else may have written a table."""
+    """Return the needed columns. Somebody else may have written a table."""
     import pyarrow as pa
 
     empty = pd.DataFrame(columns=_NEEDED).astype({n: from_records.TRIALS[n] for n in _NEEDED})
     return pa.Schema.from_pandas(empty, preserve_index=False)
+
+
+def _types(schema: Any) -> list[str]:
+    """Return the types of columns. Versions of pandas write texts as strings or large strings."""
+    return [str(one).removeprefix("large_") for one in schema.types]
 
 
 def _parse(content: bytes | OSError) -> Record:

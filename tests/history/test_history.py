@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from pyarrow import parquet
 
 import harness.history.archive
 from benchmarks.helpers.browser import Seen, chromium
@@ -133,7 +134,11 @@ def test_the_stored_table_of_a_finished_run_is_read(real: Run, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "odd", [{"at_once": [None]}, {"block": ["x"]}, {"final_mse": [[0.1]]}, {"contended": ["no"]}]
+    "odd",
+    [
+        *({"at_once": [None]}, {"block": ["x"]}, {"final_mse": [[0.1]]}),
+        *({"contended": ["no"]}, {"contended": ["false"]}, {"contended": [2]}),
+    ],
 )
 def test_a_stored_table_with_other_types_is_not_used(
     odd: dict[str, list[Any]], real: Run, tmp_path: Path
@@ -270,8 +275,22 @@ def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
     assert len(table) == 4
     assert set(table["blocks"]) == {1}
     assert run.trials["epochs"].tolist()
-    (tmp_path / "swept" / "trials.parquet").unlink()
+    stored = tmp_path / "swept" / "trials.parquet"
+    trials = pd.read_parquet(stored)
+    odd: Any
+    for odd in (51, "50", [50]):
+        trials.assign(epochs=[odd] * len(trials)).to_parquet(stored)
+        pd.testing.assert_frame_equal(History(tmp_path).table, table)
+    stored.unlink()
     pd.testing.assert_frame_equal(History(tmp_path).table, table)
+
+
+def test_a_stored_table_with_a_column_twice_is_not_used(real: Run, tmp_path: Path) -> None:
+    copy(real, tmp_path, "run0", 0)
+    right, path = History(tmp_path).table, tmp_path / "run0" / "trials.parquet"
+    table = parquet.read_table(path)
+    parquet.write_table(table.append_column("status", table["status"]), path)
+    pd.testing.assert_frame_equal(History(tmp_path).table, right)
 
 
 def test_seeds_at_once_are_not_mixed_with_single_ones(real: Run, tmp_path: Path) -> None:
