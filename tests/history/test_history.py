@@ -234,12 +234,10 @@ def test_a_change_where_calls_were_cut_says_so(real: Run, tmp_path: Path) -> Non
 
 
 def test_what_is_not_alike_is_kept_apart(real: Run, tmp_path: Path) -> None:
-    task = real.manifest.plan.task
     copy(real, tmp_path, "here", 0)
     copy(real, tmp_path, "updated", 1, environment={"kernel": "Linux 99", "python": "CPython 4"})
     copy(real, tmp_path, "there", 2, environment={"cpu": "Another"})
-    other = real_run(tmp_path, "other", backends=["reference"], seeds=1, rounds=2)
-    assert other.manifest.plan.task == task
+    copy(real, tmp_path, "other", 3, leave_out=TWIN)
     history = History(tmp_path)
     runs = {
         str(kind): list(dict.fromkeys(part["run"]))
@@ -504,13 +502,18 @@ def test_bad_input_is_a_sentence(real: Run, tmp_path: Path) -> None:
         History(tmp_path / "none")
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3")).start().make_bucket()
+    yield server
+    server.kill()
+
+
 @pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = S3Server(tmp_path).start().make_bucket()
+def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    yield f"s3://{BUCKET}/{uuid.uuid4().hex}"
-    server.kill()
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.mark.parametrize("place", ["memory", "s3"])
@@ -525,36 +528,33 @@ def test_results_may_be_at_a_url(place: str, real: Run, request: pytest.FixtureR
 
 
 def test_a_store_that_stops_answering_is_waited_for_once(
-    real: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real: Run, s3: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = S3Server(tmp_path).start().make_bucket()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    url, read = f"s3://{BUCKET}/stopped", harness.history.archive._read_run
-    for number in range(8):
-        copy(real, url, f"run{number}", number, tables=False)
+    read = harness.history.archive._read_run
+    for number in range(5):
+        copy(real, s3, f"run{number}", number, tables=False)
     asked = []
 
     def read_run(folder: Folder, name: str) -> Any:
         asked.append(name)
-        if name == "run3":
+        if name == "run1":
             server.suspend()
         return read(folder, name)
 
     monkeypatch.setattr(harness.history.archive, "_read_run", read_run)
     monkeypatch.setattr(harness.history.archive, "_CONNECTIONS", 1)
-    folder = open_folder(url)
+    folder = open_folder(s3)
     monkeypatch.setattr(folder, "_timing", Timing(answer_s=2.0))
     monkeypatch.setattr(harness.history.archive, "open_folder", lambda _: folder)
     try:
-        history = History(url)
+        history = History(s3)
     finally:
-        server.kill()
-    assert history.runs == 3
+        server.wake()
+    assert history.runs == 1
     left_out, stopped = history.warnings
-    assert left_out.startswith(f"`{url}/run3` is left out: ")
-    assert stopped == f"`{url}` stopped answering: 4 more runs were not read."
-    assert "run7" not in asked
+    assert left_out.startswith(f"`{s3}/run1` is left out: ")
+    assert stopped == f"`{s3}` stopped answering: 3 more runs were not read."
+    assert "run4" not in asked
 
 
 def test_a_page_of_many_runs_is_small(planted: Path) -> None:
