@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from harness import Task
 from harness.backend import registry
+from harness.backend.model import Model
 from harness.backend.protocol import Array, Backend
 from harness.measure import parity
 from harness.task.data import initial_params, training_chunk
@@ -21,15 +23,31 @@ NAMES = [
     "torch",
     "torch-tuned",
 ]
+slow = pytest.mark.slow
 # The network of `jax-step` is that of `jax`.
-ALIKE = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "jax-step" else []) for name in NAMES
-]
+ALIKE = [pytest.param(name, marks=[slow] if name == "jax-step" else []) for name in NAMES]
 TASKS = [
     Task(),
     Task(hidden=64, batch_size=5, n_steps=7),
     Task(hidden=1, batch_size=1, n_steps=1),
 ]
+SHORT: dict[str, Any] = {"epochs": 12, "n_steps": 10}
+
+
+def precisions(*slow_names: str) -> list[Any]:
+    """Return names with precisions; JAX compiles for seconds in either."""
+    return [
+        pytest.param(name, dtype, marks=[slow] if name in slow_names or is_slow else [])
+        for name in NAMES
+        for dtype in ("float32", "float64")
+        for is_slow in ["jax" in name and dtype == "float32"]
+    ]
+
+
+@cache
+def shared(name: str, model: Model) -> Backend[Any]:
+    """Return a backend that several tests use: JAX compiles its functions once."""
+    return registry.load(name)(model, "cpu")
 
 
 def test_the_table_is_complete() -> None:
@@ -40,10 +58,11 @@ def test_the_table_is_complete() -> None:
 @pytest.mark.parametrize(
     ("name", "task"),
     [
-        # JAX compiles for seconds at every size.
-        pytest.param(name, task, marks=[pytest.mark.slow] if number and "jax" in name else [])
+        # JAX compiles for seconds at every size; `test_jax_variants` has `jax-step` in float64.
+        pytest.param(name, task, marks=[slow] if is_slow else [])
         for name in NAMES
         for number, task in enumerate(TASKS)
+        for is_slow in [name == "jax-step" or (number > 0 and "jax" in name)]
     ],
 )
 def test_parity(name: str, task: Task) -> None:
@@ -67,34 +86,34 @@ def trained(
     return dict(backend.params(state)), np.concatenate(losses)
 
 
-@pytest.mark.parametrize("name", ALIKE)
-def test_the_same_seed_gives_the_same_losses_bit_for_bit(name: str) -> None:
-    task = Task(epochs=10, n_steps=20)
-    backend, anew = (registry.load(name)(task.model, "cpu") for _ in range(2))
-    params, losses = trained(backend, task, chunk=5)
-    again, losses_again = trained(anew, task, chunk=5)
+@pytest.mark.parametrize(("name", "dtype"), precisions("jax-step"))
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(name: str, dtype: Any) -> None:
+    task = Task(**SHORT, dtype=dtype)
+    anew = registry.load(name)(task.model, "cpu")
+    params, losses = trained(shared(name, task.model), task, chunk=3)
+    again, losses_again = trained(anew, task, chunk=3)
     np.testing.assert_array_equal(losses, losses_again)
     for key, value in params.items():
         np.testing.assert_array_equal(value, again[key])
-    assert not np.array_equal(losses, trained(anew, task, chunk=5, seed=1)[1])
+    assert not np.array_equal(losses, trained(anew, task, chunk=3, seed=1)[1])
 
 
-@pytest.mark.parametrize("optimiser", ["adam", pytest.param("sgd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimiser", ["adam", pytest.param("sgd", marks=slow)])
 @pytest.mark.parametrize("name", ALIKE)
-def test_how_the_epochs_are_cut_into_chunks_does_not_matter(name: str, optimiser: str) -> None:
-    task = Task(epochs=12, n_steps=10, optimiser=optimiser, dtype="float64")
-    backend = registry.load(name)(task.model, "cpu")
+def test_how_the_epochs_are_cut_into_chunks_does_not_matter(name: str, optimiser: Any) -> None:
+    task = Task(**SHORT, optimiser=optimiser, dtype="float64")
+    backend = shared(name, task.model)
     _, losses = trained(backend, task, chunk=12)
     _, cut = trained(backend, task, chunk=3)
     np.testing.assert_allclose(losses, cut, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_training_and_predicting_leave_what_they_were_given_alone(name: str) -> None:
-    task = Task(epochs=4, n_steps=10)
-    backend = registry.load(name)(task.model, "cpu")
+@pytest.mark.parametrize(("name", "dtype"), precisions())
+def test_training_and_predicting_leave_what_they_were_given_alone(name: str, dtype: Any) -> None:
+    task = Task(**SHORT, dtype=dtype)
+    backend = shared(name, task.model)
     params = initial_params(task.model, 0)
-    x_ETB, y_ETB = training_chunk(task, 0, 0, 4)
+    x_ETB, y_ETB = training_chunk(task, 0, 0, 3)
     copies = [array.copy() for array in (*params.values(), x_ETB, y_ETB)]
     state = backend.init(params)
     state, _ = backend.train(state, x_ETB, y_ETB)

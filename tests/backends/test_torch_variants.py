@@ -40,7 +40,7 @@ def test_parity_of_every_network(name: str, changes: dict[str, Any]) -> None:
     assert not [str(c) for c in checks if not c.passed]
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", pytest.param("relu", marks=slow)])
 def test_parity_of_many_seeds(activation: str) -> None:
     task = Task(**SMALL, activation=activation)
     checks = list(parity.compare(registry.load("torch-tuned"), "cpu", task, at_once=9))
