@@ -35,6 +35,13 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[LocalCluster]:
+    """The smallest cluster, for tests that measure nothing."""
+    with local_cluster(a={"cpus": 2}) as cluster:
+        yield cluster
+
+
 def start(cluster: LocalCluster, results: Path, *given: object) -> subprocess.Popen[str]:
     """Start a run under the id `x`."""
     where = ("--address", cluster.address, "--results", results, "--run-id", "x")
@@ -207,13 +214,13 @@ def test_two_drivers_share_a_cluster_and_a_results_folder(
             assert began > ended - timedelta(seconds=1)
 
 
-def test_doctor_shows_the_nodes_side_by_side(cluster: LocalCluster, cli: Cli) -> None:
-    done = cli("doctor", "--address", cluster.address, "--format", "csv")
+def test_doctor_shows_the_nodes_side_by_side(two_nodes: LocalCluster, cli: Cli) -> None:
+    done = cli("doctor", "--address", two_nodes.address, "--format", "csv")
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    assert set(head.split(",")) == {"what", "a", "g", "head"}
+    assert set(head.split(",")) == {"what", "a", "head"}
     (torch,) = [row.split(",") for row in rows if row.startswith("version:torch")]
-    assert torch[1] == torch[2] == torch[3] != ""
+    assert torch[1] == torch[2] != ""
 
 
 @pytest.mark.parametrize(
@@ -230,12 +237,12 @@ def test_doctor_shows_the_nodes_side_by_side(cluster: LocalCluster, cli: Cli) ->
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(
-    cluster: LocalCluster, tmp_path: Path, cli: Cli, given: tuple[object, ...], sentence: str
+    two_nodes: LocalCluster, tmp_path: Path, cli: Cli, given: tuple[object, ...], sentence: str
 ) -> None:
     env = tmp_path / "env.yaml"
     env.write_text("env_var: {A: b}\n")
     given = tuple(str(word).format(env=env) for word in given)
-    where = ("--address", cluster.address, "--results", tmp_path / "r", "--wait-nodes", "0s")
+    where = ("--address", two_nodes.address, "--results", tmp_path / "r", "--wait-nodes", "0s")
     done = cli(*TINY_RUN, "--backends", "reference", *where, *given)
     assert done.returncode == 2, done.stderr
     assert sentence in done.stderr
