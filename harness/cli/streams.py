@@ -63,7 +63,11 @@ class Stream(io.TextIOBase):
 
     def write(self, text: str | bytes) -> int:
         """Write text, or drop it if the stream takes no more."""
-        if isinstance(text, bytes):  # As click writes the script that completes commands.
+        if isinstance(text, bytes):
+            # With nothing, click asks whether this takes bytes. It would encode all text itself
+            # then. Only the script that completes commands comes as bytes.
+            if not text:
+                raise TypeError("takes text")
             text = text.decode()
         try:
             return self._file.write(text)

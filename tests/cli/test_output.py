@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -105,15 +106,16 @@ def test_a_current_folder_that_is_gone_is_refused(
         ("latin-1", "-- ±2 % ? é ... ?"),
         ("cp1252", "-- ±2 % ? é … ?"),
         ("ascii", "-- +-2 % ? ? ... ?"),
+        ("utf-16", "── ±2 % → é … ?"),
     ],
 )
 def test_a_character_that_cannot_be_shown_is_replaced(
-    tmp_path: Path, encoding: str, shown: str
+    tmp_path: Path, encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (tmp_path / "out").open("w", encoding=encoding) as file:
+    with (tmp_path / "out").open("w", encoding=encoding) as file, monkeypatch.context() as patch:
         stream = Stream(file)
-        stream.write("── ±2 % → é … \udcff")
-        stream.flush()
+        patch.setattr(sys, "stdout", stream)
+        click.echo("── ±2 % → é … \udcff", nl=False)
     assert (tmp_path / "out").read_text(encoding) == shown
     assert stream.encoding == encoding
 
