@@ -68,7 +68,9 @@ PLACES = {
         script=f'chmod -R a-w .; {UNWRITABLE} "$@"',
         codes={"run": 2, "gate": 2, "report": 74, "history": 74},
     ),
-    "deleted folder": Place(script='mkdir d; cd d; rmdir ../d; "$@"', codes={"*": 2, "gate": 2}),
+    "deleted folder": Place(
+        script='mkdir d; cd d; rmdir ../d; "$@"', codes={"*": 2, "gate": 2, "--help": 0}
+    ),
     "no HOME": Place(script='unset HOME; "$@"'),
     "HOME of nobody": Place({"HOME": "/no/such/folder"}),
     "TMPDIR missing": Place({"TMPDIR": "/no/such/folder"}),
