@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,10 @@ import pytest
 
 from harness import Task
 from harness.backend import registry
-from harness.backend.model import Model
 from harness.backend.protocol import Array, Backend
 from harness.measure import parity
 from harness.task.data import initial_params, training_chunk
+from tests.helpers.shared import shared
 
 NAMES = [
     "jax",
@@ -42,12 +41,6 @@ def precisions(*slow_names: str) -> list[Any]:
         for dtype in ("float32", "float64")
         for is_slow in ["jax" in name and dtype == "float32"]
     ]
-
-
-@cache
-def shared(name: str, model: Model) -> Backend[Any]:
-    """Return a backend that several tests use: JAX compiles its functions once."""
-    return registry.load(name)(model, "cpu")
 
 
 def test_the_table_is_complete() -> None:

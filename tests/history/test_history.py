@@ -267,10 +267,10 @@ def test_a_packed_run_counts_for_accuracy_only(real: Run, tmp_path: Path) -> Non
 
 def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
     swept = {"epochs": [50, 100]}
-    run = real_run(tmp_path, "swept", backends=BACKENDS, sweep=swept, seeds=1, rounds=2)
+    run = real_run(tmp_path, "swept", backends=["reference"], sweep=swept, seeds=1, rounds=2)
     table = History(tmp_path).table
     assert sorted(set(table["task"].str.contains("epochs=50"))) == [False, True]
-    assert len(table) == 4
+    assert len(table) == 2
     assert set(table["blocks"]) == {1}
     assert run.trials["epochs"].tolist()
     stored = tmp_path / "swept" / "trials.parquet"
