@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +192,10 @@ def test_parity_tells_seeds_that_are_mixed_up() -> None:
     assert {check.at_once for check in failed} == {4}
     assert failed[0].quantity == "gradient"
     assert "of 4 seeds at once" in str(failed[0])
-    assert not [c for c in parity.compare(Looped, "cpu", TASK, at_once=64) if not c.passed]
+    # In float64: the reference trains 17 seeds for it, which takes seconds.
+    right = list(islice(parity.compare(Looped, "cpu", TASK, at_once=64), 8))
+    assert {check.at_once for check in right} == {1, 17}
+    assert not [c for c in right if not c.passed]
 
 
 def test_a_device_that_lacks_float64_passes_in_float32_and_is_refused_in_float64(

@@ -46,12 +46,14 @@ Content: TypeAlias = Any
 def measure(folder: Path, size: int, code: int = 0) -> Content:
     """Run pytest-benchmark for real; return its JSON. `code`: what pytest exits with."""
     (folder / "test_it.py").write_text(BENCHMARKS)
-    options = ("--benchmark-max-time=0.1", "--benchmark-json=out.json", "-p", "no:cacheprovider")
+    plugins = ("-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider")
+    options = (*plugins, "--benchmark-max-time=0.1", "--benchmark-json=out.json")
+    alone = {"SIZE": str(size), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, "test_it.py"],
         cwd=folder,
         # Not as a part of this session, whose workers it would take for its own.
-        env={k: v for k, v in os.environ.items() if "XDIST" not in k} | {"SIZE": str(size)},
+        env={k: v for k, v in os.environ.items() if "XDIST" not in k} | alone,
         capture_output=True,
     )
     assert done.returncode == code, done.stdout

@@ -28,8 +28,8 @@ from tests.helpers.s3 import BUCKET, S3Server
 
 # On a busy machine a thread or a server may have to wait for a second before it runs.
 QUICK = Timing(answer_s=30.0, renew_s=0.1, watch_s=2.0, settle_s=0.1)
-# Of a store that is suspended: there is no answer to wait for.
-SUSPENDED = Timing(answer_s=1.0, renew_s=0.1, watch_s=2.0, settle_s=0.1)
+# Of a store that is suspended: there is no answer to wait for. It is told as 1 s.
+SUSPENDED = Timing(answer_s=0.6, renew_s=0.1, watch_s=2.0, settle_s=0.1)
 EAGER = Retries(pause_s=0.01, share=1.0, longest_s=0.01, at_end_s=60.0)
 PLACES = ["local", "memory", "s3", "files"]
 
