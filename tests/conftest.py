@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ os.environ.setdefault("HARNESS_REPORT", "0")
 # One thread for each framework that tests load in their own process, as trials have by default:
 # with more, the threads of two processes wait for each other most of the time.
 os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+
+# Images for containers often forbid to keep compiled code. Then each worker of the suite would
+# compile all test files anew, and each process that a test starts would compile the harness.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell starts its background jobs deaf to Ctrl-C, and so would be all processes of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
