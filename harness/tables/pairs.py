@@ -95,7 +95,9 @@ def pair(trials: pd.DataFrame, arm: ArmKey, against: ArmKey, metric: Metric) -> 
 
 def of_arm(trials: pd.DataFrame, arm: Any) -> pd.DataFrame:
     """Return the trials of a backend on a device."""
-    return trials[(trials[ARM] == list(arm)).all(axis=1)]
+    backend, device = arm
+    its: pd.Series[bool] = (trials["backend"] == backend) & (trials["device"] == device)
+    return trials[its]
 
 
 def names(arm: ArmKey, against: ArmKey) -> tuple[str, str]:
