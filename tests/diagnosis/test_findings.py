@@ -44,7 +44,7 @@ def one(found: Sequence[Finding], rule: str) -> Finding:
 
 def test_the_program_that_was_posted(tmp_path: Path) -> None:
     """At full length the errors sit on the yardstick."""
-    found = run(tmp_path, Task.preset("posted-gradient-mended", epochs=10_000)).findings()
+    found = run(tmp_path, Task.preset("posted-gradient-mended", n_steps=20, epochs=6000)).findings()
     assert rules(found) == ["wrong-sign"]
     (finding,) = found
     assert finding.severity == "fault"
@@ -53,8 +53,10 @@ def test_the_program_that_was_posted(tmp_path: Path) -> None:
     assert "sits on the wrong-sign yardstick, 0.122, at every t >= 2" in finding.evidence
     assert "near zero at t = 1" in finding.evidence
     assert "training loss has fallen to 0.00" in finding.evidence
-    assert "--preset corrected" in finding.remedy
-    assert "run --preset corrected --set epochs=10000` (the same task" in finding.remedy
+    assert (
+        "run --preset corrected --set n_steps=20 --set epochs=6000` (the same task"
+        in finding.remedy
+    )
     assert "+ 0.1*x_(t-1)^2" in finding.remedy
 
 
@@ -200,7 +202,8 @@ def test_unfinished(tmp_path: Path) -> None:
 
 
 def test_of_a_sweep_what_can_be_told_leads_and_says_where(tmp_path: Path) -> None:
-    swept = run(tmp_path, Task(), sweep={"activation": ("relu", "tanh")})
+    task = Task(n_steps=10, epochs=400, eval_paths=200)
+    swept = run(tmp_path, task, ["reference"], sweep={"activation": ("relu", "tanh")})
     finding = one(swept.findings(), "not-converged")
     assert finding.evidence.startswith("activation=tanh: ")
     assert " Likewise activation=relu: error " in finding.evidence
@@ -360,8 +363,8 @@ def test_backends_that_disagree(tmp_path: Path) -> None:
 
 def test_backends_that_agree_are_one(tmp_path: Path) -> None:
     """The reference does the same in float64: the same findings, said once."""
-    task = Task.preset("strong-lag", n_steps=10, epochs=400, eval_paths=500)
-    found = run(tmp_path, task, ["floor", "reference"], (0, 1, 2)).findings()
+    task = Task.preset("strong-lag", n_steps=10, epochs=400, eval_paths=200)
+    found = run(tmp_path, task, ["floor", "reference"], (0, 1)).findings()
     assert set(rules(found)) <= {"not-converged", "learned"}
     for finding in found:
         assert sorted(finding.subjects) == ["floor on cpu", "reference on cpu"]
@@ -370,7 +373,11 @@ def test_backends_that_agree_are_one(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(tmp_path_factory.mktemp("r"), Task(lag_weight=1, **SHORT), seeds=(0, 1, 2))
+    return run(
+        tmp_path_factory.mktemp("r"),
+        Task(lag_weight=1, **SHORT | {"epochs": 5000}),
+        seeds=(0, 1, 2),
+    )
 
 
 def test_survivors_alone_do_not_count_as_learned(learned: Run) -> None:
@@ -468,7 +475,7 @@ def test_a_run_without_trials(tmp_path: Path) -> None:
 def test_each_point_of_a_sweep_is_diagnosed(tmp_path: Path) -> None:
     task = Task(n_steps=10, epochs=2000)
     sweep = {"lag_weight": (0.5, 1.0), "train_sign": (1, -1)}
-    found = run(tmp_path, task, seeds=(0, 1), sweep=sweep).findings()
+    found = run(tmp_path, task, sweep=sweep).findings()
     wrong = one(found, "wrong-sign")
     assert wrong.where == "lag_weight=0.5, train_sign=-1; lag_weight=1.0, train_sign=-1"
     assert "Likewise lag_weight=" in wrong.evidence
@@ -480,11 +487,11 @@ def test_each_point_of_a_sweep_is_diagnosed(tmp_path: Path) -> None:
 
 
 def test_the_same_finding_at_many_points_is_said_once(tmp_path: Path) -> None:
-    sweep = {"learning_rate": tuple(0.5 + i / 10 for i in range(12))}
+    sweep = {"learning_rate": tuple(0.5 + i / 10 for i in range(6))}
     task = Task(optimiser="sgd", epochs=100, n_steps=10, curve_points=10)
     found = run(tmp_path, task, sweep=sweep).findings()
     assert rules(found) == ["diverged"]
-    assert found[0].where == "all 12 points of the sweep"
+    assert found[0].where == "all 6 points of the sweep"
     assert len(found[0].evidence) < 600
 
 
@@ -517,10 +524,10 @@ HEALTHY: list[dict[str, Any]] = [
 ]
 
 
-def test_healthy_runs(tmp_path: Path) -> None:
-    for number, fields in enumerate(HEALTHY[:4]):
-        found = run(tmp_path / str(number), Task(**SHORT | fields), seeds=(3,)).findings()
-        assert rules(found) == ["learned"], (fields, found)
+def test_healthy_runs(learned: Run, tmp_path: Path) -> None:
+    """Without a lag: `test_a_sign_without_a_lag_is_no_fault`."""
+    for shown in (learned, run(tmp_path, Task(**SHORT), seeds=(3,))):
+        assert rules(shown.findings()) == ["learned"]
 
 
 @pytest.mark.slow
