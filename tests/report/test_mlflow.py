@@ -280,16 +280,16 @@ class Interrupting(Silent):
 
 
 def test_an_interrupted_run_is_logged_as_far_as_it_came(uri: str, tmp_path: Path) -> None:
-    target, told = f"mlflow:{uri}#cut short", Interrupting(after=2)
+    target, told = f"mlflow:{uri}#cut short", Interrupting(after=1)
     site = Site("inline", results=tmp_path)
-    measured = Settings(backends=("reference",), devices=("cpu",), seeds=(0, 1, 2), rounds=2)
+    measured = Settings(backends=("reference",), devices=("cpu",), seeds=(0, 1), rounds=2)
     with (
         pytest.raises(KeyboardInterrupt),
         mlflow.salvaging(mlflow.Tracker(target), tmp_path, told) as listener,
     ):
         start(RunRequest(SMALL, measured, site), listener)
     parent, children = runs(uri, "cut short")
-    assert len(children) == 2
+    assert len(children) == 1
     assert parent.info.status == "KILLED"
     assert parent.info.run_id in told.said
     name = parent.data.tags["harness.run"]
@@ -297,8 +297,8 @@ def test_an_interrupted_run_is_logged_as_far_as_it_came(uri: str, tmp_path: Path
     again, now = runs(uri, "cut short")
     assert again.info.run_id == parent.info.run_id
     assert again.info.status == "FINISHED"
-    assert again.data.metrics["reference-cpu/seeds"] == 3
-    assert len(now) == 3
+    assert again.data.metrics["reference-cpu/seeds"] == 2
+    assert len(now) == 2
     assert all(now[name].info.run_id == child.info.run_id for name, child in children.items())
 
 
@@ -309,7 +309,7 @@ def test_the_points_of_a_sweep_and_seeds_at_once(uri: str, tmp_path: Path) -> No
         seeds=2,
         rounds=2,
         vectorize=True,
-        sweep={"hidden": [3, 4], "epochs": [50, 100]},
+        sweep={"hidden": [3, 4], "epochs": [50]},
         dispatch="inline",
         results=tmp_path,
         run_id="sweep",
@@ -318,10 +318,10 @@ def test_the_points_of_a_sweep_and_seeds_at_once(uri: str, tmp_path: Path) -> No
     parent, children = runs(uri, "sweep")
     assert parent.data.params["hidden"] == "3,4"
     assert parent.data.metrics["hidden_3/epochs_50/tests.helpers.many.Looped-cpu/seeds"] == 2
-    assert len(parent.data.metrics) == 4 * len(
+    assert len(parent.data.metrics) == 2 * len(
         [key for key in parent.data.metrics if key.startswith("hidden_3/epochs_50/")]
     )
-    assert len(children) == len(swept.trials) == 8
+    assert len(children) == len(swept.trials) == 4
     for child in children.values():
         assert int(child.data.params["epochs"]) == child.data.metrics["epochs_trained"]
         mse = swept.trials[

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import harness
 from benchmarks.helpers.runs import cloned
 from harness import InvalidInput, Run
 from harness.charts import draw, figures, page, series
@@ -30,10 +29,10 @@ from tests.helpers.records import MANIFEST, TINY_TASK, record
 OTHERS = "reference,tests.helpers.faulty:AnyDevice"
 
 
-def measure(results: Path, run_id: str, *arguments: object, code: int = 0) -> Run:
+def measure(results: Path, run_id: str, *arguments: object) -> Run:
     where = ("--dispatch", "inline", "--results", results, "--run-id", run_id)
     done = in_this_process(*TINY_RUN, *where, *arguments)
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 0, done.stderr
     return Run(run_id, results)
 
 
@@ -72,6 +71,11 @@ def run(results: Path) -> Run:
     return measure(results, "both", "--backends", OTHERS, "--seeds", 2)
 
 
+@pytest.fixture(scope="module")
+def built(run: Run) -> page.Page:
+    return run_page.build(run)
+
+
 def shown(run: Run) -> Shown:
     return Shown(run_page.build(run).html())
 
@@ -105,13 +109,15 @@ def test_a_run_ends_with_its_findings_and_without_a_report(cli: Cli, tmp_path: P
     assert not (tmp_path / "x" / "report.html").exists()
 
 
-def test_the_command_writes_into_another_folder(cli: Cli, run: Run, tmp_path: Path) -> None:
+def test_the_command_writes_into_another_folder(
+    cli: Cli, run: Run, built: page.Page, tmp_path: Path
+) -> None:
     results = Path(run.location).parent
     to = tmp_path / "some" / "paper"
     done = cli("report", "both", "--results", results, "--to", to)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Report: {to / 'report.html'}\n"
-    for figure in run_page.build(run).figures:
+    for figure in built.figures:
         png = (to / "plots" / f"{figure.name}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
         assert int.from_bytes(png[16:20]) > 1000, "wide enough for print"
@@ -135,22 +141,22 @@ def test_a_bad_argument_is_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_it_needs_nothing_else(run: Run) -> None:
+def test_it_needs_nothing_else(built: page.Page) -> None:
     """No element of the page loads anything."""
-    seen = shown(run)
+    seen = Shown(built.html())
     for tag, attributes in seen.elements:
         assert tag not in {"link", "iframe", "img", "object", "base"}
         assert "src" not in attributes
         assert (attributes.get("href") or "#").startswith("#")
 
 
-def test_every_chart_is_there_in_words_and_as_a_table(run: Run) -> None:
-    seen = shown(run)
+def test_every_chart_is_there_in_words_and_as_a_table(built: page.Page) -> None:
+    seen = Shown(built.html())
     names = ["convergence-epochs", "convergence-seconds", "steps", "time", "total-time", "ratios"]
     assert list(seen.charts) == names
     figures_ = [a for tag, a in seen.elements if tag == "figure"]
     assert [a["id"] for a in figures_] == names
-    for figure in run_page.build(run).figures:
+    for figure in built.figures:
         assert len(figure.words) > 20
         assert len(figure.table)
         assert str(seen.charts[figure.name]["description"]).endswith(figure.words)
@@ -163,8 +169,8 @@ def test_every_severity_has_a_mark() -> None:
         assert f'<span class="mark">{mark}</span> so it is' in text
 
 
-def test_charts_are_vega_lite(run: Run) -> None:
-    for figure in run_page.build(run).figures:
+def test_charts_are_vega_lite(built: page.Page) -> None:
+    for figure in built.figures:
         figure.chart.to_dict()  # Raises where the schema is violated.
         for theme in (draw.LIGHT, draw.DARK):
             alt.Config.from_dict(theme)
@@ -220,21 +226,25 @@ def test_a_backend_that_lost_its_worst_seed_looks_no_better(run: Run, tmp_path: 
     assert "1 of 2 seeds are left out: not every backend has a result." in figure.words
 
 
-def test_contended_times_are_not_drawn(results: Path) -> None:
-    packed = measure(results, "packed", "--backends", OTHERS, "--seeds", 1, "--packed")
+def test_contended_times_are_not_drawn(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.location, tmp_path / "both")
+    for path in (tmp_path / "both" / "records").iterdir():
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"contended": True}))
+    packed = Run("both", tmp_path)
     assert list(shown(packed).charts) == ["convergence-epochs", "steps", "ratios"]
     with pytest.raises(InvalidInput, match="other trials ran beside these"):
         packed.plot_curves("train_s")
 
 
 def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
-    swept = ("--sweep", "hidden=4,8", "--sweep", "lag_weight=0,1")
-    run = measure(results, "swept", "--backends", OTHERS, "--seeds", 1, *swept)
-    assert run_page.build(run).subtitle.startswith(
+    swept = {"hidden": (4, 8), "lag_weight": (0.0, 1.0)}
+    run = trainings.run(results / "swept", TINY_TASK, OTHERS.split(","), sweep=swept)
+    built = run_page.build(run)
+    assert built.subtitle.startswith(
         "A network (rnn, 4 or 8 units) reads a random path x (AR(1), rho = 0.1) step by step and "
         "learns x_t^2 + 0*x_(t-1)^2 or x_t^2 + 1*x_(t-1)^2; it is scored against"
     )
-    names = list(shown(run).charts)
+    names = list(Shown(built.html()).charts)
     points = [f"hidden={h}-lag-weight={w}" for h in (4, 8) for w in ("0.0", "1.0")]
     assert names == [
         *(f"sweep-{what}-{f}" for f in ("hidden", "lag-weight") for what in ("time", "error")),
@@ -299,9 +309,9 @@ def test_a_chart_is_saved_or_refused(run: Run, tmp_path: Path) -> None:
         run.plot_curves("curves.png")  # type: ignore[arg-type]
 
 
-def test_a_run_of_failures_lists_them(results: Path) -> None:
+def test_a_run_of_failures_lists_them(tmp_path: Path) -> None:
     backend = "tests.helpers.faulty:RaisesMidTraining"
-    run = measure(results, "bad", "--backends", backend, "--seeds", 2, code=1)
+    run = trainings.run(tmp_path, TINY_TASK, [backend], seeds=(0, 1))
     seen = shown(run)
     text = " ".join(seen.text)
     assert seen.charts == {}
@@ -318,24 +328,17 @@ def test_a_run_that_has_not_begun_and_one_that_goes_on(tmp_path: Path) -> None:
         seen = shown(Run("r", tmp_path))
         assert "1 of 2 trials have ended" in " ".join(seen.text)
         assert "steps" in seen.charts
-        run_page.write(Run("r", tmp_path))  # Though another process holds it.
+        run_page.write(Run("r", tmp_path), with_plots=False)  # Though another process holds it.
     assert (tmp_path / "r" / PAGE).is_file()
 
 
-def test_a_report_goes_where_the_run_is(run: Run) -> None:
+def test_a_report_goes_where_the_run_is() -> None:
     results = "memory://reports/results"
-    task = harness.Task(n_steps=5, batch_size=4, epochs=20, curve_points=4, eval_paths=20)
-    made = harness.run(
-        task,
-        backends=["reference"],
-        seeds=1,
-        rounds=2,
-        dispatch="inline",
-        results=results,
-        run_id="m",
-    )
+    with RunWriter.create(results, MANIFEST) as writer:
+        writer.add(record(0))
+    made = Run("r", results)
     assert run_page.write(made) == f"{made.location}/report.html"
-    assert b"m: reference on cpu" in made.folder._files.read(PAGE)
+    assert b"r: a:B on cpu" in made.folder._files.read(PAGE)
 
 
 def test_names_and_errors_stay_text(tmp_path: Path) -> None:
