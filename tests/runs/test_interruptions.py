@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 import harness
 from harness import Run
-from tests.helpers.commands import TINY_RUN, Cli
-from tests.helpers.processes import inline, start, wait_for, workers
+from tests.helpers.commands import Cli
+from tests.helpers.processes import start, wait_for, workers
 from tests.helpers.records import TINY_TASK
 
 
@@ -47,8 +47,8 @@ def test_a_block_whose_ray_worker_is_lost_is_repeated(tmp_path: Path, retries: i
     assert {(record.seed, record.go) for record in run.records} == {(0, 2), (1, 1)}
 
 
-@pytest.mark.parametrize("dispatch", ["inline", "ray"])
-def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> None:
+def killed(tmp_path: Path, dispatch: str) -> dict[Path, bytes]:
+    """Kill the driver of a run in its second trial; return the files that it leaves."""
     driver = start(tmp_path, "--dispatch", dispatch, "--seeds", 2)
     records = tmp_path / "x" / "records"
     wait_for(lambda: list(records.glob("seed0*.json")) and workers(tmp_path, seed=1))
@@ -58,7 +58,19 @@ def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> 
     wait_for(lambda: not workers(tmp_path))
     before = {path: path.read_bytes() for path in records.glob("*.json")}
     assert len(before) == 1
+    return before
 
+
+def test_a_killed_driver_of_a_cluster_leaves_a_run_to_resume(cli: Cli, tmp_path: Path) -> None:
+    before = killed(tmp_path, "ray")
+    done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    assert done.returncode == 0, done.stderr
+    assert Run("x", tmp_path).trials["status"].tolist() == ["ok"] * 2
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path) -> None:
+    before = killed(tmp_path, "inline")
     resume = ("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
     refused = cli(*resume, "--set", "epochs=50")
     assert refused.returncode == 2
@@ -76,10 +88,24 @@ def test_a_killed_driver_is_resumed(cli: Cli, tmp_path: Path, dispatch: str) -> 
     assert "nothing to do" in again.stderr
 
 
-def test_what_needed_too_much_memory_no_longer_goes_in_rounds(tmp_path: Path) -> None:
-    backends = ["reference", "tests.helpers.faulty:AnyDevice"]
-    settings: dict[str, Any] = {"results": tmp_path, "run_id": "x", "dispatch": "inline"}
-    harness.run(TINY_TASK, backends=backends, seeds=2, rounds=2, **settings)
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run `x`: two blocks of two backends."""
+    results = tmp_path_factory.mktemp("pairs")
+    harness.run(
+        TINY_TASK,
+        backends=["reference", "tests.helpers.faulty:AnyDevice"],
+        seeds=2,
+        rounds=2,
+        dispatch="inline",
+        results=results,
+        run_id="x",
+    )
+    return results / "x"
+
+
+def test_what_needed_too_much_memory_no_longer_goes_in_rounds(pairs: Path, tmp_path: Path) -> None:
+    shutil.copytree(pairs, tmp_path / "x")
     records = tmp_path / "x" / "records"
     first = records / "seed0-reference-cpu.json"
     content = json.loads(first.read_text())
@@ -89,15 +115,10 @@ def test_what_needed_too_much_memory_no_longer_goes_in_rounds(tmp_path: Path) ->
     assert trials.groupby("seed")["timing"].unique().map(list).tolist() == [["rounds"], ["alone"]]
 
 
-def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Path) -> None:
-    given = (
-        "--backends",
-        "reference,tests.helpers.faulty:AnyDevice",
-        *inline(tmp_path),
-        "--seeds",
-        2,
-    )
-    assert cli(*TINY_RUN, *given).returncode == 0
+def test_a_block_with_a_trial_missing_is_run_again_whole(
+    cli: Cli, pairs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pairs, tmp_path / "x")
     records = tmp_path / "x" / "records"
     (records / "seed1-reference-cpu.json").unlink()
     before = {path: path.read_bytes() for path in records.glob("*.json")}
@@ -116,8 +137,9 @@ def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Pat
 @pytest.mark.parametrize(
     ("number", "dispatch"),
     [
-        (signal.SIGINT, "inline"),
         (signal.SIGTERM, "inline"),
+        # `test_ctrl_c_leaves_the_terminal_as_it_was` has it in the fast suite.
+        pytest.param(signal.SIGINT, "inline", marks=pytest.mark.slow),
         # Ray has a handler of its own, which would abort the process after 3 s.
         pytest.param(signal.SIGTERM, "ray", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, "inline", marks=pytest.mark.slow),
@@ -126,7 +148,7 @@ def test_a_block_with_a_trial_missing_is_run_again_whole(cli: Cli, tmp_path: Pat
 def test_an_interrupted_run_keeps_what_is_finished(
     tmp_path: Path, number: int, dispatch: str
 ) -> None:
-    driver = start(tmp_path, "--dispatch", dispatch, "--seeds", 3)
+    driver = start(tmp_path, "--dispatch", dispatch, "--seeds", 2)
     records = tmp_path / "x" / "records"
     wait_for(lambda: list(records.glob("*.json")) and workers(tmp_path, seed=1))
     driver.send_signal(number)

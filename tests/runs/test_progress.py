@@ -29,7 +29,7 @@ from harness.trial.jobs import TrialJob
 from harness.trial.plan import Plan
 from harness.trial.record import CurvePoint, Record, Share, Status
 from tests.helpers.commands import TINY_RUN, Cli, command, overriding
-from tests.helpers.processes import wait_for
+from tests.helpers.processes import wait_for, workers
 
 TASK = Task(epochs=100, curve_points=10)
 _BAR = re.compile("━{8}")
@@ -428,7 +428,7 @@ def test_a_terminal_that_changes_its_size_right_before_the_end() -> None:
     assert screen.cursor
 
 
-def test_ctrl_c_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_the_terminal_as_it_was(cli: Cli, tmp_path: Path) -> None:
     with Terminal(command(*SLOW, *_inline(tmp_path))) as terminal:
         terminal.until(lambda shown: "[1/2]" in shown)
         terminal.press("\x03")
@@ -440,6 +440,8 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
     assert screen.shown.rstrip().endswith("\nerror: interrupted")
     assert not _BAR.search("\n".join(screen.lines))  # Of the live view nothing is left.
     assert len(Run("x", tmp_path).records) == 1
+    assert (tmp_path / "x" / "trials.parquet").is_file()
+    assert not workers(tmp_path)
 
 
 def test_a_signal_at_the_very_beginning_leaves_the_cursor_visible(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import harness
 from harness import InvalidInput, Task
 from harness.store import results_folder
+from tests.helpers import trainings
 from tests.helpers.commands import Cli
 
 SMALL: dict[str, Any] = {"epochs": 20, "n_steps": 5, "eval_paths": 20, "curve_points": 2}
@@ -40,15 +41,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> harness.Run:
 @pytest.fixture(scope="module")
 def alone(run: harness.Run) -> harness.Run:
     """One of the points, as a run that is no sweep."""
-    return harness.run(
-        Task(hidden=4, cell="gru", **SMALL),
-        backends=["reference"],
-        seeds=2,
-        rounds=2,
-        dispatch="inline",
-        results=Path(run.location).parent,
-        run_id="alone",
-    )
+    task = Task(hidden=4, cell="gru", **SMALL)
+    return trainings.run(Path(run.location).parent, task, ["reference"], seeds=(0, 1))
 
 
 def test_each_point_is_a_task_with_all_seeds(run: harness.Run) -> None:
@@ -183,6 +177,6 @@ def test_how_times_grow_is_read_from_the_run(run: harness.Run) -> None:
 
 def test_a_run_that_is_no_sweep_has_no_scaling(alone: harness.Run, cli: Cli) -> None:
     folder = str(Path(alone.location).parent)
-    done = cli("show", "alone", "--table", "scaling", "--results", folder)
+    done = cli("show", "r", "--table", "scaling", "--results", folder)
     assert done.returncode == 2
-    assert "run `alone` is no sweep" in done.stderr
+    assert "run `r` is no sweep" in done.stderr
