@@ -17,20 +17,13 @@ INLINE = ("--dispatch", "inline")
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with a finished run `demo`."""
-    import harness
+    """A results folder with a finished run `r`."""
+    from harness import Task
+    from tests.helpers import trainings
 
     folder = tmp_path_factory.mktemp("results")
-    task = harness.Task(n_steps=5, batch_size=4, epochs=100, eval_paths=20)
-    harness.run(
-        task,
-        backends=["reference"],
-        seeds=2,
-        rounds=2,
-        dispatch="inline",
-        results=folder,
-        run_id="demo",
-    )
+    task = Task(n_steps=5, batch_size=4, epochs=100, eval_paths=20)
+    trainings.run(folder, task, ["reference"], seeds=(0, 1))
     return folder
 
 
@@ -142,7 +135,7 @@ def test_a_missing_framework_is_named(program: Cli, tmp_path: Path) -> None:
 
 def test_a_config_file_is_the_task(cli: Cli, tmp_path: Path) -> None:
     config = tmp_path / "task.yaml"
-    config.write_text("preset: posted\nepochs: 20\nlearning_rate: 1e-2\n")
+    config.write_text("preset: posted\nn_steps: 5\nepochs: 20\nlearning_rate: 1e-2\n")
     given = ("--backends", "reference", "--dispatch", "inline", "--seeds", 1, "--rounds", 2)
     where = ("--results", tmp_path, "--run-id", "x")
     done = cli("run", "--config", config, "--set", "epochs=40", *given, *where)
@@ -199,7 +192,7 @@ def test_help_teaches_by_example(cli: Cli, command: list[str]) -> None:
 @pytest.mark.parametrize("table", ["summary", "steps", "curves", "trials", "chunks"])
 def test_show_in_every_format(cli: Cli, results: Path, table: str) -> None:
     def show(kind: str) -> str:
-        done = cli("show", "demo", "--results", results, "--table", table, "--format", kind)
+        done = cli("show", "r", "--results", results, "--table", table, "--format", kind)
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
@@ -234,8 +227,8 @@ def test_show_warns_of_a_broken_record_and_shows_the_rest(
 
     copy = tmp_path / "results"
     shutil.copytree(results, copy)
-    (copy / "demo" / "records" / "seed1-reference-cpu.json").write_text('{"run":')
-    done = cli("show", "demo", "--results", copy)
+    (copy / "r" / "records" / "seed1-reference-cpu.json").write_text('{"run":')
+    done = cli("show", "r", "--results", copy)
     assert done.returncode == 0
     assert "seed1-reference-cpu.json` is left out: it is not a whole record" in done.stderr
     assert "1/1" in done.stdout
