@@ -31,20 +31,15 @@ from tests.helpers.documented import ELSEWHERE, HARNESS, RUN_HERE, TYPED, excuse
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs that the documents speak of, `sweep` measured here."""
-    import harness
+    from tests.helpers import trainings
 
     folder = tmp_path_factory.mktemp("docs")
     docs.furnish(folder)
     docs.install_example(folder)
-    harness.run(
-        Task(n_steps=5, batch_size=4, epochs=20, curve_points=2, eval_paths=20),
-        backends=["reference"],
-        seeds=2,
-        rounds=2,
-        sweep={"hidden": ("4", "8")},
-        dispatch="inline",
-        results=folder / "results",
-        run_id="sweep",
+    task = Task(n_steps=5, batch_size=4, epochs=20, curve_points=2, eval_paths=20)
+    sizes = {"hidden": (4, 8)}
+    trainings.run(
+        folder / "results", task, ["reference"], seeds=(0, 1), sweep=sizes, run_id="sweep"
     )
     return folder
 
@@ -143,7 +138,19 @@ def test_what_is_said_in_passing_has_options_that_exist() -> None:
     assert seen > 10
 
 
-@pytest.mark.parametrize("command", RUN_HERE, ids=name)
+def once() -> list[Any]:
+    """Return the commands; slow are those that only name another copy of the example's run."""
+    seen: set[tuple[str, ...]] = set()
+    found = []
+    for command in RUN_HERE:
+        words = tuple("RUN" if word in docs.RUNS else word for word in command.words)
+        marks = [pytest.mark.slow] * (words in seen)
+        found.append(pytest.param(command, marks=marks, id=name(command)))
+        seen.add(words)
+    return found
+
+
+@pytest.mark.parametrize("command", once())
 def test_it_runs(command: Command, inside: Path) -> None:
     words = list(command.harness or ())
     # Pictures take seconds: `test_commands_slow.py` has them made.
@@ -179,7 +186,7 @@ def test_the_example_passes_parity_with_one_seed_and_with_many(
     monkeypatch.syspath_prepend(str(docs.EXAMPLE))
     factory = registry.load("example_many:ExampleManyBackend")
     with threadpool_limits(1):
-        checks = list(parity.compare(factory, "cpu", Task(hidden=4), at_once=3))
+        checks = list(parity.compare(factory, "cpu", Task(hidden=4, n_steps=20), at_once=3))
     assert {check.at_once for check in checks} == {1, 3}
     assert all(check.passed for check in checks)
 

@@ -109,9 +109,10 @@ def run(
     seeds: Sequence[int] = (0,),
     sweep: Mapping[str, Any] | None = None,
     parity: Sequence[Certificate] = (),
+    run_id: str = "r",
 ) -> Run:
     plan = Plan(
-        run="r",
+        run=run_id,
         task=task,
         sweep=dict(sweep or {}),
         arms=tuple(Arm(backend=name, device="cpu") for name in backends),
@@ -122,4 +123,4 @@ def run(
         for block in plan.blocks():
             for job in block:
                 writer.add(measure(job))
-    return Run("r", folder)
+    return Run(run_id, folder)
