@@ -253,13 +253,13 @@ def test_the_faster_one_is_named_first_whichever_the_median_favours() -> None:
 
 def test_with_many_comparisons_the_corrected_p_value_decides() -> None:
     base, noise = np.ones(4), np.array([-0.08, 0.02, 0.05, 0.13])
-    several = {f"x{n}": list(base + 0.1 + np.roll(noise, n)) for n in range(6)}
+    several = {f"x{n}": list(base + 0.1 + np.roll(noise, n)) for n in range(4)}
     table = compare_arms(trials_of(fast=list(base), **several))
     rows = table[table["metric"] == "train_s"]
     assert (rows["p"] < 0.06).all()
     assert (rows["p_holm"] >= rows["p"]).all()
-    # Seven arms are 21 pairs, and the smallest p-value is among those shown.
-    assert rows["p_holm"].min() == pytest.approx(min(1, 21 * rows["p"].min()))
+    # Five arms are 10 pairs, and the smallest p-value is among those shown.
+    assert rows["p_holm"].min() == pytest.approx(min(1, 10 * rows["p"].min()))
     assert rows["words"].str.startswith("no difference shown").all()
 
 

@@ -59,8 +59,7 @@ def train_s(records: Sequence[Record]) -> dict[str, tuple[float, str]]:
     return dict(zip(found.index, zip(found["value"], found["words"], strict=True), strict=True))
 
 
-@pytest.mark.parametrize("status", ["diverged", "timeout"])
-@pytest.mark.parametrize("rounds", [10, 12])
+@pytest.mark.parametrize(("status", "rounds"), [("diverged", 10), ("timeout", 12)])
 def test_the_ratio_is_of_common_rounds(status: str, rounds: int) -> None:
     told = train_s(run(status, rounds))
     value, words = told["leaves"]

@@ -111,6 +111,6 @@ def test_one_block_or_no_probe_is_left_as_it_is() -> None:
 
 
 def test_intervals_hold_the_error_of_the_correction_too() -> None:
-    """Without it, they would hold the truth in 83 % of these runs."""
-    held, _ = coverage(200, blocks=8, drift=0.15)["with the probe"]
+    """Without it, they would hold the truth in 83 % of these runs, give or take 3.4 %."""
+    held, _ = coverage(120, blocks=8, drift=0.15)["with the probe"]
     assert held > 0.9
