@@ -127,12 +127,12 @@ def test_a_run_survives_a_lost_connection_and_its_results_are_fetched(
 
 
 def test_a_token_that_is_missing_or_wrong(client: Client, head: Head, tmp_path: Path) -> None:
-    missing = client(*RUN, HOME=str(tmp_path))
-    wrong = client(*RUN, RAY_AUTH_TOKEN="wrong" * 8)
-    nowhere = client(*RUN, RAY_AUTH_TOKEN_PATH="/nowhere")
-    unsendable = client(*RUN, RAY_AUTH_TOKEN="a\nb")
+    missing = client.start(*RUN, HOME=str(tmp_path))
+    wrong = client.start(*RUN, RAY_AUTH_TOKEN="wrong" * 8)
+    nowhere = client.start(*RUN, RAY_AUTH_TOKEN_PATH="/nowhere")
+    unsendable = client.start(*RUN, RAY_AUTH_TOKEN="a\nb")
     answers = [missing, wrong, nowhere, unsendable]
-    assert [answer.returncode for answer in answers] == [2] * 4
+    assert [answer.end() for answer in answers] == [2] * 4
     assert "wants a token, and there is none here" in missing.stderr
     assert "does not accept the token" in wrong.stderr
     assert "RAY_AUTH_TOKEN_PATH names `/nowhere`" in nowhere.stderr
