@@ -31,6 +31,7 @@ from harness.store.run_folder import RunFolder
 from harness.tables import from_records
 from harness.task.task import Task
 from harness.trial.epoch_time import cut_to
+from harness.trial.plan import Plan
 from harness.trial.record import Record
 
 Environment: TypeAlias = Mapping[str, str]
@@ -48,7 +49,7 @@ _NEVER_NULL = {"int64", "bool"}
 _BATCH = 2000
 """Records that a table is built from at a time: more take memory, fewer take time."""
 _CONNECTIONS = 16
-_ATTEMPT = re.compile(r"(.*?)(?:~(\d+))?$")
+_ATTEMPT = re.compile(r"(.*?)(?:~(\d+))?$", re.DOTALL)
 
 
 class RunInfo(NamedTuple):
@@ -161,9 +162,6 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
 
     Raises `_Stale` unless the table covers all records and agrees with those that are read.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     plan = manifest.plan
     if manifest.finished_utc is None:
         raise _Stale
@@ -172,27 +170,7 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
         match = _ATTEMPT.match(name.removeprefix("records/").removesuffix(".json"))
         assert match
         last[match[1]] = max(last.get(match[1], 0), int(match[2] or 1))
-    try:
-        file = pq.ParquetFile(BytesIO(folder.read("trials.parquet")))
-        more = ["wall_s", *plan.sweep]
-        there = file.schema_arrow.names
-        if any(there.count(name) != 1 for name in (*_NEEDED, *more)):
-            raise _Stale
-        read = file.read(columns=[*_NEEDED, *more])
-        table = read.select(_NEEDED)
-        if _types(table.schema) != _types(_schema()):
-            raise _Stale
-        table = table.cast(_schema())
-    except (pa.ArrowException, ValueError) as error:
-        raise _Stale from error
-    for name in more:
-        table = table.append_column(name, read[name])
-    points = [list(point.values.values()) for point in plan.points]
-    values = [table[name].to_pylist() for name in plan.sweep]
-    if plan.sweep and any(list(point) not in points for point in zip(*values, strict=True)):
-        raise _Stale
-    if any(table[name].null_count for name in _NEEDED if from_records.TRIALS[name] in _NEVER_NULL):
-        raise _Stale
+    table = _stored_table(folder.read("trials.parquet"), plan)
     columns = {
         name: table[name].to_pylist()
         for name in ("run", "trial", "attempts", "backend", "device", "node", "status", "wall_s")
@@ -217,6 +195,35 @@ def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
             raise _Stale
         records.append(record)
     return table, records
+
+
+def _stored_table(content: bytes, plan: Plan) -> Any:
+    """Read a stored table. Raises `_Stale` unless it has just the columns that we write."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(BytesIO(content))
+        more = ["wall_s", *plan.sweep]
+        there = file.schema_arrow.names
+        if any(there.count(name) != 1 for name in (*_NEEDED, *more)):
+            raise _Stale
+        read = file.read(columns=[*_NEEDED, *more])
+        table = read.select(_NEEDED)
+        if _types(table.schema) != _types(_schema()):
+            raise _Stale
+        table = table.cast(_schema())
+    except (pa.ArrowException, ValueError) as error:
+        raise _Stale from error
+    for name in more:
+        table = table.append_column(name, read[name])
+    points = [list(point.values.values()) for point in plan.points]
+    values = [table[name].to_pylist() for name in plan.sweep]
+    if plan.sweep and any(list(point) not in points for point in zip(*values, strict=True)):
+        raise _Stale
+    if any(table[name].null_count for name in _NEEDED if from_records.TRIALS[name] in _NEVER_NULL):
+        raise _Stale
+    return table
 
 
 @cache

@@ -203,6 +203,7 @@ def test_nothing_stops_at_what_is_no_run(real: Run, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text(json.dumps(manifest | changes))
     (tmp_path / "run1" / "records" / "seed0-reference-cpu.json").write_text("{")
+    (tmp_path / "run1" / "records" / "two\nlines.json").write_text("{")
     history = History(tmp_path)
     assert history.runs == 2
     told = "\n".join(history.warnings)
@@ -213,9 +214,10 @@ def test_nothing_stops_at_what_is_no_run(real: Run, tmp_path: Path) -> None:
         "undated` is left out: its manifest says that it began at `<b>yesterday</b>`",
         "newer version of the harness",
         "seed0-reference-cpu.json` is left out: it is not a whole record",
+        "lines.json` is left out: it is not a whole record",
     ):
         assert expected in told
-    assert len(history.warnings) == 6
+    assert len(history.warnings) == 7
     assert "&lt;b&gt;yesterday" in build(history).html()
     assert "<b>yesterday" not in build(history).html()
 
