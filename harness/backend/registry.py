@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -137,7 +138,8 @@ def _check_module(name: str, module: str) -> None:
 def _hidden(module: str) -> str:
     """Say what hides a module of the current folder, or its package, if anything does."""
     top = module.partition(".")[0]
-    here = [path for path in (Path(f"{top}.py"), Path(top)) if path.exists()]
+    # `Path.exists` raises for a name that is too long.
+    here = [path for path in (Path(f"{top}.py"), Path(top)) if os.path.exists(path)]
     spec = importlib.util.find_spec(top)
     origin = spec and spec.origin
     if not here or not origin or Path(origin).is_relative_to(Path.cwd()):

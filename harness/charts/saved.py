@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def save(chart: Chart, file: str | Path) -> Chart:
     file = Path(file)
     if file.suffix.lower() not in SUFFIXES:
         raise InvalidInput(f"`{file}`: a chart is saved as one of {', '.join(SUFFIXES)}.")
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):  # `Path.is_dir` raises for a name that is too long.
         raise InvalidInput(f"`{file}`: there is no folder `{file.parent}`.")
     kind: Any = file.suffix.lower().removeprefix(".")
     # A page needs no network: Vega is inside.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,8 @@ def _run(name: str, results: str) -> Run:
         return open_run(name, results)
     except InvalidInput:
         file = Path(name)
-        if not file.is_file() and file.suffix.lower() not in _TABLES:
+        # `Path.is_file` raises for a name that is too long.
+        if not os.path.isfile(file) and file.suffix.lower() not in _TABLES:
             raise
         raise InvalidInput(
             f"`{name}` is no run, but a file: for predictions, run "

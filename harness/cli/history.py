@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -52,8 +53,9 @@ def history(
       python -m harness history --relative-to torch --backends jax,jax-tuned
       python -m harness history --format csv > history.csv
     """
-    if html is not None and not html.absolute().parent.is_dir():
-        raise InvalidInput(f"`--html {html}`: there is no folder `{html.absolute().parent}`.")
+    # `Path.is_dir` raises for a name that is too long.
+    if html is not None and not os.path.isdir(folder := html.absolute().parent):
+        raise InvalidInput(f"`--html {html}`: there is no folder `{folder}`.")
     from harness.history.history import History
     from harness.history.wording import rendered
 

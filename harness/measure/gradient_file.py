@@ -7,6 +7,7 @@ number, and `output` [T+1, B] may be left out.
 
 from __future__ import annotations
 
+import os
 import re
 import tokenize
 import zipfile
@@ -89,7 +90,7 @@ def read(path: Path, model: Model, given: frozenset[str] = frozenset()) -> Gradi
 
 def _arrays(path: Path) -> dict[str, Array]:
     """Return every array by name, as numbers."""
-    if path.is_dir():
+    if os.path.isdir(path):  # `Path.is_dir` raises for a name that is too long.
         files = sorted(f for f in path.iterdir() if f.suffix in {".npy", ".csv"})
         names = [file.stem for file in files]
         if twice := [f"`{name}`" for name in dict.fromkeys(names) if names.count(name) > 1]:

@@ -11,6 +11,9 @@ from harness.cli import cli as program
 from harness.cli.usage import Command, Option
 from tests.helpers.commands import Cli
 
+LONG = "a" * 300
+"""Longer than the name of a file may be."""
+
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
@@ -55,6 +58,10 @@ from tests.helpers.commands import Cli
             "submit --address http://x:1 -- run --precision 200%",
             "`--precision 200%`: should be",
         ),
+        (f"explain {LONG}", f"run id `{LONG}`: use letters"),
+        (f"history --html {LONG}/history.html", "there is no folder"),
+        (f"run --backends {LONG}:Backend", "there is no module"),
+        (f"parity --gradient {LONG}", f"`{LONG}`"),
     ],
 )
 def test_usage_is_refused_in_its_own_words(cli: Cli, words: str, sentence: str) -> None:
