@@ -127,19 +127,23 @@ def test_a_block_that_is_lost_is_repeated_whole_elsewhere(
     run = Run("x", tmp_path)
     check_whole(run)
     assert (run.trials["status"] == "ok").all()
+    # All trials of a block are alive together, and lost together.
+    lost = [record for record in run.attempts if record.status == "lost"]
     if how == "raylet":
         # Its Ray workers may finish their trials first: then nothing is lost.
-        assert sum(record.status == "lost" for record in run.attempts) <= 1
+        assert len({record.block for record in lost}) <= 1
         return
-    (lost,) = [record for record in run.attempts if record.status == "lost"]
-    assert (lost.node, lost.backend) == ("doomed", SLOW)
-    repeated = run.trials[run.trials["block"] == lost.block]
+    (block,) = {record.block for record in lost}
+    assert {record.node for record in lost} == {"doomed"}
+    assert SLOW in {record.backend for record in lost}
+    repeated = run.trials[run.trials["block"] == block]
     assert "doomed" not in set(repeated["node"]), errors
-    assert run.trials.set_index("trial").loc[lost.trial, "lost"] == "attempt 1 on doomed"
+    told = run.trials.set_index("trial")["lost"]
+    assert {told[record.trial] for record in lost} == {"attempt 1 on doomed"}
     # Trials of the block that had ended on it are kept, and do not count.
-    before = [r for r in run.attempts if r.block == lost.block and r.node == "doomed"]
+    before = [r for r in run.attempts if r.block == block and r.node == "doomed"]
     assert len(run.attempts) == len(run.trials) + len(before)
-    assert f"doomed was lost with block {lost.block}" in errors
+    assert f"doomed was lost with block {block}" in errors
 
 
 @pytest.mark.slow
@@ -203,11 +207,12 @@ def test_two_drivers_share_a_cluster_and_a_results_folder(
         run = Run(name, tmp_path)
         check_whole(run)
         assert (run.trials["status"] == "ok").all()
-        for record in run.records:
-            began = datetime.fromisoformat(record.started_utc)
-            ended = began + timedelta(seconds=record.wall_s)
-            spans.setdefault(record.node, []).append((began, ended))
-    # Neither has timed a trial beside one of the other; times are in whole seconds.
+        for block in {record.block for record in run.records}:
+            mine = [record for record in run.records if record.block == block]
+            starts = [datetime.fromisoformat(record.started_utc) for record in mine]
+            ends_of = [s + timedelta(seconds=r.wall_s) for s, r in zip(starts, mine, strict=True)]
+            spans.setdefault(mine[0].node, []).append((min(starts), max(ends_of)))
+    # Neither has timed a block beside one of the other; times are in whole seconds.
     for node in spans.values():
         node.sort()
         for (_, ended), (began, _) in pairwise(node):
