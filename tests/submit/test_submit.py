@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.helpers.head import TOKEN, Head, Proxy
 from harness import Run
-from tests.helpers.commands import ROOT, TINY_RUN, Cli, command
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command, overriding
 
 RUN = ["--", *TINY_RUN, "--backends", "reference", "--seeds", 1]
 SLOW = ["--", *TINY_RUN, "--backends", "tests.helpers.faulty:Slow", "--seeds", 2]
@@ -157,11 +157,12 @@ def test_a_connection_that_falls_silent_is_given_up(client: Client, head: Head) 
 @pytest.mark.slow
 def test_a_failing_trial_gives_its_exit_code_and_its_results_are_fetched(client: Client) -> None:
     backends = "tests.helpers.faulty:RaisesMidTraining,reference"
-    done = client("--wait", "--", *TINY_RUN, "--backends", backends, "--run-id", "failing")
+    given = ("--backends", backends, "--seeds", 2, "--run-id", "failing")
+    done = client("--wait", "--", *TINY_RUN, *given)
     assert done.returncode == 1
     assert "failed: seed0-tests.helpers.faulty.RaisesMidTraining-cpu" in done.stdout
     assert client.same_as_on_the_head("failing")
-    assert sorted(Run("failing", client.results).trials["status"]) == ["failed"] * 3 + ["ok"] * 3
+    assert sorted(Run("failing", client.results).trials["status"]) == ["failed"] * 2 + ["ok"] * 2
 
 
 @pytest.mark.slow
@@ -194,7 +195,7 @@ def test_a_client_that_was_killed_is_followed_by_another(client: Client, head: H
 
 @pytest.mark.slow
 def test_a_job_that_was_stopped_is_fetched_and_resumed(client: Client, head: Head) -> None:
-    submitted = client(*SLOW, "--seeds", 9, "--run-id", "stopped")
+    submitted = client("--", *overriding(*SLOW[1:], "--seeds", 9, "--run-id", "stopped"))
     assert submitted.returncode == 0
     assert submitted.stdout.splitlines()[0] == "harness-stopped"
     following = client.start("--attach", "harness-stopped")
