@@ -32,7 +32,7 @@ from harness.runs.settings import Settings, Site
 from harness.runs.start import start
 from harness.trial.events import Event
 from harness.trial.record import Record
-from tests.helpers.commands import ROOT, TINY_RUN, Cli, command
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command, overriding
 
 SMALL = harness.Task(n_steps=5, batch_size=4, epochs=100, curve_points=10, eval_paths=20)
 NAN, RAISES = "tests.helpers.faulty:ReturnsNan", "tests.helpers.faulty:RaisesMidTraining"
@@ -492,7 +492,7 @@ def test_a_server_that_dies_during_a_run(
 
     Thread(target=kill_once_it_runs, daemon=True).start()
     words = tracked(f"mlflow:{server.uri}", tmp_path)
-    done = program(*words, "--backends", "tests.helpers.faulty:Slow", "--seeds", 2)
+    done = program(*overriding(*words, "--backends", "tests.helpers.faulty:Slow", "--seeds", 2))
     assert done.returncode == 74, done.stderr
     assert f"Results: {tmp_path}/mine" in done.stdout
     (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
