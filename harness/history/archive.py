@@ -209,6 +209,7 @@ def _stored_table(content: bytes, plan: Plan) -> Any:
         if any(there.count(name) != 1 for name in (*_NEEDED, *more)):
             raise _Stale
         read = file.read(columns=[*_NEEDED, *more])
+        read.validate(full=True)  # Whether texts are UTF-8.
         table = read.select(_NEEDED)
         if _types(table.schema) != _types(_schema()):
             raise _Stale

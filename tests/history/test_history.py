@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
@@ -290,6 +291,17 @@ def test_a_stored_table_with_a_column_twice_is_not_used(real: Run, tmp_path: Pat
     right, path = History(tmp_path).table, tmp_path / "run0" / "trials.parquet"
     table = parquet.read_table(path)
     parquet.write_table(table.append_column("status", table["status"]), path)
+    pd.testing.assert_frame_equal(History(tmp_path).table, right)
+
+
+def test_a_stored_table_with_text_that_is_not_unicode_is_not_used(
+    real: Run, tmp_path: Path
+) -> None:
+    copy(real, tmp_path, "run0", 0)
+    right, path = History(tmp_path).table, tmp_path / "run0" / "trials.parquet"
+    table = parquet.read_table(path)
+    odd = pa.array([b"o\xff"] * len(table)).view(pa.string())
+    parquet.write_table(table.set_column(table.schema.get_field_index("node"), "node", odd), path)
     pd.testing.assert_frame_equal(History(tmp_path).table, right)
 
 
