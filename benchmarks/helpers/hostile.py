@@ -95,7 +95,7 @@ def arrays(rng: random.Random) -> bytes:
     for _ in range(rng.choice((0, 1, 1, 2))):
         name = rng.choice(list(arrays))
         value = arrays[name]
-        with suppress(ValueError, TypeError, OverflowError):
+        with suppress(ValueError, TypeError, OverflowError, RuntimeError):
             match rng.randrange(6):
                 case 0:
                     del arrays[name]
