@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     ModelWrapValidatorHandler,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -59,6 +62,19 @@ class Validated(BaseModel):
         guess = f" (did you mean `{near}`?)" if near else ""
         return f"unknown name `{name}`{guess}; known: {', '.join(known)}"
 
+    @classmethod
+    def values_of(cls, name: str, values: Sequence[object]) -> tuple[Any, ...]:
+        """Return values of one field as the model has them, each checked by itself.
+
+        Raises `InvalidInput` with a sentence for the first bad one.
+        """
+        try:
+            return _checker(cls, name).validate_python(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            value = {name: problem["input"]}
+            raise InvalidInput(_sentence(cls, value, problem | {"loc": (name,)})) from None
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_booleans_for_numbers(cls, value: object, info: Any) -> object:
@@ -74,6 +90,15 @@ class Validated(BaseModel):
             return handler(data)
         except ValidationError as error:
             raise InvalidInput(*(_sentence(cls, data, e) for e in error.errors())) from None
+
+
+@cache
+def _checker(model: type[Validated], name: str) -> TypeAdapter[tuple[Any, ...]]:
+    field = model.model_fields[name]
+    one: Any = Annotated[(field.annotation, field)]
+    several: Any = Annotated[tuple[one, ...], FailFast()]
+    config = ConfigDict(allow_inf_nan=model.model_config["allow_inf_nan"])
+    return TypeAdapter(several, config=config)
 
 
 def _sentence(model: type[Validated], data: Any, problem: Any) -> str:

@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.runs.seeds import MOST_SEEDS
 from harness.tables.numbers import exact_duration, percent
-from harness.trial.plan import Plan
+from harness.trial.plan import MOST_TRIALS, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +56,11 @@ def blocks_needed(trials: pd.DataFrame, plan: Plan) -> int:
     return len(plan.seeds) + max(more)
 
 
+def most_blocks(plan: Plan) -> int:
+    """Return how many blocks a run with these arms may have."""
+    return min(MOST_SEEDS, MOST_TRIALS // len(plan.arms))
+
+
 def conclusion(plan: Plan, comparisons: pd.DataFrame) -> str:
     """Return a sentence on how well the time ratios are known; empty without `precision`."""
     if plan.precision is None or not plan.settled:
@@ -72,7 +78,9 @@ def conclusion(plan: Plan, comparisons: pd.DataFrame) -> str:
             f"the budget of {exact_duration(plan.budget_s or 0)} is spent after {blocks}: {known}"
         )
     why = (
-        "a trial did not end ok, another backend came out fastest than in the pilot, or the state "
-        "of the machine changed"
+        "a run may have no more"
+        if len(plan.seeds) >= most_blocks(plan)
+        else "a trial did not end ok, another backend came out fastest than in the pilot, or the "
+        "state of the machine changed"
     )
     return f"{known} after {blocks}, not ±{percent(plan.precision)}: {why}"

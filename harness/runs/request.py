@@ -58,7 +58,7 @@ class RunRequest:
         for name in sorted(self.settings.model_fields_set - {"timeout_s"}):
             value = getattr(self.settings, name)
             if name == "sweep":
-                yield name, swept_values(plan.task, value)
+                yield name, swept_values(value)
             elif name == "vectorize":
                 yield "at_once", seeds_at_once(value, len(plan.seeds))
             elif name == "seeds" and self.settings.precision is not None:

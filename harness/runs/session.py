@@ -165,12 +165,15 @@ class Session:
 
     def _extend_by_pilot(self, arms: set[Arm]) -> None:
         plan = self._plan
-        blocks = precision.blocks_needed(self.run.trials, plan)
+        blocks, most = precision.blocks_needed(self.run.trials, plan), precision.most_blocks(plan)
         self._reporter.note(
             f"after a pilot of {len(plan.seeds)} blocks: {blocks} are needed to know every "
             f"ratio to within ±{percent(plan.precision or 0)}"
+            + f"; a run may have {most}: it will not get there"
+            * (blocks > most)
         )
-        self._replan(seeds=precision.extend(plan.seeds, blocks), pilot=len(plan.seeds))
+        seeds = precision.extend(plan.seeds, min(blocks, most))
+        self._replan(seeds=seeds, pilot=len(plan.seeds))
         planned = self._planned(self._blocks(arms))
         self._reporter.grow(len(planned.jobs) + len(planned.ended))
         self._reporter.event(planned)

@@ -19,7 +19,7 @@ from harness.runs.seeds import LARGEST_SEED, MOST_SEEDS, listed
 from harness.task.task import Task
 from harness.trial.arms import Selection, distinct
 from harness.trial.plan import Plan, seeds_at_once
-from harness.trial.sweep import Value, grid, swept_values
+from harness.trial.sweep import Value
 
 _MOST = 10**9
 _SAME_IN_PLAN = {
@@ -123,21 +123,22 @@ class Settings(Selection):
     def plan(self, run: str, task: Task, has_gpu: bool) -> Plan:
         """Return the plan of a run; `has_gpu` decides what "auto" means.
 
-        Raises `InvalidInput` if a point of the sweep is no task, or cannot be cut into chunks.
+        Raises `InvalidInput` if there are too many trials, or a point of the sweep is no task or
+        cannot be cut into chunks.
         """
         pilot = 0 if self.precision is None else max(precision.PILOT, len(self.seeds))
-        at_once = seeds_at_once(self.vectorize, len(self.seeds))
-        for point in grid(task, self.sweep) if at_once else ():
-            point.task.refuse_uncuttable(at_once or 1)
-        return Plan(
+        plan = Plan(
             run=run,
             task=task,
             arms=self.arms(has_gpu),
             seeds=precision.extend(self.seeds, pilot),
-            sweep=swept_values(task, self.sweep),
-            at_once=at_once,
+            sweep=self.sweep,
+            at_once=seeds_at_once(self.vectorize, len(self.seeds)),
             **self.model_dump(include=_SAME_IN_PLAN),
         )
+        for point in plan.points:
+            point.task.refuse_uncuttable(plan.at_once or 1)
+        return plan
 
 
 @dataclass(frozen=True)

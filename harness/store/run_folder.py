@@ -95,7 +95,7 @@ class RunFolder:
         """Return how many trials have finished, without reading their records."""
         with self._reading():
             found = {_ATTEMPT.sub("", _stem_of(name)) for name in self._record_files()}
-        return len(found.intersection(self.manifest().plan.trials()))
+        return len(found & self.manifest().plan.names)
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder of the run, as `folder/file`."""

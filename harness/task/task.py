@@ -6,9 +6,10 @@ A `Task` validates and does nothing else: it touches no file, no clock and no fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness.backend.model import Activation, Cell, Gradient, Model
 from harness.errors import InvalidInput, UnknownName
@@ -22,6 +23,11 @@ _CHUNK_VALUES = 2**22
 # Far above what anybody trains: a mistyped number, or one in a file from elsewhere, must not fill
 # the memory or be factorised for ever.
 _MOST = 10**9
+
+
+def _sign(value: object) -> object:
+    # A literal is compared, not parsed, and the command line sends text.
+    return integer(value) if isinstance(value, str) else value
 
 
 class Task(Validated):
@@ -40,7 +46,9 @@ class Task(Validated):
     lag_weight: Number = Field(
         0.1, ge=-1e6, le=1e6, description="w, the weight of the squared previous value"
     )
-    train_sign: Literal[1, -1] = Field(1, description="sign of the lag term in the training target")
+    train_sign: Annotated[Literal[1, -1], BeforeValidator(_sign)] = Field(
+        1, description="sign of the lag term in the training target"
+    )
     n_steps: Integer = Field(100, ge=1, le=10**6, description="T, the scored time steps of a path")
     batch_size: Integer = Field(
         32, ge=1, le=_MOST, description="paths in a batch, new at every epoch"
@@ -141,12 +149,6 @@ class Task(Validated):
         """Return the task with some fields changed. Raises `InvalidInput`."""
         return type(self)(**{**self.model_dump(exclude_unset=True), **changes}) if changes else self
 
-    @field_validator("train_sign", mode="before")
-    @classmethod
-    def _parse_sign(cls, value: object) -> object:
-        # A literal is compared, not parsed, and the command line sends text.
-        return integer(value) if isinstance(value, str) else value
-
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "corrected": {},
@@ -158,6 +160,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@lru_cache(maxsize=1000)
 def largest_divisor(number: int, limit: int) -> int:
     """Return the largest divisor of a number that is not above the limit."""
     small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
