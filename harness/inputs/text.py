@@ -5,17 +5,19 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from harness.inputs.bounded import MOST_BYTES, read_bytes
+
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
 """How files of gzip, bzip2, xz, zstd and zip begin."""
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """Return the text of a UTF-8 file without its byte order mark; line ends stay as they are.
 
     Raises `OSError`, or `ValueError` with the reason if the file is not UTF-8.
     """
-    return decoded(path.read_bytes())
+    return decoded(read_bytes(path, most))
 
 
 def decoded(content: bytes) -> str:

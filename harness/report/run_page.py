@@ -16,7 +16,7 @@ from harness.charts.figures import MOST_POINTS
 from harness.charts.page import Command, Figure, Items, Notice, Page, Section, Table, Text
 from harness.charts.saved import PPI
 from harness.diagnosis.wording import target
-from harness.errors import StoreError, brief
+from harness.errors import StoreError, explained
 from harness.inputs.commands import command
 from harness.runs.progress import describe_certificate
 from harness.runs.results import Run
@@ -39,20 +39,17 @@ def write(run: Run, to: Path | None = None, with_plots: bool = True) -> str:
 
     Raises `StoreError` if it cannot be written.
     """
-    for name, content in files(run, with_plots):
-        if to is None:
-            run.folder.write(name, content)
-        else:
-            _write(to, name, content)
-    return f"{run.location if to is None else to}/{PAGE}"
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        LocalFolder(folder).write(name, content)
-    except OSError as error:
-        raise StoreError(f"`{folder}` cannot be written: {brief(error)}") from error
+    made = files(run, with_plots)
+    if to is None:
+        run.folder.write(made)
+        return f"{run.location}/{PAGE}"
+    with explained(StoreError, f"`{to}` cannot be written"):
+        to.mkdir(parents=True, exist_ok=True)
+        folder = LocalFolder(to)
+        folder.refuse_links(PAGE, PLOTS)
+        for name, content in made:
+            folder.write(name, content)
+    return f"{to}/{PAGE}"
 
 
 def files(run: Run, with_plots: bool = True) -> Iterator[tuple[str, bytes]]:

@@ -13,14 +13,17 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from harness.errors import InvalidInput, StoreError, explained
+from harness.errors import InvalidInput, StoreError, explained, printable
+from harness.inputs.bounded import MOST_BYTES, read_open
 
 Notify: TypeAlias = Callable[[str], None]
 """Is called with each message that the user should see."""
@@ -32,6 +35,15 @@ Kind: TypeAlias = Literal["file", "directory"]
 # `-o flock`, and many in user space.
 _LACKING = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
+# A folder that leads to others: for some systems, who may pass through need not be able to list.
+_LEADING = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_ITSELF = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_READ = os.O_RDONLY | _ITSELF
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ITSELF
+_LOCK = os.O_RDWR | os.O_CREAT | _ITSELF
+_NO_FILE = "it is no regular file"
+_WRITTEN = ("", "records", "plots")
+"""The folders of a run that files are written to."""
 
 _STREAMS = ("stdin", "stdout", "stderr")
 _STREAM = re.compile(rf"/dev/(?P<name>{'|'.join(_STREAMS)})|(/dev|/proc/self)/fd/(?P<number>\d+)")
@@ -61,65 +73,108 @@ class Files:
         """Return the names of the folders in it, sorted."""
         return sorted(self._list("", "directory"))
 
+    def refuse_links(self, *names: str) -> None:
+        """Raise `OSError` if anything that may be written is a link.
+
+        `names`: the files and folders that will be written, if it is not the folder of a run.
+        """
+        for folder in _WRITTEN:
+            for link in self._links(folder):
+                path = f"{folder}/{link}".lstrip("/")
+                if not names or path.partition("/")[0] in names:
+                    raise _link(f"`{self.file(path)}`")
+
+    def _links(self, folder: str) -> Iterable[str]:
+        """Return the names of the links in a folder; nothing where there can be none."""
+        del folder
+        return ()
+
     def _list(self, folder: str, kind: Kind) -> Iterable[str]:
         """Return the names of what a folder contains; nothing if there is no such folder."""
         raise NotImplementedError
 
 
 class LocalFolder(Files):
-    """A folder on a disk of this machine."""
+    """A folder on a disk of this machine.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.location = str(path)
+    Its path is the user's own word and may be, or hold, a link. Below it no link is followed, for
+    reading or writing: each folder is opened from the one before it, so that nothing can be put in
+    between meanwhile.
+    """
+
+    def __init__(self, path: Path, *inside: str) -> None:
+        """`inside`: the names of the folders below `path` that lead to it."""
+        self._root, self._inside = path, inside
+        self.location = str(path.joinpath(*inside))
 
     def folder(self, name: str) -> LocalFolder:
         """Return a folder in it."""
-        return LocalFolder(self._path / name)
+        return LocalFolder(self._root, *self._inside, name)
 
-    def read(self, name: str) -> bytes:
-        """Read a file."""
-        with open(f"{self.location}/{name}", "rb") as file:  # Faster than a `Path`.
-            return file.read()
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """Read a regular file of at most so many bytes."""
+        [(_, content)] = self.read_many([name], most)
+        if isinstance(content, OSError):
+            raise content
+        return content
 
-    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+    def read_many(
+        self, names: Iterable[str], most: int = MOST_BYTES
+    ) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield each name with its content, or with the reason why this one cannot be read."""
-        for name in names:
-            try:
-                yield name, self.read(name)
-            except OSError as error:
-                yield name, error
+        with ExitStack() as stack:
+            opened: dict[tuple[str, ...], int] = {}
+            for name in names:
+                try:
+                    folder, file = split_name(name)
+                    if folder not in opened:
+                        opened[folder] = stack.enter_context(self._open(*folder))
+                    content: bytes | OSError = _read(opened[folder], file, most)
+                except OSError as error:
+                    content = error
+                yield name, content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it by renaming another one."""
-        self._put(name, content, lambda part, path: part.replace(path))
+        self._put(name, content, os.replace)
 
     def create(self, name: str, content: bytes) -> None:
         """Write a file that does not exist yet. Raises `FileExistsError`."""
-        self._put(name, content, lambda part, path: path.hardlink_to(part))
+        self._put(name, content, os.link)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file."""
-        (self._path / old).rename(self._path / new)
+        (folder, file), (new_folder, new_file) = split_name(old), split_name(new)
+        with self._open(*folder) as here, self._open(*new_folder) as there:
+            os.rename(file, new_file, src_dir_fd=here, dst_dir_fd=there)
 
     def delete(self, name: str) -> None:
         """Remove a file if it exists."""
-        (self._path / name).unlink(missing_ok=True)
+        folder, file = split_name(name)
+        with suppress(FileNotFoundError), self._open(*folder) as here:
+            os.unlink(file, dir_fd=here)
 
     def remove(self) -> None:
         """Remove the folder with all its files, as far as that is possible."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        if not self._inside:
+            shutil.rmtree(self._root, ignore_errors=True)
+            return
+        *parents, name = self._inside
+        with suppress(OSError), _opened(self._root, parents) as above:
+            shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
     def claim(self) -> Flock:
         """Make the folder and missing parents, and hold it. Raises `FileExistsError`."""
+        *parents, name = self._inside
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._root.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:  # The folder itself does not exist.
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
-        self._path.mkdir()
+        with _opened(self._root, parents) as above:
+            os.mkdir(name, dir_fd=above)
         try:
-            (self._path / "records").mkdir()
-            return Flock(self._path)
+            with self._open("records", make=True):
+                return self._lock()
         except BaseException:
             self.remove()  # Without a lock it would be no run, but take its name.
             raise
@@ -127,30 +182,119 @@ class LocalFolder(Files):
     def hold(self, notify: Notify) -> Flock:
         """Hold it for writing. Raises `InvalidInput` if another process does."""
         del notify  # It never waits: the system knows whether the holder lives.
-        return Flock(self._path)
+        self.refuse_links()
+        return self._lock()
+
+    def _links(self, folder: str) -> list[str]:
+        with suppress(FileNotFoundError), self._entries(folder) as entries:
+            return [entry.name for entry in entries if entry.is_symlink()]
+        return []
 
     def _list(self, folder: str, kind: Kind) -> list[str]:
-        folders = kind == "directory"
-        try:
-            with os.scandir(self._path / folder) as entries:
-                return [entry.name for entry in entries if _is_folder(entry) == folders]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        # A folder where a file belongs is named as one, and so is a link to a folder where a folder
+        # belongs: whoever reads it says so.
+        with suppress(FileNotFoundError), self._entries(folder) as entries:
+            return [entry.name for entry in entries if kind == "file" or _is_folder(entry)]
+        return []
 
-    def _put(self, name: str, content: bytes, publish: Callable[[Path, Path], object]) -> None:
-        path = self._path / name
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-        if path.parent != self._path:
-            path.parent.mkdir(exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                with _supported("fsync"):
-                    os.fsync(file.fileno())
-            publish(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    @contextmanager
+    def _entries(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with self._open(*filter(None, [folder])) as here:
+            number = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+            try:
+                with os.scandir(number) as entries:
+                    yield entries
+            finally:
+                os.close(number)
+
+    def _put(self, name: str, content: bytes, publish: Callable[..., object]) -> None:
+        folder, file = split_name(name)
+        part = f".{uuid.uuid4().hex}.part"
+        with self._open(*folder, make=True) as here:
+            try:
+                with open(os.open(part, _NEW, 0o666, dir_fd=here), "wb") as out:
+                    out.write(content)
+                    out.flush()
+                    with _supported("fsync"):
+                        os.fsync(out.fileno())
+                publish(part, file, src_dir_fd=here, dst_dir_fd=here)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(part, dir_fd=here)
+
+    def _open(self, *inside: str, make: bool = False) -> AbstractContextManager[int]:
+        """Return a descriptor of a folder in it; `make`: those `inside` are made if missing."""
+        return _opened(self._root, (*self._inside, *inside), len(inside) if make else 0)
+
+    def _lock(self) -> Flock:
+        with self._open() as here:
+            return Flock(here, self.name)
+
+
+@contextmanager
+def _opened(root: Path, inside: Sequence[str], made: int = 0) -> Iterator[int]:
+    """Yield a descriptor of a folder below `root`; the last `made` are made if they are missing."""
+    here, path = os.open(root, _LEADING), root
+    try:
+        for number, name in enumerate(inside):
+            path = path / name
+            if number >= len(inside) - made:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=here)
+            above, here = here, _into(here, name, path)
+            os.close(above)
+        yield here
+    finally:
+        os.close(here)
+
+
+def _into(above: int, name: str, path: Path) -> int:
+    """Open a folder in another one."""
+    try:
+        return os.open(name, _LEADING | os.O_NOFOLLOW, dir_fd=above)
+    except OSError as error:
+        if _is_link(above, name):
+            raise _link(f"`{path}`") from None
+        if error.errno == errno.ENOTDIR:
+            raise NotADirectoryError(errno.ENOTDIR, f"`{path}` is no folder") from None
+        raise
+
+
+def _read(folder: int, name: str, most: int) -> bytes:
+    """Read a regular file, and nothing else."""
+    try:
+        number = os.open(name, _READ, dir_fd=folder)
+    except OSError as error:
+        if _is_link(folder, name):
+            raise _link("it") from None
+        if error.errno == errno.ENXIO:
+            raise OSError(_NO_FILE) from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(_NO_FILE)
+        return read_open(number, most)
+    finally:
+        os.close(number)
+
+
+def _is_link(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _link(what: str) -> OSError:
+    return OSError(f"{what} is a link, which is not followed; put a copy in its place")
+
+
+def split_name(name: str) -> tuple[tuple[str, ...], str]:
+    """Return the folders and the file in a name. Raises `OSError` if it leads elsewhere."""
+    *folders, file = name.split("/")
+    if {"", ".", ".."} & {*folders, file} or "\0" in name:
+        raise OSError(f"`{printable(name)}` is no name of a file in it")
+    return tuple(folders), file
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -163,14 +307,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 class Flock:
     """The right to write to a folder on a disk: the system's lock on its file `.lock`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = (folder / ".lock").open("w")
+    def __init__(self, folder: int, name: str) -> None:
+        """`folder` is its descriptor, `name` what it is called."""
+        number = os.open(".lock", _LOCK, 0o666, dir_fd=folder)
+        self._file = FileIO(number)
         try:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise OSError(f"`.lock`: {_NO_FILE}; remove it")
             with _supported("locks"):
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise being_written(folder.name) from None
+            raise being_written(name) from None
         except OSError:
             self._file.close()
             raise

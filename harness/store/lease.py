@@ -16,7 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.errors import StoreError
+from harness.errors import StoreError, printable
+from harness.inputs.bounded import MOST_BYTES
 from harness.measure.clock import now
 from harness.store.files import Notify, being_written
 from harness.store.manifest import MANIFEST
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from harness.store.remote import RemoteFolder
 
 LOCK = ".lock"
+_LARGEST = 2**16
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Lease:
 
     def _read(self, name: str = LOCK) -> bytes | None:
         try:
-            return self._folder.read(name)
+            return self._folder.read(name, _LARGEST if name == LOCK else MOST_BYTES)
         except FileNotFoundError:
             return None
 
@@ -162,6 +164,6 @@ class Lease:
 def _holder(content: bytes | None) -> str:
     try:
         holder = json.loads(content or b"")
-        return f"process {int(holder['pid'])} on `{str(holder['host'])[:100]}`"
+        return f"process {int(holder['pid'])} on `{printable(str(holder['host'])[:100])}`"
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return "another process"

@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
-from collections.abc import Iterable, Iterator
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.errors import InvalidInput
-from harness.store.files import Files, Flock, Kind, LocalFolder, Notify
+from harness.inputs.bounded import MOST_BYTES, TooLarge
+from harness.store.files import Files, Flock, Kind, LocalFolder, Notify, split_name
 from harness.store.lease import Lease, Timing
 from harness.store.manifest import MANIFEST
 
@@ -46,11 +50,22 @@ class RemoteFolder(Files):
         """Return a folder in it."""
         return RemoteFolder(self._system, self._at(name), self.file(name), self._timing)
 
-    def read(self, name: str) -> bytes:
-        """Read a file."""
-        return bytes(self._call("cat_file", self._at(name)))
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """Read a file of at most so many bytes, in one request."""
+        path = self._at(name)
+        try:
+            content = bytes(self._call("cat_file", path, start=0, end=most + 1))
+        except OSError as error:
+            if not _is_out_of_range(error):
+                raise
+            return b""  # Of an empty object there is no first byte.
+        if len(content) > most:
+            raise TooLarge(most)
+        return content
 
-    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+    def read_many(
+        self, names: Iterable[str], most: int = MOST_BYTES
+    ) -> Iterator[tuple[str, bytes | OSError]]:
         """Read many files at a time.
 
         Raises `OSError` if the store does not answer: taken for broken, a record would be measured
@@ -59,8 +74,9 @@ class RemoteFolder(Files):
         names = list(names)
         # Only the clients of object stores may be shared by threads.
         with ThreadPoolExecutor(_AT_ONCE if self._system.async_impl else 1) as pool:
+            read = partial(self._read_if_there, most=most)
             try:
-                yield from zip(names, pool.map(self._read_if_there, names), strict=True)
+                yield from zip(names, pool.map(read, names), strict=True)
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -70,8 +86,8 @@ class RemoteFolder(Files):
         if self._is_object_store:
             self._send(path, content)
             return
-        folder, _, file = path.rpartition("/")
-        part = f"{folder}/.{file}.part"
+        folder = path.rpartition("/")[0]
+        part = f"{folder}/.{uuid.uuid4().hex}.part"
         self._call("makedirs", folder, exist_ok=True)
         self._send(part, content)
         self._call("mv", part, path)
@@ -121,20 +137,30 @@ class RemoteFolder(Files):
 
     def hold(self, notify: Notify) -> Lease:
         """Hold it, after watching for a while if another process holds it."""
+        self.refuse_links()
         lease = Lease(self, self._timing)
         lease.take(notify)
         return lease
 
     def _list(self, folder: str, kind: Kind) -> list[str]:
-        try:
-            found = self._call("ls", self._at(folder), detail=True, size=60 * _SLOWEST)
-        except FileNotFoundError:
-            if not folder:
-                self._check_bucket()
+        found = self._entries(folder)
+        if found is None and not folder:
+            self._check_bucket()
+        names = (_name(entry) for entry in found or () if entry["type"] == kind)
+        return [name for name in names if name not in {"", ".", ".."}]
+
+    def _links(self, folder: str) -> list[str]:
+        if self._is_object_store:
             return []
-        return [
-            entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == kind
-        ]
+        found = self._entries(folder) or ()
+        return [_name(e) for e in found if e["type"] == "link" or e.get("islink")]
+
+    def _entries(self, folder: str) -> list[dict[str, Any]] | None:
+        """Return what a folder contains; None if there is no such folder."""
+        try:
+            return list(self._call("ls", self._at(folder), detail=True, size=60 * _SLOWEST))
+        except FileNotFoundError:
+            return None
 
     def _check_bucket(self) -> None:
         """Raise `FileNotFoundError` if it is the bucket that does not exist."""
@@ -145,10 +171,10 @@ class RemoteFolder(Files):
             except FileNotFoundError:
                 raise FileNotFoundError(f"there is no bucket `{bucket}`") from None
 
-    def _read_if_there(self, name: str) -> bytes | FileNotFoundError:
+    def _read_if_there(self, name: str, most: int) -> bytes | OSError:
         try:
-            return self.read(name)
-        except FileNotFoundError as error:
+            return self.read(name, most)
+        except (FileNotFoundError, TooLarge) as error:
             return error
 
     def _send(self, path: str, content: bytes, **mode: str) -> None:
@@ -161,6 +187,8 @@ class RemoteFolder(Files):
         return self._is_object_store and "mode" in inspect.signature(method).parameters
 
     def _at(self, name: str) -> str:
+        if name:
+            split_name(name)
         return f"{self._path}/{name}".rstrip("/")
 
     def _call(self, method: str, *args: Any, size: int = 0, **options: Any) -> Any:
@@ -219,6 +247,16 @@ def _options(protocol: str) -> dict[str, Any]:
             "retries": {"mode": "standard", "total_max_attempts": 2},
         }
     return options
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rpartition("/")[2]
+
+
+def _is_out_of_range(error: OSError) -> bool:
+    """Whether a store answered that an object ends before the range that was asked for."""
+    text = r"InvalidRange|range\b.*\b(not satisfiable|is invalid)"
+    return type(error) is OSError and re.search(text, str(error), re.IGNORECASE) is not None
 
 
 def _as_os_error(error: BaseException) -> OSError:

@@ -59,7 +59,7 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether there is a manifest, which is then read once for all."""
-        with self._reading():
+        with self._reading(MANIFEST):
             try:
                 self._manifest = self._files.read(MANIFEST)
             except FileNotFoundError:
@@ -110,13 +110,16 @@ class RunFolder:
             except FileNotFoundError:
                 return None
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file that is made from the records, such as the report. Raises `StoreError`.
+    def write(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files that are made from the records, such as the report. Raises `StoreError`.
 
-        It needs no lock: it may be written while the run goes on, and again.
+        It needs no lock: they may be written while the run goes on, and again.
         """
-        with explained(StoreError, f"`{self._files.file(name)}` cannot be written"):
-            self._files.write(name, content)
+        with explained(StoreError, f"`{self.location}` cannot be written"):
+            self._files.refuse_links()
+        for name, content in files:
+            with explained(StoreError, f"`{self._files.file(name)}` cannot be written"):
+                self._files.write(name, content)
 
     def _reading(self, name: str = "") -> AbstractContextManager[None]:
         where = self._files.file(name) if name else self.location

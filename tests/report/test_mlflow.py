@@ -246,7 +246,7 @@ def test_logging_again_duplicates_nothing(run: harness.Run, uri: str) -> None:
     client(uri).update_run(children["seed0-reference-cpu"].info.run_id, status="RUNNING")
     client(uri).set_tag(children["seed1-reference-cpu"].info.run_id, "harness.attempt", "0")
     for name, content in (("report.html", b"<p>"), ("plots/curves.svg", b"<svg/>")):
-        run.folder.write(name, content)
+        run.folder.write([(name, content)])
     assert mlflow.log(run, target) == where
     again, now = runs(uri, "twice")
     assert again.info.run_id == parent.info.run_id

@@ -144,5 +144,5 @@ def test_the_list_shows_a_copy_by_its_own_name(cli: Cli, tmp_path: Path) -> None
     told = dict(line.split(maxsplit=1) for line in runs)
     assert told["copy"] == told["r"] == f"1/{PLAN.size} trials  a:B on cpu"
     assert "newer version" in told["broken"]
-    assert "Is a directory" in told["odd"]
+    assert "no regular file" in told["odd"]
     assert sorted(told) == ["broken", "copy", "odd", "r"]
