@@ -21,6 +21,7 @@ from typing import Any
 
 _LAST_LINES, _LONGEST_LINE = 5, 300
 _LONGEST_NAME = 200
+_MOST_PROBLEMS = 1000
 
 
 class HarnessError(Exception):
@@ -97,7 +98,10 @@ def brief(error: BaseException | str) -> str:
         from pydantic_core import ValidationError  # Not at the top: `--help` does without pydantic.
 
         if isinstance(error, ValidationError):
-            problem = error.errors()[0]
+            if error.error_count() > _MOST_PROBLEMS:  # Each takes a kilobyte.
+                return f"{error.error_count():,} of its values are none that it may have"
+            # Without the input: where a name is missing, that is all there is, each time.
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(map(str, problem["loc"]))
             return printable(": ".join(filter(None, [where, problem["msg"]])))
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

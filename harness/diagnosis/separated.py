@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import InvalidInput, nearest
+from harness.errors import InvalidInput, brief, nearest
+from harness.inputs.bounded import DATA_BYTES, TooLarge, read_bytes
 from harness.inputs.text import decoded
 
 _SEPARATORS = (",", ";", "\t")
@@ -72,11 +73,16 @@ def read_columns(
 
 def _text(file: Path, wanted: str) -> str:
     try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        if str(file) == "-":
+            content = sys.stdin.buffer.read(DATA_BYTES + 1)
+            if len(content) > DATA_BYTES:
+                raise TooLarge(DATA_BYTES)
+        else:
+            content = read_bytes(file, DATA_BYTES)
         kind = next((kind for start, kind in _BINARY.items() if content.startswith(start)), "")
         text = "" if kind else decoded(content)
     except OSError as error:
-        raise InvalidInput(f"`{file}` cannot be read: {error.strerror or error}.") from error
+        raise InvalidInput(f"`{file}` cannot be read: {brief(error)}.") from error
     except ValueError as error:
         raise InvalidInput(f"`{file}` cannot be read: {error}; it needs {wanted}.") from error
     if kind:

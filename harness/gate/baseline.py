@@ -14,11 +14,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 from harness.errors import InvalidInput, brief
+from harness.inputs.bounded_json import Several, from_json
 from harness.inputs.text import read_text
 from harness.store.files import write_whole
 from harness.store.manifest import refuse_newer
@@ -36,11 +36,11 @@ class BaselineArm(BaseModel):
 
     backend: str
     device: Device
-    log_ratios: tuple[float, ...] = Field(min_length=2)
+    log_ratios: Several[float] = Field(min_length=2)
     """Logarithms of its time per epoch over the yardstick's."""
-    epoch_s: tuple[float, ...]
+    epoch_s: Several[float]
     """Median seconds per epoch."""
-    step_mse: tuple[tuple[float, ...], ...]
+    step_mse: Several[Several[float]]
     """The error on the held-out paths at t = 1..T, after the training."""
     epochs_per_turn: tuple[PositiveInt, PositiveInt]
     """Epochs per call of the yardstick and of the backend; they share the fixed cost of a call."""
@@ -68,7 +68,7 @@ class Baseline(BaseModel):
     """What its times depend on, other than the machine: its code and its packages."""
     fingerprint: dict[str, str]
     """The machine (`harness.measure.fingerprint`)."""
-    arms: tuple[BaselineArm, ...] = Field(min_length=1)
+    arms: Several[BaselineArm] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _of_the_task(self) -> Self:
@@ -84,8 +84,8 @@ class Baseline(BaseModel):
         except (OSError, ValueError) as error:
             raise InvalidInput(f"the baseline `{path}` cannot be read: {brief(error)}.") from None
         try:
-            return cls.model_validate_json(content)
-        except (ValidationError, InvalidInput) as error:
+            return from_json(cls, content)
+        except (ValueError, InvalidInput) as error:
             refuse_newer(str(path), content.encode(), SCHEMA_VERSION)
             raise InvalidInput(
                 f"`{path}` cannot be read as a baseline: {brief(error)}; write a new one with "

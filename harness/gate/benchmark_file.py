@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Annotated, Any, Self, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import InvalidInput, printable
+from harness.errors import InvalidInput, brief, printable
+from harness.inputs.bounded_json import Several, refuse_many
 from harness.inputs.text import read_text
 from harness.stats.grid import UNIFORM, common_step, smallest_step
 
@@ -93,7 +95,7 @@ class Stats(BaseModel):
     rounds: Count
     iterations: Count = 1
     """The calls in a round; times are those of one call."""
-    data: tuple[Time, ...] | None = None
+    data: Several[Time] | None = None
     """Every round; only with `--benchmark-json` or `--benchmark-save-data`."""
 
     @model_validator(mode="after")
@@ -195,7 +197,7 @@ class File(BaseModel):
 
     machine_info: Mapping[str, Any] | None
     commit_info: Mapping[str, Any] | None = None
-    benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
+    benchmarks: Several[Benchmark] = Field(min_length=1)
     datetime: str | None = None
     version: str | None = None
     """Of pytest-benchmark."""
@@ -237,8 +239,9 @@ def read(path: Path) -> File:
     """Read a file. Raises `InvalidInput` if it is not from pytest-benchmark or has bad times."""
     try:
         text = read_text(path)
+        refuse_many(text)
     except OSError as error:
-        raise InvalidInput(f"`{path}` cannot be read: {error.strerror}.") from error
+        raise InvalidInput(f"`{path}` cannot be read: {brief(error)}.") from error
     except ValueError as error:
         raise InvalidInput(f"{_unreadable(path)}: {error}.") from error
     content = _load(path, text)
@@ -262,8 +265,8 @@ def _load(path: Path, text: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
-            keys = [key for key, _ in pairs]
-            again = next(key for key in keys if keys.count(key) > 1)
+            counts = Counter(key for key, _ in pairs)
+            again = next(key for key, count in counts.items() if count > 1)
             raise InvalidInput(f"{_unreadable(path)}: `{printable(again)}` is in one object twice.")
         return content
 

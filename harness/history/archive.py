@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import HarnessError, InvalidInput, explained
+from harness.inputs.bounded_json import from_json
 from harness.inputs.commands import command, results_words
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.runs.results import Run
@@ -245,7 +246,7 @@ def _parse(content: bytes | OSError) -> Record:
     if isinstance(content, OSError):
         raise _Stale from content
     try:
-        return Record.model_validate_json(content)
+        return from_json(Record, content)
     except (ValueError, HarnessError) as error:
         raise _Stale from error
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 MOST_BYTES = 2**26
 """Of a file, unless its reader says otherwise: 64 MiB."""
+SETTINGS_BYTES = 2**20
+"""Of a file that a person writes."""
+DATA_BYTES = 2**28
+"""Of a file of numbers that another program wrote."""
 _STEP = 2**20
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InvalidInput
+from harness.inputs.bounded import SETTINGS_BYTES
 from harness.inputs.text import read_text
 
 _FILE = "pyproject.toml"
@@ -22,7 +23,7 @@ def read_table(folder: Path, table: str) -> tuple[Path, dict[str, Any]]:
     if path is None:
         return paths[0], {}
     try:
-        content: Any = tomllib.loads(read_text(path))
+        content: Any = tomllib.loads(read_text(path, SETTINGS_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise problems(
             path, table, f"the file cannot be read: {' '.join(str(error).split())}."

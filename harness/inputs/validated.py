@@ -28,6 +28,7 @@ def _text(parse: Callable[[str], float]) -> BeforeValidator:
 
 
 _LONGEST = 1000
+_MOST_NAMES = 200
 Number: TypeAlias = Annotated[float, _text(number)]
 """A number, or a text that is one to `harness.inputs.quantities.number`."""
 Integer: TypeAlias = Annotated[int, _text(integer)]
@@ -86,6 +87,8 @@ class Validated(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, Mapping) and len(data) > _MOST_NAMES:
+            raise InvalidInput(f"it has {len(data):,} names, of which most are unknown.")
         try:
             return handler(data)
         except ValidationError as error:

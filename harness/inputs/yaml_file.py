@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
+from harness.inputs.bounded import SETTINGS_BYTES
 from harness.inputs.text import read_text
 
 _DEEPEST = 50
@@ -25,7 +26,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     Raises `OSError`, or `ValueError` with the reason, and the line where it has one.
     """
-    text = read_text(path)
+    text = read_text(path, SETTINGS_BYTES)
     try:
         content = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:

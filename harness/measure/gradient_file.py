@@ -7,6 +7,7 @@ number, and `output` [T+1, B] may be left out.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tokenize
@@ -22,6 +23,8 @@ import numpy as np
 from harness.backend.model import GATES, Cell, Model
 from harness.backend.protocol import Array, Params
 from harness.errors import InvalidInput, brief, did_you_mean
+from harness.inputs.bounded import DATA_BYTES, read_bytes
+from harness.inputs.text import read_text
 
 GRADIENT = "grad_"
 # What NumPy and zipfile raise for files that are damaged, encrypted, or say that they are huge.
@@ -91,7 +94,7 @@ def read(path: Path, model: Model, given: frozenset[str] = frozenset()) -> Gradi
 def _arrays(path: Path) -> dict[str, Array]:
     """Return every array by name, as numbers."""
     if os.path.isdir(path):  # `Path.is_dir` raises for a name that is too long.
-        files = sorted(f for f in path.iterdir() if f.suffix in {".npy", ".csv"})
+        files = sorted(f for f in path.iterdir() if f.suffix in {".npy", ".csv"} and f.is_file())
         names = [file.stem for file in files]
         if twice := [f"`{name}`" for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise InvalidInput(f"`{path}` has both a .npy and a .csv file of {_some(twice)}.")
@@ -118,11 +121,11 @@ def _load(file: Path) -> Any:
     """Return the array of a file, or the arrays of a .npz file by name."""
     try:
         if file.suffix == ".csv":
-            if not file.read_text("utf-8-sig").strip():
+            if not (text := read_text(file)).strip():
                 raise ValueError("it is empty")
-            return np.loadtxt(file, delimiter=",", ndmin=2, encoding="utf-8-sig")
-        loaded = np.load(file)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+            return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
+        loaded = np.load(io.BytesIO(read_bytes(file, DATA_BYTES)))
+        return _unpacked(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except _UNREADABLE as error:
         if "pickle" in str(error):
             raise InvalidInput(
@@ -132,6 +135,13 @@ def _load(file: Path) -> Any:
         raise InvalidInput(
             f"`{file}` cannot be read: {brief(error)}; the check needs {_WANTED}."
         ) from error
+
+
+def _unpacked(arrays: Any) -> dict[str, Any]:
+    """Return the arrays of a .npz file. Raises `ValueError` if they are much larger than it."""
+    if sum(member.file_size for member in arrays.zip.infolist()) > DATA_BYTES:
+        raise ValueError(f"its arrays hold more than {DATA_BYTES:,} bytes")
+    return dict(arrays)
 
 
 def _infer(path: Path, arrays: Mapping[str, Array], model: Model, given: frozenset[str]) -> Model:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from harness.errors import HarnessError, InvalidInput, brief
+from harness.inputs.bounded_json import Several, from_json, loads
 from harness.trial.events import Certificate
 from harness.trial.plan import Plan
 from harness.trial.record import SCHEMA_VERSION, SchemaVersion, Shown
@@ -27,14 +26,14 @@ class Manifest(BaseModel):
     finished_utc: str | None = None
     plan: Plan
     environment: dict[str, Shown]
-    parity: tuple[Certificate, ...] = ()
+    parity: Several[Certificate] = ()
 
 
 def parse_manifest(where: str, content: bytes) -> Manifest:
     """Return the manifest in the file `where`. Raises `InvalidInput` if there is none in it."""
     try:
-        return Manifest.model_validate_json(content)
-    except (ValidationError, HarnessError) as error:
+        return from_json(Manifest, content)
+    except (ValueError, HarnessError) as error:
         refuse_newer(where, content)
         raise InvalidInput(f"`{where}` cannot be read as a manifest: {brief(error)}.") from error
 
@@ -42,8 +41,8 @@ def parse_manifest(where: str, content: bytes) -> Manifest:
 def refuse_newer(where: str, content: bytes, known: int = SCHEMA_VERSION) -> None:
     """Raise `InvalidInput` if a newer version of the harness wrote the file."""
     try:
-        version = json.loads(content)["schema_version"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        version = loads(content)["schema_version"]
+    except (ValueError, TypeError, KeyError):
         return  # It is broken in some other way.
     if isinstance(version, int) and version > known:
         raise InvalidInput(

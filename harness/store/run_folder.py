@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from harness.errors import HarnessError, InvalidInput, StoreError, brief, explained
+from harness.inputs.bounded_json import from_json
 from harness.store.manifest import (
     MANIFEST,
     RECORDS,
@@ -147,8 +146,8 @@ class RecordReader:
         if isinstance(content, OSError):
             raise NotARecord(f"it is not a whole record: {brief(content)}") from content
         try:
-            record = Record.model_validate_json(content)
-        except (ValidationError, HarnessError) as error:
+            record = from_json(Record, content)
+        except (ValueError, HarnessError) as error:
             raise NotARecord(f"it is not a whole record: {brief(error)}") from error
         belongs = record.run == self._plan.run and record.task in self._tasks
         if not (belongs and record.trial in self._order and stem in {None, stem_of(record)}):

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import InvalidInput, StoreError, brief
+from harness.inputs.bounded_json import from_json
 from harness.runs.results import Run
 from harness.runs.session import finish
 from harness.store.files import LocalFolder
@@ -70,7 +71,7 @@ def unpack(log: str, run: str) -> RunContents | None:
         content = _content(log)
         if content is None:
             return None
-        manifest = Manifest.model_validate_json(content.manifest)
+        manifest = from_json(Manifest, content.manifest)
     except (ValueError, InvalidInput, zlib.error) as error:
         raise StoreError(f"what arrived of run `{run}` cannot be read: {brief(error)}.") from error
     if manifest.plan.run != run:

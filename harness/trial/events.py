@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.inputs.bounded_json import Several
 from harness.trial.arms import Arm
 from harness.trial.jobs import Job, TrialJob
 from harness.trial.record import CurvePoint, Record, Shown
@@ -56,7 +57,7 @@ class Certificate(BaseModel):
     backend: Shown
     device: Shown
     node: Shown
-    checks: tuple[Check, ...] = ()
+    checks: Several[Check] = ()
     versions: dict[str, str] = {}
     """The versions of the packages that were loaded for it."""
     error: Shown | None = None

@@ -19,6 +19,7 @@ from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from harness.errors import InvalidInput
+from harness.inputs.bounded_json import Several
 from harness.task.task import Task
 from harness.trial.arms import Arm, Device
 from harness.trial.jobs import ParityJob, TrialJob
@@ -64,13 +65,13 @@ class Plan(BaseModel):
 
     run: str
     task: Task
-    sweep: dict[str, tuple[Value, ...]] = {}
+    sweep: dict[str, Several[Value]] = {}
     """Task fields and the values that each takes."""
-    arms: tuple[Arm, ...] = Field(max_length=1000)
-    seeds: tuple[Seed, ...] = Field(max_length=MOST_TRIALS)
+    arms: Several[Arm] = Field(max_length=1000)
+    seeds: Several[Seed] = Field(max_length=MOST_TRIALS)
     at_once: int | None = Field(None, ge=1)
     """How many seeds the arms that can train at once; None: one by one."""
-    many: tuple[Arm, ...] = Field((), max_length=1000)
+    many: Several[Arm] = Field((), max_length=1000)
     """The arms that train seeds at once; known after parity."""
     threads: int = 1
     rounds: int = 20

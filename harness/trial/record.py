@@ -6,6 +6,7 @@ formula needs no new run.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -21,7 +22,9 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
-from harness.errors import printable
+from harness.errors import InvalidInput, printable
+from harness.inputs.bounded import MOST_BYTES
+from harness.inputs.bounded_json import MOST_NAMES, MOST_VALUES, Several
 from harness.task.task import Task
 
 # Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
@@ -134,10 +137,24 @@ class Share(BaseModel):
 
     seed: Integer
     status: Literal["ok", "diverged"]
-    points: tuple[CurvePoint, ...]
+    points: Several[CurvePoint]
     """`train_s` is the time of all seeds together."""
-    step_mse: tuple[Real, ...] = ()
+    step_mse: Several[Real] = ()
     initial_state_moved: float | None = None
+
+
+def refuse_unstorable(task: Task, seeds: int) -> None:
+    """Raise `InvalidInput` if the record of a trial were larger than one may be to be read."""
+    calls, points = task.epochs // task.chunk_epochs(seeds), task.epochs // task.epochs_per_point
+    names = len(fields(Chunk)) * calls + len(fields(CurvePoint)) * points * (seeds + 1)
+    errors = seeds * task.n_steps
+    # A line for each: at most so many bytes.
+    if names > MOST_NAMES or errors > MOST_VALUES or 40 * names + 30 * errors > MOST_BYTES:
+        raise InvalidInput(
+            f"the record of a trial would be too large: {calls:,} timed calls, {points:,} points "
+            f"of the curve and {task.n_steps:,} time steps, for {seeds:,} seeds; train fewer "
+            "epochs or fewer seeds at once, or set fewer `curve_points`."
+        )
 
 
 class Record(BaseModel):
@@ -153,7 +170,7 @@ class Record(BaseModel):
     device: Shown
     seed: Integer
     """The first of `seeds`, if there are several."""
-    seeds: tuple[Integer, ...] = ()
+    seeds: Several[Integer] = ()
     """The seeds trained at once; empty if it trained `seed` alone."""
     task: Annotated[Task, WrapValidator(_shared)]
 
@@ -163,7 +180,7 @@ class Record(BaseModel):
     """How long the process worked; before schema 6, from its start to its end."""
     threads: Count
     timing: Timing = "trials"
-    cores: tuple[Integer, ...] | None = None
+    cores: Several[Integer] | None = None
     """The cores that the process was pinned to; None if it was not."""
     contended: bool
     """Other trials may have run beside it."""
@@ -186,18 +203,18 @@ class Record(BaseModel):
     first_call_s: Finite | None = None
     """The throw-away first chunk and the first prediction, with all that is compiled for them."""
     eval_s: Finite | None = None
-    chunks: tuple[Chunk, ...] = ()
+    chunks: Several[Chunk] = ()
     """The timed calls of steady training, in order."""
-    points: tuple[CurvePoint, ...] = ()
+    points: Several[CurvePoint] = ()
     """The convergence curve; the mean curve of several seeds at once."""
-    step_mse: tuple[Real, ...] = ()
+    step_mse: Several[Real] = ()
     """Mean squared error of the last evaluation at t = 1..T; empty unless the status is ok."""
-    nudged: tuple[tuple[Real, ...], ...] = ()
+    nudged: Several[Several[Real]] = ()
     """The train losses at the points of each nudged training (`harness.trial.trajectory`), which
     is not on the clock; empty if none was needed."""
     initial_state_moved: float | None = None
     """How far the training has moved the initial state, RMS over its units; None: unknown."""
-    shares: tuple[Share, ...] = ()
+    shares: Several[Share] = ()
     """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: Finite | None = None
     peak_gpu_mb: Finite | None = None
