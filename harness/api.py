@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.errors import StoreError
 from harness.runs.reporter import Reporter
 from harness.runs.request import RunRequest
 from harness.runs.results import Run
@@ -35,10 +36,11 @@ def run(
     `results` the folder that `run_id` is made in: a local path, or a URL as text.
 
     Raises `InvalidInput` or `Unavailable` before anything starts, and `StoreError` if the results
-    cannot be written. A trial that fails is a row of `Run.trials` with its status and error.
+    cannot be written: it says what was kept, and where. A trial that fails is a row of `Run.trials`
+    with its status and error.
     """
     site = Site(dispatch, address, results, runtime_env or {}, wait_s)
-    return start(RunRequest(task, Settings(**settings), site, run_id), reporter)
+    return _whole(start(RunRequest(task, Settings(**settings), site, run_id), reporter))
 
 
 def resume(
@@ -55,9 +57,15 @@ def resume(
     """Run the trials that a run still lacks, and return its results. Raises as `run` does."""
     site = Site(dispatch, address, results, runtime_env or {}, wait_s)
     settings = Settings(timeout_s=timeout_s)
-    return start(RunRequest(None, settings, site, resume=run_id), reporter)
+    return _whole(start(RunRequest(None, settings, site, resume=run_id), reporter))
 
 
 def load(run_id: str, results: str | Path = "results") -> Run:
     """Return the results of a run. Raises `InvalidInput` if there is no such run."""
     return Run(run_id, results)
+
+
+def _whole(run: Run) -> Run:
+    if run.unwritten:
+        raise StoreError("\n".join(run.unwritten))
+    return run

@@ -20,11 +20,12 @@ from harness.cli.options import (
     VECTORIZE,
     read_request,
 )
-from harness.cli.output import FAILED, beside, errors, width
+from harness.cli.output import FAILED, UNWRITTEN, beside, errors, width
 from harness.cli.report import write_report
 from harness.cli.show import table_of
 from harness.cli.usage import option, subcommand
 from harness.diagnosis.text import paragraphs
+from harness.errors import StoreError, printable
 from harness.inputs.commands import command
 
 if TYPE_CHECKING:
@@ -125,18 +126,30 @@ def run(context: click.Context, /, **options: Any) -> None:
             listener = stack.enter_context(mlflow.salvaging(tracker, request.site.results, shown))
         measured = start(request, listener)
     _print_run(measured)
+    unwritten = list(measured.unwritten)
     if options["with_report"]:
-        again = command("report", *measured.words)
-        with beside(f"the report could not be made (`{again}` tries again)"):
-            write_report(measured)
+        unwritten += _report(measured)
     for failure in measured.failures:
         click.echo(f"failed: {failure}", err=True)
-    code = FAILED if measured.failures else 0
+    for sentence in unwritten:
+        click.echo(f"error: {printable(sentence)}", err=True)
+    code = FAILED if measured.failures else UNWRITTEN if unwritten else 0
     if tracker is not None:
         with errors(code):
             told = () if options["quiet"] else (partial(click.echo, err=True),)
             click.echo(f"Logged: {tracker.log(measured, *told)}")
     sys.exit(code)
+
+
+def _report(run: Run) -> list[str]:
+    """Write the report of a run; return a sentence if it cannot be written."""
+    again = command("report", *run.words)
+    with beside(f"the report could not be made (`{again}` tries again)"):
+        try:
+            write_report(run)
+        except StoreError as error:
+            return [f"{error} The report is missing or old: `{again}` writes it."]
+    return []
 
 
 def _print_run(run: Run) -> None:

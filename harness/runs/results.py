@@ -56,6 +56,8 @@ class Run:
         """All records: trials in the order of the plan, attempts at one trial in their order."""
         self.problems: list[str] = list(contents.problems.values())
         """A sentence for each file among the records that is not one of this run's."""
+        self.unwritten: list[str] = []
+        """A sentence for what could not be written when the run ended, just now."""
         self.records: list[Record] = counting(self.attempts)
         """The attempt that counts of each trial: the last one that was not lost."""
 

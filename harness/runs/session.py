@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 from harness.dispatch.admission import Admission
 from harness.dispatch.dispatcher import Dispatcher
-from harness.errors import ClusterLost, StoreError, Unavailable
+from harness.errors import StoreError, Unavailable
 from harness.inputs.commands import command
 from harness.measure.clock import now, timestamp
 from harness.runs import precision
 from harness.runs.reporter import Reporter
 from harness.runs.results import TABLES, Run
+from harness.store.rescue import Rescued
 from harness.store.run_folder import RunContents
 from harness.store.run_writer import RunWriter
 from harness.tables.numbers import percent
@@ -44,6 +45,10 @@ class Session:
         self._reporter = reporter
         self._started = started
         self._admission = Admission(())
+        self._awaited: set[str] = set()
+        """Trials of blocks with a record that could not be written, as long as they run."""
+        self._unwritten = False
+        """Whether there is such a record."""
 
     @property
     def run(self) -> Run:
@@ -56,38 +61,49 @@ class Session:
     def _plan(self) -> Plan:
         return self._writer.manifest.plan
 
-    def carry_out(self, optional: Sequence[Device] = ()) -> None:
-        """Certify the backends, run the trials, and write the tables, however it ends."""
-        arms = self._certify(optional)
-        self._admit(arms)
-        blocks = self._blocks(arms)
-        planned = self._planned(blocks)
-        self._reporter.begin(len(planned.jobs), len(planned.jobs) + len(planned.ended))
-        self._reporter.event(planned)
+    def carry_out(self, optional: Sequence[Device] = ()) -> list[str]:
+        """Certify the backends, run the trials, and write the tables, however it ends.
+
+        Returns a sentence for what could not be written at the end.
+        """
         try:
+            arms = self._certify(optional)
+            self._admit(arms)
+            blocks = self._blocks(arms)
+            planned = self._planned(blocks)
+            self._reporter.begin(len(planned.jobs), len(planned.jobs) + len(planned.ended))
+            self._reporter.event(planned)
             if self._plan.precision is None:
                 self._measure(blocks)
             else:
                 self._measure_precisely(arms)
-        except (KeyboardInterrupt, StoreError, ClusterLost, Unavailable) as error:
+        except StoreError as error:
+            if self.run.missing or not self._plan.settled:
+                raise StoreError(f"{error} {self._what_is_kept()}") from error
+        except BaseException as error:
             # A run that was refused before any trial finished is not kept.
             if self._attempts or not isinstance(error, Unavailable):
-                self._say_what_is_kept(arms)
-            self._writer.skip_retries()
+                self._writer.skip_retries()
+                self._reporter.note(self._what_is_kept())
+                for problem in finish(self._writer, self.run):
+                    self._reporter.note(problem)
             raise
-        finally:
-            finish(self._writer, self.run)
+        return finish(self._writer, self.run)
 
-    def _say_what_is_kept(self, arms: set[Arm]) -> None:
+    def _what_is_kept(self) -> str:
         run = self.run
         missing = len(run.missing)
         finished = sum(record.status != "lost" for record in run.records)
         # A block is timed whole: its finished trials run again with the missing ones.
-        again = sum(map(len, self._blocks(arms))) - missing
+        again = sum(map(len, self._blocks(set(self._plan.arms)))) - missing
         beside = f", and with them {again} finished ones of the same blocks" if again > 0 else ""
-        self._reporter.note(
-            f"{finished} of {finished + missing} trials are finished and kept in "
-            f"`{run.location}`; `{command('run', '--resume', *run.words)}` runs the others{beside}."
+        rescued = self._writer.rescue(self._attempts)
+        lacks = rescued or self._writer.undelivered
+        kept = f". {lacks} " if lacks else f" and kept in `{run.location}`; "
+        then = f"runs the others{beside}" if missing else "makes the run whole"
+        return (
+            f"{finished} of {finished + missing} trials are finished{kept}"
+            f"{_resuming(run, rescued)} {then}."
         )
 
     def _planned(self, blocks: Sequence[Sequence[TrialJob]]) -> Planned:
@@ -140,7 +156,7 @@ class Session:
 
     def _measure(self, blocks: Sequence[Sequence[TrialJob]]) -> None:
         events = self._nodes.run(blocks, self._admission, self._plan.max_retries)
-        for event in self._events(events):
+        for event in self._events(events, blocks):
             if isinstance(event, Refused):
                 raise Unavailable(event.message)
             if isinstance(event, Certificate):  # From a node that has just joined.
@@ -268,26 +284,71 @@ class Session:
         latest = {(c.backend, c.device, c.node): c for c in known}
         self._writer.update(parity=tuple(latest.values()))
 
-    def _events(self, source: Generator[Event, None, None]) -> Iterator[Event]:
+    def _events(
+        self, source: Generator[Event, None, None], blocks: Sequence[Sequence[TrialJob]] = ()
+    ) -> Iterator[Event]:
         with closing(source) as events:
             for event in events:
                 if isinstance(event, Record):
-                    self._writer.add(event)
                     self._attempts.append(event)
+                    self._save(event, blocks)
                 self._reporter.event(event)
                 yield event
+                if self._unwritten and not self._awaited:
+                    self._writer.restore(self._attempts)
+                    self._unwritten = False
+                    self._reporter.note("Every record could be written: the run goes on.")
+
+    def _save(self, record: Record, blocks: Sequence[Sequence[TrialJob]]) -> None:
+        """Write a record; if that fails, the run stops at the end of the block, and not now.
+
+        The other trials of the block would be lost, and so would this one: it counts with them.
+        """
+        self._awaited.discard(record.trial)
+        try:
+            self._writer.add(record)
+        except StoreError as error:
+            self._writer.rescue(self._attempts)
+            if not self._unwritten:
+                self._reporter.note(f"{error} It is tried again at the end of the block.")
+            self._unwritten = True
+            ended = {r.trial for r in self._attempts if r.go >= record.go}
+            for block in blocks:
+                trials = {job.trial for job in block}
+                self._awaited |= trials - ended if record.trial in trials else set()
 
 
-def finish(writer: RunWriter, run: Run) -> None:
-    """Write the tables of a run; record in the manifest when its last trial ended."""
-    # The user knows of a full disk by now, and the tables can be rebuilt from the records.
-    with suppress(StoreError):
-        complete = run.manifest.plan.settled and not run.missing
-        if complete and not run.manifest.finished_utc:
-            writer.update(finished_utc=timestamp())
+def finish(writer: RunWriter, run: Run) -> list[str]:
+    """Write all that belongs to a run by now: records and manifest, then the tables.
+
+    The manifest says when the last trial ended, once all records are written. Returns a sentence
+    for what could not be written, with the command that writes it later.
+    """
+    ended = run.manifest.plan.settled and not run.missing and not run.manifest.finished_utc
+    tables = list(TABLES)
+    try:
+        writer.restore(run.attempts)
+        writer.update(**{"finished_utc": timestamp()} if ended else {})
         writer.deliver()
-        for name in TABLES:
-            writer.write_table(name, run.table(name))
+        while tables:
+            writer.write_table(tables[0], run.table(tables[0]))
+            del tables[0]
+        writer.restore(run.attempts)  # The tables took their time.
+    except StoreError as error:
+        rescued = writer.rescue(run.attempts)
+        kept = f" {rescued}" if rescued else ""
+        old = f" or old: the tables {', '.join(tables)}" if tables else ""
+        return [f"{error}{kept} {_resuming(run, rescued)} writes what is missing{old}."]
+    return []
+
+
+def _resuming(run: Run, rescued: Rescued | None = None) -> str:
+    """Return the command that goes on with a run, after what puts rescued records back."""
+    resume = command("run", "--resume", *run.words)
+    if rescued is None:
+        return f"`{resume}`"
+    words = [rescued.back, resume] if rescued.back else [resume]
+    return f"Once it can be written, `{' && '.join(words)}`"
 
 
 def refuse(messages: Iterable[str]) -> None:

@@ -14,8 +14,8 @@ from harness.runs.results import Run
 from harness.runs.session import Session, finish, refuse
 from harness.runs.settings import Settings, Site
 from harness.store.manifest import Manifest
-from harness.store.results_folder import find_run
-from harness.store.run_folder import RunContents
+from harness.store.results_folder import run_folder
+from harness.store.run_folder import RunContents, RunFolder
 from harness.store.run_writer import RunWriter
 from harness.task.task import Task
 from harness.trial.arms import DEVICES
@@ -25,8 +25,9 @@ from harness.trial.events import Certificate, Refused
 def start(request: RunRequest, reporter: Reporter | None = None) -> Run:
     """Carry out a request and return the run.
 
-    Raises `InvalidInput` or `Unavailable` before anything is measured. A trial that fails raises
-    nothing: it becomes a row with its status and error.
+    Raises `InvalidInput` or `Unavailable` before anything is measured, `StoreError` if it ends
+    early because its records cannot be written. `Run.unwritten` says what of a whole run could not
+    be. A trial that fails raises nothing: it becomes a row with its status and error.
     """
     request.site.check()
     reporter = reporter or Silent()
@@ -47,12 +48,13 @@ def _run(request: RunRequest, reporter: Reporter) -> Run:
                 if settings.devices == "auto" and nodes.has_gpu():
                     writer.update(plan=settings.plan(writer.name, task, has_gpu=True))
                 session = Session(writer, (), nodes, reporter, started)
-                session.carry_out(optional=DEVICES[1:] if settings.devices == "auto" else ())
+                optional = DEVICES[1:] if settings.devices == "auto" else ()
+                unwritten = session.carry_out(optional)
         except (InvalidInput, Unavailable):
-            if not writer.folder.count_records():  # Refused: nothing was started.
+            if writer.is_empty:  # Refused: nothing was started.
                 writer.discard()
             raise
-    return _as_written(writer, session.run, site)
+    return _as_written(writer, session.run, site, unwritten)
 
 
 def _resume(request: RunRequest, run_id: str, reporter: Reporter) -> Run:
@@ -85,18 +87,20 @@ def _resume(request: RunRequest, run_id: str, reporter: Reporter) -> Run:
                 )
             with closing(site.dispatcher()) as nodes:
                 session = Session(writer, run.attempts, nodes, reporter, started)
-                session.carry_out()
+                unwritten = session.carry_out()
             run = session.run
         else:
             reporter.note(f"run `{run_id}` is complete: nothing to do.")
-            finish(writer, run)
-    return _as_written(writer, run, site)
+            unwritten = finish(writer, run)
+    return _as_written(writer, run, site, unwritten)
 
 
-def _as_written(writer: RunWriter, run: Run, site: Site) -> Run:
+def _as_written(writer: RunWriter, run: Run, site: Site, unwritten: list[str]) -> Run:
     """Return a run whose files can be read after its writer has closed them."""
     contents = RunContents(writer.manifest, run.attempts, {})
-    return Run.of(find_run(site.results, run.name), contents)
+    whole = Run.of(RunFolder(run_folder(site.results, run.name)), contents)
+    whole.unwritten = unwritten
+    return whole
 
 
 def certify(task: Task, settings: Settings, site: Site) -> list[Certificate]:

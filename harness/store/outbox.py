@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import brief
-from harness.inputs.commands import command, run_words
+from harness.errors import StoreError, brief
 from harness.measure.clock import now
 from harness.store.files import Files, Kind, LocalFolder, Notify
 from harness.store.manifest import MANIFEST, RECORDS
@@ -136,29 +135,45 @@ class Outbox(Files):
         self._store.remove()
         self._here.remove()
 
+    @property
+    def here(self) -> str:
+        """The folder on this machine in which files wait."""
+        return self._here.location
+
+    def kept(self) -> set[str]:
+        """Return the names of the files that are delivered, or wait on this machine."""
+        here = {*self._here.names(""), *self._here.names(RECORDS)}
+        return here | self._contents.keys() - self._waiting
+
     def skip_retries(self) -> None:
         """Try only once to deliver at the end."""
         self._retries = replace(self._retries, at_end_s=0.0)
 
     def deliver(self) -> None:
-        """Try for a while to deliver what waits. Raises `StoreError` if the run was taken over."""
+        """Try for a while to deliver what waits.
+
+        Raises `StoreError` if some still waits then, or the run was taken over.
+        """
         deadline = now() + self._retries.at_end_s
         self._pause_s = 0.0
         while self._waiting and not self._try_to_deliver() and now() < deadline:
             time.sleep(min(self._pause_s, self._retries.at_end_s / 10))
+        if self._waiting:
+            raise StoreError(self.undelivered)
 
-    def close(self) -> str:
-        """Remove the outbox if nothing waits in it; otherwise return a sentence about that."""
+    @property
+    def undelivered(self) -> str:
+        """A sentence about what waits; empty if nothing does."""
         if not self._waiting:
-            with suppress(OSError):
-                self._here.remove()
             return ""
         records = len(self._waiting - {MANIFEST})
-        deliver = command("run", "--resume", *run_words(self.location))
-        return (
-            f"{records} records are not in `{self.location}`: they wait in "
-            f"`{self._here.file(RECORDS)}`; when it answers, `{deliver}` delivers them"
-        )
+        what = f"{records} record{'s' * (records > 1)}" if records else "its manifest"
+        return f"`{self.location}` does not answer and lacks {what}, kept in `{self.here}`."
+
+    def close(self) -> None:
+        """Remove the outbox if nothing waits in it."""
+        if not self._waiting:
+            self._here.remove()
 
     def _list(self, folder: str, kind: Kind) -> Iterable[str]:
         del kind  # It has no folders but the one with the records.

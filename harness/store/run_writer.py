@@ -5,7 +5,6 @@ Every file is written whole or not at all, so a kill at any moment loses no fini
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from io import BytesIO
@@ -13,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidInput, StoreError, brief, explained
+from harness.inputs.commands import command, run_words
 from harness.store.files import LocalFolder, Notify
 from harness.store.manifest import MANIFEST, RECORDS, Manifest, to_json
 from harness.store.outbox import Outbox, outbox_of, waits_here
 from harness.store.remote import Folder, Hold, RemoteFolder
+from harness.store.rescue import Rescue, Rescued
 from harness.store.results_folder import find_run, run_folder
 from harness.store.run_folder import RunFolder, stem_of
 from harness.trial.record import Record
@@ -40,21 +41,23 @@ class RunWriter:
     """The folder of a run, held for writing by one process at a time.
 
     If a store does not answer, `notify` is called and the files wait in an outbox
-    (`harness.store.outbox`). The end of the context raises `StoreError` if some still wait.
+    (`harness.store.outbox`).
     """
 
-    def __init__(
-        self, files: LocalFolder | Outbox, hold: Hold, manifest: Manifest, notify: Notify
-    ) -> None:
+    def __init__(self, files: LocalFolder | Outbox, hold: Hold, manifest: Manifest) -> None:
         """Write to `files`, until the end of the context releases `hold`."""
         self.manifest = manifest
         """The manifest as it was written last."""
         self.location = files.location
         """The path or URL of the folder."""
+        self.is_empty = True
+        """Whether no record was to be written."""
         self._files = files
         self._hold = hold
-        self._notify = notify
         self._outbox = files if isinstance(files, Outbox) else None
+        # What is copied to the outbox is delivered by `--resume`.
+        at_home = self._outbox.here if self._outbox else files.location
+        self._rescue = Rescue(Path(at_home))
 
     @classmethod
     def create(
@@ -92,11 +95,12 @@ class RunWriter:
                 folder.write(MANIFEST, to_json(manifest))
                 files = _loaded(folder, hold, notify)
                 stack.pop_all()
-                return cls(files, hold, manifest, notify)
+                return cls(files, hold, manifest)
         except FileExistsError:
+            finish = command("run", "--resume", *run_words(folder.location))
             raise RunExists(
-                f"`{folder.location}` exists already; if it is a run, finish it with "
-                f"`--resume {run}`, or choose another `--run-id`."
+                f"`{folder.location}` exists already; if it is a run, `{finish}` finishes it; or "
+                "choose another `--run-id`."
             ) from None
         except OSError as error:
             raise InvalidInput(
@@ -122,18 +126,15 @@ class RunWriter:
             files = _loaded(folder, hold, notify)
             manifest = RunFolder(files).manifest()
             stack.pop_all()
-            return cls(files, hold, manifest, notify)
+            return cls(files, hold, manifest)
 
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        undelivered = self._outbox.close() if self._outbox else ""
+    def __exit__(self, *_: object) -> None:
+        if self._outbox:
+            self._outbox.close()
         self._hold.release()
-        if undelivered and kind is None:
-            raise StoreError(undelivered)
-        if undelivered:
-            self._notify(undelivered)
 
     @property
     def name(self) -> str:
@@ -145,24 +146,45 @@ class RunWriter:
         """The same folder for reading, with the files that wait to be delivered."""
         return RunFolder(self._files)
 
+    @property
+    def undelivered(self) -> str:
+        """A sentence about what waits for the store; empty if nothing does."""
+        return self._outbox.undelivered if self._outbox else ""
+
     def update(self, **changes: Any) -> None:
         """Change fields of the manifest. Raises `StoreError`."""
         self.manifest = self.manifest.model_copy(update=changes)
-        with self._writing(MANIFEST):
-            self._files.write(MANIFEST, to_json(self.manifest))
+        self._write(MANIFEST, to_json(self.manifest))
 
     def add(self, record: Record) -> None:
         """Write the record of a finished trial; those of its earlier attempts stay.
 
-        Raises `StoreError` if it cannot; the record is then kept on this machine.
+        Raises `StoreError`.
         """
-        name, content = f"{RECORDS}/{stem_of(record)}.json", to_json(record)
+        self.is_empty = False
+        self._write(_file_of(record), to_json(record))
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Write what the folder lacks of the manifest and the records. Raises `StoreError`."""
+        for name, content in self._lacking(records).items():
+            self._write(name, content)
+        self._rescue.remove()
+
+    def rescue(self, records: Iterable[Record]) -> Rescued | None:
+        """Keep what the folder lacks of them elsewhere on this machine, if it lacks any."""
+        lacking = self._lacking(records)
+        if not lacking:
+            return None
+        return self._rescue.keep({**lacking, MANIFEST: to_json(self.manifest)})
+
+    def _lacking(self, records: Iterable[Record]) -> dict[str, bytes]:
         try:
-            self._files.write(name, content)
-        except OSError as error:
-            where = self._files.file(name)
-            kept = _keep_elsewhere(self.folder.name, where, content)
-            raise StoreError(f"`{where}` cannot be written: {brief(error)}; {kept}") from error
+            names = {*self._files.names(""), *self._files.names(RECORDS)}
+            kept = self._outbox.kept() if self._outbox else names
+        except OSError:  # It cannot even be read.
+            kept = set()
+        whole = {MANIFEST: self.manifest, **{_file_of(record): record for record in records}}
+        return {name: to_json(model) for name, model in whole.items() if name not in kept}
 
     def set_aside(self, names: Iterable[str]) -> None:
         """Rename broken or foreign records, so that their trials can run. Raises `StoreError`."""
@@ -171,7 +193,10 @@ class RunWriter:
                 self._files.rename(name, name.removesuffix(".json") + ".unreadable")
 
     def deliver(self) -> None:
-        """Deliver what waits; try for a minute. Raises `StoreError` if the run was taken over."""
+        """Deliver what waits; try for a minute.
+
+        Raises `StoreError` if some still waits, or the run was taken over.
+        """
         if self._outbox:
             self._outbox.deliver()
 
@@ -195,25 +220,16 @@ class RunWriter:
         with suppress(OSError):
             self._files.remove()
 
+    def _write(self, name: str, content: bytes) -> None:
+        with self._writing(name):
+            self._files.write(name, content)
+
     def _writing(self, name: str) -> AbstractContextManager[None]:
         return explained(StoreError, f"`{self._files.file(name)}` cannot be written")
 
 
-def _keep_elsewhere(run: str, where: str, content: bytes) -> str:
-    """Write a record to the folder for temporary files; return what the user can do with it."""
-    folder, _, name = where.rpartition("/")
-    try:
-        kept = Path(tempfile.mkdtemp(prefix=f"harness-{run}-")) / name
-        kept.write_bytes(content)
-    except OSError as error:
-        return (
-            f"nor could the trial just finished be kept in the folder for temporary files "
-            f"({error.strerror}): `--resume {run}` runs it again."
-        )
-    return (
-        f"the trial just finished is kept as `{kept}`: once there is room, move it to `{folder}`, "
-        f"then `--resume {run}`."
-    )
+def _file_of(record: Record) -> str:
+    return f"{RECORDS}/{stem_of(record)}.json"
 
 
 def _loaded(folder: Folder, hold: Hold, notify: Notify) -> LocalFolder | Outbox:

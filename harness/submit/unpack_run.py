@@ -116,14 +116,16 @@ def save(fetched: RunContents, results: str | Path) -> Run:
     """Write the run to a results folder, or add what is new to the same run there.
 
     Raises `InvalidInput` if another run of that name is there, or the same with other results:
-    neither is touched.
+    neither is touched. Raises `StoreError` if it cannot be written.
     """
     run = fetched.manifest.plan.run
     with _writer(fetched, results) as writer:
         for record in fetched.attempts:
             writer.add(record)
         writer.update(**dict(fetched.manifest))
-        finish(writer, Run.of(writer.folder))
+        unwritten = finish(writer, Run.of(writer.folder))
+    if unwritten:
+        raise StoreError("\n".join(unwritten))
     return Run(run, results)
 
 

@@ -88,7 +88,7 @@ def test_a_store_that_comes_back_empty_is_filled_by_resuming(
     _, errors = driver.communicate(timeout=170)
     assert driver.returncode == 74, errors
     assert "Traceback" not in errors
-    assert f"harness run --resume x --results {URL}` delivers them" in errors
+    assert f"harness run --resume x --results {URL}` writes what is missing" in errors
     before = waiting(tmp_path)
     assert len(before) == 4  # All but the one that the store had.
 

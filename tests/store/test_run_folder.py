@@ -13,7 +13,6 @@ from harness import InvalidInput, Run, StoreError, Task
 from harness.errors import did_you_mean
 from harness.store.results_folder import find_run, run_folders
 from harness.store.run_writer import RunWriter
-from harness.trial.record import Record
 from tests.helpers.records import MANIFEST, PLAN, record
 
 
@@ -142,14 +141,18 @@ def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
         writer.add(record(0))
         with pytest.raises(OSError, match="No space"):
             (small_disk / "filler").write_bytes(b"x" * 2**20)
-        with pytest.raises(StoreError, match="No space left on device") as full:
+        with pytest.raises(StoreError, match="No space left on device"):
             writer.add(record(1))
-    refuge = Path(str(full.value).split("is kept as `")[1].split("`")[0])
-    assert Record.model_validate_json(refuge.read_bytes()) == record(1)
-    run = Run("r", small_disk)
-    assert [r.seed for r in run.records] == [0]
-    assert run.problems == []
-    # As the message says: make room, move it there, and nothing is missing.
-    (small_disk / "filler").unlink()
-    (small_disk / "r" / "records" / refuge.name).write_bytes(refuge.read_bytes())
-    assert Run("r", small_disk).missing == []
+        rescued = writer.rescue([record(0), record(1)])
+        assert rescued
+        assert rescued.records == 1
+        run = Run("r", small_disk)
+        assert [r.seed for r in run.records] == [0]
+        assert run.problems == []
+        # With room again, as the command does it.
+        (small_disk / "filler").unlink()
+        subprocess.run(rescued.back, shell=True, check=True)
+        assert Run("r", small_disk).missing == []
+        assert Run("r", small_disk).records[1] == record(1)
+        writer.restore([record(0), record(1)])
+    assert not Path(rescued.folder).exists()
