@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from harness import Run
 from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
 from harness.store.run_folder import RunFolder
+from harness.tables.stored import files
 from harness.trial.record import Record
 
 START = datetime.fromisoformat("2026-01-01T02:00:00+00:00")
@@ -74,9 +74,9 @@ def copy(
             there = scaled(record, run, time, error, commits | clean | dict(environment or {}))
             put(folder, f"records/{there.trial}.json", there.model_dump_json(indent=1).encode())
     if tables:
-        content = BytesIO()
-        Run.of(RunFolder(folder)).trials.to_parquet(content, index=False)
-        put(folder, "trials.parquet", content.getvalue())
+        written = Run.of(RunFolder(folder))
+        for name, content in files("trials", written.trials, written.stored.source()):
+            put(folder, name, content)
     return folder
 
 

@@ -76,7 +76,7 @@ def explain(
     else:
         run = _run(str(run_id), results)
         found = run.findings()
-        nothing = nothing if run.records else "No trial has ended yet."
+        nothing = nothing if run.ended else "No trial has ended yet."
     if kind == "json":
         click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
     else:

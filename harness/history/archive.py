@@ -1,18 +1,15 @@
 """All runs of a results folder as one table of trials: thousands in seconds.
 
-A finished run whose stored table covers all its records is read from that table, plus one record
-for each backend, device and node, which holds the machine and the code. Otherwise the records are
-read. What cannot be read is left out, with a warning.
+A run whose stored table is of just its records is read from that table, plus one record for each
+backend, device and node, which holds the machine and the code. Otherwise the records are read. What
+cannot be read is left out, with a warning.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,19 +17,17 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import HarnessError, InvalidInput, explained
-from harness.inputs.bounded_json import from_json
 from harness.inputs.commands import command, results_words
 from harness.measure.fingerprint import fingerprint, name_kinds
-from harness.runs.results import Run
+from harness.runs.stored_tables import EXAMPLED, StoredTables
 from harness.store.files import LocalFolder
 from harness.store.manifest import Manifest
 from harness.store.remote import Folder
 from harness.store.results_folder import open_folder
-from harness.store.run_folder import RunFolder
+from harness.store.run_folder import RunFolder, counting
 from harness.tables import from_records
 from harness.task.task import Task
 from harness.trial.epoch_time import cut_to
-from harness.trial.plan import Plan
 from harness.trial.record import Record
 
 Environment: TypeAlias = Mapping[str, str]
@@ -46,11 +41,10 @@ _NEEDED = [
     *("epochs_per_s", "final_mse", "contended", "noisy", "attempts", "timing", "at_once"),
     "correction_error",
 ]
-_NEVER_NULL = {"int64", "bool"}
+_READ = list(dict.fromkeys((*_NEEDED, *EXAMPLED)))
 _BATCH = 2000
 """Records that a table is built from at a time: more take memory, fewer take time."""
 _CONNECTIONS = 16
-_ATTEMPT = re.compile(r"(.*?)(?:~(\d+))?$", re.DOTALL)
 
 
 class RunInfo(NamedTuple):
@@ -88,10 +82,6 @@ class _Reading(NamedTuple):
     """Its stored table (Arrow), if usable; `records` then has one record for each source."""
     records: list[Record]
     problems: list[str]
-
-
-class _Stale(Exception):
-    """The stored table does not match the records."""
 
 
 def read_archive(results: str | Path) -> Archive:
@@ -135,17 +125,25 @@ def _in_turn(folder: Folder, names: Sequence[str]) -> Iterator[tuple[str, _Readi
 def _read_run(folder: Folder, name: str) -> _Reading | Exception:
     """Read a run, or return why it cannot be."""
     try:
-        manifest = RunFolder(folder).manifest()
+        files = RunFolder(folder)
+        manifest = files.manifest()
         started = _moment(manifest.started_utc)
         if started is None:
             moment = manifest.started_utc
             return InvalidInput(f"its manifest says that it began at `{moment}`, which is no date.")
-        try:
-            table, records = _stored(folder, manifest)
-            return _Reading(name, started, manifest, table, records, [])
-        except (_Stale, OSError):
-            run = Run.of(RunFolder(folder))
-            return _Reading(name, started, manifest, None, run.records, run.problems)
+        stored = StoredTables(files, manifest)
+        table = stored.read("trials", [*_READ, *manifest.plan.sweep])
+        if table is not None and (examples := stored.examples(table)) is not None:
+            return _Reading(name, started, manifest, table, examples, [])
+        contents = files.load(manifest)
+        return _Reading(
+            name,
+            started,
+            manifest,
+            None,
+            counting(contents.attempts),
+            list(contents.problems.values()),
+        )
     except (HarnessError, OSError) as error:
         return error
 
@@ -156,99 +154,6 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _stored(folder: Folder, manifest: Manifest) -> tuple[Any, list[Record]]:
-    """Return the stored table of trials and a record of each source.
-
-    Raises `_Stale` unless the table covers all records and agrees with those that are read.
-    """
-    plan = manifest.plan
-    if manifest.finished_utc is None:
-        raise _Stale
-    last: dict[str, int] = {}
-    for name in folder.names("records", ".json"):
-        match = _ATTEMPT.match(name.removeprefix("records/").removesuffix(".json"))
-        assert match
-        last[match[1]] = max(last.get(match[1], 0), int(match[2] or 1))
-    table = _stored_table(folder.read("trials.parquet"), plan)
-    columns = {
-        name: table[name].to_pylist()
-        for name in ("run", "trial", "attempts", "backend", "device", "node", "status", "wall_s")
-    }
-    attempts = dict(zip(columns["trial"], columns["attempts"], strict=True))
-    if set(columns["run"]) != {plan.run} or attempts != last:
-        raise _Stale
-    sources: dict[tuple[str, str, str], int] = {}
-    arms = zip(columns["backend"], columns["device"], columns["node"], strict=True)
-    for row, (source, status) in enumerate(zip(arms, columns["status"], strict=True)):
-        if status == "ok":
-            sources.setdefault(source, row)
-    rows = {}
-    for row in sources.values():
-        trial, attempt = columns["trial"][row], columns["attempts"][row]
-        rows[f"records/{trial}{f'~{attempt}' if attempt > 1 else ''}.json"] = row
-    records = []
-    for name, content in folder.read_many(rows):
-        record = _parse(content)
-        # No two measurements have the same.
-        if record.run != plan.run or record.wall_s != columns["wall_s"][rows[name]]:
-            raise _Stale
-        records.append(record)
-    return table, records
-
-
-def _stored_table(content: bytes, plan: Plan) -> Any:
-    """Read a stored table. Raises `_Stale` unless it has just the columns that we write."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(BytesIO(content))
-        more = ["wall_s", *plan.sweep]
-        there = file.schema_arrow.names
-        if any(there.count(name) != 1 for name in (*_NEEDED, *more)):
-            raise _Stale
-        read = file.read(columns=[*_NEEDED, *more])
-        read.validate(full=True)  # Whether texts are UTF-8.
-        table = read.select(_NEEDED)
-        if _types(table.schema) != _types(_schema()):
-            raise _Stale
-        table = table.cast(_schema())
-    except (pa.ArrowException, ValueError) as error:
-        raise _Stale from error
-    for name in more:
-        table = table.append_column(name, read[name])
-    points = [list(point.values.values()) for point in plan.points]
-    values = [table[name].to_pylist() for name in plan.sweep]
-    if plan.sweep and any(list(point) not in points for point in zip(*values, strict=True)):
-        raise _Stale
-    if any(table[name].null_count for name in _NEEDED if from_records.TRIALS[name] in _NEVER_NULL):
-        raise _Stale
-    return table
-
-
-@cache
-def _schema() -> Any:
-    """Return the needed columns. Somebody else may have written a table."""
-    import pyarrow as pa
-
-    empty = pd.DataFrame(columns=_NEEDED).astype({n: from_records.TRIALS[n] for n in _NEEDED})
-    return pa.Schema.from_pandas(empty, preserve_index=False)
-
-
-def _types(schema: Any) -> list[str]:
-    """Return the types of columns. Versions of pandas write texts as strings or large strings."""
-    return [str(one).removeprefix("large_") for one in schema.types]
-
-
-def _parse(content: bytes | OSError) -> Record:
-    if isinstance(content, OSError):
-        raise _Stale from content
-    try:
-        return from_json(Record, content)
-    except (ValueError, HarnessError) as error:
-        raise _Stale from error
 
 
 class _Collection:

@@ -90,7 +90,7 @@ def build(run: Run) -> Page:
 
 
 def _subtitle(run: Run) -> str:
-    plan, ended, started = run.manifest.plan, len(run.records), run.manifest.started_utc
+    plan, ended, started = run.manifest.plan, run.ended, run.manifest.started_utc
     seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
     if ended < plan.size:
         seeds += f" ({ended} of {plan.size} trials have ended)"
@@ -131,7 +131,7 @@ def _findings(run: Run) -> Iterator[page.Block]:
 def _summary(run: Run) -> Iterator[page.Block]:
     summary = run.summary()
     if not (run.trials["status"] == "ok").any():
-        yield Text("No trial ended ok." if run.records else "No trial has ended yet.")
+        yield Text("No trial ended ok." if run.ended else "No trial has ended yet.")
     if not summary.empty:
         for title, table in summary_tables(summary, run.swept):
             yield Table(title, table)
@@ -256,7 +256,7 @@ def _environment(run: Run) -> Iterator[page.Block]:
     yield _fields("Plan", "field", {name: str(value) for name, value in settings.items()})
     # It is the same in all trials of a backend on a node.
     nodes: dict[str, dict[str, str]] = {}
-    for record in run.records:
+    for record in run.examples():
         where = f"{record.backend} on {record.device}, node {record.node}"
         nodes.setdefault(where, record.environment)
     if not nodes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
 from harness.inputs.commands import run_words
+from harness.runs.stored_tables import StoredTables
 from harness.store.manifest import Manifest
 from harness.store.results_folder import find_run
 from harness.store.run_folder import RunContents, RunFolder, counting
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 TABLES = ("trials", "curves", "steps", "chunks")
 """The tables that are stored with a run."""
+_FEW = 1000
+"""So many records are read in a second: the truth itself, rather than tables made from it."""
 
 
 class Run:
@@ -35,31 +38,70 @@ class Run:
     """
 
     def __init__(self, run: str, results: str | Path = "results") -> None:
-        folder = find_run(results, run)
-        self._set(folder, folder.load())
+        self._set(find_run(results, run))
 
     @classmethod
     def of(cls, folder: RunFolder, contents: RunContents | None = None) -> Run:
         """Return the run in a folder; `contents`: what is known of it, so that nothing is read."""
         run = cls.__new__(cls)
-        run._set(folder, contents or folder.load())
+        run._set(folder, contents)
         return run
 
-    def _set(self, folder: RunFolder, contents: RunContents) -> None:
+    def _set(self, folder: RunFolder, contents: RunContents | None = None) -> None:
         self.folder = folder
         """Its files."""
         self.name = folder.name
         self.location = folder.location
         """Its path or URL."""
-        self.manifest: Manifest = contents.manifest
-        self.attempts: list[Record] = contents.attempts
-        """All records: trials in the order of the plan, attempts at one trial in their order."""
-        self.problems: list[str] = list(contents.problems.values())
-        """A sentence for each file among the records that is not one of this run's."""
+        self.manifest: Manifest = contents.manifest if contents else folder.manifest()
+        self.stored = StoredTables(folder, self.manifest)
+        """Its tables as they are in its folder."""
         self.unwritten: list[str] = []
         """A sentence for what could not be written when the run ended, just now."""
-        self.records: list[Record] = counting(self.attempts)
+        if contents or self.stored.records <= _FEW:
+            self._contents = contents or folder.load(self.manifest)
+
+    @cached_property
+    def _contents(self) -> RunContents:
+        return self.folder.load(self.manifest)
+
+    @cached_property
+    def reads_records(self) -> bool:
+        """Whether tables are made from its records: few, or no stored tables stand for them."""
+        return "_contents" in self.__dict__ or self._stored_trials is None
+
+    @cached_property
+    def _stored_trials(self) -> pd.DataFrame | None:
+        return self.stored.frame("trials")
+
+    @property
+    def attempts(self) -> list[Record]:
+        """All records: trials in the order of the plan, attempts at one trial in their order."""
+        return self._contents.attempts
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for each file among the records that is not one of this run's."""
+        return list(self._contents.problems.values()) if self.reads_records else []
+
+    @cached_property
+    def records(self) -> list[Record]:
         """The attempt that counts of each trial: the last one that was not lost."""
+        return counting(self.attempts)
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return len(self.records) if self.reads_records else int(self.trials["trial"].nunique())
+
+    def examples(self) -> list[Record]:
+        """Return a record of each backend, device and node: one that ended ok, if there is one."""
+        if not self.reads_records and (found := self.stored.examples()) is not None:
+            return found
+        by_source: dict[tuple[str, str, str], Record] = {}
+        for record in sorted(self.records, key=lambda record: record.status != "ok"):
+            by_source.setdefault((record.backend, record.device, record.node), record)
+        return list(by_source.values())
 
     @property
     def words(self) -> list[str]:
@@ -67,7 +109,7 @@ class Run:
         return run_words(self.location)
 
     def __repr__(self) -> str:
-        return f"Run({self.location!r}, {len(self.records)} of {self.manifest.plan.size} trials)"
+        return f"Run({self.location!r}, {self.ended} of {self.manifest.plan.size} trials)"
 
     def table(self, name: str) -> pd.DataFrame:
         """Build one of `TABLES` anew."""
@@ -82,6 +124,11 @@ class Run:
         }
         return build[name](self.records, self.swept)
 
+    def _table(self, name: str) -> pd.DataFrame:
+        """Return a table as it is stored, if that stands for the records, or else built anew."""
+        stored = None if self.reads_records else self.stored.frame(name)
+        return self.table(name) if stored is None else stored
+
     @property
     def swept(self) -> tuple[str, ...]:
         """The swept fields of the task."""
@@ -90,7 +137,7 @@ class Run:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """A row per trial."""
-        return self.table("trials")
+        return self._table("trials")
 
     def attempts_table(self) -> pd.DataFrame:
         """Return the table `trials` with a row for every attempt, also for lost ones."""
@@ -101,17 +148,17 @@ class Run:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """A row per evaluation during training."""
-        return self.table("curves")
+        return self._table("curves")
 
     @cached_property
     def steps(self) -> pd.DataFrame:
         """A row per time step of the final evaluation, with the yardsticks."""
-        return self.table("steps")
+        return self._table("steps")
 
     @cached_property
     def chunks(self) -> pd.DataFrame:
         """A row per timed call of the training."""
-        return self.table("chunks")
+        return self._table("chunks")
 
     def summary(self) -> pd.DataFrame:
         """Return a row per backend and device; see `harness.tables.summary.summarise`."""

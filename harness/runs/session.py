@@ -15,6 +15,7 @@ from harness.measure.clock import now, timestamp
 from harness.runs import precision
 from harness.runs.reporter import Reporter
 from harness.runs.results import TABLES, Run
+from harness.runs.stored_tables import StoredTables
 from harness.store.rescue import Rescued
 from harness.store.run_folder import RunContents
 from harness.store.run_writer import RunWriter
@@ -324,14 +325,18 @@ def finish(writer: RunWriter, run: Run) -> list[str]:
     The manifest says when the last trial ended, once all records are written. Returns a sentence
     for what could not be written, with the command that writes it later.
     """
+    from harness.tables import stored
+
     ended = run.manifest.plan.settled and not run.missing and not run.manifest.finished_utc
     tables = list(TABLES)
     try:
         writer.restore(run.attempts)
         writer.update(**{"finished_utc": timestamp()} if ended else {})
         writer.deliver()
+        source = StoredTables(writer.folder, writer.manifest).source()
         while tables:
-            writer.write_table(tables[0], run.table(tables[0]))
+            for file, content in stored.files(tables[0], run.table(tables[0]), source):
+                writer.write_derived(file, content)
             del tables[0]
         writer.restore(run.attempts)  # The tables took their time.
     except StoreError as error:

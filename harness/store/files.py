@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from harness.errors import InvalidInput, StoreError, explained, printable
 from harness.inputs.bounded import MOST_BYTES, read_open
@@ -47,6 +47,15 @@ _WRITTEN = ("", "records", "plots")
 
 _STREAMS = ("stdin", "stdout", "stderr")
 _STREAM = re.compile(rf"/dev/(?P<name>{'|'.join(_STREAMS)})|(/dev|/proc/self)/fd/(?P<number>\d+)")
+
+
+class Entry(NamedTuple):
+    """A file as its folder lists it."""
+
+    name: str
+    size: int
+    version: str
+    """It differs once the file was changed: its date, or a checksum."""
 
 
 class Files:
@@ -88,6 +97,10 @@ class Files:
         """Return the names of the links in a folder; nothing where there can be none."""
         del folder
         return ()
+
+    def listing(self, folder: str, suffix: str) -> list[Entry]:
+        """Return the files in a folder as it lists them, sorted; none if there is no folder."""
+        raise NotImplementedError
 
     def _list(self, folder: str, kind: Kind) -> Iterable[str]:
         """Return the names of what a folder contains; nothing if there is no such folder."""
@@ -188,6 +201,17 @@ class LocalFolder(Files):
     def _links(self, folder: str) -> list[str]:
         with suppress(FileNotFoundError), self._entries(folder) as entries:
             return [entry.name for entry in entries if entry.is_symlink()]
+        return []
+
+    def listing(self, folder: str, suffix: str) -> list[Entry]:
+        """Return the files in a folder as it lists them, sorted; none if there is no folder."""
+        with suppress(FileNotFoundError), self._entries(folder) as entries:
+            there = [(e.name, e.stat(follow_symlinks=False)) for e in entries]
+            return sorted(
+                Entry(name, of.st_size, str(of.st_mtime_ns))
+                for name, of in there
+                if name.endswith(suffix)
+            )
         return []
 
     def _list(self, folder: str, kind: Kind) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.errors import StoreError, brief
 from harness.measure.clock import now
-from harness.store.files import Files, Kind, LocalFolder, Notify
+from harness.store.files import Entry, Files, Kind, LocalFolder, Notify
 from harness.store.manifest import MANIFEST, RECORDS
 from harness.store.remote import Folder, Hold, RemoteFolder
 
@@ -91,8 +91,9 @@ class Outbox(Files):
         self._lineage = [_digest(self.read(MANIFEST))]
         self._deliver()
 
-    def read(self, name: str) -> bytes:
-        """Return the content of a file, delivered or not."""
+    def read(self, name: str, most: int = 0) -> bytes:
+        """Return the content of a file, delivered or not; its size is known."""
+        del most
         try:
             return self._contents[name]
         except KeyError:
@@ -174,6 +175,15 @@ class Outbox(Files):
         """Remove the outbox if nothing waits in it."""
         if not self._waiting:
             self._here.remove()
+
+    def listing(self, folder: str, suffix: str) -> list[Entry]:
+        """Return the files in a folder: as the store lists them, once all are delivered."""
+        if not self._waiting:
+            return self._store.listing(folder, suffix)
+        return [
+            Entry(name.removeprefix(f"{folder}/"), len(self._contents[name]), "")
+            for name in self.names(folder, suffix)
+        ]
 
     def _list(self, folder: str, kind: Kind) -> Iterable[str]:
         del kind  # It has no folders but the one with the records.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.errors import InvalidInput
 from harness.inputs.bounded import MOST_BYTES, TooLarge
-from harness.store.files import Files, Flock, Kind, LocalFolder, Notify, split_name
+from harness.store.files import Entry, Files, Flock, Kind, LocalFolder, Notify, split_name
 from harness.store.lease import Lease, Timing
 from harness.store.manifest import MANIFEST
 
@@ -31,6 +31,8 @@ _WITH_BUCKETS = OBJECT_STORES - {"memory"}
 _CONNECT_S = 5
 _SLOWEST = 250_000  # Bytes per second at which a large file still gets through.
 _AT_ONCE = 32
+_VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+"""How file systems call the checksum or the date of a file."""
 
 
 class RemoteFolder(Files):
@@ -141,6 +143,15 @@ class RemoteFolder(Files):
         lease = Lease(self, self._timing)
         lease.take(notify)
         return lease
+
+    def listing(self, folder: str, suffix: str) -> list[Entry]:
+        """Return the files in a folder as it lists them, sorted; none if there is no folder."""
+        found = (entry for entry in self._entries(folder) or () if entry["type"] == "file")
+        return sorted(
+            Entry(_name(entry), int(entry["size"] or 0), _version(entry))
+            for entry in found
+            if _name(entry).endswith(suffix)
+        )
 
     def _list(self, folder: str, kind: Kind) -> list[str]:
         found = self._entries(folder)
@@ -257,6 +268,11 @@ def _is_out_of_range(error: OSError) -> bool:
     """Whether a store answered that an object ends before the range that was asked for."""
     text = r"InvalidRange|range\b.*\b(not satisfiable|is invalid)"
     return type(error) is OSError and re.search(text, str(error), re.IGNORECASE) is not None
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    """Return what tells a changed file: a store's checksum of it, or else its date."""
+    return next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
 
 
 def _as_os_error(error: BaseException) -> OSError:

@@ -6,12 +6,14 @@ Records are the truth and never change; tables and report can be made from them 
 from __future__ import annotations
 
 import gc
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from harness.errors import HarnessError, InvalidInput, StoreError, brief, explained
+from harness.inputs.bounded import MOST_BYTES
 from harness.inputs.bounded_json import from_json
 from harness.store.manifest import (
     MANIFEST,
@@ -71,12 +73,12 @@ class RunFolder:
             content = self._files.read(MANIFEST) if self._manifest is None else self._manifest
         return parse_manifest(self._files.file(MANIFEST), content)
 
-    def load(self) -> RunContents:
-        """Read the manifest and all records; a broken or foreign record is a problem, no error.
+    def load(self, manifest: Manifest | None = None) -> RunContents:
+        """Read all records, and the manifest if it is not known; a bad record is a problem only.
 
         Raises `InvalidInput` at a record of a newer version, too: it is not broken.
         """
-        manifest = self.manifest()
+        manifest = manifest or self.manifest()
         reader = RecordReader(manifest.plan)
         problems: dict[str, str] = {}
         with self._reading(), _no_garbage_collection():
@@ -96,16 +98,41 @@ class RunFolder:
             found = {_ATTEMPT.sub("", _stem_of(name)) for name in self._record_files()}
         return len(found & self.manifest().plan.names)
 
+    def record(self, trial: str, attempt: int) -> Record | None:
+        """Return the record of an attempt at a trial; None if there is none."""
+        try:
+            return from_json(Record, self._files.read(f"{RECORDS}/{_stem(trial, attempt)}.json"))
+        except (ValueError, HarnessError, OSError):
+            return None
+
+    def listing(self, seed: bytes) -> tuple[int, str]:
+        """Return how many records there are, and a checksum of their names, sizes and dates."""
+        with self._reading():
+            entries = self._files.listing(RECORDS, ".json")
+        return len(entries), _checksum(seed, (f"{entry}".encode() for entry in entries))
+
+    def contents(self, seed: bytes) -> str:
+        """Return a checksum of all records. Raises `InvalidInput` if one cannot be read."""
+        with self._reading():
+            return _checksum(seed, self._contents())
+
+    def _contents(self) -> Iterator[bytes]:
+        for name, content in self._files.read_many(self._record_files()):
+            if isinstance(content, OSError):
+                raise content
+            yield name.encode()
+            yield content
+
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder of the run, as `folder/file`."""
         with self._reading():
             return self._files.names(folder, "")
 
-    def read(self, name: str) -> bytes | None:
-        """Return the content of a file; None if there is no such file."""
+    def read(self, name: str, most: int = MOST_BYTES) -> bytes | None:
+        """Return the content of a file of at most so many bytes; None if there is no such file."""
         with self._reading():
             try:
-                return self._files.read(name)
+                return self._files.read(name, most)
             except FileNotFoundError:
                 return None
 
@@ -126,6 +153,14 @@ class RunFolder:
 
     def _record_files(self) -> list[str]:
         return self._files.names(RECORDS, ".json")
+
+
+def _checksum(seed: bytes, parts: Iterable[bytes]) -> str:
+    checksum = hashlib.blake2b(seed, digest_size=16)
+    for part in parts:
+        checksum.update(len(part).to_bytes(8, "big"))
+        checksum.update(part)
+    return checksum.hexdigest()
 
 
 class NotARecord(Exception):
@@ -180,7 +215,11 @@ def _part(record: Record) -> object:
 
 def stem_of(record: Record) -> str:
     """Return the name of a record's file: that of the trial, and `~2` at its second attempt."""
-    return record.trial + (f"~{record.attempt}" if record.attempt > 1 else "")
+    return _stem(record.trial, record.attempt)
+
+
+def _stem(trial: str, attempt: int) -> str:
+    return trial + (f"~{attempt}" if attempt > 1 else "")
 
 
 def _stem_of(name: str) -> str:

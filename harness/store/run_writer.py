@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import InvalidInput, StoreError, brief, explained
 from harness.inputs.commands import command, run_words
@@ -21,10 +20,6 @@ from harness.store.rescue import Rescue, Rescued
 from harness.store.results_folder import find_run, run_folder
 from harness.store.run_folder import RunFolder, stem_of
 from harness.trial.record import Record
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 
 _MOST_NUMBERED = 1000
 
@@ -205,14 +200,11 @@ class RunWriter:
         if self._outbox:
             self._outbox.skip_retries()
 
-    def write_table(self, name: str, table: DataFrame) -> None:
-        """Write a table as Parquet and as CSV. Raises `StoreError`."""
+    def write_derived(self, name: str, content: bytes) -> None:
+        """Write a file that can be made again from the records. Raises `StoreError`."""
         write = self._outbox.write_derived if self._outbox else self._files.write
-        for suffix, export in ((".parquet", table.to_parquet), (".csv", table.to_csv)):
-            content = BytesIO()
-            export(content, index=False)
-            with self._writing(name + suffix):
-                write(name + suffix, content.getvalue())
+        with self._writing(name):
+            write(name, content)
 
     def discard(self) -> None:
         """Remove a run that has measured nothing."""

@@ -58,6 +58,16 @@ _OF_TRAINING = columns("train_s train_mean_s train_at_once_s epochs_per_s second
 _STORED = [name for name in TRIALS if name in Record.model_fields]
 
 
+def types_of(name: str, point: Mapping[str, object]) -> dict[str, str]:
+    """Return the pandas types of a table's columns; `point` is one of the sweep."""
+    types = {"trials": TRIALS, "curves": CURVES, "steps": STEPS, "chunks": CHUNKS}[name]
+    renamed = {
+        f"{column}_trained" if column in point else column: types[column] for column in types
+    }
+    kinds = {int: "int64", float: "float64", str: "string"}
+    return renamed | {field: kinds[type(value)] for field, value in point.items()}
+
+
 def trials_table(
     records: Sequence[Record],
     attempts: Sequence[Record] | None = None,

@@ -33,6 +33,7 @@ from harness.tables.metrics import METRICS
 from harness.tables.pairs import pair
 from tests.helpers.commands import Cli
 from tests.helpers.s3 import BUCKET, S3Server
+from tests.helpers.stored import forge
 
 # Its name comes after that of the reference, which is what others are compared with then.
 TWIN = "tests.helpers.many:Looped"
@@ -130,7 +131,7 @@ def test_the_stored_table_of_a_finished_run_is_read(real: Run, tmp_path: Path) -
     copy(real, tmp_path, "run0", 0)
     before, path = error(), tmp_path / "run0" / "trials.parquet"
     table = pd.read_parquet(path)
-    table.assign(final_mse=2 * table["final_mse"]).to_parquet(path, index=False)
+    forge(path, table.assign(final_mse=2 * table["final_mse"]))
     assert error() == pytest.approx(2 * before)
 
 
@@ -147,7 +148,7 @@ def test_a_stored_table_with_other_types_is_not_used(
     copy(real, tmp_path, "run0", 0)
     right, path = History(tmp_path).table, tmp_path / "run0" / "trials.parquet"
     table = pd.read_parquet(path)
-    table.assign(**{name: value * len(table) for name, value in odd.items()}).to_parquet(path)
+    forge(path, table.assign(**{name: value * len(table) for name, value in odd.items()}))
     pd.testing.assert_frame_equal(History(tmp_path).table, right)
 
 
@@ -280,7 +281,7 @@ def test_a_sweep_is_a_series_at_each_point(tmp_path: Path) -> None:
     trials = pd.read_parquet(stored)
     odd: Any
     for odd in (51, "50", [50]):
-        trials.assign(epochs=[odd] * len(trials)).to_parquet(stored)
+        forge(stored, trials.assign(epochs=[odd] * len(trials)))
         pd.testing.assert_frame_equal(History(tmp_path).table, table)
     stored.unlink()
     pd.testing.assert_frame_equal(History(tmp_path).table, table)
@@ -290,7 +291,7 @@ def test_a_stored_table_with_a_column_twice_is_not_used(real: Run, tmp_path: Pat
     copy(real, tmp_path, "run0", 0)
     right, path = History(tmp_path).table, tmp_path / "run0" / "trials.parquet"
     table = parquet.read_table(path)
-    parquet.write_table(table.append_column("status", table["status"]), path)
+    forge(path, table.append_column("status", table["status"]))
     pd.testing.assert_frame_equal(History(tmp_path).table, right)
 
 
@@ -301,7 +302,7 @@ def test_a_stored_table_with_text_that_is_not_unicode_is_not_used(
     right, path = History(tmp_path).table, tmp_path / "run0" / "trials.parquet"
     table = parquet.read_table(path)
     odd = pa.array([b"o\xff"] * len(table)).view(pa.string())
-    parquet.write_table(table.set_column(table.schema.get_field_index("node"), "node", odd), path)
+    forge(path, table.set_column(table.schema.get_field_index("node"), "node", odd))
     pd.testing.assert_frame_equal(History(tmp_path).table, right)
 
 
