@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.charts.figures import Against
     from harness.charts.page import Figure
     from harness.diagnosis.types import Findings
+    from harness.tables.from_records import Judged
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
@@ -66,13 +67,13 @@ class Run:
         return self.folder.load(self.manifest)
 
     @cached_property
+    def _stored_trials(self) -> pd.DataFrame | None:
+        return None if "_contents" in self.__dict__ else self.stored.frame("trials")
+
+    @property
     def reads_records(self) -> bool:
         """Whether tables are made from its records: few, or no stored tables stand for them."""
-        return "_contents" in self.__dict__ or self._stored_trials is None
-
-    @cached_property
-    def _stored_trials(self) -> pd.DataFrame | None:
-        return self.stored.frame("trials")
+        return self._stored_trials is None
 
     @property
     def attempts(self) -> list[Record]:
@@ -116,13 +117,18 @@ class Run:
         from harness.tables import from_records
 
         if name == "trials":
-            return from_records.trials_table(self.records, self.attempts, self.swept)
-        build = {
-            "curves": from_records.curves_table,
-            "steps": from_records.steps_table,
-            "chunks": from_records.chunks_table,
-        }
+            table = from_records.trials_table
+            return table(self.records, self.attempts, self.swept, self._judged)
+        if name == "curves":
+            return from_records.curves_table(self.records, self.swept, self._judged)
+        build = {"steps": from_records.steps_table, "chunks": from_records.chunks_table}
         return build[name](self.records, self.swept)
+
+    @cached_property
+    def _judged(self) -> Judged:
+        from harness.tables.from_records import Judged
+
+        return Judged.of(self.records)
 
     def _table(self, name: str) -> pd.DataFrame:
         """Return a table as it is stored, if that stands for the records, or else built anew."""
@@ -137,7 +143,7 @@ class Run:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """A row per trial."""
-        return self._table("trials")
+        return self.table("trials") if self._stored_trials is None else self._stored_trials
 
     def attempts_table(self) -> pd.DataFrame:
         """Return the table `trials` with a row for every attempt, also for lost ones."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,18 @@ _OF_TRAINING = columns("train_s train_mean_s train_at_once_s epochs_per_s second
 _STORED = [name for name in TRIALS if name in Record.model_fields]
 
 
+class Judged(NamedTuple):
+    """What only all records of a run together say of each, for each of its seeds."""
+
+    calm: list[InCalm]
+    apart: list[Apart | None]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Judged:
+        """Compare the records of a run with each other."""
+        return cls(_per_seed(records, in_calm), _per_seed(records, apart))
+
+
 def types_of(name: str, point: Mapping[str, object]) -> dict[str, str]:
     """Return the pandas types of a table's columns; `point` is one of the sweep."""
     types = {"trials": TRIALS, "curves": CURVES, "steps": STEPS, "chunks": CHUNKS}[name]
@@ -72,10 +84,14 @@ def trials_table(
     records: Sequence[Record],
     attempts: Sequence[Record] | None = None,
     swept: Sequence[str] = (),
+    judged: Judged | None = None,
 ) -> pd.DataFrame:
-    """Return a row per record and seed; `lost` names the lost ones of the `attempts` at a trial."""
+    """Return a row per record and seed; `lost` names the lost ones of the `attempts` at a trial.
+
+    `judged`: the records as `Judged.of` has them, if that is known.
+    """
     lost = _lost(attempts or ())
-    calm, differences = _per_seed(records, in_calm), _per_seed(records, apart)
+    calm, differences = judged or Judged.of(records)
     records = _by_seed(records)
     kinds = _node_kinds(records)
     means = {task: _means(task) for task in {record.task for record in records}}
@@ -158,9 +174,11 @@ def _machine(record: Record) -> dict[str, str]:
     return {name: value for name, value in kind.items() if name not in _GPU}
 
 
-def curves_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
+def curves_table(
+    records: Sequence[Record], swept: Sequence[str] = (), judged: Judged | None = None
+) -> pd.DataFrame:
     """Return a row per evaluation during training; `train_s` assumes epochs of equal length."""
-    calm, differences = _per_seed(records, in_calm), _per_seed(records, apart)
+    calm, differences = judged or Judged.of(records)
     records = _by_seed(records)
     counts = [len(record.points) for record in records]
     measured = _columns((p for r in records for p in r.points), CurvePoint, CURVES)
