@@ -22,6 +22,7 @@ from harness.errors import (
     middle_cut,
     printable,
 )
+from harness.inputs.commands import command
 
 if TYPE_CHECKING:
     from harness.runs.results import Run
@@ -102,9 +103,16 @@ def check_current_folder() -> None:
 
 def open_run(run: str, results: str) -> Run:
     """Return a run, and warn of files in it that are left out. Raises `InvalidInput`."""
-    from harness.runs.results import Run
+    from harness.runs.results import FEW, Run
 
     opened = Run(run, results)
+    if opened.manifest.finished_utc and opened.reads_records and opened.stored.records > FEW:
+        store = command("run", "--resume", *opened.words)
+        click.echo(
+            f"reading {opened.stored.records:,} records: no stored table is of just these; "
+            f"`{store}` stores them anew",
+            err=True,
+        )
     for problem in opened.problems:
         click.echo(f"warning: {printable(problem)}", err=True)
     return opened

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TABLES = ("trials", "curves", "steps", "chunks")
 """The tables that are stored with a run."""
-_FEW = 1000
+FEW = 1000
 """So many records are read in a second: the truth itself, rather than tables made from it."""
 
 
@@ -59,7 +59,7 @@ class Run:
         """Its tables as they are in its folder."""
         self.unwritten: list[str] = []
         """A sentence for what could not be written when the run ended, just now."""
-        if contents or self.stored.records <= _FEW:
+        if contents or self.stored.records <= FEW:
             self._contents = contents or folder.load(self.manifest)
 
     @cached_property

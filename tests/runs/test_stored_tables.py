@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from io import BytesIO
@@ -38,7 +39,7 @@ PLAIN, SWEPT = "schema-6", "schema-4"
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return runs with stored tables, which count as having very many records."""
-    monkeypatch.setattr(harness.runs.results, "_FEW", 0)
+    monkeypatch.setattr(harness.runs.results, "FEW", 0)
     for name in ("schema-1", PLAIN, SWEPT):
         shutil.copytree(OLDER / name, tmp_path / name)
     at_once(tmp_path)
@@ -100,13 +101,13 @@ def test_the_commands_say_the_same(results: Path, monkeypatch: pytest.MonkeyPatc
     commands += [("show", "many", "--table", name) for name in ("summary", "steps", "attempts")]
     kept = [said(*words) for words in commands]
     page = (results / PLAIN / "report.html").read_bytes()
-    monkeypatch.setattr(harness.runs.results, "_FEW", 1000)
+    monkeypatch.setattr(harness.runs.results, "FEW", 1000)
     assert [said(*words) for words in commands] == kept
     assert (results / PLAIN / "report.html").read_bytes() == page
 
 
 def test_few_records_are_read_themselves(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.runs.results, "_FEW", 4)
+    monkeypatch.setattr(harness.runs.results, "FEW", 4)
     error = double_error(results)
     assert Run(PLAIN, results).trials["final_mse"][0] == error
 
@@ -241,6 +242,19 @@ def test_texts_that_would_fill_the_memory_are_not_read() -> None:
     assert len(content.getvalue()) < 2**20
     with pytest.raises(Unusable):
         StoredTable(content.getvalue()).read({"error": "string"}, None, None)
+
+
+def test_a_command_that_takes_long_says_why_and_resuming_stores_the_tables(results: Path) -> None:
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(cli, [*words, "--results", str(results)])
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    (results / PLAIN / "trials.parquet").unlink()
+    told = said("show", PLAIN)
+    assert told.startswith("reading 2 records: no stored table is of just these; `")
+    said(*shlex.split(told.split("`")[1])[3:-2], "--no-report")
+    assert said("show", PLAIN) == ""
 
 
 def test_a_missing_table_is_made_again(results: Path) -> None:
