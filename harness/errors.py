@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _LAST_LINES, _LONGEST_LINE = 5, 300
-_LONGEST_NAME = 200
+_LONGEST_NAME, _LONGEST = 200, 500
 _MOST_PROBLEMS = 1000
 
 
@@ -102,14 +102,15 @@ def brief(error: BaseException | str) -> str:
                 return f"{error.error_count():,} of its values are none that it may have"
             # Without the input: where a name is missing, that is all there is, each time.
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(map(str, problem["loc"]))
-            return printable(": ".join(filter(None, [where, problem["msg"]])))
+            where = middle_cut(".".join(map(str, problem["loc"])), _LONGEST_NAME)
+            text = middle_cut(": ".join(filter(None, [where, problem["msg"]])), _LONGEST)
+            return printable(text)
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return "" if isinstance(error, str) else type(error).__name__
     traceback = any("Traceback" in line for line in lines)
-    return printable(lines[-1 if traceback else 0][:500].rstrip(".:"))
+    return printable(lines[-1 if traceback else 0][:_LONGEST].rstrip(".:"))
 
 
 @contextmanager

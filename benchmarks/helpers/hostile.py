@@ -79,11 +79,9 @@ def changed_run(rng: random.Random) -> bytes:
         tree(healthy.MANIFEST)(rng) if rng.random() < 0.5 else json.dumps(healthy.MANIFEST).encode()
     )
     records = [tree(one)(rng) for one in healthy.RECORDS]
-    content = {
-        "manifest": manifest.decode(errors="replace"),
-        "records": [record.decode(errors="replace") for record in records],
-    }
-    return packed(tree(content)(rng) if rng.random() < 0.1 else json.dumps(content).encode())
+    files = [json.dumps(file.decode(errors="replace")).encode() for file in (manifest, *records)]
+    content = b"\n".join(files)
+    return packed(garbled(rng, content) if rng.random() < 0.1 else content)
 
 
 def arrays(rng: random.Random) -> bytes:

@@ -29,6 +29,7 @@ def _text(parse: Callable[[str], float]) -> BeforeValidator:
 
 _LONGEST = 1000
 _MOST_NAMES = 200
+_MOST_PROBLEMS = 100
 Number: TypeAlias = Annotated[float, _text(number)]
 """A number, or a text that is one to `harness.inputs.quantities.number`."""
 Integer: TypeAlias = Annotated[int, _text(integer)]
@@ -92,7 +93,9 @@ class Validated(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise InvalidInput(*(_sentence(cls, data, e) for e in error.errors())) from None
+            # A file from elsewhere may hold millions.
+            problems = error.errors(include_url=False)[:_MOST_PROBLEMS]
+            raise InvalidInput(*(_sentence(cls, data, problem) for problem in problems)) from None
 
 
 @cache

@@ -25,6 +25,7 @@ from harness.measure.process import JobFailed
 from harness.measure.trainer import Trainer, Turn
 from harness.trial.events import Event, Progress, Started
 from harness.trial.jobs import TrialJob
+from harness.trial.limits import MOST_CALLS
 from harness.trial.record import Chunk, CurvePoint, Record, Timing
 from harness.trial.trajectory import Training
 
@@ -87,7 +88,8 @@ class Trial:
         """How many calls a turn has."""
         turn_s = GPU_TURN_S if self.job.device == "gpu" else TURN_S
         call_s = self.epochs * self._epoch_s
-        return 1 if call_s >= turn_s else 1 + ceil(turn_s / max(call_s, 1e-6))
+        most = max(1, MOST_CALLS // self.job.rounds)
+        return 1 if call_s >= turn_s else min(most, 1 + ceil(turn_s / max(call_s, 1e-6)))
 
     def start(self) -> float:
         """Import, set up and call once; return how long a call takes afterwards, in seconds."""

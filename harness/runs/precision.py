@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from harness.runs.seeds import MOST_SEEDS
 from harness.tables.numbers import exact_duration, percent
-from harness.trial.plan import MOST_TRIALS, Plan
+from harness.trial.limits import MOST_TRIALS
+from harness.trial.plan import Plan
 
 if TYPE_CHECKING:
     import pandas as pd

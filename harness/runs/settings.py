@@ -19,7 +19,6 @@ from harness.runs.seeds import LARGEST_SEED, MOST_SEEDS, listed
 from harness.task.task import Task
 from harness.trial.arms import Selection, distinct
 from harness.trial.plan import Plan, seeds_at_once
-from harness.trial.record import refuse_unstorable
 from harness.trial.sweep import Value
 
 _MOST = 10**9
@@ -139,7 +138,6 @@ class Settings(Selection):
         )
         for point in plan.points:
             point.task.refuse_uncuttable(plan.at_once or 1)
-            refuse_unstorable(point.task, plan.at_once or 1)
         return plan
 
 

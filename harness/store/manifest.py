@@ -8,7 +8,7 @@ from harness.errors import HarnessError, InvalidInput, brief
 from harness.inputs.bounded_json import Several, from_json, loads
 from harness.trial.events import Certificate
 from harness.trial.plan import Plan
-from harness.trial.record import SCHEMA_VERSION, SchemaVersion, Shown
+from harness.trial.record import SCHEMA_VERSION, Name, SchemaVersion, Texts
 
 MANIFEST, RECORDS = "manifest.json", "records"
 """The file and the folder that make a folder a run; see docs/results.md."""
@@ -22,10 +22,10 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    started_utc: str
-    finished_utc: str | None = None
+    started_utc: Name
+    finished_utc: Name | None = None
     plan: Plan
-    environment: dict[str, Shown]
+    environment: Texts
     parity: Several[Certificate] = ()
 
 
@@ -44,7 +44,7 @@ def refuse_newer(where: str, content: bytes, known: int = SCHEMA_VERSION) -> Non
         version = loads(content)["schema_version"]
     except (ValueError, TypeError, KeyError):
         return  # It is broken in some other way.
-    if isinstance(version, int) and version > known:
+    if isinstance(version, int) and known < version < 10**9:
         raise InvalidInput(
             f"`{where}` was written by a newer version of the harness (schema {version}; this one "
             f"reads up to {known})."

@@ -24,6 +24,7 @@ from harness.store.manifest import (
 )
 from harness.store.outbox import Outbox
 from harness.store.remote import Folder
+from harness.trial.places import Places
 from harness.trial.plan import Plan
 from harness.trial.record import Record
 
@@ -171,12 +172,10 @@ class RecordReader:
     """Collects the records of one plan."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._tasks = plan.tasks
-        self._order = {trial: number for number, trial in enumerate(plan.trials())}
-        self._records: list[Record] = []
+        self._places = Places(plan)
+        self._records: dict[str, Record] = {}
 
-    def add(self, content: bytes | str | OSError, stem: str | None = None) -> None:
+    def add(self, content: bytes | OSError, stem: str | None = None) -> None:
         """Add a record, read from a file called `stem`.json. Raises `NotARecord`."""
         if isinstance(content, OSError):
             raise NotARecord(f"it is not a whole record: {brief(content)}") from content
@@ -184,14 +183,18 @@ class RecordReader:
             record = from_json(Record, content)
         except (ValueError, HarnessError) as error:
             raise NotARecord(f"it is not a whole record: {brief(error)}") from error
-        belongs = record.run == self._plan.run and record.task in self._tasks
-        if not (belongs and record.trial in self._order and stem in {None, stem_of(record)}):
-            raise NotARecord(f"it is no record of run `{self._plan.run}`")
-        self._records.append(record)
+        if fault := self._places.fault(record):
+            raise NotARecord(fault)
+        own = stem_of(record)
+        if stem not in {None, own}:
+            raise NotARecord(f"it is the record of `{own}`")
+        if own in self._records:
+            raise NotARecord(f"another record of `{own}` is there")
+        self._records[own] = record
 
     def records(self) -> list[Record]:
         """Return the records in the order of the plan and of the attempts."""
-        return sorted(self._records, key=lambda r: (self._order[r.trial], r.attempt))
+        return self._places.in_order(list(self._records.values()))
 
 
 def counting(attempts: Iterable[Record]) -> list[Record]:

@@ -21,13 +21,10 @@ def pack(folder: Path) -> Iterator[str]:
     if not manifest.is_file():
         yield "packed run: {}"
         return
+    # Each file is a line: a text as JSON. Whoever unpacks it takes one at a time.
     records = sorted((folder / "records").glob("*.json"))
-    content = json.dumps(
-        {
-            "manifest": manifest.read_text("utf-8", "replace"),
-            "records": [path.read_text("utf-8", "replace") for path in records],
-        }
-    ).encode()
+    files = [manifest, *filter(Path.is_file, records)]
+    content = "\n".join(json.dumps(path.read_text("utf-8", "replace")) for path in files).encode()
     packed = zlib.compress(content, 9)
     text = base64.b64encode(packed).decode()
     header = {

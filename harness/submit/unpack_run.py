@@ -1,47 +1,40 @@
 """Fetches a run from a cluster into a local results folder.
 
 The run arrives as text from another machine. Its size is bounded before it is unpacked, and only
-valid manifests and records are taken from it. Files get their names from the plan, not from it.
+a valid manifest and records of its plan are taken from it. Files get their names from the plan.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
-import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from harness.errors import InvalidInput, StoreError, brief
 from harness.inputs.bounded_json import from_json
 from harness.runs.results import Run
 from harness.runs.session import finish
 from harness.store.files import LocalFolder
-from harness.store.manifest import Manifest
+from harness.store.manifest import Manifest, to_json
 from harness.store.results_folder import open_folder, run_folder
-from harness.store.run_folder import NotARecord, RecordReader, RunContents, RunFolder
+from harness.store.run_folder import NotARecord, RecordReader, RunContents, RunFolder, stem_of
 from harness.store.run_writer import RunWriter
 
-_MAX_BYTES = 2**29
-_TRIAL = re.compile(r"\w[\w.-]*")
+_MOST_BYTES = 2**28
+_MOST_PROBLEMS = 1000
+_TEXT = TypeAdapter(str)
 
 
 class _Header(BaseModel):
-    packed: int = Field(ge=0, le=_MAX_BYTES)
-    unpacked: int = Field(ge=0, le=_MAX_BYTES)
+    packed: int = Field(ge=0, le=_MOST_BYTES)
+    unpacked: int = Field(ge=0, le=_MOST_BYTES)
     sha256: str
-
-
-class _Content(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    manifest: str
-    records: list[str]
 
 
 def check_results(results: str, new_run: str | None = None) -> None:
@@ -68,28 +61,28 @@ def unpack(log: str, run: str) -> RunContents | None:
     Returns None if it found no run. Raises `StoreError` if the text is not whole, or another run.
     """
     try:
-        content = _content(log)
-        if content is None:
+        files = _files(log)
+        if files is None:
             return None
-        manifest = from_json(Manifest, content.manifest)
+        manifest = from_json(Manifest, next(files))
+        if manifest.plan.run != run:
+            raise StoreError(f"what arrived is not run `{run}` but `{manifest.plan.run}`.")
+        reader = RecordReader(manifest.plan)
+        problems: dict[str, str] = {}
+        for number, content in enumerate(files, 1):
+            try:
+                reader.add(content)
+            except NotARecord as error:
+                problems[f"record {number}"] = f"a record is left out: {error}."
+                if len(problems) > _MOST_PROBLEMS:
+                    raise ValueError(f"{_MOST_PROBLEMS:,} of its records are none") from error
     except (ValueError, InvalidInput, zlib.error) as error:
         raise StoreError(f"what arrived of run `{run}` cannot be read: {brief(error)}.") from error
-    if manifest.plan.run != run:
-        raise StoreError(f"what arrived is not run `{run}` but `{manifest.plan.run}`.")
-    unfit = next((trial for trial in manifest.plan.trials() if not _TRIAL.fullmatch(trial)), None)
-    if unfit is not None:
-        raise StoreError(f"what arrived of run `{run}` has a trial {unfit!r}: that is no name.")
-    reader = RecordReader(manifest.plan)
-    problems: dict[str, str] = {}
-    for number, text in enumerate(content.records, 1):
-        try:
-            reader.add(text)
-        except NotARecord as error:
-            problems[f"record {number}"] = f"a record is left out: {error}."
     return RunContents(manifest, reader.records(), problems)
 
 
-def _content(log: str) -> _Content | None:
+def _files(log: str) -> Iterator[bytes] | None:
+    """Return the content of each file, the manifest first. Raises `ValueError`, `zlib.error`."""
     lines = log.splitlines()
     headers = _without("packed run: ", lines)
     if len(headers) != 1:
@@ -104,7 +97,7 @@ def _content(log: str) -> _Content | None:
     content = unpacking.decompress(packed, header.unpacked + 1)
     if len(content) != header.unpacked or not unpacking.eof:
         raise ValueError("it is larger than it says")
-    return _Content.model_validate(json.loads(content))
+    return (_TEXT.validate_json(line).encode() for line in BytesIO(content))
 
 
 def _without(prefix: str, lines: Sequence[str]) -> list[str]:
@@ -119,7 +112,9 @@ def save(fetched: RunContents, results: str | Path) -> Run:
     neither is touched. Raises `StoreError` if it cannot be written.
     """
     run = fetched.manifest.plan.run
-    with _writer(fetched, results) as writer:
+    writer, aside = _writer(fetched, results)
+    with writer:
+        writer.set_aside(aside)
         for record in fetched.attempts:
             writer.add(record)
         writer.update(**dict(fetched.manifest))
@@ -129,20 +124,22 @@ def save(fetched: RunContents, results: str | Path) -> Run:
     return Run(run, results)
 
 
-def _writer(fetched: RunContents, results: str | Path) -> RunWriter:
+def _writer(fetched: RunContents, results: str | Path) -> tuple[RunWriter, Iterable[str]]:
+    """Return what writes the run, and the broken records that are there."""
     run = fetched.manifest.plan.run
     folder = RunFolder(run_folder(results, run))
     if not folder.exists():
-        return RunWriter.create(results, fetched.manifest)
+        return RunWriter.create(results, fetched.manifest), ()
     here = folder.load()
     kept = "both are kept: the one that arrived, on the cluster"
     if here.manifest.started_utc != fetched.manifest.started_utc:
         raise InvalidInput(f"another run `{run}` is in `{results}` already; {kept}.")
-    arrived = {(r.trial, r.attempt): r.model_dump_json() for r in fetched.attempts}
+    arrived = {stem_of(record): record for record in fetched.attempts}
     for record in here.attempts:
-        if arrived.get((record.trial, record.attempt)) != record.model_dump_json():
+        same = arrived.get(stem_of(record))
+        if same is None or to_json(same) != to_json(record):
             raise InvalidInput(
                 f"run `{run}` in `{results}` was continued here, or has another result of "
                 f"`{record.trial}`; {kept}."
             )
-    return RunWriter.resume(results, run)
+    return RunWriter.resume(results, run), here.problems

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.inputs.bounded_json import Several
 from harness.trial.arms import Arm
 from harness.trial.jobs import Job, TrialJob
-from harness.trial.record import CurvePoint, Record, Shown
+from harness.trial.record import CurvePoint, Name, Record, Shown, Texts
 
 
 class Check(BaseModel):
@@ -54,11 +54,11 @@ class Certificate(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    backend: Shown
-    device: Shown
-    node: Shown
+    backend: Name
+    device: Name
+    node: Name
     checks: Several[Check] = ()
-    versions: dict[str, str] = {}
+    versions: Texts = {}
     """The versions of the packages that were loaded for it."""
     error: Shown | None = None
     """Why the comparison could not be finished; None if it was."""

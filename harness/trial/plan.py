@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import cycle, product
-from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -23,7 +23,8 @@ from harness.inputs.bounded_json import Several
 from harness.task.task import Task
 from harness.trial.arms import Arm, Device
 from harness.trial.jobs import ParityJob, TrialJob
-from harness.trial.record import Isolation
+from harness.trial.limits import MOST_ARMS, MOST_AT_ONCE, MOST_TRIALS, refuse_unstorable
+from harness.trial.record import Count, Isolation, Name, Natural
 from harness.trial.sweep import (
     SweepPoint,
     Value,
@@ -34,10 +35,6 @@ from harness.trial.sweep import (
     swept_values,
     text_of,
 )
-
-Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
-MOST_TRIALS = 1_000_000
-"""The trials that a run may have."""
 
 
 class Block(NamedTuple):
@@ -58,33 +55,34 @@ def seeds_at_once(asked: int | Literal["all"] | None, seeds: int) -> int | None:
 class Plan(BaseModel):
     """What a run consists of; everything else about its trials follows.
 
-    Raises `InvalidInput` if it has more than `MOST_TRIALS`, which are never made to count them.
+    Raises `InvalidInput` if it has too many trials, which are never made to count them, or if its
+    records would be too large.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    run: str
+    run: Name
     task: Task
     sweep: dict[str, Several[Value]] = {}
     """Task fields and the values that each takes."""
-    arms: Several[Arm] = Field(max_length=1000)
-    seeds: Several[Seed] = Field(max_length=MOST_TRIALS)
-    at_once: int | None = Field(None, ge=1)
+    arms: Several[Arm] = Field(max_length=MOST_ARMS)
+    seeds: Several[Natural] = Field(max_length=MOST_TRIALS)
+    at_once: int | None = Field(None, ge=1, le=MOST_AT_ONCE)
     """How many seeds the arms that can train at once; None: one by one."""
-    many: Several[Arm] = Field((), max_length=1000)
+    many: Several[Arm] = Field((), max_length=MOST_ARMS)
     """The arms that train seeds at once; known after parity."""
-    threads: int = 1
-    rounds: int = 20
+    threads: Count = 1
+    rounds: Count = 20
     """How many turns each trial is timed for."""
     packed: bool = False
     timeout_s: float | None = None
-    max_retries: int = 2
+    max_retries: Natural = 2
     """How often a block is repeated whose node or Ray worker went away."""
     precision: float | None = None
     """The wanted relative half-width of every time ratio's interval; None: the seeds are given."""
     budget_s: float | None = None
     """No block begins that is expected to end later than this after the start."""
-    pilot: int | None = None
+    pilot: Natural | None = None
     """How many first blocks decided on the number of blocks; None: not decided yet."""
     budget_spent: bool = False
     """The budget ended the run before it reached the precision."""
@@ -112,7 +110,18 @@ class Plan(BaseModel):
                 f"the run would have {shown_count(self.size)} trials ({swept}{seeds:,} seeds, "
                 f"{arms:,} backends on devices); at most {MOST_TRIALS:,} are possible."
             )
+        refuse_unstorable(
+            self._largest("n_steps"),
+            min(self._largest("curve_points"), self._largest("epochs")),
+            self.rounds,
+            min(self.at_once or 1, len(self.seeds)),
+        )
         return self
+
+    def _largest(self, name: str) -> int:
+        """Return the largest value of a field of the task, a whole number."""
+        values: Any = self.sweep.get(name) or (getattr(self.task, name),)
+        return int(max(values))
 
     @property
     def settled(self) -> bool:
@@ -155,11 +164,11 @@ class Plan(BaseModel):
 
     def blocks(self) -> Iterator[list[TrialJob]]:
         """Yield the trials of each block in the order in which they run."""
-        names = self._arm_names
+        names = self.arm_names
         for block, point in zip(self._blocks(), cycle(self.points)):
             yield [
-                self._job(block, point.task, arm, seeds, _name(block.values, seeds, names[arm]))
-                for arm, seeds in self._trials(block)
+                self._job(block, point.task, arm, seeds, names[arm])
+                for arm, seeds in self.in_order(block)
             ]
 
     def trials(self) -> Iterator[str]:
@@ -167,19 +176,19 @@ class Plan(BaseModel):
 
         Where the order does not matter, `names` takes a tenth of the time.
         """
-        names = self._arm_names
+        names = self.arm_names
         for block in self._blocks():
-            for arm, seeds in self._trials(block):
-                yield _name(block.values, seeds, names[arm])
+            for arm, seeds in self.in_order(block):
+                yield trial_name(block.values, seeds, names[arm])
 
     @property
     def names(self) -> set[str]:
         """The names of all trials."""
         found = set()
-        points = [_name(values, (), "") for values in every_point(self.sweep)]
-        for arm, arm_name in self._arm_names.items():
-            parts = self._parts if arm in self.many else [(seed,) for seed in self.seeds]
-            ends = [_name({}, seeds, arm_name) for seeds in parts]
+        points = [trial_name(values, (), "") for values in every_point(self.sweep)]
+        for arm, arm_name in self.arm_names.items():
+            parts = self.parts if arm in self.many else [(seed,) for seed in self.seeds]
+            ends = [trial_name({}, seeds, arm_name) for seeds in parts]
             found |= {point + end for point in points for end in ends}
         return found
 
@@ -196,28 +205,16 @@ class Plan(BaseModel):
         return self.model_copy(update={"arms": tuple(a for a in self.arms if a != arm)})
 
     @property
-    def _at_once(self) -> int:
-        """How many seeds a block has, but for the last ones."""
-        return self.at_once if self.at_once and self.many else 1
-
-    @property
-    def _parts(self) -> list[tuple[int, ...]]:
+    def parts(self) -> list[tuple[int, ...]]:
         """The seeds of each block."""
         return [self.seeds[n : n + self._at_once] for n in range(0, len(self.seeds), self._at_once)]
 
     @property
-    def _arm_names(self) -> dict[Arm, str]:
+    def arm_names(self) -> dict[Arm, str]:
         """What the names of an arm's trials end with."""
         return {arm: f"-{_as_file_name(arm.backend)}-{arm.device}" for arm in self.arms}
 
-    def _blocks(self) -> Iterator[Block]:
-        # All points of the first seeds, then all points of the next: an interrupted sweep has
-        # trials at each point.
-        points = list(every_point(self.sweep))
-        for number, (seeds, values) in enumerate(product(self._parts, points)):
-            yield Block(number, values, seeds)
-
-    def _trials(self, block: Block) -> Iterator[tuple[Arm, tuple[int, ...]]]:
+    def in_order(self, block: Block) -> Iterator[tuple[Arm, tuple[int, ...]]]:
         """Yield the arm and the seeds of each trial of a block."""
         # Random, so that no backend is always the one that warms or heats the machine, and the
         # same order again when the run is resumed.
@@ -228,13 +225,25 @@ class Plan(BaseModel):
             else:
                 yield from ((arm, (seed,)) for seed in block.seeds)
 
+    @property
+    def _at_once(self) -> int:
+        """How many seeds a block has, but for the last ones."""
+        return self.at_once if self.at_once and self.many else 1
+
+    def _blocks(self) -> Iterator[Block]:
+        # All points of the first seeds, then all points of the next: an interrupted sweep has
+        # trials at each point.
+        points = list(every_point(self.sweep))
+        for number, (seeds, values) in enumerate(product(self.parts, points)):
+            yield Block(number, values, seeds)
+
     def _job(
-        self, block: Block, task: Task, arm: Arm, seeds: tuple[int, ...], name: str
+        self, block: Block, task: Task, arm: Arm, seeds: tuple[int, ...], arm_name: str
     ) -> TrialJob:
         point = text_of(block.values)
         return TrialJob(
             run=self.run,
-            trial=name,
+            trial=trial_name(block.values, seeds, arm_name),
             block=block.number,
             seed=seeds[0],
             seeds=seeds if len(seeds) > 1 else (),
@@ -249,7 +258,7 @@ class Plan(BaseModel):
         )
 
 
-def _name(values: Mapping[str, Value], seeds: tuple[int, ...], arm: str) -> str:
+def trial_name(values: Mapping[str, Value], seeds: tuple[int, ...], arm: str) -> str:
     """Return the name of a trial, which can be a file name; without `seeds`, its beginning."""
     point = "".join(f"{name}{value}-" for name, value in values.items())
     if not seeds:
@@ -262,7 +271,7 @@ def _name(values: Mapping[str, Value], seeds: tuple[int, ...], arm: str) -> str:
 def _as_file_name(backend: str) -> str:
     """Return the name of a backend; of a command its end, and a hash that tells it from others."""
     name = backend.replace(":", ".")
-    if re.fullmatch(r"[\w.+-]{1,100}", name):
+    if re.fullmatch(r"[\w.+-]+", name) and len(name.encode()) <= 100:
         return name
     end = re.sub(r"[^\w+-]+", ".", name)[-60:].strip(".")
     return f"{end}.{hashlib.sha256(backend.encode()).hexdigest()[:8]}"

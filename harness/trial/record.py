@@ -6,7 +6,6 @@ formula needs no new run.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -22,10 +21,10 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
-from harness.errors import InvalidInput, printable
-from harness.inputs.bounded import MOST_BYTES
-from harness.inputs.bounded_json import MOST_NAMES, MOST_VALUES, Several
+from harness.errors import middle_cut, printable
+from harness.inputs.bounded_json import Several
 from harness.task.task import Task
+from harness.trial.limits import LONGEST_NAME, LONGEST_TEXT, MOST_AT_ONCE
 
 # Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
 # trained at once and sweeps; 5 the task's `gradient`, which was exact before; 6 `timing` and the
@@ -35,8 +34,14 @@ SCHEMA_VERSION: SchemaVersion = 6
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 """`lost`: the node or the Ray worker went away."""
-Shown: TypeAlias = Annotated[str, AfterValidator(printable)]
-"""A text from a worker or a file, which must not control a terminal."""
+Shown: TypeAlias = Annotated[
+    str, AfterValidator(lambda text: printable(middle_cut(text, LONGEST_TEXT)))
+]
+"""A text from a worker or a file, which must neither control a terminal nor fill it."""
+Name: TypeAlias = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(printable)]
+"""A text that stands for something. It is never cut: two names might become one."""
+Texts: TypeAlias = Annotated[dict[Name, Shown], Field(max_length=10_000)]
+"""Texts by name."""
 Isolation: TypeAlias = Literal["process", "backend"]
 """Whether a trial had a process of its own. In runs of older versions, `backend` means that it may
 have used that of the trial before it."""
@@ -64,9 +69,12 @@ Finite: TypeAlias = Annotated[float, Field(ge=-1e18, le=1e18)]
 """A measurement. Nothing larger was ever measured, and sums of it stay finite."""
 Integer: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What fits into a column of a table."""
+Natural: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Count: TypeAlias = Annotated[int, Field(ge=1, lt=2**63)]
 
 _tasks: dict[str, Task] = {}
+_LONGEST_TASK = 10_000
+"""Characters of a task that is kept."""
 
 
 def _shared(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -74,6 +82,8 @@ def _shared(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     if not isinstance(value, dict):
         return validate(value)
     text = repr(value)
+    if len(text) > _LONGEST_TASK:
+        return validate(value)
     if text not in _tasks:
         if len(_tasks) >= 100:
             _tasks.clear()
@@ -93,7 +103,7 @@ class Chunk:
     """How many epochs the training had taken at its end; None in older records."""
     loss: float | None = None
     """Mean loss of its epochs, of all seeds; None in older records, or if it is not finite."""
-    round: Integer | None = None
+    round: Natural | None = None
     """The round of its turn, from 1 on; None before schema 6."""
     counted: bool = True
     """Whether it counts for the time of an epoch: not if it is the first of several in a turn."""
@@ -104,7 +114,7 @@ class Chunk:
     """The state of the machine before and after the turn: see `harness.measure.probe`."""
     cpu_s: Finite
     """Processor time of the process and of its descendants, summed over their threads."""
-    involuntary_switches: Integer
+    involuntary_switches: Natural
     """How often the system took a core away from one of them."""
     steal_s: Finite | None = None
     """Time that the hypervisor took from the process's cores; None: unknown."""
@@ -143,39 +153,25 @@ class Share(BaseModel):
     initial_state_moved: float | None = None
 
 
-def refuse_unstorable(task: Task, seeds: int) -> None:
-    """Raise `InvalidInput` if the record of a trial were larger than one may be to be read."""
-    calls, points = task.epochs // task.chunk_epochs(seeds), task.epochs // task.epochs_per_point
-    names = len(fields(Chunk)) * calls + len(fields(CurvePoint)) * points * (seeds + 1)
-    errors = seeds * task.n_steps
-    # A line for each: at most so many bytes.
-    if names > MOST_NAMES or errors > MOST_VALUES or 40 * names + 30 * errors > MOST_BYTES:
-        raise InvalidInput(
-            f"the record of a trial would be too large: {calls:,} timed calls, {points:,} points "
-            f"of the curve and {task.n_steps:,} time steps, for {seeds:,} seeds; train fewer "
-            "epochs or fewer seeds at once, or set fewer `curve_points`."
-        )
-
-
 class Record(BaseModel):
     """A finished trial, whatever its status. Times are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: SchemaVersion = SCHEMA_VERSION
-    run: Shown
-    trial: Shown
-    block: Integer
-    backend: Shown
-    device: Shown
+    run: Name
+    trial: Name
+    block: Natural
+    backend: Name
+    device: Name
     seed: Integer
     """The first of `seeds`, if there are several."""
-    seeds: Several[Integer] = ()
+    seeds: Several[Integer] = Field((), max_length=MOST_AT_ONCE)
     """The seeds trained at once; empty if it trained `seed` alone."""
     task: Annotated[Task, WrapValidator(_shared)]
 
-    node: Shown
-    started_utc: str
+    node: Name
+    started_utc: Name
     wall_s: Finite
     """How long the process worked; before schema 6, from its start to its end."""
     threads: Count
@@ -186,11 +182,11 @@ class Record(BaseModel):
     """Other trials may have run beside it."""
     attempt: Count = 1
     """Counts the measurements of the same trial: a lost one is repeated."""
-    go: Integer = 1
+    go: Count = 1
     """Counts how often its block was begun (packed: the trial by itself). The trials of one go were
     measured on one node at one time; only the last go counts."""
     isolation: Isolation = "process"
-    trials_before: Integer = 0
+    trials_before: Natural = 0
     """How many trials the same process had run before: none, unless an older version shared it."""
 
     status: Status
@@ -209,16 +205,16 @@ class Record(BaseModel):
     """The convergence curve; the mean curve of several seeds at once."""
     step_mse: Several[Real] = ()
     """Mean squared error of the last evaluation at t = 1..T; empty unless the status is ok."""
-    nudged: Several[Several[Real]] = ()
+    nudged: Annotated[Several[Several[Real]], Field(max_length=100)] = ()
     """The train losses at the points of each nudged training (`harness.trial.trajectory`), which
     is not on the clock; empty if none was needed."""
     initial_state_moved: float | None = None
     """How far the training has moved the initial state, RMS over its units; None: unknown."""
-    shares: Several[Share] = ()
+    shares: Several[Share] = Field((), max_length=MOST_AT_ONCE)
     """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: Finite | None = None
     peak_gpu_mb: Finite | None = None
-    environment: dict[str, Shown] = {}
+    environment: Texts = {}
     """Versions of the packages loaded, and settings that change speed or precision."""
 
     @model_validator(mode="after")

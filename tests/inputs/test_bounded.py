@@ -18,7 +18,7 @@ from harness.inputs.bounded_json import MOST_NAMES, MOST_VALUES, from_json, load
 from harness.runs.settings import Settings
 from harness.store.manifest import MANIFEST, Manifest, parse_manifest, to_json
 from harness.store.run_folder import NotARecord, RecordReader
-from harness.trial.record import Record, refuse_unstorable
+from harness.trial.record import Record
 from tests.helpers import records
 from tests.helpers.commands import ROOT, Cli
 
@@ -158,7 +158,9 @@ def test_what_is_planned_can_be_read_back() -> None:
     settings = Settings(backends=["reference"], vectorize="all", seeds=20_000)
     with pytest.raises(InvalidInput, match="the record of a trial would be too large"):
         settings.plan("r", Task(), has_gpu=False)
-    refuse_unstorable(Task(epochs=10**7), 1)
+    with pytest.raises(InvalidInput, match="the record of a trial would be too large"):
+        Settings(backends=["reference"], rounds=100_000).plan("r", Task(), has_gpu=False)
+    Settings(backends=["reference"]).plan("r", Task(epochs=10**7, n_steps=10**6), has_gpu=False)
     seeds = tuple(range(1000))
     points = records.record().points * 20
     share = {"status": "ok", "points": points, "step_mse": (0.25, 0.75)}

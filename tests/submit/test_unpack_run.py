@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import Run
+import harness
+from harness import InvalidInput, Run
 from harness.errors import StoreError
 from harness.submit import pack_run, unpack_run
 from tests.helpers.commands import ROOT
@@ -49,6 +50,23 @@ def test_a_packed_run_comes_out_as_it_went_in(tmp_path: Path) -> None:
         {"seed": "x"},
         {"unknown": 1},
         {"task": {"n_steps": -1}},
+        {"attempt": 10**30},
+        {"attempt": 10**7},
+        {"attempt": -5},
+        {"attempt": 0},
+        {"go": -1},
+        {"go": 10**18},
+        {"block": -1},
+        {"block": 5},
+        {"seed": 7},
+        {"seeds": [0, 1]},
+        {"threads": 2},
+        {"contended": True},
+        {"schema_version": 7},
+        {"backend": "torch"},
+        {"device": "gpu"},
+        {"task": {"hidden": 11}},
+        {"wall_s": 1e300},
     ],
 )
 def test_what_is_no_record_of_the_run_is_left_out(
@@ -61,6 +79,47 @@ def test_what_is_no_record_of_the_run_is_left_out(
     unpack_run.save(fetched, tmp_path / "home")
     assert not list((tmp_path / "home" / "example" / "records").iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"evil", "home"}
+
+
+def test_no_record_comes_twice_and_too_many_strangers_end_it(tmp_path: Path) -> None:
+    source = ROOT / "results" / "example"
+    record = (source / "records" / "seed0-jax-cpu.json").read_text()
+    write(tmp_path, **{"manifest.json": (source / "manifest.json").read_text()})
+    write(tmp_path, **{f"records/{name}.json": record for name in "ab"})
+    fetched = unpack_run.unpack("\n".join(pack_run.pack(tmp_path)), "example")
+    assert fetched is not None
+    assert len(fetched.attempts) == 1
+    assert list(fetched.problems.values()) == [
+        "a record is left out: another record of `seed0-jax-cpu` is there."
+    ]
+    write(tmp_path, **{f"records/{number}.json": "{}" for number in range(1001)})
+    with pytest.raises(StoreError, match="1,000 of its records are none"):
+        unpack_run.unpack("\n".join(pack_run.pack(tmp_path)), "example")
+
+
+def test_what_comes_home_replaces_nothing(tmp_path: Path) -> None:
+    fetched = unpack_run.unpack(example(), "example")
+    assert fetched is not None
+    unpack_run.save(fetched, tmp_path)
+    records = tmp_path / "example" / "records"
+    (records / "seed0-jax-cpu.json").write_text("mine, half written")
+    unpack_run.save(fetched, tmp_path)
+    assert (records / "seed0-jax-cpu.unreadable").read_text() == "mine, half written"
+    assert not harness.load("example", tmp_path).problems
+    other = json.loads((records / "seed1-jax-cpu.json").read_text()) | {"wall_s": 1.0}
+    (records / "seed1-jax-cpu.json").write_text(json.dumps(other))
+    with pytest.raises(InvalidInput, match="has another result of `seed1-jax-cpu`"):
+        unpack_run.save(fetched, tmp_path)
+    assert json.loads((records / "seed1-jax-cpu.json").read_text()) == other
+
+
+def test_a_plan_of_too_many_trials_is_not_unpacked(tmp_path: Path) -> None:
+    manifest = json.loads((ROOT / "results" / "example" / "manifest.json").read_text())
+    manifest["plan"]["sweep"] = {name: list(range(1, 201)) for name in ("hidden", "layers")}
+    manifest["plan"]["seeds"] = list(range(10_000))
+    write(tmp_path, **{"manifest.json": json.dumps(manifest)})
+    with pytest.raises(StoreError, match="800,000,000 trials"):
+        unpack_run.unpack("\n".join(pack_run.pack(tmp_path)), "example")
 
 
 def test_a_plan_whose_backend_is_a_path_has_trials_that_are_names(tmp_path: Path) -> None:
