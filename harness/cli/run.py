@@ -26,7 +26,7 @@ from harness.cli.show import table_of
 from harness.cli.usage import option, subcommand
 from harness.diagnosis.text import paragraphs
 from harness.errors import StoreError, printable
-from harness.inputs.commands import command
+from harness.inputs.commands import as_read, command
 
 if TYPE_CHECKING:
     from harness.report.mlflow import Tracker
@@ -164,4 +164,4 @@ def _print_run(run: Run) -> None:
     if found:
         click.echo(f"\nWhy: {command('explain', *run.words)}")
     steps = command("show", *run.words, "--table", "steps")
-    click.echo(f"Results: {run.location}. All steps: {steps}")
+    click.echo(f"Results: {as_read(run.location)}. All steps: {steps}")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import RESULTS, read_request, read_runtime_env
-from harness.cli.output import BAD_INPUT, INTERRUPTED, UNWRITTEN
+from harness.cli.output import BAD_INPUT, FAULT, INTERRUPTED, UNWRITTEN
 from harness.cli.run import run
 from harness.cli.usage import in_words_of, option, subcommand
-from harness.errors import HarnessError, InvalidInput
+from harness.errors import HarnessError, InvalidInput, Unavailable
 from harness.inputs.commands import command, results_words
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def submit(
         if not wait:
             click.echo(f"{name}\n{_how_to_attach(server, name, results)}")
             return
-    sys.exit(_wait(server, name, results))
+    given = {"--runtime-env": runtime_env, "--working-dir": working_dir}
+    options = [str(word) for pair in given.items() if pair[1] for word in pair]
+    sys.exit(_wait(server, name, results, options))
 
 
 def _send(
@@ -99,7 +101,7 @@ def _send(
 ) -> tuple[JobServer, str]:
     """Check all that can be checked here, then submit; return the server and the job's name."""
     from harness.submit import project_zip
-    from harness.submit.job_server import JobServer, check_address, job_environment
+    from harness.submit.job_server import JobServer, ServerSilent, check_address, job_environment
     from harness.submit.unpack_run import check_results
 
     check_address(address)
@@ -116,13 +118,19 @@ def _send(
             )
     files = project_zip.files(folder)
     request = _request(words, folder, results, files)
-    environment = job_environment(environment)
+    environment = job_environment(environment, results if request.is_fetched else "")
     with tempfile.TemporaryDirectory(prefix="harness-submit-") as scratch:
         zipped = Path(scratch) / "project.zip"
         project_zip.pack(folder, files, zipped)
         server = JobServer(address)
         _notify(f"sending {len(files)} files, {zipped.stat().st_size / 2**20:.1f} MiB")
-        return server, server.submit(request, zipped, environment)
+        name = server.free_name(request.run)
+        try:
+            server.submit(name, request, zipped, environment)
+        except ServerSilent as error:
+            attach = _how_to_attach(server, name, results)
+            raise Unavailable(f"{error}. The job may have arrived:\n{attach}") from error
+    return server, name
 
 
 def _request(
@@ -191,8 +199,11 @@ def _inside(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _wait(server: JobServer, name: str, results: str) -> int:
-    """Print the log of the job, fetch its results, and return the exit code."""
+def _wait(server: JobServer, name: str, results: str, options: Sequence[str]) -> int:
+    """Print the log of the job, fetch its results, and return the exit code.
+
+    `options` are those for another job with the same project.
+    """
     attach = _how_to_attach(server, name, results)
     try:
         job = server.follow(name, lambda text: click.echo(text, nl=False), _notify)
@@ -200,7 +211,7 @@ def _wait(server: JobServer, name: str, results: str) -> int:
             _notify(f"error: job `{name}` was stopped.")
         elif job.not_started:
             _notify(f"error: job `{name}` could not start: {job.not_started}.")
-        fetched = _fetch(server, job, results)
+        fetched = _fetch(server, job, results, options)
     except KeyboardInterrupt:
         _notify(f"interrupted; job `{name}` is not affected.\n{attach}")
         return INTERRUPTED
@@ -222,7 +233,7 @@ def exit_code(job: ClusterJob) -> int:
     return code if code >= 0 else 128 - code  # The second is a shell's code for a signal.
 
 
-def _fetch(server: JobServer, job: ClusterJob, results: str) -> bool:
+def _fetch(server: JobServer, job: ClusterJob, results: str, options: Sequence[str]) -> bool:
     """Write the run to the local results folder, as far as it got; say where it is."""
     from harness.submit.unpack_run import save, unpack
 
@@ -233,6 +244,8 @@ def _fetch(server: JobServer, job: ClusterJob, results: str) -> bool:
         return True
     if "://" in job.results:
         _notify(f"Results: {job.results.rstrip('/')}/{job.run}")
+        if exit_code(job) >= FAULT:
+            _notify(_how_to_go_on(server, job, "", options))
         return True
     if job.not_started:
         return False
@@ -245,7 +258,22 @@ def _fetch(server: JobServer, job: ClusterJob, results: str) -> bool:
     saved = save(fetched, results)
     _notify(f"Results: {saved.location} (fetched, {len(saved.records)} trials)")
     _notify(f"Its report: {command('report', *saved.words)}")
+    if saved.missing or not saved.manifest.plan.settled:
+        _notify(_how_to_go_on(server, job, results, options))
     return True
+
+
+def _how_to_go_on(server: JobServer, job: ClusterJob, results: str, options: Sequence[str]) -> str:
+    """Return what runs the missing trials: as a job, or here. `results`: "" if not fetched."""
+    resume = ("run", "--resume", job.run)
+    there = [] if job.has_default_results else ["--results", job.results]
+    here = results_words(results) if results else there
+    given = ["--address", server.address, "--wait", *options, *(here if results else [])]
+    return (
+        f"This runs what is missing:\n"
+        f"  as a job: {command('submit', *given, '--', *resume, *there)}\n"
+        f"  here:     {command(*resume, *here)}"
+    )
 
 
 def _how_to_attach(server: JobServer, name: str, results: str) -> str:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -38,6 +39,7 @@ from harness.dispatch.ray_connect import (
     check_runtime_env,
     cluster_address,
     connect,
+    leave_local,
 )
 from harness.dispatch.ray_nodes import REFRESH_S, Nodes
 from harness.measure import machine
@@ -82,8 +84,9 @@ class RayDispatcher:
         self._starter = ThreadPoolExecutor(max_workers=1)
         self._started: Future[None] | None = None
         if self._owned and not self._local:
-            connect(address, self._runtime_env)
-            self._keep_sigterm()
+            with _waiting(signal.SIGTERM):
+                connect(address, self._runtime_env)
+                self._keep_sigterm()
         self._nodes = Nodes(alone=self._local)
         self._certified: set[str] = set()
         """The ids of the nodes that were given parity jobs."""
@@ -159,9 +162,8 @@ class RayDispatcher:
         """Stop the local Ray, or leave the cluster."""
         if self._started:
             self._started.exception()  # Wait until it runs before it is stopped.
-        # Without its head, Ray would wait for that.
-        if self._owned and not self._nodes.lost:
-            ray.shutdown()
+        if self._owned and not self._nodes.lost:  # Without its head, Ray would wait for that.
+            (leave_local if self._local else ray.shutdown)()
         self._starter.shutdown()
 
     def _start(self) -> Future[None]:
@@ -193,6 +195,16 @@ class RayDispatcher:
         for job in lacking:
             yield refusal(job, Need.of([job]))
         return nodes
+
+
+@contextmanager
+def _waiting(number: signal.Signals) -> Iterator[None]:
+    """Let a signal wait: until `_keep_sigterm`, Ray would print a stack and abort."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answer(task: Any) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.ray_constants import SESSION_LATEST
+from ray._private.ray_logging import stdout_deduplicator
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import RayError
 from ray.runtime_env import RuntimeEnv
@@ -31,6 +34,7 @@ _SETTINGS = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_RAYLET_LOG = re.compile(r"Raylet is terminated")
 # Events are a few kilobytes and are read at once; Ray's default is a third of the memory.
 _OBJECT_STORE_BYTES = 100 * 2**20
 
@@ -118,9 +122,23 @@ def connect(address: str | None, runtime_env: Mapping[str, Any]) -> None:
         _init(address, **common)
 
 
+def leave_local() -> None:
+    """Stop the local Ray, and remove its files; those of other sessions stay."""
+    node = ray._private.worker._global_node
+    ray.shutdown()
+    if node is not None:
+        session = Path(node.get_session_dir_path())
+        shutil.rmtree(session, ignore_errors=True)
+        latest = session.with_name(SESSION_LATEST)
+        if latest.is_symlink() and latest.readlink() in {session, Path(session.name)}:
+            latest.unlink(missing_ok=True)
+
+
 def _init(address: str, **arguments: Any) -> None:
     try:
         ray.init(address=address, log_to_driver=False, **arguments)
+        # A node that dies costs a line: Ray prints the end of its raylet's log, and twice.
+        stdout_deduplicator.skip_re = stdout_deduplicator.skip_re or _RAYLET_LOG
     except Exception as error:  # Ray raises plain ones, too.
         raise _unusable(address, brief(error)) from error
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
+
+FETCHED_TO = "HARNESS_FETCHED_TO"
+"""The variable of a submitted job: where its results will be, for whoever reads its output."""
 
 
 def command(*words: object) -> str:
@@ -17,6 +21,12 @@ def run_words(location: str) -> list[str]:
     """Return the run at a path or URL as a command takes it: `mine --results elsewhere`."""
     folder, slash, name = location.rpartition("/")
     return [name, *results_words(folder or slash or ".")]
+
+
+def as_read(location: str) -> str:
+    """Return where a run is for whoever reads the output: that of a job is fetched."""
+    fetched_to = os.environ.get(FETCHED_TO)
+    return f"{fetched_to.rstrip('/')}/{location.rpartition('/')[2]}" if fetched_to else location
 
 
 def results_words(results: str) -> list[str]:

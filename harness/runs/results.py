@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput, UnknownName
-from harness.inputs.commands import run_words
+from harness.inputs.commands import as_read, run_words
 from harness.runs.stored_tables import StoredTables
 from harness.store.manifest import Manifest
 from harness.store.results_folder import find_run
@@ -107,7 +107,7 @@ class Run:
     @property
     def words(self) -> list[str]:
         """The run as the command line takes it: `mine`, or `mine --results elsewhere`."""
-        return run_words(self.location)
+        return run_words(as_read(self.location))
 
     def __repr__(self) -> str:
         return f"Run({self.location!r}, {self.ended} of {self.manifest.plan.size} trials)"

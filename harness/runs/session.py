@@ -10,7 +10,7 @@ from typing import Any
 from harness.dispatch.admission import Admission
 from harness.dispatch.dispatcher import Dispatcher
 from harness.errors import StoreError, Unavailable
-from harness.inputs.commands import command
+from harness.inputs.commands import command, run_words
 from harness.measure.clock import now, timestamp
 from harness.runs import precision
 from harness.runs.reporter import Reporter
@@ -349,7 +349,7 @@ def finish(writer: RunWriter, run: Run) -> list[str]:
 
 def _resuming(run: Run, rescued: Rescued | None = None) -> str:
     """Return the command that goes on with a run, after what puts rescued records back."""
-    resume = command("run", "--resume", *run.words)
+    resume = command("run", "--resume", *run_words(run.location))
     if rescued is None:
         return f"`{resume}`"
     words = [rescued.back, resume] if rescued.back else [resume]

@@ -14,8 +14,7 @@ from harness.runs.results import Run
 from harness.runs.session import Session, finish, refuse
 from harness.runs.settings import Settings, Site
 from harness.store.manifest import Manifest
-from harness.store.results_folder import run_folder
-from harness.store.run_folder import RunContents, RunFolder
+from harness.store.run_folder import RunContents
 from harness.store.run_writer import RunWriter
 from harness.task.task import Task
 from harness.trial.arms import DEVICES
@@ -54,7 +53,7 @@ def _run(request: RunRequest, reporter: Reporter) -> Run:
             if writer.is_empty:  # Refused: nothing was started.
                 writer.discard()
             raise
-    return _as_written(writer, session.run, site, unwritten)
+    return _as_written(writer, session.run, unwritten)
 
 
 def _resume(request: RunRequest, run_id: str, reporter: Reporter) -> Run:
@@ -92,13 +91,12 @@ def _resume(request: RunRequest, run_id: str, reporter: Reporter) -> Run:
         else:
             reporter.note(f"run `{run_id}` is complete: nothing to do.")
             unwritten = finish(writer, run)
-    return _as_written(writer, run, site, unwritten)
+    return _as_written(writer, run, unwritten)
 
 
-def _as_written(writer: RunWriter, run: Run, site: Site, unwritten: list[str]) -> Run:
+def _as_written(writer: RunWriter, run: Run, unwritten: list[str]) -> Run:
     """Return a run whose files can be read after its writer has closed them."""
-    contents = RunContents(writer.manifest, run.attempts, {})
-    whole = Run.of(RunFolder(run_folder(site.results, run.name)), contents)
+    whole = Run.of(writer.at_rest, RunContents(writer.manifest, run.attempts, {}))
     whole.unwritten = unwritten
     return whole
 

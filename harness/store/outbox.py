@@ -63,7 +63,9 @@ class Outbox(Files):
     ) -> None:
         """Use a run's folder in the store. Raises `OSError` if the outbox cannot be made."""
         self.location = store.location
-        self._store, self._hold, self._notify = store, hold, notify
+        self.store = store
+        """The folder that everything is delivered to."""
+        self._hold, self._notify = hold, notify
         self._retries = retries or Retries()
         self._here = outbox_of(store)
         _make_private(Path(self._here.location) / RECORDS)
@@ -80,8 +82,8 @@ class Outbox(Files):
 
         Raises `OSError` if the store does not answer.
         """
-        wanted = [MANIFEST, *self._store.names(RECORDS, ".json")]
-        for name, content in self._store.read_many(wanted):
+        wanted = [MANIFEST, *self.store.names(RECORDS, ".json")]
+        for name, content in self.store.read_many(wanted):
             if isinstance(content, bytes):  # Otherwise it has just been removed.
                 self._contents[name] = content
         self._load_manifest()
@@ -124,16 +126,16 @@ class Outbox(Files):
         if self._waiting:
             raise OSError("the store does not answer")
         self._hold.confirm()
-        self._store.write(name, content)
+        self.store.write(name, content)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file in the store."""
-        self._store.rename(old, new)
+        self.store.rename(old, new)
         del self._contents[old]
 
     def remove(self) -> None:
         """Remove the run from the store, and the files that wait for it."""
-        self._store.remove()
+        self.store.remove()
         self._here.remove()
 
     @property
@@ -179,7 +181,7 @@ class Outbox(Files):
     def listing(self, folder: str, suffix: str) -> list[Entry]:
         """Return the files in a folder: as the store lists them, once all are delivered."""
         if not self._waiting:
-            return self._store.listing(folder, suffix)
+            return self.store.listing(folder, suffix)
         return [
             Entry(name.removeprefix(f"{folder}/"), len(self._contents[name]), "")
             for name in self.names(folder, suffix)
@@ -240,7 +242,7 @@ class Outbox(Files):
         """Write what waits to the store, the manifest first. Raises `OSError`."""
         for name in sorted(self._waiting, key=lambda name: (name != MANIFEST, name)):
             if name == MANIFEST:
-                self._store.write(name, self._contents[name])
+                self.store.write(name, self._contents[name])
             else:
                 self._deliver_record(name)
             self._waiting.discard(name)
@@ -251,9 +253,9 @@ class Outbox(Files):
     def _deliver_record(self, name: str) -> None:
         """Write a record to the store; one that another process wrote there stays."""
         try:
-            self._store.create(name, self._contents[name])
+            self.store.create(name, self._contents[name])
         except FileExistsError:
-            there = self._store.read(name)
+            there = self.store.read(name)
             if there != self._contents[name]:
                 self._notify(
                     f"`{self.file(name)}` is there already, from another process; the one that "

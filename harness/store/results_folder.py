@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from harness.errors import InvalidInput, UnknownName, explained
+from harness.inputs.commands import run_words
 from harness.store.files import LocalFolder
 from harness.store.remote import OBJECT_STORES, Folder, connect
 from harness.store.run_folder import RunFolder
@@ -63,10 +65,10 @@ def _may_be_run(folder: RunFolder) -> bool:
 def run_folder(results: str | Path, run: str) -> Folder:
     """Return the folder that a run has or would have. Raises `InvalidInput` for a bad id."""
     if not _RUN_ID.fullmatch(run):
-        folder, _, name = run.rstrip("/").rpartition("/")
-        if folder and _RUN_ID.fullmatch(name):
+        words = run_words(run.rstrip("/"))
+        if "/" in run and _RUN_ID.fullmatch(words[0]):
             raise InvalidInput(
-                f"run id `{run}`: give the name without its folder: `{name} --results {folder}`."
+                f"run id `{run}`: give the name without its folder: `{shlex.join(words)}`."
             )
         raise InvalidInput(
             f"run id `{run}`: use letters, digits, `.`, `_` and `-`, at most 100, starting with a "

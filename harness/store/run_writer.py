@@ -142,6 +142,11 @@ class RunWriter:
         return RunFolder(self._files)
 
     @property
+    def at_rest(self) -> RunFolder:
+        """The same folder for reading after the end of the context."""
+        return RunFolder(self._outbox.store if self._outbox else self._files)
+
+    @property
     def undelivered(self) -> str:
         """A sentence about what waits for the store; empty if nothing does."""
         return self._outbox.undelivered if self._outbox else ""

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from harness.dispatch.token import ADVICE, show_token
 from harness.errors import HarnessError, InvalidInput, Unavailable, UnknownName, brief
+from harness.inputs.commands import FETCHED_TO
 from harness.measure.clock import now
 from harness.store.files import Notify
 from harness.submit import pack_run
@@ -64,6 +65,11 @@ class JobRequest:
         return words if self.results else f'{words} --results "{DEFAULT_RESULTS}"'
 
     @property
+    def is_fetched(self) -> bool:
+        """Whether the results are fetched, and do not stay at a URL."""
+        return "://" not in (self.results or "")
+
+    @property
     def metadata(self) -> dict[str, str]:
         """What a client has to know that attaches to the job."""
         return {_RUN: self.run, _RESULTS: self.results or DEFAULT_RESULTS}
@@ -81,6 +87,11 @@ class ClusterJob:
     """The run that it carries out; None if it was not submitted by `harness submit`."""
     results: str
     """Where the run is on the cluster."""
+
+    @property
+    def has_default_results(self) -> bool:
+        """Whether they are where a job writes without `--results`."""
+        return self.results == DEFAULT_RESULTS
 
     @property
     def ended(self) -> bool:
@@ -177,24 +188,24 @@ class JobServer:
                 f"{'.'.join(map(str, _OLDEST_RAY))} or newer is needed."
             )
 
-    def submit(self, request: JobRequest, project: Path, environment: Mapping[str, Any]) -> str:
-        """Send a run and its project, a zip file, to the cluster; return the name of the job.
-
-        `environment` is that of `job_environment`.
-        """
+    def free_name(self, run: str) -> str:
+        """Return a name for a new job; a run that is resumed had a job before."""
         with self._asked():
             taken = {job.submission_id for job in self._client.list_jobs()}
-        # A run that is resumed had a job before.
-        name = f"harness-{request.run}"
+        name = f"harness-{run}"
         numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
-        name = next(free for free in (name, *numbered) if free not in taken)
+        return next(free for free in (name, *numbered) if free not in taken)
+
+    def submit(
+        self, name: str, request: JobRequest, project: Path, environment: Mapping[str, Any]
+    ) -> None:
+        """Send a run and its project, a zip file, to the cluster.
+
+        `environment` is that of `job_environment`. Raises `ServerSilent` if it is not known whether
+        the job has arrived.
+        """
         whole = {**environment, "working_dir": str(project)}
-        try:
-            return self._submit(name, request.entrypoint, whole, request.metadata)
-        except ServerSilent as error:
-            raise Unavailable(
-                f"{error}; `--attach {name}` shows whether the job has arrived."
-            ) from error
+        self._submit(name, request.entrypoint, whole, request.metadata)
 
     def job(self, name: str) -> ClusterJob:
         """Return what is known of a job. Raises `UnknownName`, with the jobs that exist."""
@@ -300,17 +311,20 @@ class JobServer:
             raise ServerSilent(f"{self.address} does not answer ({brief(error)})") from error
 
 
-def job_environment(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+def job_environment(runtime_env: Mapping[str, Any], fetched_to: str = "") -> dict[str, Any]:
     """Return the runtime environment of a job: the given one, and what every job needs.
 
-    Raises `InvalidInput` if Ray would refuse it.
+    `fetched_to`: the results folder here that its results will be written to. Raises `InvalidInput`
+    if Ray would refuse it.
     """
     show_token()
     from ray.runtime_env import RuntimeEnv
 
     # A run that is stopped writes its tables first, and Ray would kill it after 3 s.
-    variables = {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_S, **runtime_env.get("env_vars", {})}
-    environment = {**runtime_env, "env_vars": variables}
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_S}
+    if fetched_to:  # The report is not fetched: it can be made from what is.
+        variables |= {FETCHED_TO: fetched_to, "HARNESS_REPORT": "0"}
+    environment = {**runtime_env, "env_vars": {**variables, **runtime_env.get("env_vars", {})}}
     try:
         RuntimeEnv(**environment, working_dir="gcs://project.zip")
     except Exception as error:  # Each of its plugins has exceptions of its own.

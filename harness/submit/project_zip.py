@@ -10,7 +10,7 @@ import fnmatch
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import InvalidInput
@@ -40,14 +40,25 @@ def files(folder: Path) -> dict[str, Path]:
     Left out are what `.gitignore` names, `results/` at the top, `.git`, virtual environments and
     links to folders. Raises `InvalidInput` if nothing is left, or git cannot be used.
     """
+    listed = sorted(_listed(folder))
     found = {
         name: folder / name
-        for name in sorted(_listed(folder))
+        for name in listed
         if name.partition("/")[0] != _RESULTS and not _left_out(name) and (folder / name).is_file()
     }
     if not found:
-        raise InvalidInput(f"`{folder}` has no files to send: git ignores them all.")
+        raise InvalidInput(
+            f"`{folder}` has no files to send ({_why_nothing(folder, listed)}): go to the project "
+            "that the job needs, or name it with `--working-dir`."
+        )
     return found
+
+
+def _why_nothing(folder: Path, listed: Sequence[str]) -> str:
+    if listed:
+        tops = dict.fromkeys("`" + "".join(name.partition("/")[:2]) + "`" for name in listed)
+        return f"never sent: {', '.join(list(tops)[:5])}"
+    return "git ignores them all" if any(folder.iterdir()) else "it is empty"
 
 
 def pack(folder: Path, found: Mapping[str, Path], to: Path) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from harness.errors import InvalidInput, StoreError, brief
 from harness.inputs.bounded_json import from_json
+from harness.inputs.commands import command, results_words
 from harness.runs.results import Run
 from harness.runs.session import finish
 from harness.store.files import LocalFolder
@@ -49,9 +50,10 @@ def check_results(results: str, new_run: str | None = None) -> None:
         if not os.access(parent, os.W_OK):
             raise InvalidInput(f"`--results {results}`: `{parent}` cannot be written.")
     if new_run is not None and RunFolder(run_folder(results, new_run)).exists():
+        resume = command("run", "--resume", new_run, *results_words(results))
         raise InvalidInput(
-            f"run `{new_run}` is in `{results}` already: go on with it by `--resume {new_run}`, or "
-            "choose another `--run-id`."
+            f"run `{new_run}` is in `{results}` already: `{resume}` goes on with it here, and as a "
+            f"job the words `-- run --resume {new_run}`; or choose another `--run-id`."
         )
 
 

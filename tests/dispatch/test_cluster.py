@@ -56,8 +56,9 @@ def start(cluster: LocalCluster, results: Path, *given: object) -> subprocess.Po
 
 
 def ends(driver: subprocess.Popen[str]) -> tuple[int, str]:
-    _, errors = driver.communicate(timeout=150)
+    output, errors = driver.communicate(timeout=150)
     assert "Traceback" not in errors
+    assert "Raylet is terminated" not in output  # Ray prints the end of its log, twice.
     return driver.returncode, errors
 
 

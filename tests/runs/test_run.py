@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +66,11 @@ def test_settings_and_variables_are_recorded(frameworks: Run) -> None:
     [["reference"], pytest.param(["torch", "jax"], marks=pytest.mark.slow)],
     ids=",".join,
 )
-def test_inline_and_ray_give_the_same_numbers(tmp_path: Path, backends: list[str]) -> None:
+def test_inline_and_ray_give_the_same_numbers(
+    tmp_path: Path, backends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_ray = Path(tempfile.mkdtemp(dir="/tmp"))  # The paths of sockets are short.
+    monkeypatch.setenv("RAY_TMPDIR", str(of_ray))
     both = {
         dispatch: harness.run(
             TINY_TASK,
@@ -99,6 +105,9 @@ def test_inline_and_ray_give_the_same_numbers(tmp_path: Path, backends: list[str
         assert len(stored) == len(table) == len(pd.read_csv(tmp_path / "ray" / f"{name}.csv"))
     assert all(certificate.passed for certificate in ray.manifest.parity)
     assert ray.manifest.finished_utc
+    # Nothing of Ray is left.
+    assert list((of_ray / "ray").iterdir()) == []
+    shutil.rmtree(of_ray)
 
 
 def test_packed_fills_the_machine_with_the_same_accuracy(tmp_path: Path) -> None:

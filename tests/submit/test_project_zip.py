@@ -57,3 +57,20 @@ def test_a_project_that_is_too_large_names_the_largest_folder(
 def test_no_home_directory_is_sent_unasked(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="does not look like a project"):
         project_zip.check_project(tmp_path)
+
+
+@pytest.mark.parametrize("repository", [True, False])
+def test_why_a_folder_has_nothing_to_send(tmp_path: Path, repository: bool) -> None:
+    def why() -> str:
+        with pytest.raises(InvalidInput, match="has no files to send") as refused:
+            project_zip.files(tmp_path)
+        return str(refused.value)
+
+    if repository:
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    else:
+        assert "(it is empty): go to the project" in why()
+    write(tmp_path, **{"results/example/manifest.json": "x"})
+    assert "(never sent: `results/`): go to the project" in why()
+    write(tmp_path, **{"results/.gitignore": "*"})
+    assert "(git ignores them all)" in why()

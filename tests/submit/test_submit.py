@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.helpers.head import TOKEN, Head, Proxy
@@ -80,6 +82,17 @@ class Client:
         submit.returncode = submit.process.wait(170)
         return submit
 
+    def hint(self, errors: str, kind: str) -> str:
+        """Return the command that runs what is missing, of two kinds."""
+        (found,) = re.findall(rf"^  {kind}: +(.*)$", errors, re.MULTILINE)
+        return str(found)
+
+    def types(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Type a command as it is shown."""
+        return subprocess.run(
+            line, shell=True, cwd=ROOT, env=self.head.environment, capture_output=True, text=True
+        )
+
     def same_as_on_the_head(self, run: str) -> bool:
         """Whether the manifest and all records are here as they are on the head."""
         there, here = self.head.home / "harness-results" / run, self.results / run
@@ -108,6 +121,8 @@ def test_a_run_survives_a_lost_connection_and_its_results_are_fetched(
     proxy.drop()
     assert submitting.end() == 0, submitting.stderr
     assert submitting.stdout == head.log("harness-lost")
+    assert str(head.home) not in submitting.stdout  # Its reader is here.
+    assert f"Results: {client.results / 'lost'}. All steps: " in submitting.stdout
     errors = submitting.stderr
     assert errors.count("trying again") == errors.count("connected again") in {1, 2}
     assert client.same_as_on_the_head("lost")
@@ -205,12 +220,39 @@ def test_a_job_that_was_stopped_is_fetched_and_resumed(client: Client, head: Hea
     assert "was stopped" in following.stderr
     finished = len(Run("stopped", client.results).records)
     assert 1 <= finished < 9
-    resumed = client("--wait", "--", "run", "--resume", "stopped")
+    *_, kept, last = following.stdout.splitlines()
+    there = head.home / "harness-results"
+    assert kept.startswith(f"{finished} of 9 trials are finished and kept in `{there}/stopped`; `")
+    assert f"run --resume stopped --results {there}` runs the others" in kept
+    assert last == "error: interrupted"
+    resumed = client.types(client.hint(following.stderr, "as a job"))
     assert resumed.returncode == 0, resumed.stderr
     assert f"{finished} of 9 trials are finished already" in resumed.stdout
     assert head.ask("/api/jobs/harness-stopped-2")["status"] == "SUCCEEDED"
     assert len(Run("stopped", client.results).records) == 9
     assert client.same_as_on_the_head("stopped")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["as a job", "here"])
+def test_a_job_whose_driver_was_killed_is_resumed(client: Client, head: Head, kind: str) -> None:
+    client.results = client.results.with_name("results of mine")
+    run = f"killed-{len(kind)}"
+    submitting = client.start("--wait", "--working-dir", ROOT, *SLOW, "--run-id", run)
+    submitting.until("[1/2]")
+    (driver,) = (
+        process
+        for process in psutil.process_iter()
+        if process.name().startswith("python")
+        and {"harness", run} <= {*process.cmdline()}
+        and str(head.home / "harness-results") in process.cmdline()
+    )
+    driver.kill()
+    assert submitting.end() == 137, submitting.stderr
+    assert len(Run(run, client.results).records) == 1
+    resumed = client.types(client.hint(submitting.stderr, kind))
+    assert resumed.returncode == 0, resumed.stderr
+    assert not Run(run, client.results).missing
 
 
 @pytest.mark.slow
