@@ -6,7 +6,14 @@ import json
 import subprocess
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks.helpers.commands import ROOT, TINY_RUN, command, overriding
+from harness.runs.stored_tables import StoredTables
+from harness.store.files import LocalFolder
+from harness.store.manifest import MANIFEST, RECORDS
+from harness.store.run_folder import RunFolder
+from harness.tables.stored import Source, files
 
 
 def measure(results: Path, run_id: str, *arguments: object, ok: bool = True) -> Path:
@@ -43,3 +50,37 @@ def cloned(source: Path, target: Path, seeds: int) -> Path:
             (target / "records" / f"{trial}.json").write_text(json.dumps(record))
     (target / "manifest.json").write_text(json.dumps(manifest))
     return target
+
+
+def repeated(source: Path, target: Path, times: int) -> Path:
+    """Make a run of so many times as many seeds from the records and stored trials of another.
+
+    Its records are links to the same files: only their names, sizes and dates can be looked at, and
+    the first of each backend. So it has no disk of its own, and a million trials take a minute.
+    """
+    manifest = json.loads((source / MANIFEST).read_text())
+    seeds = len(manifest["plan"]["seeds"])
+    manifest["plan"] |= {"seeds": list(range(seeds * times))}
+    (target / RECORDS).mkdir(parents=True)
+    (target / MANIFEST).write_text(json.dumps(manifest))
+    for path in (source / RECORDS).iterdir():
+        seed, _, arm = path.name.partition("-")
+        for part in range(times):
+            number = int(seed.removeprefix("seed")) + part * seeds
+            (target / RECORDS / f"seed{number}-{arm}").hardlink_to(path)
+    trials = pd.read_parquet(source / "trials.parquet")
+    parts = [_moved(trials, part * seeds) for part in range(times)]
+    table = pd.concat(parts, ignore_index=True)
+    run = RunFolder(LocalFolder(target))
+    made_from = Source(StoredTables(run, run.manifest()).listing, "")
+    for name, content in files("trials", table, made_from):
+        if name.endswith(".parquet"):
+            (target / name).write_bytes(content)
+    return target
+
+
+def _moved(trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
+    """Return the trials with other seeds."""
+    arms = trials["trial"].str.partition("-")[2]
+    names = "seed" + (trials["seed"] + seeds).astype("string") + "-" + arms
+    return trials.assign(seed=trials["seed"] + seeds, block=trials["block"] + seeds, trial=names)

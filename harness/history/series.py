@@ -267,13 +267,15 @@ def errors_of(trials: pd.DataFrame) -> tuple[str, dict[str, Errors]]:
 
 def _common_seeds(table: pd.DataFrame) -> list[int]:
     """Return the seeds (columns) that nearly all rows have, in order."""
-    counts = table.notna().sum().sort_index()
+    table = table.sort_index(axis="columns")
+    there = table.notna().to_numpy()
+    counts = there.sum(axis=0)
     have = np.ones(len(table), dtype=bool)
     common: list[int] = []
-    for seed in counts[counts > 0].sort_values(ascending=False, kind="stable").index:
-        with_it = have & table[seed].notna().to_numpy()
-        if not common or with_it.sum() >= _MOST * counts.max():
-            common.append(seed)
+    for column in np.argsort(-counts, kind="stable"):
+        with_it = have & there[:, column]
+        if counts[column] and (not common or with_it.sum() >= _MOST * counts.max()):
+            common.append(int(table.columns[column]))
             have = with_it
     return sorted(common)
 

@@ -33,17 +33,22 @@ class StoredTables:
         self._folder = folder
         self._plan = manifest.plan
 
-    @cached_property
+    @property
     def records(self) -> int:
         """How many files there are among the records."""
         return self._listing[0]
+
+    @property
+    def listing(self) -> str:
+        """The checksum of the names, sizes and dates of the records as they are now."""
+        return self._listing[1]
 
     def source(self) -> Source:
         """Return what tables are made from that are written now. Raises `StoreError`."""
         from harness.tables.stored import Source
 
         try:
-            return Source(self._listing[1], self._contents)
+            return Source(self.listing, self._contents)
         except InvalidInput as error:
             raise StoreError(str(error)) from error
 
@@ -74,7 +79,8 @@ class StoredTables:
         table = self.read(name)
         if table is None:
             return None
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+        del table
         return frame.astype(types_of(name, self._plan.points[0].values))
 
     def examples(self, trials: Table | None = None) -> list[Record] | None:
@@ -102,7 +108,7 @@ class StoredTables:
 
         if source.formulas != FORMULAS:
             return False
-        return source.listing == self._listing[1] or source.contents == self._contents
+        return source.listing == self.listing or source.contents == self._contents
 
     def _is_of_the_sweep(self, table: Table) -> bool:
         known = {

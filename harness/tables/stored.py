@@ -107,15 +107,14 @@ class StoredTable:
             file = pq.ParquetFile(
                 BytesIO(self._content), read_dictionary=texts, page_checksum_verification=True
             )
+            wanted = pa.schema([schema.field(name) for name in names])
             batches, left = [], MOST_BYTES
             for batch in file.iter_batches(_BATCH_ROWS, columns=names):
                 left -= _checked(batch, texts)
                 if left < 0:
                     raise Unusable
-                batches.append(batch)
-            dictionaries = pa.schema([file.schema_arrow.field(name) for name in names])
-            read = pa.Table.from_batches(batches, dictionaries).unify_dictionaries()
-            table = read.cast(pa.schema([schema.field(name) for name in names]))
+                batches.append(batch.cast(wanted))
+            table = pa.Table.from_batches(batches, wanted)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise Unusable from error
         if any(table[name].null_count for name in names if types[name] in _NEVER_NULL):

@@ -17,11 +17,11 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from benchmarks.helpers.head import Head
+from benchmarks.helpers.s3 import S3Server
 from tests.helpers import docs
 from tests.helpers.commands import ROOT
 from tests.helpers.docs import Command
 from tests.helpers.documented import RUN_HERE, TYPED, excused, name
-from tests.helpers.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -281,6 +281,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.repeat": ("2", *_SMALL, "--rounds", "2"),
     "-m benchmarks.history --rates": ("--histories", "4"),
     "-m benchmarks.history": ("--runs", "20"),
+    "-m benchmarks.many_trials": ("20",),
     "-m benchmarks.nodes": ("--trials", "2", "--deaths", "1"),
     "-m benchmarks.scale": ("1",),
     "-m benchmarks.soak": ("--each", "0", "--blocks", "2"),

@@ -20,6 +20,7 @@ from pyarrow import parquet
 import harness.history.archive
 from benchmarks.helpers.browser import Seen, chromium
 from benchmarks.helpers.histories import commit_of, copy, real_run
+from benchmarks.helpers.s3 import BUCKET, S3Server
 from harness import InvalidInput, Run, UnknownName
 from harness.cli import cli as command
 from harness.history.history import CHANGE_POINTS, History
@@ -32,7 +33,6 @@ from harness.store.results_folder import open_folder
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import pair
 from tests.helpers.commands import Cli
-from tests.helpers.s3 import BUCKET, S3Server
 from tests.helpers.stored import forge
 
 # Its name comes after that of the reference, which is what others are compared with then.

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import harness
+from benchmarks.helpers.s3 import BUCKET, S3Server
 from tests.helpers.commands import ROOT, TINY_RUN, command
 from tests.helpers.processes import wait_for
-from tests.helpers.s3 import BUCKET, S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 URL = f"s3://{BUCKET}/deep/down"

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import harness
 from benchmarks.helpers.histories import copy
+from benchmarks.helpers.s3 import BUCKET, S3Server
 from harness import InvalidInput, Run, StoreError, UnknownName, doctor
 from harness.cli import cli
 from harness.store.files import LocalFolder
@@ -24,7 +25,6 @@ from harness.store.remote import Folder, RemoteFolder
 from harness.store.results_folder import find_run, open_folder, run_folders
 from harness.store.run_writer import RunExists, RunWriter
 from tests.helpers.records import MANIFEST, TINY_TASK, record
-from tests.helpers.s3 import BUCKET, S3Server
 
 # On a busy machine a thread or a server may have to wait for a second before it runs.
 QUICK = Timing(answer_s=30.0, renew_s=0.1, watch_s=2.0, settle_s=0.1)
