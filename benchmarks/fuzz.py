@@ -28,11 +28,14 @@ from types import FrameType
 from typing import NoReturn
 
 from benchmarks.helpers.bounds import Began, watched
-from benchmarks.helpers.readers import READERS, Reader
+from benchmarks.helpers.readers import READERS, Fault, Reader
 from harness.errors import HarnessError
 
 _LONGEST_S = 30.0
 _MOST_BYTES = 8 * 2**30
+# Of a process that reads one input: seconds of the processor, and memory with all that is imported.
+_LONGEST_ALONE_S = 10
+_MOST_KB_ALONE = 1_000_000
 
 
 class TooSlow(BaseException):
@@ -58,17 +61,49 @@ def attempt(reader: Reader, data: bytes, folder: Path) -> str:
     return "accepted"
 
 
+def attempt_alone(reader: Reader, data: bytes, folder: Path) -> str:
+    """Do the same in a process of its own. Raises `Fault` with the traceback there."""
+    receiver, sender = os.pipe()
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGPROF, _too_slow)
+        signal.setitimer(signal.ITIMER_PROF, _LONGEST_ALONE_S)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10 * _LONGEST_ALONE_S)
+        try:
+            outcome = attempt(reader, data, folder)
+        except BaseException as error:
+            outcome = f"{_place(error)}\n{''.join(traceback.format_exception(error))}"
+        with open(sender, "wb") as out:
+            out.write(outcome.encode(errors="backslashreplace"))
+        os._exit(0)
+    os.close(sender)
+    with open(receiver, "rb") as answer:
+        outcome = answer.read().decode()
+    _, status, used = os.wait4(pid, 0)
+    if status:
+        raise Fault(f"ended with status {status}")
+    if used.ru_maxrss > _MOST_KB_ALONE:
+        raise Fault(f"took {used.ru_maxrss // 1000} MB: {outcome}")
+    if outcome not in {"refused", "accepted"}:
+        raise Fault(outcome)
+    return outcome
+
+
 def fuzz(name: str, inputs: int, seed: int, keep: Path) -> None:
     """Print a row of the table."""
     reader, counts, places = READERS[name], Counter[str](), set[str]()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         tempfile.tempdir = scratch
+        if reader.prepare:
+            reader.prepare(Path(scratch))
         for number in range(inputs):
             data = reader.make(random.Random(f"{name} {seed} {number}"))
-            signal.setitimer(signal.ITIMER_REAL, _LONGEST_S)
+            signal.setitimer(signal.ITIMER_REAL, 0 if reader.prepare else _LONGEST_S)
             try:
-                counts[attempt(reader, data, Path(scratch, "here"))] += 1
+                read = attempt_alone if reader.prepare else attempt
+                counts[read(reader, data, Path(scratch, "here"))] += 1
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -113,8 +148,8 @@ def main() -> None:
     if unknown := set(given.readers) - set(READERS):
         parser.error(f"no such reader: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGALRM, _too_slow)
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
-    os.environ["HARNESS_DEBUG"] = "1"
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
+    os.environ |= {"HARNESS_DEBUG": "1", "HARNESS_REPORT": "0"}
     print("| reader | inputs | seconds | refused | accepted | faults |")
     print("|---|---|---|---|---|---|")
     for name in given.readers or READERS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fuzz import attempt
 from benchmarks.helpers.readers import READERS
+from tests.helpers.commands import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +32,10 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_hostile_input_is_refused_or_accepted(name: str, scratch: Path, seed: int) -> None:
     reader = READERS[name]
     attempt(reader, reader.make(random.Random(seed)), scratch / "here")
+
+
+@pytest.mark.slow
+def test_hostile_folders_in_processes_of_their_own(tmp_path: Path) -> None:
+    words = ("-m", "benchmarks.fuzz", "folder", "--inputs", "200", "--keep", tmp_path)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].endswith("| 0 |"), done.stdout + done.stderr

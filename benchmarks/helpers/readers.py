@@ -11,12 +11,13 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
-from benchmarks.helpers import healthy, hostile
+from benchmarks.helpers import folders, healthy, hostile
 from benchmarks.helpers.bounds import Began
 from benchmarks.helpers.mutation import Make, either, text, tree
 from harness import Run
@@ -50,6 +51,11 @@ class Reader(NamedTuple):
     """Whether it may start work, which ends it then."""
     programs: tuple[str, ...] = ("git",)
     """What it may run."""
+    prepare: Callable[[Path], object] | None = None
+    """Imports what it needs, and may write to a folder.
+
+    It then reads in a process of its own, whose memory is bounded.
+    """
 
 
 def _write_run(
@@ -68,8 +74,11 @@ class Fault(Exception):
     """A command ended in a way that no document knows."""
 
 
-def command(*words: str) -> None:
-    """Run a command of the harness in this process. Raises `HarnessError` if it refuses."""
+def command(*words: str) -> str:
+    """Run a command of the harness in this process, and return what it printed.
+
+    Raises `HarnessError` if it refuses.
+    """
     said = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True)
     with redirect_stdout(said), redirect_stderr(said), suppress(SystemExit):
         try:
@@ -77,12 +86,15 @@ def command(*words: str) -> None:
         except SystemExit as end:
             code = end.code
     text = said.buffer.getvalue().decode()
+    if odd := [c for c in text if not c.isprintable() and c not in "\n\t"]:
+        raise Fault(f"{words}: {odd[0]!r} in its output: {text[:2000]!r}")
     if code in {2, 74}:
         raise InvalidInput(text)
     if code == 70 and Began.__name__ in text:
         raise Began
     if code not in _ENDS.get(words[0] if words else "", {0}):
-        raise Fault(f"exit code {code}: {text[-2000:]}")
+        raise Fault(f"{words}: exit code {code}: {text[-2000:]}")
+    return text
 
 
 # How commands may end that do not fail.
@@ -278,6 +290,12 @@ READERS: Mapping[str, Reader] = {
     "run id": Reader(text("mine", "results/mine", "posted-20260101-000000"), _run_id),
     "url": Reader(text("s3://bucket/a/b", "file:///x", "memory://a", "gs::s3://b"), _url),
     "archive": Reader(either(hostile.changed_run, text(hostile.packed(b"{}").decode())), _archive),
+    "folder": Reader(
+        folders.seeds,
+        partial(folders.read, command=command),
+        starts=True,
+        prepare=partial(folders.prepare, command),
+    ),
     "message": Reader(tree(*healthy.MESSAGES), _message),
     "process": Reader(hostile.answers, _converse, programs=(sys.executable,)),
     "gradient": Reader(hostile.arrays, _gradient),
