@@ -55,11 +55,10 @@ class User:
             "TMPDIR": str(results.parent),
         }
 
-    def types(self, *words: object, shell: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; for the shell, it is one line."""
-        command = ("sh", "-c", *words) if shell else words
+    def types(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
         return subprocess.run(
-            [*PLAIN, *map(str, command)],
+            [*PLAIN, *map(str, words)],
             cwd=ROOT,
             env=self._environment,
             capture_output=True,
@@ -95,7 +94,7 @@ def check(user: User, kind: str, errors: str) -> None:
     if not typed:
         assert not (user.run / "manifest.json").exists()
         return
-    done = user.types(typed, shell=True)
+    done = user.types("sh", "-c", typed)
     assert done.returncode == 0, (typed, done.stderr)
     run = Run("x", user.run.parent)
     assert not run.missing
@@ -161,7 +160,7 @@ def test_each_file_of_a_report_that_cannot_be_written(
             break
         assert done.returncode == 74
         relieve(kind, user.run)
-        assert user.types(hint("\n".join(lines)), shell=True).returncode == 0
+        assert user.types("sh", "-c", hint("\n".join(lines))).returncode == 0
         assert (user.run / "report.html").is_file()
         plots = sorted(path.suffix for path in user.run.glob("plots/*"))
         assert plots.count(".svg") == plots.count(".png") > 3

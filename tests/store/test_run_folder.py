@@ -151,7 +151,7 @@ def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
         assert run.problems == []
         # With room again, as the command does it.
         (small_disk / "filler").unlink()
-        subprocess.run(rescued.back, shell=True, check=True)
+        subprocess.run(["sh", "-c", rescued.back], check=True)
         assert Run("r", small_disk).missing == []
         assert Run("r", small_disk).records[1] == record(1)
         writer.restore([record(0), record(1)])

@@ -90,7 +90,11 @@ class Client:
     def types(self, line: str) -> subprocess.CompletedProcess[str]:
         """Type a command as it is shown."""
         return subprocess.run(
-            line, shell=True, cwd=ROOT, env=self.head.environment, capture_output=True, text=True
+            ["sh", "-c", line],
+            cwd=ROOT,
+            env=self.head.environment,
+            capture_output=True,
+            text=True,
         )
 
     def same_as_on_the_head(self, run: str) -> bool:
