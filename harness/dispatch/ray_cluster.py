@@ -84,7 +84,7 @@ class RayDispatcher:
         self._starter = ThreadPoolExecutor(max_workers=1)
         self._started: Future[None] | None = None
         if self._owned and not self._local:
-            with _waiting(signal.SIGTERM):
+            with _waiting_sigterm():
                 connect(address, self._runtime_env)
                 self._keep_sigterm()
         self._nodes = Nodes(alone=self._local)
@@ -198,11 +198,18 @@ class RayDispatcher:
 
 
 @contextmanager
-def _waiting(number: signal.Signals) -> Iterator[None]:
-    """Let a signal wait: until `_keep_sigterm`, Ray would print a stack and abort."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+def _waiting_sigterm() -> Iterator[None]:
+    """Let SIGTERM wait until `_keep_sigterm`.
+
+    Ray's handlers would end this process without a word: one in C++, and one that exits.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
+    except SystemExit as error:  # Another thread took the signal.
+        if error.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

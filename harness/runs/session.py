@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from threading import Thread
 from typing import Any
 
 from harness.dispatch.admission import Admission
@@ -67,9 +68,12 @@ class Session:
 
         Returns a sentence for what could not be written at the end.
         """
+        loading = Thread(target=_load_tables, daemon=True)
+        loading.start()
         try:
             arms = self._certify(optional)
             self._admit(arms)
+            loading.join()  # Not while a trial is on the clock.
             blocks = self._blocks(arms)
             planned = self._planned(blocks)
             self._reporter.begin(len(planned.jobs), len(planned.jobs) + len(planned.ended))
@@ -317,6 +321,11 @@ class Session:
             for block in blocks:
                 trials = {job.trial for job in block}
                 self._awaited |= trials - ended if record.trial in trials else set()
+
+
+def _load_tables() -> None:
+    """Import what the end of a run takes: by then, its code may have been changed or removed."""
+    import harness.tables.stored  # noqa: F401
 
 
 def finish(writer: RunWriter, run: Run) -> list[str]:

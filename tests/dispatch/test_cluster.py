@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -21,7 +22,7 @@ from benchmarks.helpers.clusters import (
     trials_on,
 )
 from harness import Run
-from tests.helpers.commands import ROOT, TINY_RUN, Cli, command, overriding
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, command, overriding, shown, typed
 from tests.helpers.processes import wait_for
 
 SLOW, ANY, SLOW_ANY = (
@@ -267,9 +268,21 @@ def test_a_runtime_environment_reaches_the_trials(cluster: LocalCluster, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_lost_head_ends_the_run_with_a_sentence_and_loses_nothing(
-    tmp_path: Path, cli: Cli
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 0.6, 0.9])
+def test_a_run_that_is_stopped_while_it_joins_says_so(
+    two_nodes: LocalCluster, tmp_path: Path, after_s: float
 ) -> None:
+    driver = start(two_nodes, tmp_path, "--backends", "reference")
+    wait_for((tmp_path / "x" / "manifest.json").exists)  # It joins the cluster next.
+    time.sleep(after_s)
+    driver.terminate()
+    code, errors = ends(driver)
+    assert code == 130
+    assert errors.splitlines()[-1] == "error: interrupted"
+
+
+@pytest.mark.slow
+def test_a_lost_head_ends_the_run_with_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
     with local_cluster(a={"cpus": 1}) as own:
         driver = start(own, tmp_path, "--backends", f"reference,{SLOW}", "--seeds", 3)
         records = tmp_path / "x" / "records"
@@ -278,10 +291,10 @@ def test_a_lost_head_ends_the_run_with_a_sentence_and_loses_nothing(
         code, errors = ends(driver)
     assert code == 74
     assert "the head of the Ray cluster does not answer any more" in errors
-    assert "--resume x" in errors
+    (resume,) = shown(errors)
     finished = len(list(records.glob("*.json")))
     assert len(Run("x", tmp_path).records) == finished
-    done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
+    done = typed(resume)
     assert done.returncode == 0, done.stderr
     check_whole(Run("x", tmp_path))
 

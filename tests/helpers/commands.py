@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
+from pathlib import Path
 from typing import Protocol
 
 from click.testing import CliRunner
@@ -23,6 +26,23 @@ class Cli(Protocol):
     """`python -m harness` with these arguments and environment variables."""
 
     def __call__(self, *arguments: object, **environment: str) -> Done: ...
+
+
+def shown(text: str) -> list[str]:
+    """Return the commands of this program that a text shows, as they are to be typed."""
+    return re.findall(r"python -m harness [^`\n]*", text)
+
+
+def typed(line: str, **environment: str) -> Done:
+    """Type a line into a shell in the current folder, where `python` is that of the tests."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["sh", "-c", line],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        env=os.environ | {"PATH": path} | environment,
+    )
 
 
 def in_this_process(*arguments: object, **environment: str) -> Done:
