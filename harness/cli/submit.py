@@ -17,7 +17,7 @@ from harness.cli.options import RESULTS, read_request, read_runtime_env
 from harness.cli.output import BAD_INPUT, FAULT, INTERRUPTED, UNWRITTEN
 from harness.cli.run import run
 from harness.cli.usage import in_words_of, option, subcommand
-from harness.errors import HarnessError, InvalidInput, Unavailable
+from harness.errors import HarnessError, InvalidInput, Unavailable, printable
 from harness.inputs.commands import command, results_words
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _wait(server: JobServer, name: str, results: str, options: Sequence[str]) ->
     """
     attach = _how_to_attach(server, name, results)
     try:
-        job = server.follow(name, lambda text: click.echo(text, nl=False), _notify)
+        job = server.follow(name, _show, _notify)
         if job.stopped:
             _notify(f"error: job `{name}` was stopped.")
         elif job.not_started:
@@ -283,5 +283,10 @@ def _how_to_attach(server: JobServer, name: str, results: str) -> str:
     return f"  follow: {follow}\n  stop:   RAY_AUTH_MODE=token {stop}"
 
 
+def _show(text: str) -> None:
+    """Print a part of the log of a job, without colours and what else would control a terminal."""
+    click.echo(printable(click.unstyle(text)), nl=False)
+
+
 def _notify(message: str) -> None:
-    click.echo(message, err=True)
+    click.echo(printable(message), err=True)
