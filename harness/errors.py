@@ -74,6 +74,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Return printable text with its line ends and tabs escaped, too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def last_words(output: str, what: str = "its output") -> str:
     """Return the last lines that a process printed, for the end of a sentence; "" without any."""
     lines = [printable(line.strip())[:_LONGEST_LINE] for line in output.splitlines()]

@@ -9,11 +9,9 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS, split
-from harness.cli.output import drawing, width
+from harness.cli.output import drawing, warn, width
 from harness.cli.usage import option, subcommand
 from harness.errors import InvalidInput
-
-_MOST_WARNINGS = 20
 
 
 @subcommand()
@@ -67,11 +65,7 @@ def history(
 
         vega.prepare()
     shown = History(results, split(backends or ""), relative_to)
-    for warning in shown.warnings[:_MOST_WARNINGS]:
-        click.echo(f"warning: {warning}", err=True)
-    if len(shown.warnings) > _MOST_WARNINGS:
-        more = len(shown.warnings) - _MOST_WARNINGS
-        click.echo(f"warning: {more} more were left out", err=True)
+    warn(shown.warnings)
     try:
         if html is not None:
             write_whole(html, build(shown).html().encode())

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FAILED, BAD_INPUT, FAULT, UNWRITTEN, INTERRUPTED = 1, 2, 70, 74, 130
 """Exit codes. `FAILED` is a result (a regression, a trial that failed), and never an error."""
 # Of an error: a file from elsewhere may name things at any length.
-_LONGEST = 4000
+_LONGEST, _MOST_WARNINGS = 4000, 20
 
 
 @contextlib.contextmanager
@@ -113,9 +113,16 @@ def open_run(run: str, results: str) -> Run:
             f"`{store}` stores them anew",
             err=True,
         )
-    for problem in opened.problems:
-        click.echo(f"warning: {printable(problem)}", err=True)
+    warn(opened.problems)
     return opened
+
+
+def warn(problems: Sequence[str]) -> None:
+    """Print warnings, of very many only some."""
+    for problem in problems[:_MOST_WARNINGS]:
+        click.echo(f"warning: {middle_cut(printable(problem), _LONGEST)}", err=True)
+    if (more := len(problems) - _MOST_WARNINGS) > 0:
+        click.echo(f"warning: {more:,} more were left out", err=True)
 
 
 def width(piped: int = 80) -> int:

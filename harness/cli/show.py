@@ -10,11 +10,14 @@ from harness.cli import completion
 from harness.cli.options import FORMAT, RESULTS
 from harness.cli.output import open_run, width
 from harness.cli.usage import Choice, option, subcommand
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, middle_cut, one_line
 
 if TYPE_CHECKING:
     from harness.runs.results import Run
     from harness.store.run_folder import RunFolder
+
+_LONGEST = 500
+"""Characters of what is said of a run in a list."""
 
 
 @subcommand()
@@ -131,9 +134,8 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
 
 def _describe_run(folder: RunFolder) -> str:
     try:
-        manifest = folder.manifest()
+        plan, finished = folder.manifest().plan, folder.count_records()
     except InvalidInput as error:
-        return f"{folder.name:<32} {error}"
-    plan = manifest.plan
-    arms = ", ".join(map(str, plan.arms))
-    return f"{folder.name:<32} {folder.count_records()}/{plan.size} trials  {arms}"
+        return f"{folder.name:<32} {middle_cut(one_line(str(error)), _LONGEST)}"
+    arms = middle_cut(", ".join(map(str, plan.arms)), _LONGEST)
+    return f"{folder.name:<32} {finished}/{plan.size} trials  {arms}"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from harness.errors import HarnessError, InvalidInput, explained
+from harness.errors import HarnessError, InvalidInput, explained, printable
 from harness.inputs.commands import command, results_words
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.runs.stored_tables import EXAMPLED, StoredTables
@@ -94,7 +94,7 @@ def read_archive(results: str | Path) -> Archive:
         if isinstance(reading, _Reading):
             collected.add(reading)
             continue
-        collected.warnings.append(f"`{folder.file(name)}` is left out: {reading}")
+        collected.warnings.append(printable(f"`{folder.file(name)}` is left out: {reading}"))
         left = len(names) - number
         if left and isinstance(reading.__cause__ or reading, TimeoutError | ConnectionError):
             # Each of the others would take as long to time out.

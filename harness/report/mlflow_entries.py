@@ -14,6 +14,7 @@ import pandas as pd
 
 from harness.runs.results import TABLES, Run
 from harness.store.manifest import PAGE, PLOTS
+from harness.tables.csv import to_csv
 from harness.tables.metrics import METRICS
 from harness.tables.pairs import ARM, KIND
 from harness.trial.record import Record
@@ -167,14 +168,14 @@ def files(run: Run) -> Iterator[tuple[str, bytes]]:
         table, content = run.table(name), BytesIO()
         table.to_parquet(content, index=False)
         yield f"{name}.parquet", content.getvalue()
-        yield f"{name}.csv", table.to_csv(index=False).encode()
+        yield f"{name}.csv", to_csv(table).encode()
     derived = {
         "summary": run.summary(),
         "comparisons": run.comparisons(),
         "break_even": run.break_even(),
     }
     for name, table in derived.items():
-        yield f"{name}.csv", table.to_csv(index=False).encode()
+        yield f"{name}.csv", to_csv(table).encode()
     for name in (PAGE, *run.folder.names(PLOTS)):
         if (made := run.folder.read(name)) is not None:
             yield name, made

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from harness.errors import HarnessError, InvalidInput, StoreError, brief, explained
+from harness.errors import HarnessError, InvalidInput, StoreError, brief, explained, printable
 from harness.inputs.bounded import MOST_BYTES
 from harness.inputs.bounded_json import from_json
 from harness.store.manifest import (
@@ -90,7 +90,7 @@ class RunFolder:
                 except NotARecord as error:
                     if isinstance(content, bytes):
                         refuse_newer(where, content)
-                    problems[name] = f"`{where}` is left out: {error}."
+                    problems[name] = f"`{printable(where)}` is left out: {error}."
         return RunContents(manifest, reader.records(), problems)
 
     def count_records(self) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from harness.errors import printable
+from harness.tables.csv import to_csv
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -60,7 +61,7 @@ def files(name: str, table: pd.DataFrame, source: Source) -> Iterator[tuple[str,
     pq.write_table(marked, content, write_page_checksum=True)
     yield f"{name}.parquet", content.getvalue()
     if len(table) <= _MOST_CSV_ROWS:
-        yield f"{name}.csv", table.to_csv(index=False).encode()
+        yield f"{name}.csv", to_csv(table).encode()
 
 
 class StoredTable:

@@ -8,8 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from harness.errors import middle_cut, one_line
 from harness.tables import numbers
 from harness.tables.break_even import epoch, epochs_interval
+from harness.tables.csv import to_csv
 from harness.tables.metrics import METRICS
 from harness.tables.numbers import number
 
@@ -17,6 +19,8 @@ FORMATS = ("table", "csv", "markdown", "json")
 Columns: TypeAlias = dict[str, Callable[[Any], str]]
 """The columns of a printed table: the heading, and the cell of a row."""
 _GAP = "  "
+_LONGEST = 1000
+"""Characters of a cell for people."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Columns aligned to the left.
 _TEXT = (
@@ -34,7 +38,7 @@ def render(frame: pd.DataFrame, kind: str, width: int = 80, title: str = "", key
     """
     match kind:
         case "csv":
-            return frame.to_csv(index=False)
+            return to_csv(frame)
         case "json":
             return frame.to_json(orient="records", indent=1) + "\n"
         case "markdown":
@@ -335,9 +339,9 @@ _COMPARISON: Columns = {
 
 
 def _cell(value: Any) -> str:
-    """Return text unchanged, a number to three digits, and `-` for a missing value."""
+    """Return text on one line, a number to three digits, and `-` for a missing value."""
     if isinstance(value, str):
-        return value
+        return one_line(middle_cut(value, _LONGEST))
     if pd.isna(value):
         return "-"
     if isinstance(value, bool | np.bool):
@@ -346,8 +350,16 @@ def _cell(value: Any) -> str:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    rows = [[_no_markup(cell) for cell in row] for row in frame.to_numpy().tolist()]
+    lines = [list(frame.columns), ["---"] * len(frame.columns), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _no_markup(cell: str) -> str:
+    """Return a cell that ends no cell of Markdown, and holds no HTML, link or picture."""
+    for sign, escaped in (("|", "&#124;"), ("<", "&lt;"), ("](", "]&#40;"), ("`", "&#96;")):
+        cell = cell.replace(sign, escaped)
+    return cell
 
 
 def _terminal(frame: pd.DataFrame, width: int, title: str, keys: int) -> str:

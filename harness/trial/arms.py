@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from harness.backend import registry
 from harness.errors import InvalidInput, did_you_mean, printable
 from harness.inputs.validated import Validated
+from harness.trial.limits import LONGEST_NAME
 
 Device: TypeAlias = Literal["cpu", "gpu"]
 DEVICES: tuple[Device, ...] = ("cpu", "gpu")
+
+
+def _of_letters(name: str) -> str:
+    """Return the name. Raises `ValueError` if it has what cannot be printed on a line."""
+    if not name.isprintable():
+        raise ValueError("the name of a backend has only characters that can be printed")
+    return name
+
+
+_Backend: TypeAlias = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_of_letters)]
 
 
 class Arm(BaseModel):
@@ -19,7 +30,7 @@ class Arm(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    backend: str
+    backend: _Backend
     device: Device
 
     def __str__(self) -> str:
@@ -36,7 +47,7 @@ def _installed(name: str) -> str:
     return name
 
 
-InstalledBackend: TypeAlias = Annotated[str, AfterValidator(_installed)]
+InstalledBackend: TypeAlias = Annotated[_Backend, AfterValidator(_installed)]
 """The name of a backend that can be found."""
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
-from harness.errors import middle_cut, printable
+from harness.errors import middle_cut, one_line, printable
 from harness.inputs.bounded_json import Several
 from harness.task.task import Task
 from harness.trial.limits import LONGEST_NAME, LONGEST_TEXT, MOST_AT_ONCE
@@ -38,10 +38,13 @@ Shown: TypeAlias = Annotated[
     str, AfterValidator(lambda text: printable(middle_cut(text, LONGEST_TEXT)))
 ]
 """A text from a worker or a file, which must neither control a terminal nor fill it."""
-Name: TypeAlias = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(printable)]
+Name: TypeAlias = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(one_line)]
 """A text that stands for something. It is never cut: two names might become one."""
-Texts: TypeAlias = Annotated[dict[Name, Shown], Field(max_length=10_000)]
-"""Texts by name."""
+_Line: TypeAlias = Annotated[
+    str, AfterValidator(lambda text: one_line(middle_cut(text, LONGEST_TEXT)))
+]
+Texts: TypeAlias = Annotated[dict[Name, _Line], Field(max_length=10_000)]
+"""Texts by name, each on a line."""
 Isolation: TypeAlias = Literal["process", "backend"]
 """Whether a trial had a process of its own. In runs of older versions, `backend` means that it may
 have used that of the trial before it."""
