@@ -11,7 +11,7 @@ from harness.measure.clock import timestamp
 from harness.runs.settings import Settings, Site
 from harness.task.task import PRESETS, Task
 from harness.trial.plan import Plan, seeds_at_once
-from harness.trial.sweep import swept_values
+from harness.trial.sweep import grid, swept_values
 
 # The names that users know some fields of the plan by.
 _OPTION = {"at_once": "vectorize"}
@@ -39,8 +39,10 @@ class RunRequest:
     def check_plan(self, plan: Plan) -> None:
         """Raise `InvalidInput` if the plan of the resumed run differs from what was stated.
 
-        One run never mixes two tasks or two ways of measuring.
+        One run never mixes two tasks or two ways of measuring. A plan from elsewhere may also have
+        points that are no tasks.
         """
+        grid(plan.task, plan.sweep)
         problems = [
             f"`{_OPTION.get(name, name)}` differs: run `{plan.run}` has "
             f"{_describe(getattr(plan, name), value)}, not {_describe(value, getattr(plan, name))}"

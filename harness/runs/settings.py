@@ -19,7 +19,7 @@ from harness.runs.seeds import LARGEST_SEED, MOST_SEEDS, listed
 from harness.task.task import Task
 from harness.trial.arms import Selection, distinct
 from harness.trial.plan import Plan, seeds_at_once
-from harness.trial.sweep import Value
+from harness.trial.sweep import Value, grid
 
 _MOST = 10**9
 _SAME_IN_PLAN = {
@@ -136,7 +136,7 @@ class Settings(Selection):
             at_once=seeds_at_once(self.vectorize, len(self.seeds)),
             **self.model_dump(include=_SAME_IN_PLAN),
         )
-        for point in plan.points:
+        for point in grid(task, plan.sweep):
             point.task.refuse_uncuttable(plan.at_once or 1)
         return plan
 

@@ -41,8 +41,6 @@ class Places:
             return f"run `{plan.run}` has no block {record.block}"
         if max(record.attempt, record.go) > _MOST_ATTEMPTS:
             return "nobody made so many attempts"
-        if record.threads != plan.threads or record.contended != plan.packed:
-            return f"it was not measured as run `{plan.run}` is"
         if max((chunk.round or 0 for chunk in record.chunks), default=0) > plan.rounds:
             return f"run `{plan.run}` has {plan.rounds} rounds"
         return ""

@@ -30,7 +30,6 @@ from harness.trial.sweep import (
     Value,
     count_points,
     every_point,
-    grid,
     shown_count,
     swept_values,
     text_of,
@@ -140,8 +139,9 @@ class Plan(BaseModel):
 
     @cached_property
     def points(self) -> tuple[SweepPoint, ...]:
-        """The points of the sweep. Raises `InvalidInput` if values of it do not go together."""
-        return grid(self.task, self.sweep)
+        """The points of the sweep; `grid` says whether the values of each go together."""
+        copy = self.task.model_copy
+        return tuple(SweepPoint(v, copy(update=v) if v else self.task) for v in self._values)
 
     @property
     def tasks(self) -> frozenset[Task]:
@@ -185,7 +185,7 @@ class Plan(BaseModel):
     def names(self) -> set[str]:
         """The names of all trials."""
         found = set()
-        points = [trial_name(values, (), "") for values in every_point(self.sweep)]
+        points = [trial_name(values, (), "") for values in self._values]
         for arm, arm_name in self.arm_names.items():
             parts = self.parts if arm in self.many else [(seed,) for seed in self.seeds]
             ends = [trial_name({}, seeds, arm_name) for seeds in parts]
@@ -226,6 +226,11 @@ class Plan(BaseModel):
                 yield from ((arm, (seed,)) for seed in block.seeds)
 
     @property
+    def _values(self) -> Iterator[dict[str, Value]]:
+        """The values of the swept fields at each point."""
+        return every_point(self.sweep)
+
+    @property
     def _at_once(self) -> int:
         """How many seeds a block has, but for the last ones."""
         return self.at_once if self.at_once and self.many else 1
@@ -233,8 +238,7 @@ class Plan(BaseModel):
     def _blocks(self) -> Iterator[Block]:
         # All points of the first seeds, then all points of the next: an interrupted sweep has
         # trials at each point.
-        points = list(every_point(self.sweep))
-        for number, (seeds, values) in enumerate(product(self.parts, points)):
+        for number, (seeds, values) in enumerate(product(self.parts, self._values)):
             yield Block(number, values, seeds)
 
     def _job(
