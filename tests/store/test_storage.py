@@ -18,6 +18,7 @@ from benchmarks.helpers.histories import copy
 from benchmarks.helpers.s3 import BUCKET, S3Server
 from harness import InvalidInput, Run, StoreError, UnknownName, doctor
 from harness.cli import cli
+from harness.inputs.bounded import TooLarge
 from harness.store.files import LocalFolder
 from harness.store.lease import Lease, Timing
 from harness.store.outbox import Outbox, Retries, outbox_of
@@ -100,6 +101,66 @@ def test_files_are_whole_and_found_again(place: Folder) -> None:
     run.remove()
     assert run.names("records", "") == []
     assert place.folders() == []
+
+
+def test_a_file_is_read_up_to_a_limit(place: Folder) -> None:
+    run = place.folder("r")
+    run.claim().release()
+    run.write("records/empty.json", b"")
+    run.write("records/five.json", b"12345")
+    assert run.read("records/empty.json") == b""
+    assert run.read("records/five.json", 5) == b"12345"
+    with pytest.raises(TooLarge):
+        run.read("records/five.json", 4)
+    found = dict(run.read_many(run.names("records"), 4))
+    assert found["records/empty.json"] == b""
+    assert isinstance(found["records/five.json"], TooLarge)
+
+
+def test_no_name_leads_out_of_a_folder(place: Folder) -> None:
+    run = place.folder("r")
+    run.claim().release()
+    place.write("secret", b"secret")
+    for name in ("../secret", "records/../../secret", "./../secret", "/secret"):
+        with pytest.raises(OSError, match="is no name of a file in it"):
+            run.read(name)
+        with pytest.raises(OSError, match="is no name of a file in it"):
+            run.write(name, b"")
+    assert place.read("secret") == b"secret"
+
+
+def test_names_in_a_bucket_lead_nowhere(url: str) -> None:
+    store, bucket = fsspec.filesystem("s3"), url.removeprefix("s3://")
+    for name in ("../x/manifest.json", "a/../../manifest.json", "./manifest.json", "\x1bb/x"):
+        store.pipe_file(f"{bucket}/{name}", b"{}")
+    folder = quick(url)
+    assert not {"..", ".", ""} & set(folder.folders())
+    assert run_folders(url) == []
+    done = CliRunner().invoke(cli, ["history", "--results", url])
+    assert done.exit_code == 2
+    assert "\x1b" not in done.output
+
+
+def test_links_on_a_server_are_not_written_to(tmp_path: Path) -> None:
+    place = RemoteFolder(fsspec.filesystem("file"), str(tmp_path), "sftp://host/results", QUICK)
+    run = place.folder("r")
+    run.claim().release()
+    run.write("manifest.json", b"{}")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "r" / ".manifest.json.part").symlink_to(tmp_path / "secret")
+    run.write("manifest.json", b"{}")  # Under a name that nobody can guess.
+    assert (tmp_path / "secret").read_text() == "secret"
+    with pytest.raises(OSError, match=r"manifest.json.part` is a link, which is not followed"):
+        run.hold(print)
+
+
+@pytest.mark.parametrize("place", ["memory"], indirect=True)
+def test_a_lease_is_short(place: Folder) -> None:
+    run = place.folder("r")
+    run.write("manifest.json", b"{}")
+    run.write(".lock", b"x" * 10**6)
+    with pytest.raises(TooLarge):
+        run.hold(print)
 
 
 def test_of_many_who_create_a_file_one_does(place: Folder) -> None:
