@@ -36,7 +36,8 @@ class _Bounds:
 
     def look(self, event: str, values: tuple[Any, ...]) -> None:
         # Libraries have threads of their own, which outlive what started them.
-        if not self.inside or threading.get_ident() != self.thread:
+        is_here = threading.get_ident() == self.thread
+        if not self.inside or not (is_here or event in _STARTS):
             return
         if event in _CHANGES or (event == "open" and values[2] & _WRITES):
             if isinstance(values[0], str | bytes):
