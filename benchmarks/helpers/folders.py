@@ -130,6 +130,7 @@ _OFTEN = (
     *(("show", "mine", "--table", name) for name in _SHOWN),
     *(("show", "mine", "--format", name) for name in _FORMATS),
     ("history",),
+    ("history",),
     ("explain", "mine"),
     ("explain", "mine", "--format", "markdown"),
     ("compare", "mine", "other"),
@@ -333,8 +334,12 @@ def _name(path: Path) -> str:
 
 
 def _table(rng: random.Random, content: bytes) -> bytes:
-    """Change a stored table, or make a small file of one that is huge."""
+    """Change a stored table, or make a small file of one that is huge.
+
+    It still says that it was made from the same records.
+    """
     table = parquet.read_table(io.BytesIO(content))
+    mark = table.schema.metadata
     if rng.random() < 0.5:
         rows = [
             changed(rng, row) for row in json.loads(table.to_pandas().to_json(orient="records"))
@@ -347,7 +352,9 @@ def _table(rng: random.Random, content: bytes) -> bytes:
         columns = {field.name: _column(field.type, text, count) for field in table.schema}
         table = pa.table(columns)
     file = io.BytesIO()
-    parquet.write_table(table, file, store_schema=rng.random() < 0.5)
+    table = table.replace_schema_metadata(mark)
+    codec = rng.choice(("snappy", "snappy", "zstd"))
+    parquet.write_table(table, file, store_schema=rng.random() < 0.5, compression=codec)
     return file.getvalue() if rng.random() < 0.8 else garbled(rng, file.getvalue())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -121,7 +122,7 @@ class RunFolder:
         for name, content in self._files.read_many(self._record_files()):
             if isinstance(content, OSError):
                 raise content
-            yield name.encode()
+            yield os.fsencode(name)
             yield content
 
     def names(self, folder: str) -> list[str]:

@@ -147,6 +147,10 @@ def _one_more(folder: Path) -> None:
     path.with_stem(path.stem + "~2").write_text(json.dumps(fields))
 
 
+def _odd_name(folder: Path) -> None:
+    (folder / "records" / os.fsdecode(b"\xff.json")).write_text("{}")
+
+
 def _other_plan(folder: Path) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -154,7 +158,7 @@ def _other_plan(folder: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("change", [_other_digit, _one_less, _one_more, _other_plan])
+@pytest.mark.parametrize("change", [_other_digit, _one_less, _one_more, _odd_name, _other_plan])
 def test_they_are_not_read_once_the_records_have_changed(
     change: Callable[[Path], object], results: Path
 ) -> None:

@@ -140,9 +140,13 @@ def test_the_list_shows_a_copy_by_its_own_name(cli: Cli, tmp_path: Path) -> None
     broken.parent.mkdir()
     broken.write_text(json.dumps({"schema_version": 10**6}))
     (tmp_path / "odd" / "manifest.json").mkdir(parents=True)
+    (tmp_path / "flat").mkdir()
+    shutil.copy(tmp_path / "r" / "manifest.json", tmp_path / "flat")
+    (tmp_path / "flat" / "records").write_text("")
     runs = cli("list", "--results", tmp_path).stdout.partition("Runs in ")[2].splitlines()[1:]
     told = dict(line.split(maxsplit=1) for line in runs)
     assert told["copy"] == told["r"] == f"1/{PLAN.size} trials  a:B on cpu"
     assert "newer version" in told["broken"]
     assert "no regular file" in told["odd"]
-    assert sorted(told) == ["broken", "copy", "odd", "r"]
+    assert "`records` is no folder" in told["flat"].replace(f"{tmp_path}/flat/", "")
+    assert sorted(told) == ["broken", "copy", "flat", "odd", "r"]
