@@ -114,7 +114,8 @@ def gate(**options: Any) -> None:
     code = report.EXIT_CODES[verdict.outcome]
     with errors(code):
         try:
-            report.write(verdict, _outputs(options))
+            if unwritten := report.write(verdict, _outputs(options)):
+                click.echo(f"warning: {unwritten}", err=True)
         finally:
             # The logs of CI systems are wider than a terminal.
             click.echo(report.terminal(verdict, width(piped=120)), nl=False)

@@ -105,7 +105,7 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     if name == "summary":
         end = conclusion(run.manifest.plan, run.comparisons())
         sentences = [*run.sentences(), *filter(None, [end]), *run.caveats]
-        return render_summary(run.summary(), kind, columns, sentences, run.swept)
+        return render_summary(run.summary(), kind, columns, sentences, run.swept, run.words)
     if name == "comparisons":
         return render_comparisons(run.comparisons(), kind, columns, run.swept)
     if name == "break-even":

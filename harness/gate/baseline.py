@@ -19,6 +19,7 @@ from pydantic import (
 
 from harness.errors import InvalidInput, brief
 from harness.inputs.bounded_json import Several, from_json
+from harness.inputs.commands import command
 from harness.inputs.text import read_text
 from harness.store.files import write_whole
 from harness.store.manifest import refuse_newer
@@ -87,9 +88,9 @@ class Baseline(BaseModel):
             return from_json(cls, content)
         except (ValueError, InvalidInput) as error:
             refuse_newer(str(path), content.encode(), SCHEMA_VERSION)
+            write = command("gate", "--write-baseline", path)
             raise InvalidInput(
-                f"`{path}` cannot be read as a baseline: {brief(error)}; write a new one with "
-                f"`gate --write-baseline`."
+                f"`{path}` cannot be read as a baseline: {brief(error)}; a new one: `{write}`."
             ) from None
 
     def write(self, path: Path) -> None:

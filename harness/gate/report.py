@@ -22,7 +22,7 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 
-from harness.errors import InvalidInput, middle_cut
+from harness.errors import InvalidInput, brief, middle_cut
 from harness.gate.verdict import WORST_FIRST, Judgement, Outcome, Verdict
 from harness.store.files import open_stream, write_whole
 from harness.tables.numbers import percent, ratio
@@ -196,11 +196,12 @@ def check_writable(outputs: Iterable[Path | None], inputs: Iterable[Path | None]
         raise InvalidInput(*problems)
 
 
-def write(verdict: Verdict, outputs: Mapping[str, Path | None]) -> None:
+def write(verdict: Verdict, outputs: Mapping[str, Path | None]) -> str:
     """Write the files asked for, by the names of `FORMATS`, each whole or not at all.
 
     Markdown that is too long for a comment is cut; all of it is written to a file beside it. On
-    GitHub Actions, also add the Markdown to the summary of the job. Raises `StoreError`.
+    GitHub Actions, also add the Markdown to the summary of the job; returns a sentence if only that
+    cannot be written, because the outcome does not depend on it. Raises `StoreError`.
     """
     for name, path in outputs.items():
         if path is not None and name != "markdown":
@@ -212,10 +213,14 @@ def write(verdict: Verdict, outputs: Mapping[str, Path | None]) -> None:
         write_whole(comment, text.encode())
         if whole and not _fits(everything := _markdown(verdict)()):
             write_whole(whole, everything.encode())
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        # The outcome does not depend on the summary.
-        with suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    try:
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        return f"the summary of the job, `{summary}`, cannot be written: {brief(error)}."
+    return ""
 
 
 def whole_table(comment: Path) -> Path | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import middle_cut, one_line
+from harness.inputs.commands import command
 from harness.tables import numbers
 from harness.tables.break_even import epoch, epochs_interval
 from harness.tables.csv import to_csv
@@ -99,8 +100,12 @@ def render_summary(
     width: int = 80,
     sentences: Sequence[str] = (),
     swept: Sequence[str] = (),
+    run: Sequence[str] = ("RUN",),
 ) -> str:
-    """Return the summary as text: for people two tables and sentences, for programs unchanged."""
+    """Return the summary as text: for people two tables and sentences, for programs unchanged.
+
+    `run`: the run as the command line takes it.
+    """
     if kind in {"csv", "json"}:
         return render(summary, kind)
     separator, keys = "\n" if kind == "markdown" else "", len(swept) + 1
@@ -111,7 +116,7 @@ def render_summary(
     text += "* contended: other trials ran beside it; do not compare times\n" * contended
     paragraphs = [
         render_sentences(node_legend(summary), kind),
-        _noise_warning(summary),
+        _noise_warning(summary, run),
         render_sentences(sentences, kind),
     ]
     return text + separator + "".join(f"{paragraph}\n" for paragraph in paragraphs if paragraph)
@@ -248,16 +253,16 @@ def _plain(columns: Sequence[str] | Mapping[str, str]) -> Columns:
     return {heading: column(name) for heading, name in names.items()}
 
 
-def _noise_warning(summary: pd.DataFrame) -> str:
+def _noise_warning(summary: pd.DataFrame, run: Sequence[str]) -> str:
     noisy = [row for _, row in summary.iterrows() if row["noisy"]]
     if not noisy:
         return ""
     lines = [
         f"† noisy: {r['noisy']} of {r['seeds']} of {r['backend']} on {r['device']}" for r in noisy
     ]
-    return "\n".join(lines) + (
-        "\n  disturbed while on the clock: `show RUN --table trials` says by what\n"
-    )
+    trials = command("show", *run, "--table", "trials")
+    lines += ["  disturbed while on the clock; this says by what:", f"  {trials}"]
+    return "\n".join(lines) + "\n"
 
 
 def _columns(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:

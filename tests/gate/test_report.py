@@ -277,11 +277,13 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     report.check_writable(paths)
     assert not any(path.exists() for path in paths)
     given = verdict(FINE)
-    report.write(given, dict(zip(report.FORMATS, paths, strict=True)))
+    assert report.write(given, dict(zip(report.FORMATS, paths, strict=True))) == ""
     texts = [report.as_json(given), report.junit(given), report.markdown(given)]
     assert [path.read_text() for path in paths] == texts
     assert summary.read_text() == "before\n" + texts[2]
     assert len(list(tmp_path.iterdir())) == 4
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    assert "cannot be written: Is a directory" in report.write(given, {})
 
 
 def test_only_the_files_asked_for_are_written(tmp_path: Path) -> None:
