@@ -82,12 +82,13 @@ def _text(folder: int, name: str) -> str | None:
     except OSError:
         return None
     try:
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
             return None
-        return os.read(number, status.st_size).decode("utf-8", "replace")
+        with open(number, "rb", closefd=False) as file:
+            content = file.read(MOST_BYTES + 1)
     finally:
         os.close(number)
+    return content.decode("utf-8", "replace") if len(content) <= MOST_BYTES else None
 
 
 def _quoted(text: str) -> Iterator[str]:
