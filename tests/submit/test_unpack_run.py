@@ -43,7 +43,7 @@ def test_a_packed_run_comes_out_as_it_went_in(tmp_path: Path) -> None:
 
 def test_a_run_that_is_too_large_is_told_how_to_come_home() -> None:
     header = json.dumps({"packed": 1, "unpacked": 2**29, "sha256": ""})
-    with pytest.raises(StoreError, match="512 MiB, and at most 256 are fetched: .*--results URL"):
+    with pytest.raises(StoreError, match=r"512 MiB, and at most 256 are fetched: .*--results URL"):
         unpack_run.unpack(f"packed run: {header}", "example")
 
 
