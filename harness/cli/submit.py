@@ -260,7 +260,9 @@ def _fetch(server: JobServer, job: ClusterJob, results: str, options: Sequence[s
     _notify(f"Its report: {command('report', *saved.words)}")
     if saved.missing or not saved.manifest.plan.settled:
         _notify(_how_to_go_on(server, job, results, options))
-    return True
+    for sentence in saved.unwritten:
+        _notify(f"error: {sentence}")
+    return not saved.unwritten
 
 
 def _how_to_go_on(server: JobServer, job: ClusterJob, results: str, options: Sequence[str]) -> str:

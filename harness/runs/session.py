@@ -93,7 +93,11 @@ class Session:
                 for problem in finish(self._writer, self.run):
                     self._reporter.note(problem)
             raise
-        return finish(self._writer, self.run)
+        try:
+            return finish(self._writer, self.run)
+        except KeyboardInterrupt:
+            self._reporter.note(self._what_is_kept())
+            raise
 
     def _what_is_kept(self) -> str:
         run = self.run

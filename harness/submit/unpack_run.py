@@ -117,7 +117,8 @@ def save(fetched: RunContents, results: str | Path) -> Run:
     """Write the run to a results folder, or add what is new to the same run there.
 
     Raises `InvalidInput` if another run of that name is there, or the same with other results:
-    neither is touched. Raises `StoreError` if it cannot be written.
+    neither is touched. Raises `StoreError` if a record cannot be written; `Run.unwritten` says what
+    else could not.
     """
     run = fetched.manifest.plan.run
     writer, aside = _writer(fetched, results)
@@ -127,9 +128,9 @@ def save(fetched: RunContents, results: str | Path) -> Run:
             writer.add(record)
         writer.update(**dict(fetched.manifest))
         unwritten = finish(writer, Run.of(writer.folder))
-    if unwritten:
-        raise StoreError("\n".join(unwritten))
-    return Run(run, results)
+    saved = Run(run, results)
+    saved.unwritten = unwritten
+    return saved
 
 
 def _writer(fetched: RunContents, results: str | Path) -> tuple[RunWriter, Iterable[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 import uuid
@@ -358,6 +359,29 @@ def test_what_cannot_be_delivered_waits_for_the_next_driver(server: S3Server, ur
         assert [r.seed for r in Run.of(writer.folder).records] == [0]
     assert Run("r", url).records == [record(0)]
     assert not outbox.exists()
+
+
+@pytest.mark.slow
+def test_what_can_wait_nowhere_is_kept_elsewhere(server: S3Server, url: str) -> None:
+    driver = Driver(url, retries=Retries(at_end_s=0.0))
+    records = Path(outbox_of(driver.run).location) / "records"
+    driver.suspend(server)
+    try:
+        with driver.writer as writer:
+            records.rmdir()
+            records.write_bytes(b"")  # Nothing can be written there.
+            with pytest.raises(StoreError, match="and on this machine: "):
+                writer.add(record(0))
+            rescued = writer.rescue([record(0)])
+    finally:
+        server.wake()
+    assert rescued
+    assert (rescued.records, rescued.problem) == (1, "")
+    records.unlink()
+    subprocess.run(["sh", "-c", rescued.back], check=True)
+    with Driver(url, create=False).writer as writer:
+        assert Run.of(writer.folder).records == [record(0)]
+    assert Run("r", url).records == [record(0)]
 
 
 @pytest.mark.slow

@@ -37,8 +37,14 @@ def test_a_packed_run_comes_out_as_it_went_in(tmp_path: Path) -> None:
     assert Run("example", tmp_path).summary().equals(Run("example", ROOT / "results").summary())
     names = {path.name for path in (original / "records").iterdir()}
     assert {path.name for path in (tmp_path / "example" / "records").iterdir()} == names
-    unpack_run.save(fetched, tmp_path)
+    assert unpack_run.save(fetched, tmp_path).unwritten == []
     assert unpack_run.unpack("packed run: {}", "example") is None
+    # What is made from the records does not decide whether they are here.
+    (tmp_path / "example" / "steps.csv").unlink()
+    (tmp_path / "example" / "steps.csv").mkdir()
+    (sentence,) = unpack_run.save(fetched, tmp_path).unwritten
+    assert "cannot be written" in sentence
+    assert "run --resume example --results" in sentence
 
 
 def test_a_run_that_is_too_large_is_told_how_to_come_home() -> None:
