@@ -10,10 +10,10 @@ import errno
 import inspect
 import re
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.errors import InvalidInput
@@ -73,12 +73,18 @@ class RemoteFolder(Files):
         Raises `OSError` if the store does not answer: taken for broken, a record would be measured
         again.
         """
-        names = list(names)
         # Only the clients of object stores may be shared by threads.
-        with ThreadPoolExecutor(_AT_ONCE if self._system.async_impl else 1) as pool:
-            read = partial(self._read_if_there, most=most)
+        at_once = _AT_ONCE if self._system.async_impl else 1
+        # What has arrived waits in memory until it is asked for: few files, as they may be large.
+        waiting: deque[tuple[str, Future[bytes | OSError]]] = deque()
+        with ThreadPoolExecutor(at_once) as pool:
             try:
-                yield from zip(names, pool.map(read, names), strict=True)
+                for name in names:
+                    waiting.append((name, pool.submit(self._read_if_there, name, most)))
+                    if len(waiting) >= 2 * at_once:
+                        first, content = waiting.popleft()
+                        yield first, content.result()
+                yield from ((name, content.result()) for name, content in waiting)
             finally:
                 pool.shutdown(cancel_futures=True)
 
