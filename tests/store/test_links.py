@@ -112,6 +112,28 @@ def test_a_lock_is_not_emptied(results: Path) -> None:
     assert (results / "r" / ".lock").read_text() == "kept"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["fifo", "folder"])
+def test_a_lock_is_a_regular_file(results: Path, make: Callable[[Path], object]) -> None:
+    (results / "r" / ".lock").unlink()
+    make(results / "r" / ".lock")
+    with pytest.raises(InvalidInput, match=r"regular file; remove it|Is a directory"):
+        RunWriter.resume(results, "r")
+
+
+def test_a_hard_link_is_not_written_through(results: Path, canary: Path) -> None:
+    for name in (".lock", "manifest.json", "report.html"):
+        (results / "r" / name).unlink(missing_ok=True)
+        os.link(canary, results / "r" / name)
+    os.utime(canary.parent, (1, 1))
+    shutil.copyfile(results / "other" / "manifest.json", results / "copy")
+    (results / "r" / "manifest.json").unlink()
+    (results / "copy").rename(results / "r" / "manifest.json")
+    with RunWriter.resume(results, "r") as writer:
+        writer.update(finished_utc="now")
+        writer.folder.write([("report.html", b"page")])
+    assert is_untouched(canary)
+
+
 def test_a_file_of_a_swapped_folder_is_not_written(results: Path, canary: Path) -> None:
     with RunWriter.resume(results, "r") as writer:
         (results / "r").rename(results / "moved")

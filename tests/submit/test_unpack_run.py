@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -51,6 +52,27 @@ def test_a_run_that_is_too_large_is_told_how_to_come_home() -> None:
     header = json.dumps({"packed": 1, "unpacked": 2**29, "sha256": ""})
     with pytest.raises(StoreError, match=r"512 MiB, and at most 256 are fetched: .*--results URL"):
         unpack_run.unpack(f"packed run: {header}", "example")
+
+
+def test_only_regular_files_of_a_run_are_packed(tmp_path: Path) -> None:
+    folder, whole = tmp_path / "evil", repacked(tmp_path / "evil")
+    (tmp_path / "secret.json").write_text('"secret"')
+    records = folder / "records"
+    (records / "link.json").symlink_to(tmp_path / "secret.json")
+    (records / "zero.json").symlink_to("/dev/zero")
+    os.mkfifo(records / "pipe.json")
+    (records / "folder.json").mkdir()
+    with (records / "huge.json").open("wb") as file:
+        file.truncate(2**40)
+    (folder / ".manifest.json").write_text("another")
+    assert "\n".join(pack_run.pack(folder)) == whole
+    (tmp_path / "linked").symlink_to(folder)
+    assert list(pack_run.pack(tmp_path / "linked")) == ["packed run: {}"]
+    records.rename(tmp_path / "elsewhere")
+    records.symlink_to(tmp_path / "elsewhere")
+    found = unpack_run.unpack("\n".join(pack_run.pack(folder)), "example")
+    assert found is not None
+    assert found.attempts == []
 
 
 @pytest.mark.parametrize(
