@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from threading import Thread
 from typing import Any
 
@@ -106,6 +106,8 @@ class Session:
         # A block is timed whole: its finished trials run again with the missing ones.
         again = sum(map(len, self._blocks(set(self._plan.arms)))) - missing
         beside = f", and with them {again} finished ones of the same blocks" if again > 0 else ""
+        with suppress(StoreError):  # What cannot be restored is rescued.
+            self._writer.restore(self._attempts)
         rescued = self._writer.rescue(self._attempts)
         lacks = rescued or self._writer.undelivered
         kept = f". {lacks} " if lacks else f" and kept in `{run.location}`; "
