@@ -90,7 +90,7 @@ class Session:
             if self._attempts or not isinstance(error, Unavailable):
                 self._writer.skip_retries()
                 self._reporter.note(self._what_is_kept())
-                for problem in finish(self._writer, self.run):
+                for problem in [] if self._writer.rescued else finish(self._writer, self.run):
                     self._reporter.note(problem)
             raise
         try:

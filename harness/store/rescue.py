@@ -46,7 +46,8 @@ class Rescue:
     def __init__(self, run: Path) -> None:
         """Take the local folder of the run, or that of its outbox."""
         self._run = run
-        self._folder: Path | None = None
+        self.folder: Path | None = None
+        """Where it is, if there is one."""
 
     def keep(self, files: Mapping[str, bytes]) -> Rescued:
         """Write the manifest and records, by their names in the run.
@@ -66,12 +67,12 @@ class Rescue:
                 _remove(made)
             else:
                 self.remove()
-                self._folder, problem = made, ""
+                self.folder, problem = made, ""
                 break
         records = len(files.keys() - {MANIFEST})
-        if self._folder is None:
+        if self.folder is None:
             return Rescued(records, problem=problem)
-        kept = self._folder / self._run.name
+        kept = self.folder / self._run.name
         back = shlex.join(["cp", "-r", str(kept), str(self._run.parent)])
         if not self._run.parent.is_dir():
             back = f"{shlex.join(['mkdir', '-p', str(self._run.parent)])} && {back}"
@@ -79,8 +80,8 @@ class Rescue:
 
     def remove(self) -> None:
         """Remove it: what is in it is elsewhere by now."""
-        _remove(self._folder)
-        self._folder = None
+        _remove(self.folder)
+        self.folder = None
 
 
 def _remove(folder: Path | None) -> None:

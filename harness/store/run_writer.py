@@ -142,6 +142,11 @@ class RunWriter:
         return RunFolder(self._files)
 
     @property
+    def rescued(self) -> bool:
+        """Whether files are kept elsewhere that the folder does not take."""
+        return self._rescue.folder is not None
+
+    @property
     def at_rest(self) -> RunFolder:
         """The same folder for reading after the end of the context."""
         return RunFolder(self._outbox.store if self._outbox else self._files)

@@ -18,7 +18,8 @@ import pytest
 import harness
 from harness import Run, StoreError
 from tests.helpers.calamity import KINDS, relieve
-from tests.helpers.commands import ROOT, TINY_RUN, Cli, in_this_process
+from tests.helpers.commands import ROOT, TINY_RUN, Cli, in_this_process, typed
+from tests.helpers.processes import start, wait_for
 
 # Root may write what is read-only, unless without the capability for it.
 PLAIN = () if os.geteuid() else ("setpriv", "--bounding-set", "-dac_override")
@@ -90,8 +91,8 @@ def check(user: User, kind: str, errors: str) -> None:
     names = {f"seed{seed}-{backend.replace(':', '.')}-cpu.json" for backend, seed in measured}
     assert names == found.keys()
     relieve(kind, user.run)
-    typed = hint(errors)
-    if not typed:
+    line = hint(errors)
+    if not line:
         assert not (user.run / "manifest.json").exists()
         return
     done = user.types("sh", "-c", typed)
@@ -133,6 +134,23 @@ def test_nothing_is_lost_whatever_happens_at_each_write(kind: str, results: Path
         results.mkdir(exist_ok=True)
         number += 1
     assert number == 17  # The manifest four times, four records, eight tables.
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_whose_results_are_gone_says_where_it_is(tmp_path: Path) -> None:
+    results = tmp_path / "my results"
+    driver = start(results, "--dispatch", "inline", "--seeds", 2)
+    wait_for(lambda: list(results.glob("x/records/*.json")))
+    shutil.rmtree(results)
+    driver.terminate()
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 130
+    (kept,) = (line for line in errors.splitlines() if "trials are finished" in line)
+    assert kept.startswith("1 of 2 trials are finished. The run lacks 1 record, kept in `")
+    (line,) = re.findall("`(mkdir [^`]*)`", kept)
+    done = typed(line)
+    assert done.returncode == 0, done.stderr
+    assert not Run("x", results).missing
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +203,9 @@ def test_a_table_that_cannot_be_written_is_said(
     assert "missing or old: the tables steps, chunks." in done.stderr
     assert "Accuracy, mean over seeds" in done.stdout  # The results are shown all the same.
     table.rmdir()
-    typed = shlex.split(hint(done.stderr))
-    assert typed[:3] == ["python", "-m", "harness"]
-    assert cli(*typed[3:]).returncode == failed
+    words = shlex.split(hint(done.stderr))
+    assert words[:3] == ["python", "-m", "harness"]
+    assert cli(*words[3:]).returncode == failed
     assert table.is_file()
 
 
