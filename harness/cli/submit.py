@@ -206,7 +206,7 @@ def _wait(server: JobServer, name: str, results: str, options: Sequence[str]) ->
     """
     attach = _how_to_attach(server, name, results)
     try:
-        job = server.follow(name, _show, _notify)
+        job = server.follow(name, show_log, _notify)
         if job.stopped:
             _notify(f"error: job `{name}` was stopped.")
         elif job.not_started:
@@ -285,7 +285,7 @@ def _how_to_attach(server: JobServer, name: str, results: str) -> str:
     return f"  follow: {follow}\n  stop:   RAY_AUTH_MODE=token {stop}"
 
 
-def _show(text: str) -> None:
+def show_log(text: str) -> None:
     """Print a part of the log of a job, without colours and what else would control a terminal."""
     click.echo(printable(click.unstyle(text)), nl=False)
 
