@@ -90,9 +90,12 @@ def read_archive(results: str | Path) -> Archive:
     with explained(InvalidInput, f"`{folder.location}` cannot be read"):
         names = [name for name in folder.folders() if not name.startswith(".")]
     collected = _Collection()
+    renamed: list[_Reading] = []
     for number, (name, reading) in enumerate(_in_turn(folder, names), 1):
         if isinstance(reading, _Reading):
-            collected.add(reading)
+            # What says that it is another run must not take the place of that.
+            is_renamed = reading.manifest.plan.run != name
+            renamed.append(reading) if is_renamed else collected.add(reading)
             continue
         collected.warnings.append(printable(f"`{folder.file(name)}` is left out: {reading}"))
         left = len(names) - number
@@ -101,6 +104,8 @@ def read_archive(results: str | Path) -> Archive:
             count = f"{left} more run{'s were' if left > 1 else ' was'}"
             collected.warnings.append(f"`{folder.location}` stopped answering: {count} not read.")
             break
+    for reading in renamed:
+        collected.add(reading)
     if not collected.runs:
         measure = command("run", *results_words(folder.location))
         why = [f": {warning}" for warning in collected.warnings] or [f"; `{measure}` measures one."]
@@ -175,14 +180,15 @@ class _Collection:
     def add(self, reading: _Reading) -> None:
         """Add a run; one that was copied or has no trial that ended ok is left out."""
         plan, number = reading.manifest.plan, len(self.runs)
-        same = self._seen.setdefault((plan.run, reading.started), reading.name)
+        same = self._seen.get((plan.run, reading.started))
         self.warnings += reading.problems
-        if same != reading.name:
+        if same:
             self.warnings.append(f"run `{reading.name}` is left out: it is run `{same}` again.")
             return
         if not any(record.status == "ok" for record in reading.records):
             self.warnings.append(f"run `{reading.name}` is left out: no trial of it ended ok.")
             return
+        self._seen[plan.run, reading.started] = reading.name
         self.runs.append(RunInfo(reading.name, reading.started, plan.pilot or 0))
         self._together.append(plan.at_once or 1 if plan.many else 1)
         for record in reading.records:

@@ -197,6 +197,9 @@ def test_nothing_stops_at_what_is_no_run(real: Run, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
     shutil.copytree(tmp_path / "run0", tmp_path / "run0-again")
+    shutil.copytree(tmp_path / "run0", tmp_path / "a-stranger")  # Before the run that it copies.
+    for record in (tmp_path / "a-stranger" / "records").iterdir():
+        record.unlink()
     manifest = json.loads((tmp_path / "run1" / "manifest.json").read_text())
     for name, changes in {
         "undated": {"started_utc": "<b>yesterday</b>"},
@@ -213,13 +216,14 @@ def test_nothing_stops_at_what_is_no_run(real: Run, tmp_path: Path) -> None:
         "broken` is left out",
         "plots` is left out",
         "run `run0-again` is left out: it is run `run0` again",
+        "run `a-stranger` is left out: it is run `run0` again",
         "undated` is left out: its manifest says that it began at `<b>yesterday</b>`",
         "newer version of the harness",
         "seed0-reference-cpu.json` is left out: it is not a whole record",
         "lines.json` is left out: it is not a whole record",
     ):
         assert expected in told
-    assert len(history.warnings) == 7
+    assert len(history.warnings) == 8
     assert "&lt;b&gt;yesterday" in build(history).html()
     assert "<b>yesterday" not in build(history).html()
 
