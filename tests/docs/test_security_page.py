@@ -63,8 +63,12 @@ def seen(home: Path) -> dict[str, tuple[int, int]]:
         (("compare", "a", "b"), ()),
         (("history",), ()),
         (("history", "--html", "history.html"), ("history.html",)),
-        (("report", "a"), ("results/a/report.html", "results/a/plots/")),
-        (("report", "a", "--to", "paper"), ("paper/report.html", "paper/plots/")),
+        (("report", "a", "--no-plots"), ("results/a/report.html",)),
+        (("report", "a", "--no-plots", "--to", "paper"), ("paper/report.html",)),
+        pytest.param(
+            *(("report", "a"), ("results/a/report.html", "results/a/plots/")),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: "-".join(value) if value and not value[0].endswith("/") else None,
 )
