@@ -96,7 +96,7 @@ def check(user: User, kind: str, errors: str) -> None:
         assert not (user.run / "manifest.json").exists()
         return
     done = user.types("sh", "-c", typed)
-    assert done.returncode == 0, (typed, done.stderr)
+    assert done.returncode == 0, (line, done.stderr)
     run = Run("x", user.run.parent)
     assert not run.missing
     assert run.manifest.finished_utc
