@@ -33,8 +33,8 @@ _TEXT = TypeAdapter(str)
 
 
 class _Header(BaseModel):
-    packed: int = Field(ge=0)
-    unpacked: int = Field(ge=0)
+    packed: int = Field(ge=0, lt=2**63)
+    unpacked: int = Field(ge=0, lt=2**63)
     sha256: str
 
 

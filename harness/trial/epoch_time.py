@@ -82,7 +82,7 @@ def turns(record: Record) -> list[TimedTurn]:
     return [
         TimedTurn(
             number,
-            sum(chunk.wall_s - (chunk.waited_s or 0.0) for chunk in chunks)
+            sum(max(0.0, chunk.wall_s - (chunk.waited_s or 0.0)) for chunk in chunks)
             / sum(chunk.epochs or chunk_epochs for chunk in chunks),
             chunks[0].memory_s,
         )
@@ -112,7 +112,8 @@ def of_whole_blocks(records: Sequence[Record]) -> dict[int, float]:
     blocks: dict[tuple[object, ...], dict[int, dict[int, float]]] = defaultdict(dict)
     for number, record in enumerate(records):
         times = {turn.round: turn.epoch_s for turn in turns(record)}
-        if record.timing == "rounds" and len(times) >= FEWEST_ROUNDS:
+        in_rounds = record.timing == "rounds" and len(times) >= FEWEST_ROUNDS
+        if in_rounds and min(times.values()) > 0:
             blocks[record.run, record.block, record.node, record.device][number] = times
     factors = {}
     for block in blocks.values():
@@ -123,6 +124,8 @@ def of_whole_blocks(records: Sequence[Record]) -> dict[int, float]:
                 changes = [
                     undisturbed(list(other.values())) / undisturbed([other[n] for n in times])
                     for other in stayed
+                    if times.keys() <= other.keys()
                 ]
-                factors[number] = float(np.exp(np.mean(np.log(changes))))
+                if changes:
+                    factors[number] = float(np.exp(np.mean(np.log(changes))))
     return factors

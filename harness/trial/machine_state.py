@@ -77,7 +77,7 @@ def _places(records: Sequence[Record]) -> Iterable[dict[int, _Timed]]:
         done = turns(record)
         # What a GPU does takes no core, and a trial that failed is compared with nothing.
         compared = record.device == "cpu" and record.status not in {"failed", "lost"}
-        if compared and done and all(turn.memory_s for turn in done):
+        if compared and done and all(turn.memory_s and turn.epoch_s > 0 for turn in done):
             place = (record.run, record.node, record.task, record.timing)
             by_place[place][number] = _Timed(record, done)
     return by_place.values()

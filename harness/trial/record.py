@@ -6,6 +6,7 @@ formula needs no new run.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -70,6 +71,8 @@ class _NullIsNan:
 Real: TypeAlias = Annotated[float, _NullIsNan]
 Finite: TypeAlias = Annotated[float, Field(ge=-1e18, le=1e18)]
 """A measurement. Nothing larger was ever measured, and sums of it stay finite."""
+Amount: TypeAlias = Annotated[float, Field(ge=0, le=1e18)]
+"""A measurement of what cannot be less than nothing."""
 Integer: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What fits into a column of a table."""
 Natural: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
@@ -99,7 +102,7 @@ def _shared(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 class Chunk:
     """A timed call of `Backend.train`, and what the system counted during it."""
 
-    wall_s: Finite
+    wall_s: Amount
     epochs: Count | None = None
     """How many epochs it trained; None, before schema 6: `Task.chunk_epochs`."""
     epoch: Count | None = None
@@ -113,7 +116,7 @@ class Chunk:
     waited_s: Finite | None = None
     """How long it waited for the processor while others had it; None: unknown."""
     interpreter_s: Finite | None = None
-    memory_s: Finite | None = None
+    memory_s: Amount | None = None
     """The state of the machine before and after the turn: see `harness.measure.probe`."""
     cpu_s: Finite
     """Processor time of the process and of its descendants, summed over their threads."""
@@ -121,9 +124,9 @@ class Chunk:
     """How often the system took a core away from one of them."""
     steal_s: Finite | None = None
     """Time that the hypervisor took from the process's cores; None: unknown."""
-    load: Finite | None = None
+    load: Amount | None = None
     """The system's load average over the last minute, at the end of the call."""
-    mhz: Finite | None = None
+    mhz: Amount | None = None
     """Mean frequency of the process's cores at the end of the call; None: unknown."""
     energy_j: Finite | None = None
     """Energy of the processor packages or of the GPU: see `harness.measure.energy`."""
@@ -135,7 +138,7 @@ class CurvePoint:
 
     epoch: Count
     """Optimiser steps taken so far."""
-    train_s: Finite
+    train_s: Amount
     """Steady training time so far."""
     train_loss: Real
     """Mean training loss since the previous point."""
@@ -175,7 +178,7 @@ class Record(BaseModel):
 
     node: Name
     started_utc: Name
-    wall_s: Finite
+    wall_s: Amount
     """How long the process worked; before schema 6, from its start to its end."""
     threads: Count
     timing: Timing = "trials"
@@ -215,8 +218,8 @@ class Record(BaseModel):
     """How far the training has moved the initial state, RMS over its units; None: unknown."""
     shares: Several[Share] = Field((), max_length=MOST_AT_ONCE)
     """The results of each of several seeds; empty unless the trial ran to its end."""
-    peak_rss_mb: Finite | None = None
-    peak_gpu_mb: Finite | None = None
+    peak_rss_mb: Amount | None = None
+    peak_gpu_mb: Amount | None = None
     environment: Texts = {}
     """Versions of the packages loaded, and settings that change speed or precision."""
 
@@ -225,6 +228,10 @@ class Record(BaseModel):
         for errors in (self.step_mse, *(share.step_mse for share in self.shares)):
             if len(errors) not in {0, self.task.n_steps}:
                 raise ValueError("its errors are not those of its task's time steps")
+        for points in (self.points, *(share.points for share in self.shares)):
+            epochs = [0, *(point.epoch for point in points)]
+            if any(later <= epoch for epoch, later in pairwise(epochs)):
+                raise ValueError("the points of its curve are not in order")
         return self
 
     @property

@@ -53,6 +53,8 @@ NUMBERS: list[dict[str, object]] = [
     {"node": "x" * 10**6},
     {"environment": {f"x{n}": n for n in range(30_000)}},
     {"unknown": [[]] * 30_000},
+    {"wall_s": -1},
+    {"points": [{"epoch": 1, "train_s": 1, "train_loss": 1, "eval_mse": 1}] * 2},
     {"task": {"hidden": 10**4000}},
     {"chunks": [{"wall_s": 1, "cpu_s": 1, "involuntary_switches": 0, "round": 10**6}]},
 ]
@@ -106,3 +108,16 @@ def test_a_bad_record_is_a_warning_and_the_others_count(cli: Cli, tmp_path: Path
     assert max(map(len, warnings)) < 1000
     assert done.stdout == cli("show", "example", "--results", EXAMPLE.parent).stdout
     assert "10/10 trials" in cli("list", "--results", tmp_path).stdout
+
+
+def test_times_that_cannot_be_end_no_command(cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "odd")
+    for path in (tmp_path / "odd" / "records").iterdir():
+        record = json.loads(path.read_text())
+        for chunk in record["chunks"]:
+            chunk |= {"waited_s": 1e17, "cpu_s": -1e18}
+        if record["seed"] == 1:
+            record["chunks"] = [chunk | {"wall_s": 0} for chunk in record["chunks"]]
+        path.write_text(json.dumps(record))
+    for command in (("show", "odd"), ("show", "odd", "--table", "trials"), ("history",)):
+        assert cli(*command, "--results", tmp_path).returncode == 0

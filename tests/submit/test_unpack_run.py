@@ -177,6 +177,7 @@ def test_a_plan_whose_backend_is_a_path_has_trials_that_are_names(tmp_path: Path
         ('"unpacked": ', '"unpacked": 9'),
         ('"unpacked": ', '"unpacked": 99999999999'),
         ('"packed": ', '"packed": -'),
+        ('"unpacked": ', f'"unpacked": {10**1000}'),
         ("packed run: ", "packed run: {}\npacked run: "),
         ("packed run: ", "paked run: "),
     ],
