@@ -95,7 +95,7 @@ def check(user: User, kind: str, errors: str) -> None:
     if not line:
         assert not (user.run / "manifest.json").exists()
         return
-    done = user.types("sh", "-c", typed)
+    done = user.types("sh", "-c", line)
     assert done.returncode == 0, (line, done.stderr)
     run = Run("x", user.run.parent)
     assert not run.missing
