@@ -134,7 +134,8 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
 
 def _describe_run(folder: RunFolder) -> str:
     try:
-        plan, finished = folder.manifest().plan, folder.count_records()
+        plan = folder.manifest().plan
+        finished = folder.count_records(plan)
     except InvalidInput as error:
         return f"{folder.name:<32} {middle_cut(one_line(str(error)), _LONGEST)}"
     arms = middle_cut(", ".join(map(str, plan.arms)), _LONGEST)

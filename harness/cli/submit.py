@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import RESULTS, read_request, read_runtime_env
-from harness.cli.output import BAD_INPUT, FAULT, INTERRUPTED, UNWRITTEN
+from harness.cli.output import BAD_INPUT, FAULT, INTERRUPTED, UNWRITTEN, warn
 from harness.cli.run import run
 from harness.cli.usage import in_words_of, option, subcommand
 from harness.errors import HarnessError, InvalidInput, Unavailable, printable
@@ -253,8 +253,7 @@ def _fetch(server: JobServer, job: ClusterJob, results: str, options: Sequence[s
     if fetched is None:
         _notify(f"run `{job.run}` left no results")
         return False
-    for problem in fetched.problems.values():
-        _notify(f"warning: {problem}")
+    warn(list(fetched.problems.values()))
     saved = save(fetched, results)
     _notify(f"Results: {saved.location} (fetched, {len(saved.records)} trials)")
     _notify(f"Its report: {command('report', *saved.words)}")

@@ -94,11 +94,11 @@ class RunFolder:
                     problems[name] = f"`{printable(where)}` is left out: {error}."
         return RunContents(manifest, reader.records(), problems)
 
-    def count_records(self) -> int:
-        """Return how many trials have finished, without reading their records."""
+    def count_records(self, plan: Plan) -> int:
+        """Return how many trials of the plan have finished, without reading their records."""
         with self._reading():
             found = {_ATTEMPT.sub("", _stem_of(name)) for name in self._record_files()}
-        return len(found & self.manifest().plan.names)
+        return len(found & plan.names) if found else 0
 
     def record(self, trial: str, attempt: int) -> Record | None:
         """Return the record of an attempt at a trial; None if there is none."""

@@ -135,7 +135,7 @@ class Refused(BaseModel):
 class Notice(BaseModel):
     """A message about the nodes for the user."""
 
-    message: str
+    message: Shown
 
 
 Event: TypeAlias = Planned | Started | Progress | Record | Certificate | Refused | Notice

@@ -14,6 +14,8 @@ MOST_AT_ONCE = 100_000
 """The seeds of a trial."""
 MOST_CALLS = 20_000
 """The timed calls of a trial, unless it has more rounds."""
+LONGEST_FILE = 230
+"""Bytes in the name of a trial: a file system takes 255, with what is added while it is written."""
 LONGEST_NAME, LONGEST_TEXT = 4096, 100_000
 """Characters of a name, and of a text such as an error, of which more is left out."""
 

@@ -23,7 +23,13 @@ from harness.inputs.bounded_json import Several
 from harness.task.task import Task
 from harness.trial.arms import Arm, Device
 from harness.trial.jobs import ParityJob, TrialJob
-from harness.trial.limits import MOST_ARMS, MOST_AT_ONCE, MOST_TRIALS, refuse_unstorable
+from harness.trial.limits import (
+    LONGEST_FILE,
+    MOST_ARMS,
+    MOST_AT_ONCE,
+    MOST_TRIALS,
+    refuse_unstorable,
+)
 from harness.trial.record import Count, Isolation, Name, Natural
 from harness.trial.sweep import (
     SweepPoint,
@@ -109,6 +115,11 @@ class Plan(BaseModel):
                 f"the run would have {shown_count(self.size)} trials ({swept}{seeds:,} seeds, "
                 f"{arms:,} backends on devices); at most {MOST_TRIALS:,} are possible."
             )
+        if (length := self._longest_name) > LONGEST_FILE:
+            raise InvalidInput(
+                f"a trial would have a name of {length} bytes, and a file takes {LONGEST_FILE}: "
+                "sweep over fewer fields, or give the backend a shorter name."
+            )
         refuse_unstorable(
             self._largest("n_steps"),
             min(self._largest("curve_points"), self._largest("epochs")),
@@ -116,6 +127,14 @@ class Plan(BaseModel):
             min(self.at_once or 1, len(self.seeds)),
         )
         return self
+
+    @property
+    def _longest_name(self) -> int:
+        """The bytes of the longest name of a trial, at most."""
+        longest = {name: max(map(str, vs), key=len) for name, vs in self.sweep.items()}
+        ends = (len(name.encode()) for name in self.arm_names.values())
+        seeds = f"seeds{max(self.seeds, default=0)}to{max(self.seeds, default=0)}"
+        return len(trial_name(longest, (), "")) + len(seeds) + max(ends, default=0)
 
     def _largest(self, name: str) -> int:
         """Return the largest value of a field of the task, a whole number."""

@@ -101,7 +101,7 @@ def test_the_last_attempt_is_the_one_that_counts(tmp_path: Path) -> None:
         run = Run("r", tmp_path)
         assert [r.attempt for r in run.records] == [10]
         assert run.missing == ["seed1-a.B-cpu"]
-        assert writer.folder.count_records() == 1
+        assert writer.folder.count_records(writer.manifest.plan) == 1
         stems = sorted(path.stem for path in (tmp_path / "r" / "records").iterdir())
         assert stems == ["seed0-a.B-cpu", *(f"seed0-a.B-cpu~{k}" for k in (10, 2, 9))]
         # Under a name that is not its own, a record is none.

@@ -72,6 +72,13 @@ SIX_FIELDS: dict[str, Any] = {
         ({"sweep": {"hidden": [10**1000]}}, "`hidden` = 1000"),
         ({"sweep": {"../x": [1]}}, "`sweep`: unknown name `../x`"),
         ({"sweep": {"hidden": []}}, "`sweep` hidden: name at least one value"),
+        (
+            {
+                "sweep": {name: [value] for name, value in vars(Task()).items()},
+                "arms": [{"backend": "b" * 90, "device": "cpu"}],
+            },
+            "a trial would have a name of",
+        ),
         ({"at_once": -5}, "at_once: Input should be greater than or equal to 1"),
     ],
 )
