@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, InvalidInput, StoreError
 from harness.store.manifest import Manifest
-from harness.store.run_folder import RunFolder
+from harness.store.run_folder import Listing, RunFolder
 from harness.trial.record import Record
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 EXAMPLED = ("backend", "device", "node", "status", "trial", "attempts", "wall_s")
 """The columns of `trials` that `StoredTables.examples` needs."""
 
+_HEAD_BYTES = 2**20
+
 
 class StoredTables:
     """The stored tables of a run."""
@@ -36,12 +38,12 @@ class StoredTables:
     @property
     def records(self) -> int:
         """How many files there are among the records."""
-        return self._listing[0]
+        return self._listing.records
 
     @property
     def listing(self) -> str:
         """The checksum of the names, sizes and dates of the records as they are now."""
-        return self._listing[1]
+        return self._listing.checksum
 
     def source(self) -> Source:
         """Return what tables are made from that are written now. Raises `StoreError`."""
@@ -58,7 +60,9 @@ class StoredTables:
         from harness.tables.stored import MOST_BYTES, StoredTable, Unusable
 
         try:
-            content = self._folder.read(f"{name}.parquet", MOST_BYTES)
+            # No table is larger than the records that it is made from, but for its head.
+            most = min(self._listing.size + _HEAD_BYTES, MOST_BYTES)
+            content = self._folder.read(f"{name}.parquet", most)
             if content is None:
                 return None
             stored = StoredTable(content)
@@ -121,7 +125,7 @@ class StoredTables:
         )
 
     @cached_property
-    def _listing(self) -> tuple[int, str]:
+    def _listing(self) -> Listing:
         return self._folder.listing(self._of_plan)
 
     @cached_property

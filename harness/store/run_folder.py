@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.errors import HarnessError, InvalidInput, StoreError, brief, explained, printable
 from harness.inputs.bounded import MOST_BYTES
@@ -41,6 +42,16 @@ class RunContents:
     """All records: trials in the order of the plan, attempts at one trial in their order."""
     problems: dict[str, str]
     """Files among the records that are not records of this run; a sentence says why."""
+
+
+class Listing(NamedTuple):
+    """The records of a run as their folder lists them."""
+
+    records: int
+    size: int
+    """Of all together, in bytes."""
+    checksum: str
+    """Of their names, sizes and dates."""
 
 
 class RunFolder:
@@ -107,11 +118,12 @@ class RunFolder:
         except (ValueError, HarnessError, OSError):
             return None
 
-    def listing(self, seed: bytes) -> tuple[int, str]:
-        """Return how many records there are, and a checksum of their names, sizes and dates."""
+    def listing(self, seed: bytes) -> Listing:
+        """Return what a look at the names of all records says."""
         with self._reading():
             entries = self._files.listing(RECORDS, ".json")
-        return len(entries), _checksum(seed, (f"{entry}".encode() for entry in entries))
+        checksum = _checksum(seed, (f"{entry}".encode() for entry in entries))
+        return Listing(len(entries), sum(entry.size for entry in entries), checksum)
 
     def contents(self, seed: bytes) -> str:
         """Return a checksum of all records. Raises `InvalidInput` if one cannot be read."""

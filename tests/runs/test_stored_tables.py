@@ -214,6 +214,10 @@ def _flipped(table: pa.Table, path: Path) -> None:
     path.write_bytes(content)
 
 
+def _huge(table: pa.Table, path: Path) -> None:
+    os.truncate(path, 2**30)
+
+
 def _no_mark(table: pa.Table, path: Path) -> None:
     parquet.write_table(table.replace_schema_metadata(None), path)
 
@@ -226,7 +230,7 @@ def _odd_mark(table: pa.Table, path: Path) -> None:
     "harm",
     [
         *(_unlike, _control, _no_text, _too_many_rows, _packed_tightly, _null),
-        *(_flipped, _no_mark, _odd_mark),
+        *(_flipped, _huge, _no_mark, _odd_mark),
     ],
 )
 def test_a_table_that_is_not_ours_is_not_read(
