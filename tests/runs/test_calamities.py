@@ -137,7 +137,11 @@ def test_nothing_is_lost_whatever_happens_at_each_write(kind: str, results: Path
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_whose_results_are_gone_says_where_it_is(tmp_path: Path) -> None:
+def test_an_interrupted_run_whose_results_are_gone_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # The paths of sockets are short.
     results = tmp_path / "my results"
     driver = start(results, "--dispatch", "inline", "--seeds", 2)
     wait_for(lambda: list(results.glob("x/records/*.json")))
