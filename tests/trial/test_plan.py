@@ -102,7 +102,7 @@ def test_a_run_of_too_many_trials_is_refused_before_its_points_are_made() -> Non
 def test_a_plan_of_a_million_trials_is_possible() -> None:
     plan = PLAN.model_copy(update={"seeds": tuple(range(1_000_000))})
     again = Plan.model_validate_json(plan.model_dump_json())
-    assert again.size == len(again.names) == 1_000_000
+    assert again.size == 1_000_000
 
 
 def _json(manifest: dict[str, Any]) -> bytes:
