@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +163,8 @@ def test_what_is_planned_can_be_read_back() -> None:
         Settings(backends=["reference"], rounds=100_000).plan("r", Task(), has_gpu=False)
     Settings(backends=["reference"]).plan("r", Task(epochs=10**7, n_steps=10**6), has_gpu=False)
     seeds = tuple(range(1000))
-    points = records.record().points * 20
+    (point,) = records.record().points
+    points = tuple(replace(point, epoch=50 * number) for number in range(1, 21))
     share = {"status": "ok", "points": points, "step_mse": (0.25, 0.75)}
     large = records.record(seeds=seeds, shares=[share | {"seed": seed} for seed in seeds])
     assert from_json(Record, to_json(large)) == large
