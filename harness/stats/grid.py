@@ -50,5 +50,6 @@ def _common(a: float, a_error: float, b: float, b_error: float) -> tuple[float, 
     if b > a:
         a, a_error, b, b_error = b, b_error, a, a_error
     while b > max(a_error, b_error):
-        a, a_error, b, b_error = b, b_error, abs(remainder(a, b)), a_error + a / b * b_error
+        # `remainder` takes away the nearest multiple, which may be more than `a`.
+        a, a_error, b, b_error = b, b_error, abs(remainder(a, b)), a_error + round(a / b) * b_error
     return a, a_error

@@ -131,8 +131,9 @@ def test_a_real_slowdown_is_found(tmp_path: Path, measured: tuple[Content, Conte
     assert (summing.subject, sorting.subject) == (SUMMING, SORTING)
     assert (summing.outcome, summing.metric, summing.n) == ("regression", "time", 1)
     # What the files say; how much eight times the work slows a busy machine down is its own affair.
-    before, after = (content["benchmarks"][0]["stats"]["median"] for content in measured)
-    assert summing.change == pytest.approx(after / before - 1, rel=0.2)
+    before, after = (content["benchmarks"][0]["stats"] for content in measured)
+    assert summing.change is not None
+    assert after["min"] / before["max"] < 1 + summing.change < after["max"] / before["min"]
     assert verdict.outcome == "regression"
     assert str(new) in verdict.compared
     assert "process_noise" in verdict.notes[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.stats.grid import common_step, smallest_step
@@ -21,6 +21,7 @@ def test_values_on_no_grid_have_a_negligible_common_step(seed: int, spread: floa
     assert common_step(values.tolist()) < 5e-3 * spread
 
 
+@example(141, [25, 5, 22, 1, 1])
 @given(st.integers(0, 1000), st.lists(st.integers(1, 100), min_size=5, max_size=9))
 def test_a_step_is_found_and_none_is_made_up_in_noise(seed: int, ticks: list[int]) -> None:
     noise = np.random.default_rng(seed).uniform(-1e-12, 1e-12, len(ticks))
