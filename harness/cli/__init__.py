@@ -20,6 +20,7 @@ from harness.cli.gate import gate
 from harness.cli.history import history
 from harness.cli.output import UNWRITTEN, check_current_folder, errors, stop
 from harness.cli.parity import parity
+from harness.cli.profile import profile
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import list_, show
@@ -75,6 +76,7 @@ def cli(debug: bool) -> None:
       python -m harness submit --address http://HEAD:8265 --wait -- run --backends torch,jax
       python -m harness show RUN --table steps
       python -m harness explain RUN
+      python -m harness profile --backends torch,jax
       python -m harness report RUN --open
       python -m harness compare RUN_A RUN_B
       python -m harness history --html history.html
@@ -96,6 +98,7 @@ for command in (
     doctor,
     list_,
     parity,
+    profile,
     track,
 ):
     cli.add_command(command)

@@ -51,6 +51,39 @@ def quantity(parse: Callable[[str], float], option: str) -> Callable[[str], floa
     return convert
 
 
+def site(dispatch: str = "ray") -> Callable[[F], F]:
+    """Return the options on where work takes place, given the usual dispatch."""
+    return options(
+        option(
+            "--dispatch",
+            metavar="ray|inline",
+            default=dispatch,
+            shell_complete=completion.one_of("ray", "inline"),
+            help="inline: on this machine, without Ray.",
+        ),
+        option(
+            "--address",
+            metavar="ADDRESS",
+            help="Ray cluster to join; otherwise a local Ray is started.",
+        ),
+        option(
+            "--runtime-env",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Handed to Ray as the job's runtime environment, from YAML or JSON.",
+        ),
+        option(
+            "--wait-nodes",
+            "wait_s",
+            metavar="TIME",
+            type=quantity(seconds, "--wait-nodes"),
+            default="10m",
+            help="How long to wait for a node of the cluster that can take the work.",
+        ),
+        option("--timeout", "timeout_s", metavar="TIME", help="Kill what takes longer: 90s, 10m."),
+    )
+
+
 RESULTS = option(
     "--results",
     metavar="PATH|URL",
@@ -108,35 +141,7 @@ DEVICES = option(
     shell_complete=completion.devices,
     help="auto: the CPU, and a GPU where there is one.",
 )
-SITE = options(
-    option(
-        "--dispatch",
-        metavar="ray|inline",
-        default="ray",
-        shell_complete=completion.one_of("ray", "inline"),
-        help="inline: on this machine, without Ray.",
-    ),
-    option(
-        "--address",
-        metavar="ADDRESS",
-        help="Ray cluster to join; otherwise a local Ray is started.",
-    ),
-    option(
-        "--runtime-env",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="Handed to Ray as the job's runtime environment, from YAML or JSON.",
-    ),
-    option(
-        "--wait-nodes",
-        "wait_s",
-        metavar="TIME",
-        type=quantity(seconds, "--wait-nodes"),
-        default="10m",
-        help="How long to wait for a node of the cluster that can take the work.",
-    ),
-    option("--timeout", "timeout_s", metavar="TIME", help="Kill what takes longer: 90s, 10m."),
-)
+SITE = site()
 FORMAT = option(
     "--format",
     "kind",

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 )
 @SWEEP
 @VECTORIZE
+@option("--profile", is_flag=True, help="See where the time goes, after the timed turns.")
 @option("--packed", is_flag=True, help="Fill the machine with trials; times are contended.")
 @option(
     "--max-retries",

@@ -36,6 +36,7 @@ _LONGEST = 500
             "trials",
             "attempts",
             "chunks",
+            "profile",
         ]
     ),
     default="summary",
@@ -57,6 +58,8 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
     run = open_run(run_id, results)
     if name == "scaling" and not run.swept:
         raise InvalidInput(f"`--table scaling`: run `{run_id}` is no sweep (`run --sweep`).")
+    if name == "profile" and run.profile.empty:
+        raise InvalidInput(f"`--table profile`: run `{run_id}` has none (`run --profile`).")
     click.echo(table_of(run, name, kind), nl=False)
 
 
@@ -100,6 +103,7 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         render_scaling,
         render_summary,
     )
+    from harness.tables.waterfall import render_profile
 
     columns = width()
     if name == "summary":
@@ -119,6 +123,8 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render(run.attempts_table(), kind, columns, title)
     if name == "chunks":
         return render(run.chunks, kind, columns, "Timed calls of the training")
+    if name == "profile":
+        return render_profile(run.profile, kind, columns, run.swept)
     if name == "curves":
         ok = run.trials.loc[run.trials["status"] == "ok", ["trial", "seed"]]
         one_kind = run.trials["node_kind"].nunique() <= 1

@@ -6,18 +6,17 @@ joined with those on the run as a whole: trials that failed or diverged, backend
 
 from __future__ import annotations
 
-import shlex
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness.diagnosis.joined import Observation, joined
 from harness.diagnosis.rules import observe
 from harness.diagnosis.trainings import by_arm, point_at
-from harness.diagnosis.types import SEVERITIES, Evidence, Finding, Findings, Rule
+from harness.diagnosis.types import Evidence, Findings, Rule
 from harness.diagnosis.wording import RUN
 from harness.inputs.commands import command
 from harness.stats import estimates
@@ -32,16 +31,6 @@ from harness.trial.sweep import SweepPoint
 
 _DIFFER_P, _DIFFER_BY = 0.01, 1.5
 _USUAL_RATE = 0.1
-_NAMED_POINTS, _LISTED = 4, 3
-
-
-class _Observation(NamedTuple):
-    """A rule that applies to some backends at a point of a sweep."""
-
-    rule: Rule
-    evidence: Evidence
-    subjects: tuple[str, ...]
-    point: str = ""
 
 
 def findings(
@@ -68,43 +57,8 @@ def findings(
         *_short_of_break_even(trials, points, pilot),
     ]
     for point, arm, shown in by_arm(trials, curves, steps, points):
-        observed += [_Observation(*found, (arm,), str(point)) for found in observe(shown)]
-    groups: dict[Rule, list[_Observation]] = defaultdict(list)
-    for one in observed:
-        groups[one.rule].append(one)
-    named = shlex.join(run) or RUN
-    found = [_finding(rule, group, len(points), named) for rule, group in groups.items()]
-    return Findings(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-def _finding(rule: Rule, group: Sequence[_Observation], points: int, run: str) -> Finding:
-    """Say once what is the same for several backends or at several of the points of a sweep."""
-    first = max(group, key=lambda one: one.evidence.weight)
-    subjects = tuple(dict.fromkeys(subject for one in group for subject in one.subjects))
-    where = list(dict.fromkeys(one.point for one in group if one.point))
-
-    def label(one: _Observation) -> str:
-        who = ", ".join(one.subjects) if len(subjects) > len(one.subjects) else ""
-        named = ", ".join(filter(None, (who, one.point if len(where) > 1 else "")))
-        return f"{named}: " if named else ""
-
-    text = first.evidence.text
-    if len(group) > 1:
-        others = [label(one) + one.evidence.brief for one in group if one is not first]
-        if len(others) > _LISTED:
-            others = [*others[:_LISTED], f"and {len(others) - _LISTED} more"]
-        text = f"{label(first)}{text} Likewise {'; '.join(others)}."
-    remedy = first.evidence.remedy.replace(RUN, run)
-    if len({one.evidence.remedy for one in group}) > 1 and len(where) > 1:
-        remedy = f"At {first.point}: {remedy}"
-    return Finding(*rule, text, remedy, subjects, _places(where, points))
-
-
-def _places(where: Sequence[str], points: int) -> str:
-    if len(where) == points > 1:
-        return f"all {points} points of the sweep"
-    more = f" and {len(where) - _NAMED_POINTS} more" if len(where) > _NAMED_POINTS else ""
-    return "; ".join(where[:_NAMED_POINTS]) + more
+        observed += [Observation(*found, (arm,), str(point)) for found in observe(shown)]
+    return joined(observed, len(points), run)
 
 
 _NOT_COMPARED = Rule(
@@ -117,14 +71,14 @@ _NOT_THE_SAME = Rule(
 )
 
 
-def _uncertified(certificates: list[Certificate]) -> Iterator[_Observation]:
+def _uncertified(certificates: list[Certificate]) -> Iterator[Observation]:
     """Yield the backends that passed parity on no node."""
     passed = {(c.backend, c.device) for c in certificates if c.passed}
     for one in certificates:
         if (one.backend, one.device) in passed:
             continue
         arm, node = f"{one.backend} on {one.device}", f"node {one.node}"
-        yield _Observation(
+        yield Observation(
             _NOT_THE_SAME if one.differs else _NOT_COMPARED,
             Evidence(
                 f"{arm}, {node}: {_sentence(one.reason)}",
@@ -151,7 +105,7 @@ _NOT_ENDED = {
 }
 
 
-def _not_ended(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[_Observation]:
+def _not_ended(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[Observation]:
     """Yield the trials without a result, in one observation if a backend's ended alike."""
     bad = trials[trials["status"].isin(_NOT_ENDED)]
     for key, group in bad.groupby([*ARM, "status", *points[0].values], sort=False):
@@ -162,7 +116,7 @@ def _not_ended(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[_
         text = f"{len(group)} of {arm}, first `{group['trial'].iloc[0]}`: "
         text += _sentence(str(errors.index[0])) + others
         evidence = Evidence(text, remedy, f"{len(group)} of them", len(group))
-        yield _Observation(rule, evidence, (arm,), str(point_at(points, values)))
+        yield Observation(rule, evidence, (arm,), str(point_at(points, values)))
 
 
 _DIVERGED = Rule("diverged", "fault", "Training diverged: the loss became infinite or undefined.")
@@ -170,7 +124,7 @@ _DIVERGED = Rule("diverged", "fault", "Training diverged: the loss became infini
 
 def _diverged(
     trials: pd.DataFrame, curves: pd.DataFrame, points: Sequence[SweepPoint]
-) -> Iterator[_Observation]:
+) -> Iterator[Observation]:
     """Yield the backends whose loss, or error, was not finite any more."""
     keys = [*ARM, *points[0].values]
     asked = trials.groupby(keys, sort=False).size().to_dict()
@@ -191,7 +145,7 @@ def _diverged(
                 f"passes it goes wrong later. {remedy} may only hide it."
             )
         evidence = Evidence(text, remedy, f"{len(group)} seeds", len(group))
-        yield _Observation(_DIVERGED, evidence, (f"{backend} on {device}",), str(point))
+        yield Observation(_DIVERGED, evidence, (f"{backend} on {device}",), str(point))
 
 
 def _did_not_diverge(trials: pd.DataFrame, diverged: pd.DataFrame) -> str:
@@ -228,9 +182,7 @@ _TRAINED_OTHERWISE = Rule(
 )
 
 
-def _trained_otherwise(
-    trials: pd.DataFrame, points: Sequence[SweepPoint]
-) -> Iterator[_Observation]:
+def _trained_otherwise(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[Observation]:
     """Yield the backends that `harness.trial.trajectory` found to train something else."""
     for values, group in points_of(trials, list(points[0].values)):
         point = str(point_at(points, list(values.values()))) if values else ""
@@ -240,7 +192,7 @@ def _trained_otherwise(
                 continue
             arm, blocks = f"{backend} on {device}", unlike["block"].nunique()
             of = f"{blocks} of {mine['block'].nunique()} blocks"
-            yield _Observation(
+            yield Observation(
                 _TRAINED_OTHERWISE,
                 Evidence(
                     f"{difference(arm, unlike.iloc[0])} ({of}).",
@@ -254,7 +206,7 @@ def _trained_otherwise(
             )
 
 
-def _disagreements(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[_Observation]:
+def _disagreements(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterator[Observation]:
     """Yield the backends whose error differs from that of the best, from the same start and data.
 
     They are compared as in `harness.tables.comparisons.compare_arms`, corrected for all pairs
@@ -277,11 +229,11 @@ def _disagreements(trials: pd.DataFrame, points: Sequence[SweepPoint]) -> Iterat
 
 def _disagreement(
     point: str, worse: ArmKey, better: ArmKey, estimate: Estimate, p: float
-) -> _Observation:
+) -> Observation:
     arms = (" on ".join(worse), " on ".join(better))
     check = command("parity", "--backends", f"{worse[0]},{better[0]}")
     ratio, (low, high) = np.exp(estimate.value), np.exp(estimate.interval())
-    return _Observation(
+    return Observation(
         Rule(
             "backends-disagree",
             "fault",
@@ -308,7 +260,7 @@ _BREAK_EVEN = Rule("break-even", "info", "Which backend is faster depends on the
 
 def _short_of_break_even(
     trials: pd.DataFrame, points: Sequence[SweepPoint], pilot: int
-) -> Iterator[_Observation]:
+) -> Iterator[Observation]:
     """Yield the backends that train faster, but may not be ahead yet after the run's epochs."""
     swept = list(points[0].values)
     for _, row in break_even(trials, pilot, swept).iterrows():
@@ -327,7 +279,7 @@ def _short_of_break_even(
             row["words"],
             weight=float(row["at"]),
         )
-        yield _Observation(_BREAK_EVEN, evidence, (arm, against), str(point))
+        yield Observation(_BREAK_EVEN, evidence, (arm, against), str(point))
 
 
 def _against(row: pd.Series[Any]) -> str:

@@ -32,6 +32,23 @@ Id: TypeAlias = Literal[
     "break-even",
     "learned",
     "imprecise",
+    "path-loop",
+    "repeated-call",
+    "double-precision",
+    "recompiles",
+    "garbage",
+    "allocation",
+    "threads-fight",
+    "sleeps",
+    "copies",
+    "predicts",
+    "evaluation",
+    "arithmetic-bound",
+    "call-bound",
+    "python-bound",
+    "memory-bound",
+    "slow-kernels",
+    "slower-because",
     "other-lag",
     "other-present",
     "other-constant",
@@ -82,6 +99,11 @@ class Finding:
 
     def __str__(self) -> str:
         return text.paragraphs(self)
+
+
+def by_severity(finding: Finding) -> int:
+    """Return the place of a finding among others: the worst first."""
+    return SEVERITIES.index(finding.severity)
 
 
 class Findings(list[Finding]):

@@ -183,9 +183,20 @@ class _Block:
         for _ in range(NUDGES):
             unclear = [t for t in self._trials if unexplained(self._like(t, ended))]
             at_once([partial(nudge, trial) for trial in unclear], most)
+        self._profile()
         for trial in ended:
             self._before[trial.seeds].append(trial.training)
         at_once([partial(end, trial) for trial in self._trials], most)
+
+    def _profile(self) -> None:
+        """Let profilers look at one after the other, on the cores of the turns."""
+        for trial in [t for t in self._trials if t.job.profiled]:
+            if self._cores:
+                trial.trainer.pin(self._cores)
+            try:
+                trial.profile({})
+            except JobFailed:
+                self._leave(trial)
 
     def _like(self, trial: Trial, ended: Sequence[Trial]) -> list[Training]:
         """Return what the trials with the seeds of this one have computed, itself included."""

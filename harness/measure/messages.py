@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # Pydantic needs this one before Python
 
 from harness.errors import brief, printable
 from harness.trial.events import Check
+from harness.trial.profile import Profile
 
 _SHOWN = 80
 _Rows = list[list[float]]
@@ -68,6 +69,7 @@ _VALUES: Mapping[str, TypeAdapter[Any]] = {
     "restarted": TypeAdapter(None),
     "evaluated": TypeAdapter(_Evaluated),
     "inspected": TypeAdapter(_Inspected),
+    "profiled": TypeAdapter(Profile),
     "done": TypeAdapter(None),
 }
 

@@ -15,6 +15,11 @@ fields of a `chunk` to a turn, `step_mse_RT` and `seconds` to an evaluation, and
     nudge N    as `restart`, but nudged, for the Nth time; answered by ("restarted", null)
     inspect    answered by ("inspected", {initial_state_moved, peak_rss_mb, peak_gpu_mb})
     finish     the last command
+
+Version 7 added
+
+    profile N  start anew and look at calls of N epochs, not on the clock; answered by ("profiled",
+               the fields of a `harness.trial.profile.Profile`)
 """
 
 from __future__ import annotations
@@ -62,6 +67,8 @@ def serve(
                 moved_R = training.initial_state_moved().tolist()
                 peaks = {"peak_rss_mb": machine.peak_rss_mb()} | training.peak_gpu
                 emit("inspected", {"initial_state_moved": moved_R} | peaks)
+            case ["profile", epochs]:
+                emit("profiled", training.profile(int(epochs)))
             case ["finish"]:
                 return
             case [epochs]:

@@ -17,6 +17,7 @@ from harness.backend.protocol import Array
 from harness.measure.clock import now
 from harness.measure.process import JobFailed, Tree, Worker
 from harness.trial.jobs import TurnsJob
+from harness.trial.profile import Profile
 
 T = TypeVar("T")
 
@@ -128,6 +129,11 @@ class Trainer:
         """Return `initial_state_moved` of each seed, and the peaks of memory so far."""
         answer: dict[str, Any] = self._ask("inspect", "inspected")
         return answer
+
+    def profile(self, epochs: int) -> Profile:
+        """Start anew, and look at calls that train so many epochs."""
+        profile: Profile = self._ask(f"profile {epochs}", "profiled")
+        return profile
 
     def finish(self) -> None:
         """Let the process describe its environment, and end."""

@@ -24,6 +24,7 @@ from harness.measure.machine import Counters
 from harness.measure.run_queue import Reading, RunQueue, waited_s
 from harness.task import data
 from harness.trial.jobs import TurnsJob
+from harness.trial.profile import Profile
 from harness.trial.record import Chunk
 from harness.trial.trajectory import NUDGE
 
@@ -117,6 +118,22 @@ class Training:
             mhz=machine.core_mhz(),
             energy_j=energy.of_call(self._job.device, joules, joules_after, wall_s),
         )
+
+    def profile(self, epochs: int) -> Profile:
+        """Start anew and see where the time of calls of so many epochs goes."""
+        from harness.profiling.profiler import profile
+
+        self.restart()
+        x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, 0, epochs)
+
+        def train() -> float:
+            start = now()
+            result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
+            seconds = now() - start
+            self._state, _ = contract.train_result(result, (epochs, len(self.seeds)))
+            return seconds
+
+        return profile(train, epochs)
 
     def evaluate(self) -> tuple[Array, float]:
         """Predict the held-out paths.

@@ -8,7 +8,7 @@ trial train equally many epochs, so nothing recompiles on the clock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 from typing import Any, TypeAlias
@@ -26,6 +26,7 @@ from harness.measure.trainer import Trainer, Turn
 from harness.trial.events import Event, Progress, Started
 from harness.trial.jobs import TrialJob
 from harness.trial.limits import MOST_CALLS
+from harness.trial.profile import Profile
 from harness.trial.record import Chunk, CurvePoint, Record, Timing
 from harness.trial.trajectory import Training
 
@@ -156,6 +157,18 @@ class Trial:
         losses = [float(self.trainer.train(self.epochs).losses_ER.mean()) for _ in range(calls)]
         at_points = np.reshape(losses, (len(self._points), -1)).mean(axis=1)
         self._nudged.append(tuple(at_points.tolist()))
+
+    def profile(self, costs: Mapping[str, float]) -> None:
+        """Let profilers look at some more calls; `costs` are those of single things on the core."""
+        self._fields.setdefault("wall_s", self.trainer.spent_s)
+        self.trainer.spent_s = 0.0
+        self.trainer.phase = "under a profiler"
+        try:
+            seen = self.trainer.profile(self.epochs)
+        except JobFailed as error:  # What was measured before counts.
+            self._fields["profile"] = Profile.failed(error.during(self.trainer.phase))
+            raise
+        self._fields["profile"] = seen.model_copy(update={"costs": {**costs, **seen.costs}})
 
     def finish(self) -> None:
         """Let the process end."""

@@ -1,0 +1,1 @@
+"""How profilers look at a training: each instrument, and what they share."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.runs.results import TABLES, Run
+from harness.runs.results import Run
 from harness.store.manifest import PAGE, PLOTS
 from harness.tables.csv import to_csv
 from harness.tables.metrics import METRICS
@@ -164,7 +164,7 @@ def _summary(run: Run) -> dict[str, float]:
 def files(run: Run) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the files that go with a run; the report's if it was made."""
     yield "manifest.json", run.manifest.model_dump_json(indent=1).encode()
-    for name in TABLES:
+    for name in run.tables:
         table, content = run.table(name), BytesIO()
         table.to_parquet(content, index=False)
         yield f"{name}.parquet", content.getvalue()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 TABLES = ("trials", "curves", "steps", "chunks")
-"""The tables that are stored with a run."""
+"""The tables that are stored with every run; one with profiles has one more."""
 FEW = 1000
 """So many records are read in a second: the truth itself, rather than tables made from it."""
 
@@ -113,8 +113,9 @@ class Run:
         return f"Run({self.location!r}, {self.ended} of {self.manifest.plan.size} trials)"
 
     def table(self, name: str) -> pd.DataFrame:
-        """Build one of `TABLES` anew."""
+        """Build one of `tables` anew."""
         from harness.tables import from_records
+        from harness.tables.profile import profile_table
 
         if name == "trials":
             table = from_records.trials_table
@@ -122,6 +123,7 @@ class Run:
         if name == "curves":
             return from_records.curves_table(self.records, self.swept, self._judged)
         build = {"steps": from_records.steps_table, "chunks": from_records.chunks_table}
+        build |= {"profile": profile_table}
         return build[name](self.records, self.swept)
 
     @cached_property
@@ -134,6 +136,11 @@ class Run:
         """Return a table as it is stored, if that stands for the records, or else built anew."""
         stored = None if self.reads_records else self.stored.frame(name)
         return self.table(name) if stored is None else stored
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables that are stored with it."""
+        return (*TABLES, "profile") if self.manifest.plan.profile else TABLES
 
     @property
     def swept(self) -> tuple[str, ...]:
@@ -165,6 +172,14 @@ class Run:
     def chunks(self) -> pd.DataFrame:
         """A row per timed call of the training."""
         return self._table("chunks")
+
+    @cached_property
+    def profile(self) -> pd.DataFrame:
+        """Where the time of an epoch goes, a row per part, count, cost and call.
+
+        See `harness.tables.profile`; it is empty unless the run was profiled.
+        """
+        return self._table("profile")
 
     def summary(self) -> pd.DataFrame:
         """Return a row per backend and device; see `harness.tables.summary.summarise`."""
@@ -284,10 +299,21 @@ class Run:
         It is a list, and prints as the command `explain` does.
         """
         from harness.diagnosis.findings import findings
+        from harness.diagnosis.types import Findings, by_severity
 
         plan, certificates = self.manifest.plan, self.manifest.parity
         tables = (self.trials, self.curves, self.steps)
-        return findings(*tables, plan.points, certificates, plan.pilot or 0, self.words)
+        found = findings(*tables, plan.points, certificates, plan.pilot or 0, self.words)
+        return Findings(sorted([*found, *self.findings_on_time()], key=by_severity))
+
+    def findings_on_time(self) -> Findings:
+        """Return only what the profiles show: where the time goes, and why one is slower."""
+        from harness.diagnosis.findings_on_time import on_time
+        from harness.diagnosis.joined import joined
+
+        points = self.manifest.plan.points
+        found = on_time(self.profile, self.trials, points) if self.manifest.plan.profile else ()
+        return joined(found, len(points), self.words)
 
     @property
     def missing(self) -> list[str]:

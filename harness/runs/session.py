@@ -15,7 +15,7 @@ from harness.inputs.commands import command, run_words
 from harness.measure.clock import now, timestamp
 from harness.runs import precision
 from harness.runs.reporter import Reporter
-from harness.runs.results import TABLES, Run
+from harness.runs.results import Run
 from harness.runs.stored_tables import StoredTables
 from harness.store.rescue import Rescued
 from harness.store.run_folder import RunContents
@@ -343,7 +343,7 @@ def finish(writer: RunWriter, run: Run) -> list[str]:
     from harness.tables import stored
 
     ended = run.manifest.plan.settled and not run.missing and not run.manifest.finished_utc
-    tables = list(TABLES)
+    tables = list(run.tables)
     try:
         writer.restore(run.attempts)
         writer.update(**{"finished_utc": timestamp()} if ended else {})

@@ -23,7 +23,8 @@ from harness.trial.sweep import Value, grid
 
 _MOST = 10**9
 _SAME_IN_PLAN = {
-    *("threads", "rounds", "packed", "timeout_s", "precision", "budget_s", "max_retries"),
+    *("threads", "rounds", "packed", "profile", "timeout_s", "precision", "budget_s"),
+    "max_retries",
 }
 
 
@@ -42,6 +43,8 @@ class Settings(Selection):
     """How many turns each trial is timed for; the rest of its training is not timed."""
     packed: bool = False
     """Fill the machine with trials: same accuracy, but times that cannot be compared."""
+    profile: bool = False
+    """After the timed turns of the first block, see where the time of an epoch goes."""
     timeout_s: Seconds | None = Field(None, gt=0)
     """Kill a trial that takes longer than this many seconds."""
     sweep: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
@@ -92,6 +95,11 @@ class Settings(Selection):
     @model_validator(mode="after")
     def _precision_is_possible(self) -> Self:
         problems = []
+        if self.profile and self.packed:
+            problems.append(
+                "`profile` and `packed` exclude each other: beside other trials, a profile shows "
+                "mostly them."
+            )
         if self.budget_s is not None and self.precision is None:
             problems.append("`budget_s` is the budget of `precision`: it needs `precision`.")
         if self.precision is not None:

@@ -9,7 +9,7 @@ _NAMES = {
         "against_backend against_device kind words across verdict field local faster_below "
         "faster_above started_utc task commit commit_backend dirty_backend commit_harness "
         "dirty_harness relative_to mse_seeds measure last_run last_commit earliest_run latest_run "
-        "also_changed timing apart_from"
+        "also_changed timing apart_from name where"
     ),
     "int64": (
         "block seed epochs threads attempts go trials_before at_once epoch t chunk rounds "

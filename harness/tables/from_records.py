@@ -20,6 +20,8 @@ import pandas as pd
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.tables.columns import columns
 from harness.tables.metrics import METRICS
+from harness.tables.points import with_point
+from harness.tables.profile import PROFILE
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.epoch_time import cut_to, epoch_s, mean_epoch_s, of_training
@@ -72,7 +74,8 @@ class Judged(NamedTuple):
 
 def types_of(name: str, point: Mapping[str, object]) -> dict[str, str]:
     """Return the pandas types of a table's columns; `point` is one of the sweep."""
-    types = {"trials": TRIALS, "curves": CURVES, "steps": STEPS, "chunks": CHUNKS}[name]
+    tables = {"trials": TRIALS, "curves": CURVES, "steps": STEPS, "chunks": CHUNKS}
+    types = (tables | {"profile": PROFILE})[name]
     renamed = {
         f"{column}_trained" if column in point else column: types[column] for column in types
     }
@@ -101,7 +104,7 @@ def trials_table(
         | _apart(difference)
         for record, trial, difference, kind in zip(records, calm, differences, kinds, strict=True)
     ]
-    return _with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
+    return with_point(pd.DataFrame(rows, columns=list(TRIALS)).astype(TRIALS), records, swept)
 
 
 def _by_seed(records: Sequence[Record]) -> list[Record]:
@@ -112,23 +115,6 @@ def _per_seed(records: Sequence[Record], of: Callable[[Sequence[Record]], Sequen
     """Return what a function says of the records, for each part that `_by_seed` returns."""
     both = zip(records, of(records), strict=True)
     return [value for record, value in both for _ in record.by_seed()]
-
-
-def _with_point(
-    table: pd.DataFrame,
-    records: Sequence[Record],
-    swept: Sequence[str],
-    counts: Sequence[int] | None = None,
-) -> pd.DataFrame:
-    """Append a column for each swept field of the task; a record has `counts` rows, or one.
-
-    A measured column with the name of a swept field becomes `..._trained`: `epochs_trained`.
-    """
-    table = table.rename(columns={name: f"{name}_trained" for name in swept})
-    for name in swept:
-        values = pd.Series([getattr(record.task, name) for record in records])
-        table[name] = values if counts is None else values.repeat(list(counts)).to_numpy()
-    return table
 
 
 def _lost(attempts: Sequence[Record]) -> dict[str, str]:
@@ -188,7 +174,7 @@ def curves_table(
         for record, trial, unlike in zip(records, calm, differences, strict=True)
     ]
     table["train_s"] = table["epoch"] * np.repeat(each_s, counts)
-    return _with_point(table, records, swept, counts)
+    return with_point(table, records, swept, counts)
 
 
 def steps_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
@@ -204,7 +190,7 @@ def steps_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Data
         name: np.concatenate([exact[r.task][name] for r in records if r.step_mse] or [np.empty(0)])
         for name in YARDSTICKS
     }
-    return _with_point(_long(records, counts, columns, STEPS), records, swept, counts)
+    return with_point(_long(records, counts, columns, STEPS), records, swept, counts)
 
 
 def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
@@ -212,7 +198,7 @@ def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Dat
     counts = [len(record.chunks) for record in records]
     measured = _columns((chunk for r in records for chunk in r.chunks), Chunk, CHUNKS)
     table = _long(records, counts, {"chunk": _numbers(counts)} | measured, CHUNKS)
-    return _with_point(table, records, swept, counts)
+    return with_point(table, records, swept, counts)
 
 
 def _trial_row(record: Record, calm: InCalm, exact: Mapping[str, float]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.trial.record import Record
+
 
 def points(
     table: pd.DataFrame, swept: Sequence[str]
@@ -46,3 +48,20 @@ def at_each_point(
             part.insert(position, name, value)
         built.append(part)
     return pd.concat(built, ignore_index=True) if built[1:] else built[0]
+
+
+def with_point(
+    table: pd.DataFrame,
+    records: Sequence[Record],
+    swept: Sequence[str],
+    counts: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Append a column for each swept field of the task; a record has `counts` rows, or one.
+
+    A measured column with the name of a swept field becomes `..._trained`: `epochs_trained`.
+    """
+    table = table.rename(columns={name: f"{name}_trained" for name in swept})
+    for name in swept:
+        values = pd.Series([getattr(record.task, name) for record in records])
+        table[name] = values if counts is None else values.repeat(list(counts)).to_numpy()
+    return table

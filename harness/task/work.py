@@ -28,7 +28,5 @@ def work(model: Model, n_steps: int, batch_size: int) -> dict[str, int]:
     another = gates * 3 * (hidden + hidden)
     products = first + (model.layers - 1) * another + 3 * hidden
     of_a_unit = _ACTIVATIONS.get(model.cell, {model.activation: 1})
-    activations = {
-        name: times * model.layers * hidden * count for name, count in of_a_unit.items()
-    }
+    activations = {name: times * model.layers * hidden * count for name, count in of_a_unit.items()}
     return {"multiply_add": times * products, **activations}

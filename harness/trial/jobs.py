@@ -71,6 +71,8 @@ class TrialJob(_Job):
     """How often its block has been begun, this time included."""
     rounds: int = 20
     """How many turns it is timed for."""
+    profiled: bool = False
+    """Whether profilers look at it after its turns."""
     memory_mb: float | None = None
     """How much memory it is expected to need; None: unknown."""
     gpu_mb: float | None = None

@@ -80,6 +80,8 @@ class Plan(BaseModel):
     rounds: Count = 20
     """How many turns each trial is timed for."""
     packed: bool = False
+    profile: bool = False
+    """Whether profilers look at the trials of the first block at each point of the sweep."""
     timeout_s: float | None = None
     max_retries: Natural = 2
     """How often a block is repeated whose node or Ray worker went away."""
@@ -277,6 +279,7 @@ class Plan(BaseModel):
             threads=self.threads,
             exclusive=not self.packed,
             rounds=self.rounds,
+            profiled=self.profile and block.number < count_points(self.sweep),
             timeout_s=self.timeout_s,
         )
 

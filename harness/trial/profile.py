@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.inputs.bounded_json import Several
-from harness.trial.limits import LONGEST_NAME
+from harness.trial.limits import LONGEST_NAME, LONGEST_TEXT
 
 Stretch: TypeAlias = Literal[
     "python",
@@ -77,3 +77,10 @@ class Profile(BaseModel):
     """What single things cost on this core, in seconds: `multiply_add`, `empty_call`, ..."""
     calls: Several[Call] = ()
     """The most expensive first."""
+    problem: Annotated[str, Field(max_length=LONGEST_TEXT)] = ""
+    """Why no profiler, or not the right one, could look at it; empty if nothing was wrong."""
+
+    @classmethod
+    def failed(cls, problem: str) -> Profile:
+        """Return the profile of what could not be looked at."""
+        return cls(source="none", epoch_s=0.0, profiled_s=0.0, seconds={}, problem=problem)

@@ -26,12 +26,13 @@ from harness.errors import middle_cut, one_line, printable
 from harness.inputs.bounded_json import Several
 from harness.task.task import Task
 from harness.trial.limits import LONGEST_NAME, LONGEST_TEXT, MOST_AT_ONCE
+from harness.trial.profile import Profile
 
 # Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
 # trained at once and sweeps; 5 the task's `gradient`, which was exact before; 6 `timing` and the
-# turns of chunks. All can be read.
-SchemaVersion: TypeAlias = Literal[1, 2, 3, 4, 5, 6]
-SCHEMA_VERSION: SchemaVersion = 6
+# turns of chunks; 7 `profile`. All can be read.
+SchemaVersion: TypeAlias = Literal[1, 2, 3, 4, 5, 6, 7]
+SCHEMA_VERSION: SchemaVersion = 7
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 """`lost`: the node or the Ray worker went away."""
@@ -220,6 +221,8 @@ class Record(BaseModel):
     """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: Amount | None = None
     peak_gpu_mb: Amount | None = None
+    profile: Profile | None = None
+    """What profilers saw after the timed turns; None: they were not asked."""
     environment: Texts = {}
     """Versions of the packages loaded, and settings that change speed or precision."""
 

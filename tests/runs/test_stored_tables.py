@@ -315,7 +315,7 @@ MADE = {1: "bde917eb4738c5ff"}
 
 
 def test_a_change_of_what_is_computed_is_counted() -> None:
-    runs = [Run(path.name, OLDER) for path in sorted(OLDER.glob("schema-*"))]
+    runs = [Run(path.name, OLDER) for path in sorted(OLDER.glob("schema-[1-6]"))]
     parts = [run.table(name) for run in runs for name in TABLES]
     records = [in_rounds(backend, block) for block in range(3) for backend in ("a", "bb")]
     parts += [of(records) for of in (trials_table, curves_table, steps_table, chunks_table)]

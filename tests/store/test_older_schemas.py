@@ -51,6 +51,8 @@ def test_every_table_is_shown(schema: int) -> None:
     for table in TABLES:
         if table == "scaling" and schema != 4:  # The only sweep.
             continue
+        if table == "profile" and schema < 7:  # There was none.
+            continue
         arguments = ["show", f"schema-{schema}", "--results", str(DATA), "--table", table]
         done = CliRunner().invoke(cli, arguments)
         assert done.exit_code == 0, done.output
