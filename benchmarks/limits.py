@@ -15,7 +15,7 @@ import ctypes
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -25,17 +25,18 @@ import numpy as np
 import pandas as pd
 
 import harness
+from backends import limits
 from benchmarks.helpers.blocks import Call, Started, in_blocks, ratio_text
 from harness.backend.protocol import Array
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
 from harness.tables.text import render
 from harness.task import data
+from harness.task.work import work
 
 FLAGS = ("-O3", "-march=native", "-ffast-math")
 SOURCE = Path(__file__).with_name("plain_c.c")
 EPOCHS = 50
-VECTOR = 32
 
 
 def plain_c(n_steps: int, batch_size: int, hidden: int) -> Call | None:
@@ -94,99 +95,13 @@ def _pointer(array: Array) -> Any:
 
 
 def _check_losses(task: harness.Task, losses_E: Array) -> None:
-    """Every program that is timed must have trained the same network."""
-    from backends.reference import ReferenceBackend
-
-    reference = ReferenceBackend(task.model, "cpu")
     x_ETB, y_ETB = data.training_chunk(task, 0, 0, EPOCHS)
-    _, want_E = reference.train(reference.init(data.initial_params(task.model, 0)), x_ETB, y_ETB)
-    np.testing.assert_allclose(losses_E, want_E, rtol=1e-4)
+    limits.check_losses(task.model, data.initial_params(task.model, 0), x_ETB, y_ETB, losses_E)
 
 
-def floor(n_steps: int, batch_size: int, hidden: int) -> Call:
+def floor(n_steps: int, batch_size: int, hidden: int) -> Call | None:
     """Return a turn of the backend, like that of `plain_c`."""
-    from backends.floor import FloorBackend
-
-    task = harness.Task(n_steps=n_steps, batch_size=batch_size, hidden=hidden)
-    backend = FloorBackend(task.model, "cpu")
-    x_ETB, y_ETB = data.training_chunk(task, 0, 0, EPOCHS)
-    state = backend.init(data.initial_params(task.model, 0))
-
-    def turn() -> float:
-        nonlocal state
-        start = now()
-        state, losses_E = backend.train(state, x_ETB, y_ETB)
-        seconds = now() - start
-        turn.__dict__.setdefault("first", losses_E)
-        return seconds / EPOCHS
-
-    turn()
-    _check_losses(task, turn.__dict__["first"])
-    return turn
-
-
-def multiply_add() -> Call:
-    """Return a turn that returns the seconds of a multiply-add at the core's highest rate."""
-    import numba
-
-    from backends.floor_lanes import vectors
-
-    wide = vectors("float32", VECTOR)
-    load, store, each = wide.load, wide.store, wide.each
-
-    # Three vectors are twelve registers of eight: each is ready again when its turn comes.
-    def chains(rows: Array, times: int) -> None:
-        a, b, c = load(rows, (0, 0)), load(rows, (1, 0)), load(rows, (2, 0))
-        x, y = each(np.float32(0.5)), each(np.float32(1))
-        for _ in range(times):
-            a, b, c = a * x + y, b * x + y, c * x + y
-        store(rows, (0, 0), a)
-        store(rows, (1, 0), b)
-        store(rows, (2, 0), c)
-
-    run: Any = numba.njit(chains)
-    rows, times = np.zeros((3, VECTOR), np.float32), 100_000
-    return lambda: _seconds(lambda: run(rows, times)) / (times * rows.size)
-
-
-def tanh() -> Call:
-    """Return a turn that returns the seconds of a tanh as the floor computes it."""
-    import numba
-
-    from backends.floor_activations import activation_and_slope
-    from backends.floor_lanes import vectors
-
-    wide = vectors("float32", VECTOR)
-    f, load, store = activation_and_slope("tanh", "float32", wide)[0], wide.load, wide.store
-
-    def all_of_them(rows: Array, times: int) -> None:
-        for _ in range(times):
-            for i in range(rows.shape[0]):
-                store(rows, (i, 0), f(load(rows, (i, 0))))
-
-    run: Any = numba.njit(all_of_them)
-    rows, times = np.linspace(-4, 4, 40 * VECTOR, dtype=np.float32).reshape(40, VECTOR), 1000
-    return lambda: _seconds(lambda: run(rows, times)) / (times * rows.size)
-
-
-def _seconds(call: Callable[[], None]) -> float:
-    start = now()
-    call()
-    return now() - start
-
-
-def multiply_adds(n_steps: int, batch_size: int, hidden: int) -> int:
-    """Count the multiply-adds of an epoch; what Adam does, and a gradient by `h0`, are left out.
-
-    Per step and path: H (H+1) for W_hh h + W_xh x, H for the output (the linear layers are one);
-    back again H (H+1); for the gradients H (H+1) of the layer and H of the output.
-    """
-    return (n_steps + 1) * batch_size * (3 * hidden * (hidden + 1) + 2 * hidden)
-
-
-def tanhs(n_steps: int, batch_size: int, hidden: int) -> int:
-    """Count the tanhs of an epoch."""
-    return (n_steps + 1) * batch_size * hidden
+    return limits.floor(harness.Model(hidden=hidden), n_steps, batch_size)
 
 
 def main() -> None:
@@ -203,8 +118,8 @@ def main() -> None:
 
     def start(stack: ExitStack) -> Mapping[str, Call]:
         programs = {
-            "multiply-add": Started(multiply_add),
-            "tanh": Started(tanh),
+            "multiply-add": Started(limits.multiply_add),
+            "tanh": Started(limits.activation, "tanh"),
             "floor": Started(floor, *sizes),
             "plain C": Started(plain_c, *sizes),
         }
@@ -214,7 +129,8 @@ def main() -> None:
     seconds = in_blocks(start, options.blocks, options.rounds)
     if "plain C" not in seconds:
         print("no C compiler (`cc`) here: plain C is left out")
-    products, curves = multiply_adds(*sizes), tanhs(*sizes)
+    needed = work(harness.Model(hidden=options.hidden), *sizes[:2])
+    products, curves = needed["multiply_add"], needed["tanh"]
     times = {
         f"{products:,} multiply-adds": [products * s for s in seconds["multiply-add"]],
         f"{curves:,} tanhs": [curves * s for s in seconds["tanh"]],

@@ -20,7 +20,7 @@ FRAMEWORKS = {
     "jax": ("backends/jax_",),
     "flax": ("backends/jax_",),
     "optax": ("backends/jax_",),
-    "numba": ("backends/floor",),
+    "numba": ("backends/floor", "backends/limits.py"),
     "llvmlite": ("backends/floor_lanes.py",),
     "mlflow": ("harness/report/mlflow.py",),
     "pynvml": ("harness/measure/energy.py",),
