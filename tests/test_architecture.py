@@ -16,7 +16,7 @@ LINES_OF_A_FUNCTION = 50
 MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").rglob("*.py")])
 
 FRAMEWORKS = {
-    "torch": ("backends/torch_",),
+    "torch": ("backends/torch_", "harness/profiling/torch_"),
     "jax": ("backends/jax_",),
     "flax": ("backends/jax_",),
     "optax": ("backends/jax_",),

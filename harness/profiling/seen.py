@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol
 
 from harness.trial.profile import Call, Stretch
 
-Train: TypeAlias = Callable[[], float]
-"""Trains some more epochs, always as many; returns the seconds of the call, less what it waited
-for the processor."""
+
+class Train(Protocol):
+    """A training that goes on; nothing of it counts any more."""
+
+    def __call__(self, epochs: int | None = None, /) -> float:
+        """Train some more epochs, as many as always if that is None.
+
+        Another number is for frameworks that compile nothing. Returns the seconds of the call, less
+        what it waited for the processor.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,205 @@
+"""What PyTorch does in a training, operator by operator.
+
+The profiler costs about as much as the cheapest operators. It reads its clock last when an operator
+begins and first when it ends, so its own cost falls between operators: into what their caller
+takes. It is measured (calls of the training with and without it), and taken off there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
+
+from harness.profiling.seen import Seen, Train
+from harness.profiling.torch_counts import counts
+from harness.profiling.torch_events import PREDICTION, Event, Node, host_events, record, walk
+from harness.trial.profile import Call, Stretch
+
+_ENGINE = "autograd::engine::"
+_CALLS = 20
+_EVENTS = 10_000  # Of one recording: 30 ms of it, and as much for reading it.
+_ALL_EVENTS = 60_000
+_RECORDINGS = 5
+_EMPTY_CALLS = 300
+
+
+def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
+    """Return what PyTorch did in an epoch; None if it ran no operator.
+
+    epoch_s: what an epoch takes without a profiler.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    shorter = not _compiled()
+    per_epoch = counts(train, epochs, shorter=shorter)
+    if not per_epoch.get("operators"):
+        return None
+    events = per_epoch.pop("events")
+    few = max(1, min(epochs, int(_EVENTS / events))) if shorter else epochs
+    empty = _empty_calls()
+    recorded = _least_disturbed(
+        train, few, max(2, int(min(_RECORDINGS, _ALL_EVENTS / events / few)))
+    )
+    cost_s = (recorded.seconds - recorded.plain_s) / len(recorded.events)
+    cost_s = min(max(cost_s, empty.profiler_s / 2), empty.profiler_s * 2)
+    parts = _Parts(cost_s * 1e9, empty, device=bool(per_epoch.get("kernels")))
+    walk(recorded.events, parts.add)
+    seconds = parts.stretches(recorded.seconds)
+    scale = epoch_s / sum(seconds.values())
+    by_time = sorted(parts.self_ns.items(), key=lambda item: -item[1])[:_CALLS]
+    return Seen(
+        source="torch.profiler",
+        profiled_s=recorded.seconds / few,
+        seconds={name: s * scale for name, s in seconds.items()},
+        counts=per_epoch,
+        costs={"empty_call": empty.full_s, "profiler_call": cost_s},
+        calls=tuple(
+            Call(name=name, count=parts.counted[name] / few, seconds=max(0.0, ns / 1e9 * scale))
+            for name, ns in by_time
+        ),
+    )
+
+
+def _compiled() -> bool:
+    """Return whether `torch.compile` compiled anything: for another length, it might again."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return bool(dynamo and dynamo.compilation_time_metrics)
+
+
+class _Recorded(NamedTuple):
+    events: list[Event]
+    seconds: float
+    plain_s: float
+    """What such a call takes without a profiler."""
+
+
+def _least_disturbed(train: Train, epochs: int, times: int) -> _Recorded:
+    """Record some calls, each beside one that is not recorded; return the fastest of both."""
+    plain_s = seconds = inf
+    for _ in range(times):
+        plain_s = min(plain_s, train(epochs))
+        raw, took_s = record(lambda: train(epochs))
+        if took_s < seconds:
+            seconds, events = took_s, raw
+    return _Recorded(host_events(events), seconds, plain_s)
+
+
+@dataclass(frozen=True)
+class _Empty:
+    """What operators cost that have nothing to do: those on one element."""
+
+    full_s: float
+    """A call from Python."""
+    profiler_s: float
+    recorded_ns: dict[tuple[bool, bool], float]
+    """What the profiler sees of it; by whether it works in place, and autograd records it."""
+
+    @property
+    def binding_s(self) -> float:
+        """What the profiler does not see: the way from Python to the operator."""
+        return max(0.0, self.full_s - self.recorded_ns[True, False] / 1e9)
+
+
+def _empty_calls() -> _Empty:
+    from time import perf_counter
+
+    import torch
+
+    plain, watched = torch.zeros(1), torch.zeros(1, requires_grad=True)
+
+    def call(operator: str, x: torch.Tensor) -> float:
+        function = getattr(x, operator)
+        start = perf_counter()
+        for _ in range(_EMPTY_CALLS):
+            function()
+        return (perf_counter() - start) / _EMPTY_CALLS
+
+    def recorded(operator: str, x: torch.Tensor) -> tuple[float, float]:
+        raw, full_s = min((record(lambda: call(operator, x)) for _ in range(3)), key=lambda r: r[1])
+        durations = sorted(e.duration_ns() for e in raw)
+        return durations[len(durations) // 4], full_s
+
+    with torch.inference_mode(False), torch.enable_grad():
+        full_s = min(call("neg_", plain) for _ in range(5))
+        in_place_ns, with_profiler_s = recorded("neg_", plain)
+        out_ns, _ = recorded("neg", plain)
+        graph_ns, _ = recorded("neg", watched)
+    seen = {(True, False): in_place_ns, (False, False): out_ns}
+    seen |= {(True, True): graph_ns, (False, True): graph_ns}
+    return _Empty(full_s, max(1e-8, with_profiler_s - full_s), seen)
+
+
+@dataclass
+class _Parts:
+    """Adds up the stretches of a recorded call."""
+
+    cost_ns: float
+    empty: _Empty
+    device: bool
+    ns: defaultdict[Stretch, float] = field(default_factory=lambda: defaultdict(float))
+    self_ns: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    counted: Counter[str] = field(default_factory=Counter)
+    top_ns: float = 0.0
+    last: Event | None = None
+    """The last one that ran inside of no other."""
+    from_python: int = 0
+    """Operators that Python called, as far as they are no part of another stretch."""
+
+    def add(self, node: Node) -> None:
+        """Add an event, less those inside of it."""
+        event = node.event
+        own_ns = event.end_ns - event.start_ns - node.children_ns - node.children * self.cost_ns
+        self.self_ns[event.name] += own_ns
+        self.counted[event.name] += 1
+        if node.parent is None:
+            self.top_ns += event.end_ns - event.start_ns + self.cost_ns
+            self._add_gap(event)
+        if whole := _belongs_to(node):
+            self.ns[whole] += own_ns
+        elif node.kind == "python":
+            self.ns["python"] += own_ns
+        elif node.works and not self.device:
+            call_ns = self.empty.recorded_ns[event.name.endswith("_"), event.graph]
+            self.ns["calls"] += min(own_ns, call_ns)
+            work: Stretch = "copies" if node.kind == "copy" else "kernels"
+            self.ns[work] += max(0.0, own_ns - call_ns)
+        else:
+            self.ns["calls"] += own_ns
+        called = node.parent is None or node.parent.kind == "python"
+        self.from_python += called and node.kind in ("work", "copy", "view") and not whole
+
+    def _add_gap(self, event: Event) -> None:
+        """Add the time between two nodes of autograd's graph: the engine's, which is not Python."""
+        before, self.last = self.last, event
+        if not before or before.thread != event.thread:
+            return
+        if before.name.startswith(_ENGINE) and event.name.startswith(_ENGINE):
+            gap_ns = max(0.0, event.start_ns - before.end_ns - self.cost_ns)
+            self.ns["calls"] += gap_ns
+            self.top_ns += gap_ns
+
+    def stretches(self, seconds: float) -> dict[Stretch, float]:
+        """Return the seconds of each, of a call that took so many."""
+        found = {name: max(0.0, ns / 1e9) for name, ns in self.ns.items()}
+        python_s = found.get("python", 0.0) + max(0.0, seconds - self.top_ns / 1e9)
+        binding_s = min(python_s, self.from_python * self.empty.binding_s)
+        found["python"] = python_s - binding_s
+        found["calls"] = found.get("calls", 0.0) + binding_s
+        return found
+
+
+def _belongs_to(node: Node) -> Stretch | None:
+    """Return the stretch of which all is a part that this event, or one around it, calls."""
+    around: Node | None = node
+    while around:
+        name = around.event.name
+        if name.startswith("Optimizer.step#"):
+            return "optimiser"
+        if name == PREDICTION:
+            return "prediction"
+        around = around.parent
+    return None

@@ -1,0 +1,136 @@
+"""What PyTorch's profiler sees of trainings whose operators are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import pytest
+import torch
+
+from backends.torch_backend import TorchBackend
+from harness.backend.protocol import Array
+from harness.profiling.seen import Seen, Train
+from harness.profiling.torch_operators import look
+from harness.task import data
+from harness.task.task import Task
+
+EPOCHS = 10
+
+
+def timed(epoch: Callable[[], object], call: Callable[[], object] = lambda: None) -> Train:
+    """A training that does `call` once and `epoch` once for each epoch."""
+
+    def train(epochs: int | None = None, /) -> float:
+        start = perf_counter()
+        call()
+        for _ in range(EPOCHS if epochs is None else epochs):
+            epoch()
+        return perf_counter() - start
+
+    return train
+
+
+def seen(train: Train) -> Seen:
+    train()
+    found = look(train, EPOCHS, min(train() for _ in range(3)) / EPOCHS)
+    assert found
+    return found
+
+
+def test_operators_of_an_epoch_are_counted_and_those_of_a_call_shared() -> None:
+    a, b = torch.ones(5, 7), torch.ones(5, 7)
+
+    def epoch() -> None:
+        a.detach().add_(b)
+        b.copy_(a + b)
+
+    counts = seen(timed(epoch, lambda: a.mul_(b))).counts
+    assert counts["operators"] == pytest.approx(4 + 1 / EPOCHS)
+    assert counts["working_operators"] == pytest.approx(3 + 1 / EPOCHS)
+    assert counts["allocations"] == 1
+    assert counts["allocated_bytes"] == counts["copied_bytes"] / 2 == 5 * 7 * 4
+    assert not counts.get("float64")
+
+
+def test_products_of_matrices_are_counted_with_and_without_gradient() -> None:
+    a, b = torch.ones(5, 6, requires_grad=True), torch.ones(4, 6, 7)
+    flat = torch.ones(6, 7, requires_grad=True)
+    counts = seen(timed(lambda: ((a @ b).sum() + (a @ flat).sum()).backward())).counts
+    assert counts["multiply_adds"] == 5 * 6 * 7 * (4 * 2 + 3)
+
+
+def test_double_precision_is_counted_but_numbers_are_not() -> None:
+    x = torch.ones(100)
+
+    def epoch() -> None:
+        x.mul_(0.5).add_(torch.tensor(1.0, dtype=torch.float64))
+        x.double().mul_(2)
+
+    assert seen(timed(epoch)).counts["float64"] == 2  # The conversion and the product.
+
+
+def network(task: Task) -> Train:
+    backend = TorchBackend(task.model, "cpu")
+    state = backend.init(data.initial_params(task.model, 0))
+    x_ERTB, y_ERTB = data.training_chunks(task, (0,), 0, EPOCHS)
+    x_ETB, y_ETB = x_ERTB[:, 0], y_ERTB[:, 0]
+
+    def train(epochs: int | None = None, /) -> float:
+        start = perf_counter()
+        losses: Array = backend.train(state, x_ETB[:epochs], y_ETB[:epochs])[1]
+        assert len(losses) == (epochs or EPOCHS)
+        return perf_counter() - start
+
+    return train
+
+
+def test_the_stretches_of_a_network_add_up_to_an_epoch() -> None:
+    train = network(Task(n_steps=10))
+    train()
+    found = look(train, EPOCHS, 0.25)
+    assert found
+    assert sum(found.seconds.values()) == pytest.approx(0.25)
+    assert set(found.seconds) == {"python", "calls", "kernels", "copies", "optimiser"}
+    assert min(found.seconds.values()) > 0
+    assert found.counts["operators"] > 100
+    assert {call.name for call in found.calls} >= {"aten::mm", "aten::addmm", "aten::tanh"}
+    assert len(found.calls) == 20
+
+
+def test_large_products_are_kernels_and_large_copies_copies() -> None:
+    a, b = torch.ones(300, 300), torch.ones(2_000_000)
+    products = seen(timed(lambda: torch.mm(a, a))).seconds
+    copies = seen(timed(lambda: b.clone())).seconds
+    assert products["kernels"] > 0.8 * sum(products.values())
+    assert copies["copies"] > 0.5 * sum(copies.values())
+
+
+def test_many_empty_operators_are_calls() -> None:
+    x = torch.ones(1)
+
+    def epoch() -> None:
+        for _ in range(500):
+            x.detach()
+
+    found = seen(timed(epoch))
+    assert found.seconds["calls"] > 0.5 * sum(found.seconds.values())
+    assert found.calls[0].count == 500
+
+
+def test_without_an_operator_nothing_is_seen() -> None:
+    assert look(timed(lambda: None), EPOCHS, 1e-6) is None
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_a_training_that_fails_leaves_no_profiler_on(call: int) -> None:
+    calls = iter(range(100))
+
+    def fail() -> None:
+        torch.ones(1)
+        if next(calls) == call:
+            raise ValueError("diverged")
+
+    with pytest.raises(ValueError, match="diverged"):
+        look(timed(lambda: torch.ones(1), fail), EPOCHS, 1e-4)
+    assert not torch.autograd.profiler._is_profiler_enabled
