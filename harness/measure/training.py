@@ -126,11 +126,12 @@ class Training:
         self.restart()
         x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, 0, epochs)
 
-        def train() -> float:
+        def train(fewer: int | None = None, /) -> float:
+            x, y = x_ERTB[:fewer], y_ERTB[:fewer]
             start = now()
-            result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
+            result = self._trained.train_many(self._state, x, y)
             seconds = now() - start
-            self._state, _ = contract.train_result(result, (epochs, len(self.seeds)))
+            self._state, _ = contract.train_result(result, (len(x), len(self.seeds)))
             return seconds
 
         return profile(train, epochs)

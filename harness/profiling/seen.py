@@ -12,11 +12,11 @@ from harness.trial.profile import Call, Stretch
 class Train(Protocol):
     """A training that goes on; nothing of it counts any more."""
 
-    def __call__(self, epochs: int | None = None, /) -> float:
-        """Train some more epochs, as many as always if that is None.
+    def __call__(self, fewer: int | None = None, /) -> float:
+        """Train some more epochs: as many as always, or `fewer`.
 
-        Another number is for frameworks that compile nothing. Returns the seconds of the call, less
-        what it waited for the processor.
+        Fewer is for frameworks that compile nothing for a length. Returns the seconds of the
+        call, less what it waited for the processor.
         """
 
 
