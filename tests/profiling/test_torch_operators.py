@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 
 import pytest
@@ -14,21 +13,7 @@ from harness.profiling.seen import Seen, Train
 from harness.profiling.torch_operators import look
 from harness.task import data
 from harness.task.task import Task
-
-EPOCHS = 10
-
-
-def timed(epoch: Callable[[], object], call: Callable[[], object] = lambda: None) -> Train:
-    """A training that does `call` once and `epoch` once for each epoch."""
-
-    def train(epochs: int | None = None, /) -> float:
-        start = perf_counter()
-        call()
-        for _ in range(EPOCHS if epochs is None else epochs):
-            epoch()
-        return perf_counter() - start
-
-    return train
+from tests.profiling.trainings import EPOCHS, timed
 
 
 def seen(train: Train) -> Seen:
@@ -76,10 +61,10 @@ def network(task: Task) -> Train:
     x_ERTB, y_ERTB = data.training_chunks(task, (0,), 0, EPOCHS)
     x_ETB, y_ETB = x_ERTB[:, 0], y_ERTB[:, 0]
 
-    def train(epochs: int | None = None, /) -> float:
+    def train(fewer: int | None = None, /) -> float:
         start = perf_counter()
-        losses: Array = backend.train(state, x_ETB[:epochs], y_ETB[:epochs])[1]
-        assert len(losses) == (epochs or EPOCHS)
+        losses: Array = backend.train(state, x_ETB[:fewer], y_ETB[:fewer])[1]
+        assert len(losses) == (fewer or EPOCHS)
         return perf_counter() - start
 
     return train

@@ -1,0 +1,121 @@
+"""What a training does to its process, by counters that cost nothing: no profiler is on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from statistics import median
+
+from harness.backend import process_tree
+from harness.profiling.seen import Train
+from harness.trial.profile import Stretch
+
+Counts = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Numbers are per epoch."""
+
+    epoch_s: float
+    """The least that it took in any call."""
+    seconds: Mapping[Stretch, float]
+    """Of `collection` and `waiting`."""
+    counts: Mapping[str, float]
+
+
+def count(train: Train, epochs: int, calls: int = 3) -> Counted:
+    """Count what some calls of `train` do, each training `epochs` epochs.
+
+    Amounts are medians over the calls. The waiting is the least in any call, so that a virtual
+    machine that gets no processor for a moment does not look like a sleep.
+    """
+    seen: list[Counts] = []
+    times = []
+    with _collections() as collected:
+        for _ in range(calls):
+            before = _read() | collected
+            times.append(train())
+            after = _read() | collected
+            seen.append({name: after[name] - before[name] for name in after})
+    counts = {name: max(0.0, median(c[name] for c in seen)) / epochs for name in seen[0]}
+    waiting_s = max(0.0, min(map(_idle_s, seen))) / epochs
+    collection_s = counts.pop("collection_s")
+    del counts["wall_s"], counts["descendants_s"]
+    return Counted(min(times) / epochs, {"collection": collection_s, "waiting": waiting_s}, counts)
+
+
+def set_apart(seconds: Mapping[Stretch, float], counted: Counted) -> dict[Stretch, float]:
+    """Return the stretches that a profiler saw, with collection and waiting as stretches.
+
+    A profiler counts them as part of the stretch in which they happen: mostly of Python.
+    """
+    found = dict(seconds)
+    for name, measured_s in counted.seconds.items():
+        missing_s = measured_s - found.get(name, 0.0)
+        for stretch in _HOLDERS:
+            taken_s = min(max(0.0, missing_s), found.get(stretch, 0.0))
+            if taken_s:
+                found[stretch] -= taken_s
+                found[name] = found.get(name, 0.0) + taken_s
+                missing_s -= taken_s
+    return found
+
+
+_HOLDERS: tuple[Stretch, ...] = ("python", "other", "calls", "kernels", "prediction", "optimiser")
+"""The stretches that collection and waiting may be hidden in, the most likely first."""
+
+
+def _read() -> Counts:
+    """Read the counters of this process, of its thread that calls this, and of its descendants."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    caller_s = time.thread_time()
+    return {
+        "page_faults": usage.ru_minflt,
+        "switches": usage.ru_nvcsw,
+        "system_s": usage.ru_stime,
+        "caller_s": caller_s,
+        "other_threads_s": time.process_time() - caller_s,
+        "descendants_s": process_tree.cpu_s(process_tree.family(os.getpid())[1:]),
+        "waited_s": _waited_s(),
+        "wall_s": time.perf_counter(),
+    }
+
+
+def _idle_s(counts: Mapping[str, float]) -> float:
+    """Return how long nothing of the process was computing, or waiting for a processor."""
+    busy_s = counts["caller_s"] + counts["other_threads_s"] + counts["descendants_s"]
+    return counts["wall_s"] - busy_s - counts["waited_s"]
+
+
+def _waited_s() -> float:
+    """Return how long this thread has waited for a processor so far; 0 where that is unknown."""
+    with suppress(OSError, IndexError), open("/proc/thread-self/schedstat", "rb", 0) as file:
+        return int(file.read().split()[1]) / 1e9
+    return 0.0
+
+
+@contextmanager
+def _collections() -> Iterator[Counts]:
+    """Count the runs of Python's garbage collector, and their seconds."""
+    found: Counts = {"collections": 0.0, "collection_s": 0.0}
+    started = 0.0
+
+    def hear(phase: str, _: Mapping[str, int]) -> None:
+        nonlocal started
+        if phase == "start":
+            started = time.perf_counter()
+        else:
+            found["collections"] += 1
+            found["collection_s"] += time.perf_counter() - started
+
+    gc.callbacks.append(hear)
+    try:
+        yield found
+    finally:
+        gc.callbacks.remove(hear)
