@@ -7,14 +7,18 @@ tell apart), in dashes and in the shape of points.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from harness.backend.protocol import Array
 from harness.charts.series import PHASES, REST
+from harness.tables.numbers import number
+from harness.tables.profile import Part
 
 Chart: TypeAlias = alt.Chart | alt.LayerChart
 
@@ -35,6 +39,24 @@ _HEIGHT = 300
 _ROW = 42
 """Height of a row with its name above it."""
 _BAR = 13
+_PART, _BESIDE, _SEEN = 20, 0.25, 0.99
+"""Height of a row of a waterfall; the width that the text beside its longest bar may need; up to
+where a line is not the end of that bar."""
+_GROUPS: Mapping[Part, str] = {
+    "arithmetic": "arithmetic",
+    "memory": "memory",
+    "allocation": "memory",
+    "copies": "memory",
+    "calls": "calls",
+    "python": "Python",
+    "collection": "Python",
+    "optimiser": "more",
+    "prediction": "more",
+    "compilation": "more",
+    "waiting": "rest",
+    "rest": "rest",
+}
+"""Parts of a colour."""
 
 
 def _theme(
@@ -142,6 +164,51 @@ def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
         tooltip=["series:N", "phase:N", alt.Tooltip("seconds:Q", format=".3g")],
     )
     return _layered(_ROW * len(order), bars, _row_names(base, "series"))
+
+
+def waterfall(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
+    """Draw what the time of an epoch is made of, from `series.waterfall`.
+
+    The bars of a series are shares of its own epoch: in seconds, those of a fast one could not be
+    seen beside one that is a hundred times slower. Dashed: the floor.
+    """
+    heads = parts.drop_duplicates("series").assign(
+        part="", text=lambda t: t["series"] + ": " + t["epoch"].map(_microseconds) + " an epoch"
+    )
+    both = pd.concat([heads, parts.assign(text=parts["seconds"].map(_microseconds))])
+    rows = pd.concat([both[both["series"] == name] for name in order])
+    rows = rows.assign(row=range(len(rows)), group=rows["part"].map(_GROUPS))
+    rows["last"] = rows.groupby("series")["row"].transform("max")
+    rows["following"] = np.minimum(rows["row"] + 1, rows["last"])
+    rows["floor"] /= rows["epoch"]
+    names = f"{json.dumps(list(rows['part']))}[datum.value]"
+    base = alt.Chart(rows).encode(
+        y=alt.Y("row:O", title=None).axis(labelExpr=names, ticks=False, domain=False)
+    )
+    dashed = (rows["floor"] < _SEEN).any()
+    title = "share of the time of an epoch" + "; dashed: the backend floor" * bool(dashed)
+    x = alt.X("begin:Q", title=title)
+    x = x.scale(domain=[0, max(1, parts["end"].max()) + _BESIDE], nice=False)
+    x = x.axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
+    color = alt.Color("group:O", legend=None).scale(domain=list(dict.fromkeys(_GROUPS.values())))
+    tooltip = ["series:N", "part:N", _number("seconds", "seconds of an epoch")]
+    below_head = base.transform_filter("datum.part")
+    layers = [
+        base.transform_filter(f"datum.part == 'arithmetic' && datum.floor < {_SEEN}")
+        .mark_rule(color=MUTED, strokeDash=[4, 3])
+        .encode(x="floor:Q", y2="last:O"),
+        below_head.mark_rule(color=MUTED).encode(x="end:Q", y2="following:O"),
+        below_head.mark_bar(size=_BAR).encode(x=x, x2="end:Q", color=color, tooltip=tooltip),
+        below_head.mark_text(align="left", dx=4).encode(x="end:Q", text="text:N"),
+        base.transform_filter("!datum.part")
+        .mark_text(align="left", fontWeight="bold")
+        .encode(x=alt.value(0), text="text:N"),
+    ]
+    return _layered(_PART * len(rows), *layers)
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{number(1e6 * seconds)} us"
 
 
 def totals(table: pd.DataFrame, run: int, order: Sequence[str]) -> alt.LayerChart:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.charts import draw, series
 from harness.charts.page import Figure
+from harness.tables import numbers
 from harness.tables.break_even import with_epoch_s
 from harness.tables.metrics import METRICS
 from harness.tables.points import points
@@ -27,7 +28,7 @@ _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error
 _STEPS = "Error at each time step"
 _TOTALS = 40
 """So many numbers of epochs make a smooth line."""
-_MOST_RATIOS, _MOST_TIMES, _MOST_LINES = 40, 4, 8
+_MOST_RATIOS, _MOST_TIMES, _MOST_LINES, _MOST_PROFILES = 40, 4, 8, 12
 MOST_POINTS = 12
 """So many points of a sweep are drawn each by itself."""
 
@@ -136,6 +137,38 @@ def times(trials: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | None:
         draw.time_parts(parts, order),
         f"{'; '.join(words)}.{_warm(trials)}",
         wide.loc[order, phases].reset_index(),
+    )
+
+
+def profile(table: pd.DataFrame, swept: Sequence[str] = ()) -> Figure | None:
+    """Draw what the time of an epoch is made of, from a table `profile`, at each point of a sweep.
+
+    None if no trial has a profile.
+    """
+    parts = series.waterfall(table, swept)
+    if parts.empty:
+        return None
+    each = parts.drop_duplicates("series").set_index("series").sort_values("epoch", kind="stable")
+    drawn = each.head(_MOST_PROFILES)
+    parts = parts[parts["series"].isin(drawn.index)]
+    largest = parts.loc[parts.groupby("series", sort=False)["seconds"].idxmax()]
+    largest = largest.set_index("series").loc[drawn.index]
+    words = "; ".join(
+        f"{name}: {numbers.number(1e6 * row['epoch'])} us an epoch, most of it {row['part']}"
+        + "".join(
+            f", {numbers.ratio(row['epoch'] / row[what])} x {called}"
+            for what, called in (("floor", "the floor"), ("limit", "the arithmetic limit"))
+            if row[what] > 0
+        )
+        for name, row in largest.iterrows()
+    )
+    more = f" Drawn are the {len(drawn)} fastest of {len(each)}." * (len(each) > len(drawn))
+    return Figure(
+        "profile",
+        "What the time of an epoch is made of",
+        draw.waterfall(parts, list(drawn.index)),
+        f"{words}.{more}",
+        parts[["series", "part", "seconds", "begin", "end"]],
     )
 
 

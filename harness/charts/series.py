@@ -17,6 +17,10 @@ from harness.tables.points import points
 _ALL_SEEDS = 20
 """A band reaches over all seeds if there are no more than this."""
 _CENTRAL = 0.9
+_LEAST_SHARE = 0.005
+"""Of the time of an epoch: a smaller part is not drawn."""
+_OF_EPOCH = ["epoch", "limit", "floor"]
+_WATERFALL = ["series", "part", "seconds", "begin", "end", *_OF_EPOCH]
 PHASES = {
     "import_s": "import",
     "setup_s": "set-up",
@@ -111,6 +115,30 @@ def time_parts(trials: pd.DataFrame) -> pd.DataFrame:
         known[REST] = max(0.0, float(trial["wall_s"]) - sum(known.values()))
         rows += [{"series": series, "phase": phase, "seconds": s} for phase, s in known.items()]
     return pd.DataFrame(rows, columns=["series", "phase", "seconds"])
+
+
+def waterfall(profile: pd.DataFrame, swept: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a row per series and part of an epoch's time, from a table `profile`.
+
+    A bar goes from `begin` to `end`, shares of the time of an epoch: each part begins where the one
+    before it ends. Parts that do not show are left out. `epoch`, `limit` and `floor` are seconds;
+    where there are several trials of a series, the first stands for it.
+    """
+    several, found = profile["device"].nunique() > 1, []
+    for values, at_point in points(profile, swept):
+        for (backend, device), mine in at_point.groupby(ARM, sort=False):
+            name = f"{backend} on {device}" if several else str(backend)
+            name += "".join(f", {field}={value}" for field, value in values.items())
+            rows = mine[mine["trial"] == mine["trial"].iloc[0]].set_index("name")
+            times = rows.loc[rows["kind"] == "time", "seconds"].reindex(_OF_EPOCH)
+            parts = rows.loc[(rows["kind"] == "part") & (rows["seconds"] > 0), ["seconds"]]
+            share = parts["seconds"] / times["epoch"]
+            end = share.cumsum()
+            parts = parts.assign(series=name, **times, end=end, begin=end - share)
+            shown = (share >= _LEAST_SHARE) | (parts.index == "arithmetic")
+            found.append(parts[shown & np.isfinite(end)].rename_axis("part").reset_index())
+    empty = pd.DataFrame(columns=_WATERFALL)
+    return pd.concat(found, ignore_index=True)[_WATERFALL] if found else empty
 
 
 def total_times(trials: pd.DataFrame, epochs: Sequence[float]) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from harness.store.files import LocalFolder
 from harness.store.manifest import PAGE, PLOTS
 from harness.tables.points import points
 from harness.tables.text import node_legend, summary_tables
+from harness.tables.waterfall import side_by_side
 from harness.task.task import Task
 
 _FEW = 10
@@ -80,6 +81,7 @@ def build(run: Run) -> Page:
         *_sweep(run, trials),
         *_learning(run, trials),
         *_times(run, trials),
+        *_profile(run),
         *_noise(trials),
         *_failures(trials),
         Section("Parity certificate", list(_parity(run)), folded=True),
@@ -190,6 +192,14 @@ def _total_times(run: Run, trials: pd.DataFrame) -> Iterator[Figure | None]:
     for values, at_point in list(points(ok, run.swept))[:MOST_POINTS]:
         here = found[(found[list(values)] == list(values.values())).all(axis=1)]
         yield figures.totals(at_point, here, run.point(values))
+
+
+def _profile(run: Run) -> Iterator[Section]:
+    table = run.profile if run.manifest.plan.profile else pd.DataFrame()
+    if not table.empty and (figure := figures.profile(table, run.swept)):
+        _, *others = side_by_side(table, run.swept)
+        tables = [Table(title, frame) for title, frame in others if len(frame)]
+        yield Section("Where the time of an epoch goes", [figure, *tables])
 
 
 def _noise(trials: pd.DataFrame) -> Iterator[Section]:
