@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from typing import Self, TypeVar
 
 from harness.measure import machine
+from harness.measure.limits import Limits
 from harness.measure.probe import Probe
 from harness.measure.process import JobFailed
 from harness.measure.trainer import Stopped, Trainer, at_once
@@ -76,6 +77,11 @@ def _refusal(job: TrialJob, cores: int, node: str) -> Refused:
     return Refused(job=job, node=node, message=message)
 
 
+def _of_a_core(job: TrialJob) -> bool:
+    """Whether what one core can do belongs to the profile of a trial."""
+    return job.profiled and job.device == "cpu"
+
+
 class _Block:
     """Trials that are measured together. Leaving the context kills what still runs."""
 
@@ -93,6 +99,8 @@ class _Block:
         self._usable = machine.usable_cores()
         pinned = jobs[0].exclusive and hasattr(os, "sched_setaffinity")
         self._cores = self._usable[-jobs[0].threads :] if pinned else None
+        self._limits: Limits | None = None
+        """What a core can do, if that is wanted."""
         self._trials: list[Trial] = []
         """Those that have not failed or diverged."""
 
@@ -102,6 +110,8 @@ class _Block:
     def __exit__(self, *_: object) -> None:
         for trial in self._trials:
             trial.trainer.close()
+        if self._limits:
+            self._limits.close()
 
     def run(self) -> None:
         """Measure all, and emit their records."""
@@ -132,8 +142,17 @@ class _Block:
             finally:
                 lanes.put(lane)
 
+        def compile_limits() -> float:
+            lane = lanes.get()
+            self._limits = Limits(self._jobs[0].task, self._cores, lane if self._cores else None)
+            self._limits.wait_until_compiled()
+            lanes.put(lane)
+            return 0.0
+
         order = self._rng.sample(self._jobs, len(self._jobs))
-        return at_once([partial(start, job) for job in order], lanes.qsize())
+        starts: list[Callable[[], float]] = [partial(start, job) for job in order]
+        starts += [compile_limits] if _of_a_core(self._jobs[0]) else []
+        return at_once(starts, lanes.qsize())
 
     def _settle(self, pace_s: float) -> None:
         """Choose how many epochs a call trains, for all arms alike, given the slowest pace."""
@@ -190,11 +209,13 @@ class _Block:
 
     def _profile(self) -> None:
         """Let profilers look at one after the other, on the cores of the turns."""
-        for trial in [t for t in self._trials if t.job.profiled]:
+        profiled = [trial for trial in self._trials if trial.job.profiled]
+        costs = self._limits() if self._limits and profiled else {}
+        for trial in profiled:
             if self._cores:
                 trial.trainer.pin(self._cores)
             try:
-                trial.profile({})
+                trial.profile(costs)
             except JobFailed:
                 self._leave(trial)
 

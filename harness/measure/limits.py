@@ -28,7 +28,13 @@ class Limits:
     If it cannot do its work, it knows no cost, and that is all: nothing is raised.
     """
 
-    def __init__(self, task: Task, cores: tuple[int, ...] | None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        cores: tuple[int, ...] | None,
+        compile_on: tuple[int, ...] | None = None,
+    ) -> None:
+        """Take the cores that are measured, and those to compile on; None: any."""
         about = {
             "model": asdict(task.model),
             "n_steps": task.n_steps,
@@ -47,6 +53,9 @@ class Limits:
             | {"PYTHONPATH": os.pathsep.join(Tree.here().paths)},
             start_new_session=True,  # Ctrl-C is not for it.
         )
+        if compile_on:
+            with suppress(OSError):
+                os.sched_setaffinity(self._process.pid, compile_on)
         self._compiled = False
         self._say(json.dumps(about))
 
@@ -54,6 +63,10 @@ class Limits:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 
