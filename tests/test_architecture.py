@@ -17,7 +17,8 @@ MODULES = sorted([*(ROOT / "harness").rglob("*.py"), *(ROOT / "backends").rglob(
 
 FRAMEWORKS = {
     "torch": ("backends/torch_", "harness/profiling/torch_"),
-    "jax": ("backends/jax_",),
+    "jax": ("backends/jax_", "harness/profiling/jax_"),
+    "jaxlib": ("harness/profiling/jax_",),
     "flax": ("backends/jax_",),
     "optax": ("backends/jax_",),
     "numba": ("backends/floor", "backends/limits.py"),

@@ -1,0 +1,143 @@
+"""A trace of the compiled programs that a call of `train` runs, by JAX's own profiler."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+from harness.profiling.seen import Train
+
+_START = "harness: train"
+_TRANSFER = re.compile("H2D|D2H|(To|From)(Host|Literal)|Memcpy")
+
+
+@dataclass
+class Run:
+    """One execution of a program, as far as it was traced."""
+
+    module: str
+    inline: bool
+    """Whether the thread that calls `train` executes it."""
+    on_device: bool
+    start_s: float = float("inf")
+    end_s: float = 0.0
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Of the executions of each instruction."""
+
+    @property
+    def executed(self) -> int:
+        """How many kernels were executed."""
+        return sum(map(len, self.seconds.values()))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a trace shows of a call."""
+
+    runs: list[Run]
+    transfers_s: float
+    window_s: float
+    """How long the trace lasted, but not longer than the call."""
+    whole: bool
+    """Whether it lasted as long as the call."""
+
+
+def trace(train: Train, longest_s: float, before: Callable[[], object] = lambda: None) -> Trace:
+    """Trace a call, or its beginning; what runs `before` it is traced, too."""
+    import jax.profiler
+    from jaxlib import _profiler  # type: ignore[attr-defined]
+
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    options.host_tracer_level = 1
+    options.enable_hlo_proto = False
+    ended = Event()
+    # `jax.profiler.start_trace` would write files, one of them as JSON: that takes a second.
+    session = _profiler.ProfilerSession(options)
+
+    def stop() -> tuple[float, bytes]:
+        ended.wait(longest_s)
+        return time.perf_counter(), session.stop()
+
+    before()
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(stop)
+        with jax.profiler.TraceAnnotation(_START):
+            start_s = time.perf_counter()
+        try:
+            train()
+        finally:
+            end_s = time.perf_counter()
+            ended.set()
+        stop_s, data = stopped.result()
+    runs, transfers_s = _read(data)
+    return Trace(runs, transfers_s, min(end_s, stop_s) - start_s, end_s <= stop_s)
+
+
+def _read(data: bytes) -> tuple[list[Run], float]:
+    """Return the runs of programs, and how long transfers took."""
+    from jax.profiler import ProfileData
+
+    runs: dict[object, Run] = {}
+    transfers_s = 0.0
+    for plane in ProfileData.from_serialized_xspace(data).planes:
+        on_device = plane.name.startswith("/device:")
+        for line in plane.lines:
+            if on_device and "Stream" not in line.name:
+                continue  # The same events once more.
+            executed = []
+            kinds: dict[str, bool] = {}
+            for event in line.events:
+                name = event.name
+                if name not in kinds:
+                    kinds[name] = any(key == "hlo_op" for key, _ in event.stats)
+                if kinds[name]:
+                    executed.append(event)
+                elif _TRANSFER.search(name):
+                    transfers_s += event.duration_ns / 1e9
+            for key, first, last in _stretches(executed):
+                run = runs.setdefault(key, Run(key[0], _START in kinds, on_device))
+                for event in executed[first : last + 1]:
+                    start_s, seconds = event.start_ns / 1e9, event.duration_ns / 1e9
+                    run.start_s = min(run.start_s, start_s)
+                    run.end_s = max(run.end_s, start_s + seconds)
+                    run.seconds[event.name].append(seconds)
+    return list(runs.values()), transfers_s
+
+
+def _stretches(executed: list[Any]) -> Iterator[tuple[tuple[Any, ...], int, int]]:
+    """Yield each run with its first and last event: a thread executes one after the other.
+
+    To ask an event for its run takes ten times as long as to ask for its duration.
+    """
+
+    def run(place: int) -> tuple[Any, ...]:
+        stats = dict(executed[place].stats)
+        return tuple(stats.get(name) for name in ("hlo_module", "program_id", "run_id"))
+
+    first, end = 0, len(executed)
+    while first < end:
+        this, low, step = run(first), first, 1
+        while low + step < end and run(low + step) == this:
+            low, step = low + step, 2 * step
+        high = min(end, low + step)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if run(middle) == this else (low, middle)
+        yield this, first, low
+        first = low + 1
+
+
+def durations(traced: Trace) -> dict[tuple[str, str], list[float]]:
+    """Return how long each execution took, by program and instruction."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for run in traced.runs:
+        for name, seconds in run.seconds.items():
+            found[run.module, name] += seconds
+    return found
