@@ -45,7 +45,7 @@ where a line is not the end of that bar."""
 _GROUPS: Mapping[Part, str] = {
     "arithmetic": "arithmetic",
     "memory": "memory",
-    "allocation": "memory",
+    "system": "memory",
     "copies": "memory",
     "calls": "calls",
     "python": "Python",

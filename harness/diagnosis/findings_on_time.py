@@ -22,7 +22,7 @@ _NAMED = 0.1
 _WORDS: dict[Part, str] = {
     "arithmetic": "the arithmetic itself",
     "memory": "moving data between memory and core",
-    "allocation": "memory that is allocated anew",
+    "system": "memory that the system hands out anew",
     "calls": "making calls",
     "python": "Python between calls",
     "copies": "copies",

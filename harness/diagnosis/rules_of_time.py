@@ -163,10 +163,9 @@ def garbage(timed: Timed) -> Evidence | None:
 @_rule("allocation", "warning", "Large memory is allocated anew again and again.")
 def allocation(timed: Timed) -> Evidence | None:
     """Page faults: memory that the system gives for the first time."""
-    seconds = timed.parts["allocation"]
-    if seconds < WORTH * timed.epoch_s:
+    seconds, faults = timed.parts["system"], timed.count("page_faults")
+    if seconds < WORTH * timed.epoch_s or faults < 1:
         return None
-    faults = timed.count("page_faults")
     return _evidence(
         timed,
         seconds,

@@ -128,11 +128,10 @@ class Training:
 
         def train(fewer: int | None = None, /) -> float:
             x, y = x_ERTB[:fewer], y_ERTB[:fewer]
-            start = now()
-            result = self._trained.train_many(self._state, x, y)
-            seconds = now() - start
+            with self._watch() as watch:
+                result = self._trained.train_many(self._state, x, y)
             self._state, _ = contract.train_result(result, (len(x), len(self.seeds)))
-            return seconds
+            return watch.seconds
 
         return profile(train, epochs)
 

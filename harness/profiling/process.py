@@ -25,7 +25,7 @@ class Counted:
     epoch_s: float
     """The least that it took in any call."""
     seconds: Mapping[Stretch, float]
-    """Of `collection` and `waiting`."""
+    """Of `collection`, `system` and `waiting`."""
     counts: Mapping[str, float]
 
 
@@ -45,13 +45,17 @@ def count(train: Train, epochs: int, calls: int = 3) -> Counted:
             seen.append({name: after[name] - before[name] for name in after})
     counts = {name: max(0.0, median(c[name] for c in seen)) / epochs for name in seen[0]}
     waiting_s = max(0.0, min(map(_idle_s, seen))) / epochs
-    collection_s = counts.pop("collection_s")
+    seconds: dict[Stretch, float] = {
+        "collection": counts.pop("collection_s"),
+        "system": counts.pop("system_s"),
+        "waiting": waiting_s,
+    }
     del counts["wall_s"], counts["descendants_s"]
-    return Counted(min(times) / epochs, {"collection": collection_s, "waiting": waiting_s}, counts)
+    return Counted(min(times) / epochs, seconds, counts)
 
 
 def set_apart(seconds: Mapping[Stretch, float], counted: Counted) -> dict[Stretch, float]:
-    """Return the stretches that a profiler saw, with collection and waiting as stretches.
+    """Return the stretches that a profiler saw, with those that only counters tell.
 
     A profiler counts them as part of the stretch in which they happen: mostly of Python.
     """
@@ -67,8 +71,10 @@ def set_apart(seconds: Mapping[Stretch, float], counted: Counted) -> dict[Stretc
     return found
 
 
-_HOLDERS: tuple[Stretch, ...] = ("python", "other", "calls", "kernels", "prediction", "optimiser")
-"""The stretches that collection and waiting may be hidden in, the most likely first."""
+_HOLDERS: tuple[Stretch, ...] = (
+    *("other", "python", "copies", "kernels", "calls", "prediction", "optimiser"),
+)
+"""The stretches that these may be hidden in, the most likely first."""
 
 
 def _read() -> Counts:
@@ -94,10 +100,14 @@ def _idle_s(counts: Mapping[str, float]) -> float:
 
 
 def _waited_s() -> float:
-    """Return how long this thread has waited for a processor so far; 0 where that is unknown."""
-    with suppress(OSError, IndexError), open("/proc/thread-self/schedstat", "rb", 0) as file:
-        return int(file.read().split()[1]) / 1e9
-    return 0.0
+    """Return how long all threads have waited for a processor so far; 0 where that is unknown."""
+    waited_ns = 0
+    with suppress(OSError):
+        for thread in os.listdir("/proc/self/task"):
+            name = f"/proc/self/task/{thread}/schedstat"
+            with suppress(OSError, IndexError), open(name, "rb", 0) as file:
+                waited_ns += int(file.read().split()[1])
+    return waited_ns / 1e9
 
 
 @contextmanager

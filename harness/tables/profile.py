@@ -23,7 +23,7 @@ from harness.trial.record import Record
 Part: TypeAlias = Literal[
     "arithmetic",
     "memory",
-    "allocation",
+    "system",
     "calls",
     "python",
     "copies",
@@ -69,13 +69,12 @@ def parts(profile: Profile, task: Task, at_once: int = 1) -> dict[Part, float]:
     """
     stretches = profile.seconds
     own = stretches.get("kernels", 0.0) + stretches.get("other", 0.0)
-    allocation = min(own, profile.counts.get("page_faults", 0.0) * _cost(profile, "page_fault"))
-    arithmetic = min(own - allocation, limit_s(profile, task, at_once) or 0.0)
-    memory = min(own - allocation - arithmetic, _traffic_s(profile))
+    arithmetic = min(own, limit_s(profile, task, at_once) or 0.0)
+    memory = min(own - arithmetic, _traffic_s(profile))
     return {
         "arithmetic": arithmetic,
         "memory": memory,
-        "allocation": allocation,
+        "system": stretches.get("system", 0.0),
         "calls": stretches.get("calls", 0.0),
         "python": stretches.get("python", 0.0),
         "copies": stretches.get("copies", 0.0),
@@ -84,7 +83,7 @@ def parts(profile: Profile, task: Task, at_once: int = 1) -> dict[Part, float]:
         "compilation": stretches.get("compilation", 0.0),
         "collection": stretches.get("collection", 0.0),
         "waiting": stretches.get("waiting", 0.0),
-        "rest": own - allocation - arithmetic - memory,
+        "rest": own - arithmetic - memory,
     }
 
 

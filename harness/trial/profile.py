@@ -22,6 +22,7 @@ Stretch: TypeAlias = Literal[
     "prediction",
     "compilation",
     "collection",
+    "system",
     "waiting",
     "other",
 ]
@@ -35,6 +36,7 @@ optimiser: the optimiser's step, with all that is called in it
 prediction: outputs that no gradient needs, with all that is called for them
 compilation: compiling, tracing
 collection: the garbage collector of Python
+system: the operating system at work for the process; mostly memory that it hands out anew
 waiting: neither computing nor waiting for a processor: asleep, or until a device or a lock is free
 other: code that no profiler looked into
 """
