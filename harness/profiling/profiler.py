@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from harness.profiling import torch_operators
+from harness.profiling import jax_programs, torch_operators
 from harness.profiling.process import count, set_apart
 from harness.profiling.seen import Seen, Train
 from harness.trial.profile import Profile
 
-_LOOKS = (torch_operators.look,)
+_LOOKS = (torch_operators.look, jax_programs.look)
 """What knows a framework comes first; each sees nothing of the others."""
 _COUNTED_S, _FEWEST, _MOST = 0.5, 3, 30
 """Calls without a profiler: for so long, but so many at least and at most."""
