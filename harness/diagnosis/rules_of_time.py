@@ -29,8 +29,6 @@ _FEWEST_PATHS = 8
 """With fewer in a batch, a loop over them looks like a few operators in each step."""
 _CALLS_PER_GATE = 12
 """Nobody needs more calls of one operator in a step, for each gate of each layer."""
-_COPIES = 8
-"""Nobody needs to copy the data of an epoch so often."""
 
 
 class Entry(NamedTuple):
@@ -178,9 +176,8 @@ def allocation(timed: Timed) -> Evidence | None:
 @_rule("threads-fight", "warning", "Another thread takes the core from the training.")
 def threads_fight(timed: Timed) -> Evidence | None:
     """Threads that could run and had to wait, in a process that had the core all the time."""
-    waited = timed.count("waited_s")
-    others = min(timed.count("other_threads_s"), timed.count("caller_s"))
-    if waited < 2 * WORTH * timed.epoch_s or others < 2 * WORTH * timed.epoch_s:
+    waited = timed.count("own_waits_s")
+    if waited < 2 * WORTH * timed.epoch_s:
         return None
     return _evidence(
         timed,
@@ -211,14 +208,12 @@ def sleeps(timed: Timed) -> Evidence | None:
 
 @_rule("copies", "warning", "Data are copied far more often than the training needs.")
 def copies(timed: Timed) -> Evidence | None:
-    """Many times the data of an epoch, or a large part of the time."""
+    """Arrays that are only moved or converted."""
     task, seconds = timed.task, timed.parts["copies"]
     value = 8 if task.dtype == "float64" else 4
     data = prod((task.batch_size, 2 * task.n_steps + 1, value))
     copied = timed.count("copied_bytes")
-    if (copied < _COPIES * data or seconds < 0.2 * WORTH * timed.epoch_s) and (
-        seconds < 2 * WORTH * timed.epoch_s
-    ):
+    if seconds < WORTH * timed.epoch_s:
         return None
     much = f"{short(copied / 1e6)} MB are copied" if copied else "Arrays are copied"
     times = f", {short(copied / data)} times the data of an epoch" if copied > data else ""
@@ -347,11 +342,16 @@ def slow_kernels(timed: Timed) -> Evidence | None:
     if timed.share("rest") < BOUND or not timed.limit_s:
         return None
     own = timed.parts["arithmetic"] + timed.parts["rest"]
+    first = timed.calls[0] if timed.calls else None
+    which = ""
+    if first and first.times:
+        each = time_text(first.seconds / first.times)
+        which = f" The dearest is `{first.name}`: {large(first.times)} calls of {each}."
     return _evidence(
         timed,
         timed.parts["rest"],
         f"Inside its code the arithmetic takes {short(own / timed.limit_s)} times what it would at "
-        "the core's highest rate, and neither calls nor traffic explain it.",
+        f"the core's highest rate, and neither calls nor traffic explain it.{which}",
         "Small matrices and short vectors keep a core below its rate: larger batches, or products "
         "in one piece, show whether that is so.",
     )

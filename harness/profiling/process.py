@@ -42,7 +42,8 @@ def count(train: Train, epochs: int, calls: int = 3) -> Counted:
             before = _read() | collected
             times.append(train())
             after = _read() | collected
-            seen.append({name: after[name] - before[name] for name in after})
+            took = {name: after[name] - before[name] for name in after}
+            seen.append(took | {"own_waits_s": _own_waits_s(took)})
     counts = {name: max(0.0, median(c[name] for c in seen)) / epochs for name in seen[0]}
     waiting_s = max(0.0, min(map(_idle_s, seen))) / epochs
     seconds: dict[Stretch, float] = {
@@ -50,7 +51,8 @@ def count(train: Train, epochs: int, calls: int = 3) -> Counted:
         "system": counts.pop("system_s"),
         "waiting": waiting_s,
     }
-    del counts["wall_s"], counts["descendants_s"]
+    for name in ("wall_s", "descendants_s", "waited_s"):
+        del counts[name]
     return Counted(min(times) / epochs, seconds, counts)
 
 
@@ -95,8 +97,19 @@ def _read() -> Counts:
 
 def _idle_s(counts: Mapping[str, float]) -> float:
     """Return how long nothing of the process was computing, or waiting for a processor."""
-    busy_s = counts["caller_s"] + counts["other_threads_s"] + counts["descendants_s"]
-    return counts["wall_s"] - busy_s - counts["waited_s"]
+    return counts["wall_s"] - _busy_s(counts) - counts["waited_s"]
+
+
+def _own_waits_s(counts: Mapping[str, float]) -> float:
+    """Return how long threads waited for a processor that other threads of the process had.
+
+    While another process has it, a thread waits and none of this process computes.
+    """
+    return max(0.0, counts["waited_s"] - max(0.0, counts["wall_s"] - _busy_s(counts)))
+
+
+def _busy_s(counts: Mapping[str, float]) -> float:
+    return counts["caller_s"] + counts["other_threads_s"] + counts["descendants_s"]
 
 
 def _waited_s() -> float:

@@ -17,6 +17,7 @@ from harness.tables.columns import columns
 from harness.tables.points import with_point
 from harness.task.task import Task
 from harness.task.work import work
+from harness.trial.epoch_time import epoch_s
 from harness.trial.profile import Profile
 from harness.trial.record import Record
 
@@ -52,7 +53,7 @@ def profile_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Da
     rows = [
         [
             {name: getattr(record, name) for name in ("trial", "backend", "device", "seed")} | row
-            for row in _rows(record.profile, record.task, record.at_once)
+            for row in _rows(record, record.profile)
         ]
         for record in profiled
         if record.profile
@@ -121,10 +122,12 @@ def _cost(profile: Profile, name: str) -> float:
     return profile.costs.get(name, 0.0)
 
 
-def _rows(profile: Profile, task: Task, at_once: int) -> Iterator[dict[str, Any]]:
+def _rows(record: Record, profile: Profile) -> Iterator[dict[str, Any]]:
+    task, at_once = record.task, record.at_once
     of_epoch = profile.epoch_s or np.nan
     times: Mapping[str, float | None] = {
-        "epoch": profile.epoch_s,
+        "epoch": sum(parts(profile, task, at_once).values()),
+        "timed": epoch_s(record),
         "profiled": profile.profiled_s,
         "limit": limit_s(profile, task, at_once),
         "floor": at_once * profile.costs["floor_epoch"] if "floor_epoch" in profile.costs else None,

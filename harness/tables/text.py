@@ -28,6 +28,7 @@ _TEXT = (
     *("backend", "device", "quantity", "dtype", "element", "trial", "status", "error"),
     *("subject", "metric", "verdict", "noise", "check", "value", "advice"),
     *("comparison", "against", "nodes", "node", "node_kind", "field", "lost", "timing", "what"),
+    *("part", "count", "call", "in"),
 )
 
 

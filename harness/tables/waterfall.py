@@ -6,12 +6,24 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from harness.errors import middle_cut
 from harness.tables.pairs import ARM
 from harness.tables.profile import PARTS
 from harness.tables.text import render
 
-_LEAST, _CALLS = 0.005, 5
-_FIRST, _ALWAYS = ("epoch", "limit", "floor"), ("epoch", "limit", "floor", "rest")
+_LEAST, _CALLS, _LONGEST = 0.005, 5, 26
+_COUNTS = (
+    *("operators", "kernels", "programs", "multiply_adds", "bytes", "float64", "copied_bytes"),
+    *("allocations", "allocated_bytes", "page_faults", "compilations", "collections"),
+    "predictions",
+)
+"""The others are for the rules only."""
+_TOTALS = {
+    "epoch": "all parts",
+    "timed": "in the timed turns",
+    "limit": "arithmetic limit",
+    "floor": "the floor",
+}
 
 
 def side_by_side(
@@ -19,35 +31,50 @@ def side_by_side(
 ) -> list[tuple[str, pd.DataFrame]]:
     """Return titles and tables for people: parts, counts and calls, a column per backend.
 
-    Parts that are nothing everywhere are left out, and all but the `_CALLS` most expensive calls.
+    What is nothing everywhere is left out, and all but the `_CALLS` most expensive calls.
     """
-    times = profile[profile["kind"].isin(["time", "part"])]
-    times = times[(times["share"] > _LEAST) | times["name"].isin(_ALWAYS)]
-    counts = profile[profile["kind"] == "count"]
-    calls = profile[(profile["kind"] == "call") & profile["where"].notna()]
-    calls = calls.groupby([*swept, *ARM], sort=False).head(_CALLS)
-    heading = {"count": "calls", "seconds": "us", "share": "%", "where": "called by"}
-    listed = calls.assign(seconds=1e6 * calls["seconds"], share=100 * calls["share"])
-    listed = listed[[*swept, *ARM, "name", *heading]].rename(columns=heading)
+    parts = profile[(profile["kind"] == "part") & (profile["share"] > _LEAST)]
+    times = profile[(profile["kind"] == "time") & profile["name"].isin(list(_TOTALS))]
+    counts = profile[(profile["kind"] == "count") & (profile["count"] > 0)]
+    calls = profile[profile["kind"] == "call"].groupby([*swept, *ARM], sort=False).head(_CALLS)
+    one_device = profile["device"].nunique() <= 1
+    listed = pd.DataFrame(
+        {name: calls[name] for name in (*swept, "backend", *([] if one_device else ["device"]))}
+        | {
+            "call": calls["name"].map(lambda name: middle_cut(name, _LONGEST)),
+            "in": calls["where"].fillna("").map(lambda name: middle_cut(name, _LONGEST)),
+            "times": calls["count"],
+            "us": 1e6 * calls["seconds"],
+            "%": 100 * calls["share"],
+        }
+    )
     return [
-        ("Time of an epoch in us, and its share in %", _wide(times, swept)),
-        ("Counts, in an epoch", _wide(counts, swept)),
+        (
+            "Where the time of an epoch goes: us, and the share in %",
+            pd.concat(
+                [
+                    _wide(parts, "part", PARTS, swept, one_device),
+                    _wide(times, "part", list(_TOTALS), swept, one_device),
+                ],
+                ignore_index=True,
+            ).replace({"part": _TOTALS}),
+        ),
+        ("Counts, in an epoch", _wide(counts, "count", _COUNTS, swept, one_device)),
         ("The most expensive calls, in an epoch", listed.reset_index(drop=True)),
     ]
 
 
-def _wide(rows: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
+def _wide(
+    rows: pd.DataFrame, first: str, names: Sequence[str], swept: Sequence[str], one_device: bool
+) -> pd.DataFrame:
     """Return a row per name; for each backend (and point) its count, or its time and share."""
-    keys = [*swept, *ARM]
-    names = [name for name in (*_FIRST, *PARTS) if name in set(rows["name"])]
-    names += [name for name in dict.fromkeys(rows["name"]) if name not in names]
-    table = pd.DataFrame({"part" if "limit" in names else "count": names})
-    one_device = rows["device"].nunique() <= 1
-    for key, mine in rows.groupby(keys, sort=False):
+    names = [name for name in names if name in set(rows["name"])]
+    table = pd.DataFrame({first: names})
+    for key, mine in rows.groupby([*swept, *ARM], sort=False):
         *values, backend, device = key
         heading = " ".join(map(str, [backend, *([] if one_device else [device]), *values]))
         shown = mine.groupby("name")[["count", "seconds", "share"]].first().reindex(names)
-        if shown["count"].notna().any():
+        if first == "count":
             table[heading] = shown["count"].to_numpy()
         else:
             table[heading] = 1e6 * shown["seconds"].to_numpy()
@@ -63,8 +90,8 @@ def render_profile(profile: pd.DataFrame, kind: str, width: int, swept: Sequence
     if kind in {"csv", "json"}:
         return render(profile, kind, width)
     tables = [
-        render(table, kind, width, title, keys=1 if number < 2 else len(swept) + 3)
-        for number, (title, table) in enumerate(side_by_side(profile, swept))
+        render(table, kind, width, title)
+        for title, table in side_by_side(profile, swept)
         if len(table)
     ]
     return "\n".join(tables)
