@@ -13,17 +13,21 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TypeAlias
 
 from harness.profiling import hlo
-from harness.profiling.jax_trace import Run, Trace, durations, trace
+from harness.profiling.jax_empty import Empty, low
+from harness.profiling.jax_trace import Trace, gaps_s, trace
 from harness.profiling.seen import Seen, Train
 from harness.trial.profile import Call, Stretch
 
-_HOST_S = 0.1
-_WHOLE_S, _WARM_S, _LONGEST_S = 0.15, 0.04, 10.0
-"""How long a trace may last: an event costs half a microsecond, and three more to read."""
+_HOST_S, _AGAIN_S = 0.1, 1.0
+_TRACE_S, _LONGEST_S = 0.06, 10.0
+"""How long a trace may last: an event costs half a microsecond, and five more to read."""
 _CALLS = 20
+
+_Program: TypeAlias = tuple[str, object]
 
 
 def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
@@ -31,16 +35,23 @@ def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
     if "jax" not in sys.modules:
         return None
     host = min(_hosts(train), key=lambda host: host.caller_s)
-    whole = trace(train, _WHOLE_S + 2 * host.compilation_s)
-    if not whole.runs and not whole.whole:
-        whole = trace(train, _LONGEST_S)
-    if not whole.runs:
+    longest_s = _TRACE_S + 2 * host.compilation_s
+    traced = trace(train, longest_s)
+    if not traced.runs and not traced.whole:
+        longest_s = _LONGEST_S
+        traced = trace(train, longest_s)
+    if not traced.runs:
         return None
-    programs = _programs({run.module: set(run.seconds) for run in whole.runs})
-    empty = _Empty()
-    # The first trace leaves memory to the allocator, so that there are no page faults in this one.
-    warm = trace(train, _WARM_S + 2 * host.compilation_s, before=empty.run)
-    return _Account(epochs, epoch_s * epochs, host, whole, warm, programs, empty).seen()
+    empty = Empty()
+    # The first trace left memory to the allocator, so that kernels wait for no page faults now.
+    again = trace(train if epoch_s * epochs < _AGAIN_S else _nothing, longest_s, empty.run)
+    empty.compare(again.runs)
+    again.runs[:] = [run for run in again.runs if run.program[0] != empty.module]
+    return _Account(epochs, epoch_s * epochs, host, again if again.runs else traced, empty).seen()
+
+
+def _nothing(_: int | None = None, /) -> float:
+    return 0.0
 
 
 @dataclass(frozen=True)
@@ -95,73 +106,18 @@ def _union(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def _programs(modules: Mapping[str, set[str]]) -> dict[str, hlo.Program]:
-    """Return the programs of these names that have the instructions that were executed."""
-    from jax.extend.backend import get_backend
-
-    found = {}
-    for executable in get_backend().live_executables():
-        for module in executable.hlo_modules():
-            if module.name in modules and module.name not in found:
-                program = hlo.program(module.to_string())
-                names = {kernel.name for kernel in program.kernels} | program.containers
-                if modules[module.name] <= names:
-                    found[module.name] = program
-    return found
-
-
-class _Empty:
-    """A program of kernels that compute next to nothing, and cannot become one.
-
-    Its inner loop turns as often as the text says; the outer one as often as it is told.
-    """
-
-    _NUMBERS, _INNER, _TURNS = 6, 250, 40
-
-    def __init__(self) -> None:
-        import jax
-        import jax.numpy as jnp
-
-        def turn(_: object, carried: Any) -> Any:
-            numbers, array = carried
-            return [3 * n + place for place, n in enumerate(numbers)], array * 0.5
-
-        def turns(count: Any, carried: Any) -> Any:
-            def inner(_: object, carried: Any) -> Any:
-                return jax.lax.fori_loop(0, self._INNER, turn, carried)
-
-            return jax.lax.fori_loop(0, count, inner, carried)
-
-        # A loop that carries less than a kilobyte would be compiled into a single kernel.
-        start = [jnp.int32(n) for n in range(self._NUMBERS)], jnp.zeros(256, jnp.float32)
-        self._start = jax.device_put(start)
-        self._program = jax.jit(turns).lower(1, self._start).compile()
-        text = hlo.program(self._program.as_text() or "")
-        self.module = text.name
-        self.kernels = sum(kernel.count for kernel in text.kernels)
-        self.seconds = self._seconds()
-
-    def run(self, turns: int = 1) -> float:
-        import jax
-
-        start_s = time.perf_counter()
-        jax.block_until_ready(self._program(turns, self._start))
-        return time.perf_counter() - start_s
-
-    def _seconds(self) -> float:
-        """Return the time of a kernel."""
-        many, one = (min(self.run(n) for _ in range(15)) for n in (self._TURNS + 1, 1))
-        return max(1e-9, (many - one) / self._TURNS / self.kernels)
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Part:
     """All executions of a kernel in a call of `train`."""
 
     kernel: hlo.Kernel
     count: float
+    gap_s: float
+    """What was traced between it and the kernel before it, beyond the gap before an empty one."""
     work_s: float
-    """Beyond that of empty ones, as traced."""
+    """What was traced beyond an empty kernel."""
+    took_s: float = 0.0
+    """Without a trace."""
 
 
 @dataclass(frozen=True)
@@ -171,77 +127,61 @@ class _Account:
     epochs: int
     call_s: float
     host: _Host
-    whole: Trace
-    warm: Trace
-    programs: Mapping[str, hlo.Program]
-    empty: _Empty
+    traced: Trace
+    empty: Empty
 
     def seen(self) -> Seen:
         """Return all of it, per epoch."""
-        parts = list(self._parts())
-        count = sum(part.count for part in parts)
-        seconds = self._outside()
-        program_s = self.call_s - sum(seconds.values())
-        calls_s = min(program_s, count * self.empty.seconds)
-        each_s = calls_s / count
-        share = (program_s - calls_s) / (sum(part.work_s for part in parts) or 1)
-        took = {id(part): part.count * each_s + part.work_s * share for part in parts}
-        seconds |= {"calls": 0.0, "kernels": 0.0, "optimiser": 0.0}
-        for part in parts:
-            if part.kernel.optimiser:
-                seconds["optimiser"] += took[id(part)]
-            else:
-                seconds["calls"] += part.count * each_s
-                seconds["copies" if part.kernel.moves else "kernels"] += part.work_s * share
-        first = sorted(parts, key=lambda part: -took[id(part)])[:_CALLS]
-        per_run = self.whole.window_s / self._share() / self.epochs
+        seconds = self._seconds()
+        dearest = sorted(self._parts, key=lambda part: -part.took_s)[:_CALLS]
         return Seen(
             source="XLA",
-            profiled_s=per_run,
+            profiled_s=self.traced.window_s / self._share / self.epochs,
             seconds={name: s / self.epochs for name, s in seconds.items() if s > 0},
-            counts={name: n / self.epochs for name, n in self._counts(parts).items()},
-            costs={"empty_call": self.empty.seconds, "profiler_call": self._profiler_s()},
+            counts={name: n / self.epochs for name, n in self._counts().items()},
+            costs={"empty_call": self.empty.seconds, "profiler_call": self.empty.profiler_s},
             calls=tuple(
                 Call(
                     name=part.kernel.name,
                     count=part.count / self.epochs,
-                    seconds=took[id(part)] / self.epochs,
+                    seconds=part.took_s / self.epochs,
                     where=part.kernel.where,
                 )
-                for part in first
+                for part in dearest
             ),
         )
 
-    def _counts(self, parts: list[_Part]) -> dict[str, float]:
-        """Return the counts of a call."""
-        runs = self._runs()
-        counts: dict[str, float] = defaultdict(float)
-        counts["programs"] = sum(runs.values())
-        counts["compilations"] = self.host.compilations
-        for part in parts:
-            counts["kernels"] += part.count
-            counts["bytes"] += part.count * part.kernel.bytes
-            counts["multiply_adds"] += part.count * part.kernel.multiply_adds
-            counts["float64"] += part.count * part.kernel.float64
-            # What is copied is read and written.
-            counts["copied_bytes"] += part.count * part.kernel.bytes / 2 * part.kernel.moves
-        for module, program in self.programs.items():
-            for trips, turns in program.trips.items():
-                counts[f"trips:{trips}"] += turns * runs[module]
-        return dict(counts)
+    def _seconds(self) -> dict[Stretch, float]:
+        """Return the stretches of a call, and set what each part took."""
+        found = defaultdict(float, self._outside())
+        on_device = any(run.on_device for run in self.traced.runs)
+        # On a device, the gaps in the trace are all that a call costs.
+        each_s = 0.0 if on_device else self.empty.seconds
+        left_s = self.call_s - sum(found.values()) - each_s * sum(p.count for p in self._parts)
+        share = left_s / (sum(p.count * (p.gap_s + p.work_s) for p in self._parts) or 1)
+        for part in self._parts:
+            calls_s = part.count * (each_s + share * part.gap_s)
+            work_s = part.count * share * part.work_s
+            part.took_s = calls_s + work_s
+            if part.kernel.optimiser:
+                found["optimiser"] += calls_s + work_s
+            else:
+                found["calls"] += calls_s
+                found["copies" if part.kernel.moves else "kernels"] += work_s
+        found["other"] += self.call_s - sum(found.values())
+        return found
 
     def _outside(self) -> dict[Stretch, float]:
         """Return the stretches of a call in which no program runs."""
-        host, traced = self.host, self.whole
-        gaps_s = traced.window_s - _union((run.start_s, run.end_s) for run in traced.runs)
-        between_s = gaps_s / self._share()
-        busy_s = host.caller_s
-        if any(run.inline for run in traced.runs) or len(os.sched_getaffinity(0)) > 1:
-            # The caller's thread may also be busy while programs run.
+        host, runs = self.host, self.traced.runs
+        # What is done once in a call is done at its beginning, where the trace is.
+        share = self._share if max(self._traced_runs.values()) > 1 else 1.0
+        between_s = (self.traced.window_s - _union(run.span for run in runs)) / share
+        busy_s = max(0.0, host.caller_s - host.compilation_s)
+        if any(run.inline or run.on_device for run in runs) or len(os.sched_getaffinity(0)) > 1:
+            # The thread that calls may be busy while programs run.
             busy_s = min(busy_s, between_s)
-        # XLA compiles in other threads than the caller's.
-        busy_s = max(0.0, busy_s - host.compilation_s)
-        copies_s = min(busy_s, traced.transfers_s / self._share())
+        copies_s = min(busy_s, self.traced.transfers_s / share)
         idle_s = max(0.0, between_s - busy_s - host.compilation_s)
         found: dict[Stretch, float] = {
             "python": busy_s - copies_s,
@@ -249,65 +189,117 @@ class _Account:
             "copies": copies_s,
             "waiting": min(host.waiting_s, idle_s),
         }
-        least_s = sum(part.count for part in self._parts()) * self.empty.seconds
-        scale = min(1.0, max(0.0, self.call_s - least_s) / (sum(found.values()) or 1))
+        most_s = self.call_s - self.empty.seconds * sum(part.count for part in self._parts)
+        scale = min(1.0, max(0.0, most_s) / (sum(found.values()) or 1))
         return {name: seconds * scale for name, seconds in found.items()}
 
-    def _parts(self) -> Iterator[_Part]:
-        runs = self._runs()
-        counted = durations(self.whole)
-        lasting = counted | durations(self.warm)
-        for module, number in runs.items():
-            program = self.programs.get(module)
-            for kernel in program.kernels if program else _unknown(module, counted):
-                executed = len(counted.get((module, kernel.name), ()))
-                count = executed if self.whole.whole else kernel.count * number
-                each_s = _usual(lasting.get((module, kernel.name), [0.0]))
-                yield _Part(kernel, count, count * max(0.0, each_s - self._traced_s()))
+    def _counts(self) -> dict[str, float]:
+        """Return the counts of a call."""
+        found: dict[str, float] = defaultdict(float)
+        found["programs"] = sum(self._runs.values())
+        found["compilations"] = self.host.compilations
+        for part in self._parts:
+            found["kernels"] += part.count
+            found["bytes"] += part.count * part.kernel.bytes
+            found["multiply_adds"] += part.count * part.kernel.multiply_adds
+            found["float64"] += part.count * part.kernel.float64
+            # What is copied is read and written.
+            found["copied_bytes"] += part.count * part.kernel.bytes / 2 * part.kernel.moves
+        for key, program in self._programs.items():
+            for trips, turns in program.trips.items():
+                found[f"trips:{trips}"] += turns * self._runs[key]
+        return found
 
-    def _runs(self) -> Counter[str]:
-        """Return how often each program runs in a call."""
-        runs = Counter(run.module for run in self.whole.runs)
-        if self.whole.whole:
-            return runs
-        for module, number in runs.items():
-            # Once in a call, or as often in each epoch.
-            if number > 1:
-                rate = number / self._share() / self.epochs
-                runs[module] = self.epochs * max(1, round(rate))
-        return runs
+    @cached_property
+    def _traced_runs(self) -> Counter[_Program]:
+        return Counter(run.program for run in self.traced.runs)
 
+    @cached_property
+    def _runs(self) -> Counter[_Program]:
+        """How often each program runs in a call: once, or some times in an epoch."""
+        numbers = self._traced_runs
+        if self.traced.whole:
+            return numbers
+        repeated = [number for number in numbers.values() if number > 1]
+        rates = {
+            key: round((n - 0.5) / (min(repeated) - 0.5)) for key, n in numbers.items() if n > 1
+        }
+        return Counter({key: rates.get(key, 0) * self.epochs or 1 for key in numbers})
+
+    @cached_property
     def _share(self) -> float:
-        """Return the share of the call that was traced."""
-        if self.whole.whole:
+        """The share of the call that was traced."""
+        if self.traced.whole:
             return 1.0
-        executed = sum(run.executed for run in self.whole.runs)
-        undisturbed_s = self.whole.window_s - executed * self._profiler_s()
-        return min(1.0, max(undisturbed_s, self.whole.window_s / 20) / self.call_s)
+        executed = sum(map(len, self._executed.values()))
+        kernels = sum(
+            self._runs[key] * sum(kernel.count for kernel in program.kernels)
+            for key, program in self._programs.items()
+        )
+        return min(1.0, executed / kernels)
 
-    def _empty_run(self) -> Run:
-        return next(run for run in self.warm.runs if run.module == self.empty.module)
+    @cached_property
+    def _executed(self) -> dict[tuple[_Program, str], list[tuple[float, float]]]:
+        """The gap before each execution of a kernel, and how long it took."""
+        found = defaultdict(list)
+        for run in self.traced.runs:
+            containers = self._programs[run.program].containers
+            kernels = [one for one in run.executed if one.name not in containers]
+            for one, gap_s in zip(kernels, gaps_s(kernels), strict=True):
+                found[run.program, one.name].append((gap_s, one.end_s - one.start_s))
+        return found
 
-    def _profiler_s(self) -> float:
-        """Return what a trace adds to a kernel."""
-        run = self._empty_run()
-        return max(0.0, (run.end_s - run.start_s) / self.empty.kernels - self.empty.seconds)
+    @cached_property
+    def _parts(self) -> list[_Part]:
+        found = []
+        for key, program in self._programs.items():
+            for kernel in program.kernels:
+                executed = self._executed.get((key, kernel.name), [])
+                whole = self.traced.whole
+                count = len(executed) if whole else kernel.count * self._runs[key]
+                gap_s = low([gap_s for gap_s, _ in executed]) - self.empty.gap_s
+                work_s = low([work_s for _, work_s in executed]) - self.empty.traced_s
+                found.append(_Part(kernel, count, max(0.0, gap_s), max(0.0, work_s)))
+        return found
 
-    def _traced_s(self) -> float:
-        """Return how long an empty kernel seems to take."""
-        run = self._empty_run()
-        return 0.0 if run.on_device else _usual([s for each in run.seconds.values() for s in each])
+    @cached_property
+    def _programs(self) -> dict[_Program, hlo.Program]:
+        """The texts of the programs that ran; made up from the trace where one is gone."""
+        from jax.extend.backend import get_backend
+
+        named: dict[str, list[hlo.Program]] = defaultdict(list)
+        wanted = {name for name, _ in self._traced_runs}
+        for executable in get_backend().live_executables():
+            for module in executable.hlo_modules():
+                if module.name in wanted:
+                    named[module.name].append(hlo.program(module.to_string()))
+        found = {}
+        for key, number in self._traced_runs.items():
+            names = Counter(
+                one.name for run in self.traced.runs if run.program == key for one in run.executed
+            )
+            found[key] = _best(named[key[0]], names, number) or _made_up(key[0], names, number)
+        return found
 
 
-def _usual(seconds: list[float]) -> float:
-    """Return the lower quartile: the rest is disturbances and page faults."""
-    return sorted(seconds)[len(seconds) // 4]
+def _best(
+    programs: Iterable[hlo.Program], names: Mapping[str, int], runs: int
+) -> hlo.Program | None:
+    """Return the program that has these instructions, and executes nearest to as many of them."""
+
+    def distance(program: hlo.Program) -> float:
+        executed = sum(n for name, n in names.items() if name not in program.containers)
+        return abs(sum(kernel.count for kernel in program.kernels) * runs - executed)
+
+    fitting = [p for p in programs if set(names) <= p.containers | {k.name for k in p.kernels}]
+    return min(fitting, key=distance, default=None)
 
 
-def _unknown(module: str, executed: Iterable[tuple[str, str]]) -> list[hlo.Kernel]:
-    """Return the kernels of a program that is no longer there."""
-    return [
-        hlo.Kernel(name, "", 1, 0, 0, float64=False, moves=False, where=module, optimiser=False)
-        for home, name in executed
-        if home == module and not name.startswith(("while", "call", "conditional"))
+def _made_up(module: str, names: Mapping[str, int], runs: int) -> hlo.Program:
+    containers = {name for name in names if name.startswith(("while", "call", "conditional"))}
+    kernels = [
+        hlo.Kernel(name, "", n / runs, 0, 0, float64=False, moves=False, where="", optimiser=False)
+        for name, n in names.items()
+        if name not in containers
     ]
+    return hlo.Program(module, tuple(kernels), {}, frozenset(containers))

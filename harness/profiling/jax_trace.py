@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.profiling.seen import Train
 
@@ -21,19 +21,25 @@ _TRANSFER = re.compile("H2D|D2H|(To|From)(Host|Literal)|Memcpy")
 class Run:
     """One execution of a program, as far as it was traced."""
 
-    module: str
+    program: tuple[str, object]
+    """The name of its module, and a number: modules may have the same name."""
     inline: bool
     """Whether the thread that calls `train` executes it."""
     on_device: bool
-    start_s: float = float("inf")
-    end_s: float = 0.0
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Of the executions of each instruction."""
+    executed: list[Executed] = field(default_factory=list)
 
     @property
-    def executed(self) -> int:
-        """How many kernels were executed."""
-        return sum(map(len, self.seconds.values()))
+    def span(self) -> tuple[float, float]:
+        """Return when it began and when it ended."""
+        return min(e.start_s for e in self.executed), max(e.end_s for e in self.executed)
+
+
+class Executed(NamedTuple):
+    """An instruction of a program, as it was executed."""
+
+    name: str
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def _read(data: bytes) -> tuple[list[Run], float]:
     """Return the runs of programs, and how long transfers took."""
     from jax.profiler import ProfileData
 
-    runs: dict[object, Run] = {}
+    runs: dict[tuple[Any, ...], Run] = {}
     transfers_s = 0.0
     for plane in ProfileData.from_serialized_xspace(data).planes:
         on_device = plane.name.startswith("/device:")
@@ -102,12 +108,11 @@ def _read(data: bytes) -> tuple[list[Run], float]:
                 elif _TRANSFER.search(name):
                     transfers_s += event.duration_ns / 1e9
             for key, first, last in _stretches(executed):
-                run = runs.setdefault(key, Run(key[0], _START in kinds, on_device))
+                run = runs.setdefault(key, Run(key[:2], _START in kinds, on_device))
                 for event in executed[first : last + 1]:
-                    start_s, seconds = event.start_ns / 1e9, event.duration_ns / 1e9
-                    run.start_s = min(run.start_s, start_s)
-                    run.end_s = max(run.end_s, start_s + seconds)
-                    run.seconds[event.name].append(seconds)
+                    start_ns = event.start_ns
+                    end_ns = start_ns + event.duration_ns
+                    run.executed.append(Executed(event.name, start_ns / 1e9, end_ns / 1e9))
     return list(runs.values()), transfers_s
 
 
@@ -134,10 +139,8 @@ def _stretches(executed: list[Any]) -> Iterator[tuple[tuple[Any, ...], int, int]
         first = low + 1
 
 
-def durations(traced: Trace) -> dict[tuple[str, str], list[float]]:
-    """Return how long each execution took, by program and instruction."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for run in traced.runs:
-        for name, seconds in run.seconds.items():
-            found[run.module, name] += seconds
-    return found
+def gaps_s(executed: Iterable[Executed]) -> Iterator[float]:
+    """Yield how long each waits for the one before it to end."""
+    yield 0.0
+    for before, after in pairwise(executed):
+        yield max(0.0, after.start_s - before.end_s)
