@@ -55,7 +55,8 @@ MEASURED_S = 0.8
 VECTOR_BYTES = 128
 _MOVED = 16 * 2**20
 _FRESH, _PAGE = 4 * 2**20, 4096
-_CHECKED_EPOCHS, _CHECKED_STEPS = 5, 100
+_CHECKED = (5, 100, 64)
+"""Epochs, steps and paths."""
 _WORK, _MOST_WORK = 50_000_000, 1_000_000_000
 """Multiply-adds of the floor in a turn if one epoch has fewer, and in its longest turn: 20 ms."""
 
@@ -162,7 +163,7 @@ def floor(model: Model, n_steps: int, batch_size: int, epochs: int = 50) -> Turn
     """Return a turn of so many epochs that returns the seconds of one of the backend `floor`.
 
     None if it cannot train the model. Its losses were found to be those of `reference` on the
-    first steps of the same data.
+    first steps and paths of the same data: the same compiled code runs on all of them.
     """
     try:
         backend = FloorBackend(model, "cpu")
@@ -171,9 +172,11 @@ def floor(model: Model, n_steps: int, batch_size: int, epochs: int = 50) -> Turn
     rng = np.random.default_rng(0)
     x_ETB = rng.standard_normal((epochs, n_steps + 1, batch_size), model.dtype)
     y_ETB = x_ETB[:, 1:] ** 2
-    params = {n: rng.uniform(-0.3, 0.3, s).astype(model.dtype) for n, s in model.shapes.items()}
-    few, short = slice(_CHECKED_EPOCHS), slice(_CHECKED_STEPS)
-    x_few, y_few = x_ETB[few, : _CHECKED_STEPS + 1], y_ETB[few, short]
+    width = model.hidden**-0.5
+    params = {n: rng.uniform(-width, width, s) for n, s in model.shapes.items()}
+    params = {name: value.astype(model.dtype) for name, value in params.items()}
+    few, steps, paths = map(slice, _CHECKED)
+    x_few, y_few = x_ETB[few, : steps.stop + 1, paths], y_ETB[few, steps, paths]
     check_losses(model, params, x_few, y_few, backend.train(backend.init(params), x_few, y_few)[1])
     state = backend.init(params)
 

@@ -197,8 +197,8 @@ def _total_times(run: Run, trials: pd.DataFrame) -> Iterator[Figure | None]:
 def _profile(run: Run) -> Iterator[Section]:
     table = run.profile if run.manifest.plan.profile else pd.DataFrame()
     if not table.empty and (figure := figures.profile(table, run.swept)):
-        _, *others = side_by_side(table, run.swept)
-        tables = [Table(title, frame) for title, frame in others if len(frame)]
+        shown = side_by_side(table, run.swept)
+        tables = [Table(title, frame) for title, frame in shown if len(frame)]
         yield Section("Where the time of an epoch goes", [figure, *tables])
 
 
