@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
+from types import CodeType, FrameType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 Kind: TypeAlias = Literal["work", "copy", "composite", "view", "python", "call"]
@@ -53,11 +54,14 @@ class Node:
         return self.kind in ("work", "copy") or (self.kind == "composite" and not self.calls_work)
 
 
-def record(train: Callable[[], float], *, arguments: bool = False) -> tuple[Sequence[Any], float]:
+def record(
+    train: Callable[[], float], *, arguments: bool = False, predicts: Collection[CodeType] = ()
+) -> tuple[Sequence[Any], float]:
     """Return the raw events of a call of `train`, and what it returned.
 
     `arguments` adds the shapes and types of the operators' arguments, and events of the memory that
-    they allocate. They are dear, and the times of such a recording mean nothing.
+    they allocate. They are dear, and the times of such a recording mean nothing. Calls of the
+    functions `predicts` become events.
     """
     import torch
     from torch.autograd.profiler import profile
@@ -70,9 +74,36 @@ def record(train: Callable[[], float], *, arguments: bool = False) -> tuple[Sequ
         profile(
             use_device=device, use_kineto=True, record_shapes=arguments, profile_memory=arguments
         ) as recorded,
+        _marked(predicts),
     ):
         seconds = train()
     return recorded.kineto_results.events(), seconds
+
+
+@contextmanager
+def _marked(functions: Collection[CodeType]) -> Iterator[None]:
+    """Let calls of these functions be events called `PREDICTION`."""
+    from torch.autograd.profiler import record_function
+
+    marks: list[record_function] = []
+
+    def hear(frame: FrameType, event: str, _: object) -> None:
+        if frame.f_code not in functions:
+            return
+        if event == "call":
+            marks.append(record_function(PREDICTION))
+            marks[-1].__enter__()
+        elif event == "return" and marks:
+            marks.pop().__exit__(None, None, None)
+
+    before = sys.getprofile()
+    if functions:
+        sys.setprofile(hear)
+    try:
+        yield
+    finally:
+        if functions:
+            sys.setprofile(before)
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import inf
+from types import CodeType
 from typing import NamedTuple
 
 from harness.profiling.seen import Seen, Train
@@ -26,10 +28,12 @@ _RECORDINGS = 5
 _EMPTY_CALLS = 300
 
 
-def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
+def look(
+    train: Train, epochs: int, epoch_s: float, predicts: Collection[CodeType] = ()
+) -> Seen | None:
     """Return what PyTorch did in an epoch; None if it ran no operator.
 
-    epoch_s: what an epoch takes without a profiler.
+    epoch_s: what an epoch takes without a profiler; predicts: the functions in which it predicts.
     """
     torch = sys.modules.get("torch")
     if torch is None:
@@ -41,9 +45,8 @@ def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
     events = per_epoch.pop("events")
     few = max(1, min(epochs, int(_EVENTS / events))) if shorter else epochs
     empty = _empty_calls()
-    recorded = _least_disturbed(
-        train, few, max(2, int(min(_RECORDINGS, _ALL_EVENTS / events / few)))
-    )
+    times = max(2, min(_RECORDINGS, int(_ALL_EVENTS / (events * few))))
+    recorded = _least_disturbed(train, few, times, predicts)
     cost_s = (recorded.seconds - recorded.plain_s) / len(recorded.events)
     cost_s = min(max(cost_s, empty.profiler_s / 2), empty.profiler_s * 2)
     parts = _Parts(cost_s * 1e9, empty, device=bool(per_epoch.get("kernels")))
@@ -77,12 +80,14 @@ class _Recorded(NamedTuple):
     """What such a call takes without a profiler."""
 
 
-def _least_disturbed(train: Train, epochs: int, times: int) -> _Recorded:
+def _least_disturbed(
+    train: Train, epochs: int, times: int, predicts: Collection[CodeType]
+) -> _Recorded:
     """Record some calls, each beside one that is not recorded; return the fastest of both."""
     plain_s = seconds = inf
     for _ in range(times):
         plain_s = min(plain_s, train(epochs))
-        raw, took_s = record(lambda: train(epochs))
+        raw, took_s = record(lambda: train(epochs), predicts=predicts)
         if took_s < seconds:
             seconds, events = took_s, raw
     return _Recorded(host_events(events), seconds, plain_s)
