@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from harness.profiling import jax_programs, torch_operators
+from harness.profiling import jax_programs, python_calls, torch_operators
 from harness.profiling.process import count, set_apart
 from harness.profiling.seen import Seen, Train
 from harness.trial.profile import Profile
 
-_LOOKS = (torch_operators.look, jax_programs.look)
-"""What knows a framework comes first; each sees nothing of the others."""
 _COUNTED_S, _FEWEST, _MOST = 0.5, 3, 30
 """Calls without a profiler: for so long, but so many at least and at most."""
 
@@ -18,9 +16,7 @@ def profile(train: Train, epochs: int) -> Profile:
     train()
     calls = max(_FEWEST, min(_MOST, int(_COUNTED_S / max(train(), 1e-6))))
     counted = count(train, epochs, calls)
-    found = (look(train, epochs, counted.epoch_s) for look in _LOOKS)
-    seen = next(filter(None, found), None)
-    seen = seen or Seen("none", counted.epoch_s, {"other": counted.epoch_s})
+    seen = _seen(train, epochs, counted.epoch_s)
     return Profile(
         source=seen.source,
         epoch_s=counted.epoch_s,
@@ -30,3 +26,13 @@ def profile(train: Train, epochs: int) -> Profile:
         costs=dict(seen.costs),
         calls=seen.calls,
     )
+
+
+def _seen(train: Train, epochs: int, epoch_s: float) -> Seen:
+    """Return what the profiler of the framework saw, if there is one, and Python's own."""
+    python = python_calls.calls(train, epochs, epoch_s)
+    seen = torch_operators.look(train, epochs, epoch_s, python.predicts)
+    seen = seen or jax_programs.look(train, epochs, epoch_s)
+    if seen:
+        return python.added_to(seen, epoch_s)
+    return python_calls.look(train, epochs, epoch_s, python)
