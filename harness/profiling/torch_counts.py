@@ -31,7 +31,7 @@ def counts(train: Train, epochs: int, *, shorter: bool) -> dict[str, float]:
 
 
 def _counted(train: Train, epochs: int) -> Counter[str]:
-    raw, _ = record(lambda: train(epochs), arguments=True)
+    raw, _, _ = record(lambda: train(epochs), arguments=True)
     return count_events(raw)
 
 

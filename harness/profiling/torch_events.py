@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
@@ -56,8 +57,8 @@ class Node:
 
 def record(
     train: Callable[[], float], *, arguments: bool = False, predicts: Collection[CodeType] = ()
-) -> tuple[Sequence[Any], float]:
-    """Return the raw events of a call of `train`, and what it returned.
+) -> tuple[Sequence[Any], float, float]:
+    """Return the raw events of a call of `train`, what it returned, and how long it took.
 
     `arguments` adds the shapes and types of the operators' arguments, and events of the memory that
     they allocate. They are dear, and the times of such a recording mean nothing. Calls of the
@@ -76,8 +77,10 @@ def record(
         ) as recorded,
         _marked(predicts),
     ):
+        start = time.perf_counter()
         seconds = train()
-    return recorded.kineto_results.events(), seconds
+        wall_s = time.perf_counter() - start
+    return recorded.kineto_results.events(), seconds, wall_s
 
 
 @contextmanager
@@ -118,6 +121,12 @@ def _silent() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def compiled() -> bool:
+    """Return whether `torch.compile` compiled anything: for another length, it might again."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return bool(dynamo and dynamo.compilation_time_metrics)
 
 
 def host_events(raw: Iterable[Any]) -> list[Event]:
