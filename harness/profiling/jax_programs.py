@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from harness.profiling import hlo
 from harness.profiling.jax_empty import Empty, low
@@ -34,7 +34,7 @@ def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
     """Return what is seen of the compiled programs that `train` runs; None if it runs none."""
     if "jax" not in sys.modules:
         return None
-    host = min(_hosts(train), key=lambda host: host.caller_s)
+    host = _Host(*map(min, zip(*_hosts(train), strict=True)))
     longest_s = _TRACE_S + 2 * host.compilation_s
     traced = trace(train, longest_s)
     if not traced.runs and not traced.whole:
@@ -54,8 +54,7 @@ def _nothing(_: int | None = None, /) -> float:
     return 0.0
 
 
-@dataclass(frozen=True)
-class _Host:
+class _Host(NamedTuple):
     """A call without a trace, as the processor and JAX's own clocks see it."""
 
     caller_s: float
@@ -63,7 +62,7 @@ class _Host:
     waiting_s: float
     """In which no thread of the process ran."""
     compilation_s: float
-    compilations: int
+    compilations: float
 
 
 def _hosts(train: Train) -> Iterator[_Host]:
@@ -278,21 +277,25 @@ class _Account:
             names = Counter(
                 one.name for run in self.traced.runs if run.program == key for one in run.executed
             )
-            found[key] = _best(named[key[0]], names, number) or _made_up(key[0], names, number)
+            found[key] = self._best(named[key[0]], names, number) or _made_up(key[0], names, number)
         return found
 
+    def _best(
+        self, programs: Iterable[hlo.Program], names: Mapping[str, int], runs: int
+    ) -> hlo.Program | None:
+        """Return the program that executes these instructions, so many of them in some runs.
 
-def _best(
-    programs: Iterable[hlo.Program], names: Mapping[str, int], runs: int
-) -> hlo.Program | None:
-    """Return the program that has these instructions, and executes nearest to as many of them."""
+        What was compiled for another number of epochs may have the same instructions.
+        """
 
-    def distance(program: hlo.Program) -> float:
-        executed = sum(n for name, n in names.items() if name not in program.containers)
-        return abs(sum(kernel.count for kernel in program.kernels) * runs - executed)
+        def unlikely(program: hlo.Program) -> tuple[bool, bool, float]:
+            executed = sum(n for name, n in names.items() if name not in program.containers)
+            more = runs * sum(kernel.count for kernel in program.kernels) - executed
+            of_other_length = not self.traced.whole and self.epochs not in program.trips
+            return more < 0, of_other_length, abs(more)
 
-    fitting = [p for p in programs if set(names) <= p.containers | {k.name for k in p.kernels}]
-    return min(fitting, key=distance, default=None)
+        fitting = [p for p in programs if set(names) <= p.containers | {k.name for k in p.kernels}]
+        return min(fitting, key=unlikely, default=None)
 
 
 def _made_up(module: str, names: Mapping[str, int], runs: int) -> hlo.Program:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from harness.profiling.seen import Train
 
 _START = "harness: train"
+_LONGEST_GAP_S = 20e-6  # A thread that begins a kernel later had waited for a processor.
 _TRANSFER = re.compile("H2D|D2H|(To|From)(Host|Literal)|Memcpy")
 
 
@@ -112,7 +113,9 @@ def _read(data: bytes) -> tuple[list[Run], float]:
                 for event in executed[first : last + 1]:
                     start_ns = event.start_ns
                     end_ns = start_ns + event.duration_ns
-                    run.executed.append(Executed(event.name, start_ns / 1e9, end_ns / 1e9))
+                    # A kernel has a name of its own on a device.
+                    name = dict(event.stats)["hlo_op"] if on_device else event.name
+                    run.executed.append(Executed(name, start_ns / 1e9, end_ns / 1e9))
     return list(runs.values()), transfers_s
 
 
@@ -140,7 +143,8 @@ def _stretches(executed: list[Any]) -> Iterator[tuple[tuple[Any, ...], int, int]
 
 
 def gaps_s(executed: Iterable[Executed]) -> Iterator[float]:
-    """Yield how long each waits for the one before it to end."""
+    """Yield how long each begins after the end of the one before it."""
     yield 0.0
     for before, after in pairwise(executed):
-        yield max(0.0, after.start_s - before.end_s)
+        gap_s = after.start_s - before.end_s
+        yield gap_s if 0 < gap_s < _LONGEST_GAP_S else 0.0

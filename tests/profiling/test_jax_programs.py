@@ -68,6 +68,18 @@ def test_a_trace_shows_the_kernels_that_the_text_of_the_program_promises() -> No
     assert 1 < seen.counts["multiply_adds"] / (3 * STEPS * PATHS * 8 * 8) < 1.5
 
 
+def test_a_long_call_is_counted_though_only_its_beginning_is_traced() -> None:
+    w_HH, x_ETB = weights(), np.tile(X_ETB, (200, 1, 1))
+    compiled = jax.jit(scan).lower(w_HH, x_ETB).compile()
+    program = hlo.program(compiled.as_text() or "")
+    train = timed(nothing, call=lambda: np.asarray(compiled(w_HH, x_ETB)[1]))
+    assert not trace(train, 0.01).whole
+    seen = look(train)
+    assert seen.counts["programs"] * EPOCHS == 1
+    assert seen.counts["kernels"] * EPOCHS == sum(kernel.count for kernel in program.kernels)
+    assert seen.counts["trips:30"] == 200 * 2 * STEPS
+
+
 def test_a_loop_over_paths_is_seen() -> None:
     w_HH = weights()
     by_path = jax.jit(lambda x_TB: jax.lax.map(lambda x_T: step(w_HH, x_T[:, None]), x_TB.T))
@@ -81,7 +93,7 @@ def test_compilations_are_counted() -> None:
     w_HH = weights()
 
     def call() -> None:
-        np.asarray(jax.jit(lambda w_HH: scan(w_HH, X_ETB))(w_HH)[1])
+        np.asarray(jax.jit(lambda w_HH: w_HH @ w_HH)(w_HH))
 
     seen = look(timed(nothing, call))
     assert seen.counts["compilations"] == 1 / EPOCHS
