@@ -47,6 +47,11 @@ def devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> Item
     return _list_of(["cpu", "gpu"] if "," in incomplete else ["auto", "cpu", "gpu"], incomplete)
 
 
+def changes(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
+    """Offer what `--what-if` can try, one after each comma."""
+    return _list_of(["batch", "seeds", "variant", "threads"], incomplete)
+
+
 def presets(ctx: click.Context, param: click.Parameter, incomplete: str) -> Items:
     """Offer the presets."""
     from harness.task.task import PRESETS

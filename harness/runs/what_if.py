@@ -39,6 +39,7 @@ CHANGES: tuple[What, ...] = ("batch", "seeds", "variant", "threads")
 BLOCKS = 3
 COLUMNS = ("backend", "device", "change", "what", "factor", "low", "high", "n", "words")
 
+_ALL = "all"
 _PATHS, _SEEDS = 8, 16
 _VARIANTS = ("compile", "tuned")
 """What follows the name of a backend in that of a variant: `torch-compile`."""
@@ -69,12 +70,34 @@ class _Change:
 
 
 def chosen(text: str) -> tuple[What, ...]:
-    """Return the changes that a text such as `batch,seeds` names. Raises `UnknownName`."""
+    """Return the changes that a text such as `batch,seeds` names; none for `all`.
+
+    Raises `UnknownName`.
+    """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in CHANGES:
-            raise UnknownName("change", name, CHANGES)
-    return tuple(change for change in CHANGES if change in names)
+        if name not in (*CHANGES, _ALL):
+            raise UnknownName("change", name, (*CHANGES, _ALL))
+    return () if _ALL in names else tuple(change for change in CHANGES if change in names)
+
+
+def of_arms(
+    task: Task,
+    arms: Sequence[Arm],
+    note: Callable[[str], None],
+    *,
+    threads: int = 1,
+    changes: Sequence[What] = (),
+) -> pd.DataFrame:
+    """Return the rows of `what_if` for each arm; one that fails has a row that says so."""
+    tables = []
+    for arm in arms:
+        try:
+            tables.append(what_if(task, arm, threads, changes, note=note))
+        except Unavailable as error:
+            problem = {"backend": arm.backend, "device": arm.device, "n": 0, "words": str(error)}
+            tables.append(pd.DataFrame([problem]).reindex(columns=list(COLUMNS)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def what_if(
@@ -237,12 +260,12 @@ def _row(arm: Arm, base: _Change, change: _Change) -> dict[str, object]:
     row: dict[str, object] = {"backend": arm.backend, "device": arm.device}
     row |= {"change": change.change, "what": change.what}
     if change.problem:
-        words = f"{change.what} could not be tried: {change.problem.rstrip('.')}"
+        words = f"{arm}: {change.what} could not be tried: {change.problem.rstrip('.')}"
         return row | {"factor": nan, "low": nan, "high": nan, "n": 0, "words": words}
     logs = np.log(np.array(base.epoch_s) * change.units / np.array(change.epoch_s))
     estimate = estimates.mean(logs)
     factor, low, high = np.exp([estimate.value, *estimate.interval()]).tolist()
-    words = f"with {change.what}, {change.unit} is {ratio(factor)}x as fast"
+    words = f"{arm}: with {change.what}, {change.unit} is {ratio(factor)}x as fast"
     words += interval(low, high, ratio)
     if low <= 1 <= high:
         words += ": no difference is shown"
