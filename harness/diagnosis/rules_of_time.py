@@ -176,7 +176,7 @@ def allocation(timed: Timed) -> Evidence | None:
 @_rule("threads-fight", "warning", "Another thread takes the core from the training.")
 def threads_fight(timed: Timed) -> Evidence | None:
     """Threads that could run and had to wait, in a process that had the core all the time."""
-    waited = timed.count("own_waits_s")
+    waited = timed.count("fought_s")
     if waited < 2 * WORTH * timed.epoch_s:
         return None
     return _evidence(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple, TypeAlias
 
 from harness.backend import process_tree
 from harness.profiling.seen import Train
@@ -39,11 +40,12 @@ def count(train: Train, epochs: int, calls: int = 3) -> Counted:
     times = []
     with _collections() as collected:
         for _ in range(calls):
-            before = _read() | collected
+            before, threads_before = _read() | collected, _threads()
             times.append(train())
-            after = _read() | collected
+            threads, after = _threads(), _read() | collected
             took = {name: after[name] - before[name] for name in after}
-            seen.append(took | {"own_waits_s": _own_waits_s(took)})
+            took["waited_s"] = _waited_s(threads) - _waited_s(threads_before)
+            seen.append(took | {"fought_s": _fought_s(took, threads_before, threads)})
     counts = {name: max(0.0, median(c[name] for c in seen)) / epochs for name in seen[0]}
     waiting_s = max(0.0, min(map(_idle_s, seen))) / epochs
     seconds: dict[Stretch, float] = {
@@ -90,7 +92,6 @@ def _read() -> Counts:
         "caller_s": caller_s,
         "other_threads_s": time.process_time() - caller_s,
         "descendants_s": process_tree.cpu_s(process_tree.family(os.getpid())[1:]),
-        "waited_s": _waited_s(),
         "wall_s": time.perf_counter(),
     }
 
@@ -100,27 +101,47 @@ def _idle_s(counts: Mapping[str, float]) -> float:
     return counts["wall_s"] - _busy_s(counts) - counts["waited_s"]
 
 
-def _own_waits_s(counts: Mapping[str, float]) -> float:
-    """Return how long threads waited for a processor that other threads of the process had.
+def _fought_s(counts: Mapping[str, float], before: Threads, after: Threads) -> float:
+    """Return how long threads waited for a processor that another thread of the process had.
 
-    While another process has it, a thread waits and none of this process computes.
+    That needs two that are busy: the second cannot have waited for longer than it ran, if the
+    system treats them alike. While another process has the processor, all of them wait.
     """
-    return max(0.0, counts["waited_s"] - max(0.0, counts["wall_s"] - _busy_s(counts)))
+    waited_s = counts["waited_s"] - max(0.0, counts["wall_s"] - _busy_s(counts))
+    ran = [after[name].ran_s - before[name].ran_s for name in after.keys() & before.keys()]
+    # Of threads that began or ended meanwhile, only the process knows.
+    ran.append(counts["caller_s"] + counts["other_threads_s"] - sum(ran))
+    return max(0.0, min(waited_s, sorted([0.0, *ran])[-2]))
 
 
 def _busy_s(counts: Mapping[str, float]) -> float:
     return counts["caller_s"] + counts["other_threads_s"] + counts["descendants_s"]
 
 
-def _waited_s() -> float:
-    """Return how long all threads have waited for a processor so far; 0 where that is unknown."""
-    waited_ns = 0
+class _Thread(NamedTuple):
+    """How long a thread has run, and waited for a processor."""
+
+    ran_s: float
+    waited_s: float
+
+
+Threads: TypeAlias = Mapping[str, _Thread]
+
+
+def _threads() -> Threads:
+    """Return the threads of this process, by number; none where the system does not tell."""
+    found = {}
     with suppress(OSError):
-        for thread in os.listdir("/proc/self/task"):
-            name = f"/proc/self/task/{thread}/schedstat"
-            with suppress(OSError, IndexError), open(name, "rb", 0) as file:
-                waited_ns += int(file.read().split()[1])
-    return waited_ns / 1e9
+        for number in os.listdir("/proc/self/task"):
+            name = f"/proc/self/task/{number}/schedstat"
+            with suppress(OSError, IndexError, ValueError), open(name, "rb", 0) as file:
+                ran_ns, waited_ns, *_ = map(int, file.read().split())
+                found[number] = _Thread(ran_ns / 1e9, waited_ns / 1e9)
+    return found
+
+
+def _waited_s(threads: Threads) -> float:
+    return sum(thread.waited_s for thread in threads.values())
 
 
 @contextmanager
