@@ -32,6 +32,7 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|\w+_computations?)=(%[\w.\-]+|\{%[^}]*\})")
 _TRIPS = re.compile(r"known_trip_count\W+n\W+(\d+)")
+_FUSED_KIND = re.compile(r'"fusion_config":\{"kind":"(\w+)"')
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 
 
@@ -54,6 +55,8 @@ class Kernel:
     """The operation of the source, and its line if that is known."""
     optimiser: bool
     """Whether the source is in optax."""
+    library: str
+    """What XLA calls for it; empty: its own code."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,7 @@ class _Reader:
             moves=self._moves(one, home),
             where=f"{where} ({line})" if where and line else where or line,
             optimiser=frames.in_optax(one),
+            library=_library(one),
         )
 
     def _inner(
@@ -288,6 +292,15 @@ def _multiply_adds(one: _Instruction, home: _Computation) -> float:
         return 0
     sizes = home[one.operands[0]].arrays[0][1]
     return one.elements * math.prod(sizes[int(axis)] for axis in contracted[1].split(",") if axis)
+
+
+def _library(one: _Instruction) -> str:
+    if one.opcode in ("dot", "convolution"):
+        return one.opcode
+    if one.opcode == "custom-call":
+        return one.text("custom_call_target")
+    fused = _FUSED_KIND.search(one.attributes) if one.opcode == "fusion" else None
+    return fused[1] if fused else ""
 
 
 def _computes_float64(one: _Instruction) -> bool:

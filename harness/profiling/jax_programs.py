@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from harness.profiling import hlo
 from harness.profiling.jax_empty import Empty, low
@@ -23,7 +23,7 @@ from harness.profiling.seen import Seen, Train
 from harness.trial.profile import Call, Stretch
 
 _HOST_S, _AGAIN_S = 0.1, 1.0
-_TRACE_S, _LONGEST_S = 0.06, 10.0
+_TRACE_S, _LONGEST_S = 0.045, 10.0
 """How long a trace may last: an event costs half a microsecond, and five more to read."""
 _CALLS = 20
 
@@ -45,8 +45,7 @@ def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
     empty = Empty()
     # The first trace left memory to the allocator, so that kernels wait for no page faults now.
     again = trace(train if epoch_s * epochs < _AGAIN_S else _nothing, longest_s, empty.run)
-    empty.compare(again.runs)
-    again.runs[:] = [run for run in again.runs if run.program[0] != empty.module]
+    again.runs[:] = empty.compare(again.runs)
     return _Account(epochs, epoch_s * epochs, host, again if again.runs else traced, empty).seen()
 
 
@@ -111,10 +110,10 @@ class _Part:
 
     kernel: hlo.Kernel
     count: float
-    gap_s: float
-    """What was traced between it and the kernel before it, beyond the gap before an empty one."""
+    call_s: float
+    """What was traced of a call beyond that of an empty kernel: the gap, and an empty product."""
     work_s: float
-    """What was traced beyond an empty kernel."""
+    """What was traced beyond that."""
     took_s: float = 0.0
     """Without a trace."""
 
@@ -138,7 +137,7 @@ class _Account:
             profiled_s=self.traced.window_s / self._share / self.epochs,
             seconds={name: s / self.epochs for name, s in seconds.items() if s > 0},
             counts={name: n / self.epochs for name, n in self._counts().items()},
-            costs={"empty_call": self.empty.seconds, "profiler_call": self.empty.profiler_s},
+            costs=self._costs(),
             calls=tuple(
                 Call(
                     name=part.kernel.name,
@@ -150,6 +149,11 @@ class _Account:
             ),
         )
 
+    def _costs(self) -> dict[str, float]:
+        empty = self.empty
+        products = {f"empty_call:{name}": s + empty.seconds for name, s in empty.library_s.items()}
+        return {"empty_call": empty.seconds, "profiler_call": empty.profiler_s, **products}
+
     def _seconds(self) -> dict[Stretch, float]:
         """Return the stretches of a call, and set what each part took."""
         found = defaultdict(float, self._outside())
@@ -157,9 +161,9 @@ class _Account:
         # On a device, the gaps in the trace are all that a call costs.
         each_s = 0.0 if on_device else self.empty.seconds
         left_s = self.call_s - sum(found.values()) - each_s * sum(p.count for p in self._parts)
-        share = left_s / (sum(p.count * (p.gap_s + p.work_s) for p in self._parts) or 1)
+        share = left_s / (sum(p.count * (p.call_s + p.work_s) for p in self._parts) or 1)
         for part in self._parts:
-            calls_s = part.count * (each_s + share * part.gap_s)
+            calls_s = part.count * (each_s + share * part.call_s)
             work_s = part.count * share * part.work_s
             part.took_s = calls_s + work_s
             if part.kernel.optimiser:
@@ -257,8 +261,10 @@ class _Account:
                 whole = self.traced.whole
                 count = len(executed) if whole else kernel.count * self._runs[key]
                 gap_s = low([gap_s for gap_s, _ in executed]) - self.empty.gap_s
-                work_s = low([work_s for _, work_s in executed]) - self.empty.traced_s
-                found.append(_Part(kernel, count, max(0.0, gap_s), max(0.0, work_s)))
+                took_s = max(0.0, low([took_s for _, took_s in executed]) - self.empty.traced_s)
+                library_s = min(took_s, self.empty.library_s.get(kernel.library, 0.0))
+                call_s = max(0.0, gap_s) + library_s
+                found.append(_Part(kernel, count, call_s, took_s - library_s))
         return found
 
     @cached_property
@@ -300,8 +306,10 @@ class _Account:
 
 def _made_up(module: str, names: Mapping[str, int], runs: int) -> hlo.Program:
     containers = {name for name in names if name.startswith(("while", "call", "conditional"))}
+    unknown: dict[str, Any] = {"opcode": "", "bytes": 0, "multiply_adds": 0, "float64": False}
+    unknown |= {"moves": False, "where": "", "optimiser": False, "library": ""}
     kernels = [
-        hlo.Kernel(name, "", n / runs, 0, 0, float64=False, moves=False, where="", optimiser=False)
+        hlo.Kernel(name=name, count=n / runs, **unknown)
         for name, n in names.items()
         if name not in containers
     ]

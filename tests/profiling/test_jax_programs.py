@@ -64,6 +64,7 @@ def test_a_trace_shows_the_kernels_that_the_text_of_the_program_promises() -> No
     assert seen.counts["kernels"] > 2 * STEPS
     assert seen.counts["trips:30"] == 2 * STEPS
     assert seen.counts["float64"] == seen.counts["compilations"] == 0
+    assert seen.costs["empty_call"] < seen.costs["empty_call:dot"]  # A call into a library.
     # Three products of [16, 8] and [8, 8] a step, and one multiplication of a few numbers each.
     assert 1 < seen.counts["multiply_adds"] / (3 * STEPS * PATHS * 8 * 8) < 1.5
 
