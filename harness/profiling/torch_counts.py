@@ -12,6 +12,7 @@ from harness.profiling.seen import Train
 from harness.profiling.torch_events import Event, Node, record, walk
 
 _MEMORY = "[memory]"
+_MANY_EVENTS = 30_000
 _BYTES = {"double": 8, "long int": 8, "float": 4, "int": 4, "c10::Half": 2, "c10::BFloat16": 2}
 _BYTES |= {"short int": 2, "signed char": 1, "unsigned char": 1, "bool": 1}
 _BYTES |= {"c10::complex<float>": 8, "c10::complex<double>": 16}
@@ -21,11 +22,15 @@ def counts(train: Train, epochs: int, *, shorter: bool) -> dict[str, float]:
     """Return counts per epoch of a call of `epochs`, and the number of `events` in an epoch.
 
     If calls may be shorter, two with one and with two epochs are looked at: what the second epoch
-    adds, every epoch does; the rest is done once a call.
+    adds, every epoch does; the rest is done once a call. If an epoch has very many events, what is
+    done once a call is not worth a second one.
     """
     if not shorter or epochs < 2:
         return {name: n / epochs for name, n in _counted(train, epochs).items()}
-    one, two = _counted(train, 1), _counted(train, 2)
+    one = _counted(train, 1)
+    if one["events"] > _MANY_EVENTS:
+        return dict(one)
+    two = _counted(train, 2)
     each = {name: two[name] - one[name] for name in one | two}
     return {name: max(0.0, n + (one[name] - n) / epochs) for name, n in each.items()}
 
@@ -55,7 +60,7 @@ def count_events(raw: Sequence[Any]) -> Counter[str]:
     found["events"] = len(events)
 
     def leave(node: Node) -> None:
-        found["operators"] += node.kind not in ("python", "call")
+        found["operators"] += node.is_operator
         if node.works:
             found["working_operators"] += 1
             found.update(_amounts(node, raw[by_key[node.event]]))

@@ -50,6 +50,11 @@ class Node:
         """Whether something inside of it works."""
 
     @property
+    def is_operator(self) -> bool:
+        """Whether it is an operator at all."""
+        return self.kind not in ("python", "call")
+
+    @property
     def works(self) -> bool:
         """Whether this operator itself touches elements."""
         return self.kind in ("work", "copy") or (self.kind == "composite" and not self.calls_work)

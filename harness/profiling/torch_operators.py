@@ -35,6 +35,8 @@ _ALL_EVENTS = 60_000
 _RECORDINGS = 5
 _EMPTY_CALLS = 300
 _MANY = 20
+_MOST_COST = 0.8
+"""Of the time of a recording, whatever a disturbance makes it look like."""
 
 
 def look(
@@ -54,11 +56,10 @@ def look(
     events = per_epoch.pop("events")
     few = max(1, min(epochs, int(_EVENTS / events))) if shorter else epochs
     empty = _empty_calls()
-    times = max(2, min(_RECORDINGS, int(_ALL_EVENTS / (events * few))))
+    times = max(1, min(_RECORDINGS, int(_ALL_EVENTS / (events * few))))
     recorded = _least_disturbed(train, few, times, predicts)
-    cost_s = (recorded.seconds - recorded.plain_s) / len(recorded.events)
-    cost_s = min(max(cost_s, empty.profiler_s / 2), empty.profiler_s * 2)
-    parts = _Parts(cost_s * 1e9, empty, device=bool(per_epoch.get("kernels")))
+    cost_s = recorded.cost_s(empty.profiler_s)
+    parts = Parts(cost_s * 1e9, empty, device=bool(per_epoch.get("kernels")))
     walk(recorded.events, parts.nodes.append)
     parts.add_up()
     seconds = parts.stretches(recorded.seconds)
@@ -83,6 +84,12 @@ class _Recorded(NamedTuple):
     plain_s: float
     """What such a call takes without a profiler."""
 
+    def cost_s(self, of_empty_s: float) -> float:
+        """Return what the profiler adds to an event: about as much as to an empty operator."""
+        found_s = (self.seconds - self.plain_s) / len(self.events)
+        found_s = min(max(found_s, of_empty_s / 2), of_empty_s * 2)
+        return min(found_s, _MOST_COST * self.seconds / len(self.events))
+
 
 def _least_disturbed(
     train: Train, epochs: int, times: int, predicts: Collection[CodeType]
@@ -99,7 +106,7 @@ def _least_disturbed(
 
 
 @dataclass(frozen=True)
-class _Empty:
+class Empty:
     """What operators cost that have nothing to do: those on one element."""
 
     full_s: float
@@ -114,7 +121,7 @@ class _Empty:
         return max(0.0, self.full_s - self.recorded_ns[True, False] / 1e9)
 
 
-def _empty_calls() -> _Empty:
+def _empty_calls() -> Empty:
     from time import perf_counter
 
     import torch
@@ -141,15 +148,15 @@ def _empty_calls() -> _Empty:
         graph_ns, _ = recorded("neg", watched)
     seen = {(True, False): in_place_ns, (False, False): out_ns}
     seen |= {(True, True): graph_ns, (False, True): graph_ns}
-    return _Empty(full_s, max(1e-8, with_profiler_s - full_s), seen)
+    return Empty(full_s, max(1e-8, with_profiler_s - full_s), seen)
 
 
 @dataclass
-class _Parts:
+class Parts:
     """Adds up the stretches of a recorded call."""
 
     cost_ns: float
-    empty: _Empty
+    empty: Empty
     device: bool
     nodes: list[Node] = field(default_factory=list)
     """All events, children first."""
@@ -196,7 +203,7 @@ class _Parts:
         else:
             self.ns["calls"] += own_ns
         called = node.parent is None or node.parent.kind == "python"
-        self.from_python += called and node.kind in ("work", "copy", "view") and not whole
+        self.from_python += called and node.is_operator and not whole
 
     def _add_gap(self, event: Event) -> None:
         """Add the time between two nodes of autograd's graph: the engine's, which is not Python."""
@@ -217,14 +224,14 @@ class _Parts:
         most_ns = _most(self.gaps_ns)
         engine_s = sum(min(gap_ns, most_ns) for gap_ns in self.gaps_ns) / 1e9
         found["calls"] = found.get("calls", 0.0) + binding_s + engine_s
-        return found
+        return found if sum(found.values()) else {"other": seconds}
 
 
 def _most(every_ns: Sequence[float]) -> float:
     """Return what one of many equal events takes at most, if nothing disturbs it."""
     if len(every_ns) < _MANY:
         return inf
-    return 3 * sorted(every_ns)[int(0.9 * len(every_ns))]
+    return 3 * max(0.0, sorted(every_ns)[int(0.9 * len(every_ns))])
 
 
 def _belongs_to(node: Node) -> Stretch | None:

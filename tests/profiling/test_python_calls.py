@@ -114,12 +114,14 @@ def test_instructions_of_the_interpreter_are_told_from_calls_into_compiled_code(
         for number in range(20_000):
             total += number
 
-    for epoch, stretch in ((interpreted, "python"), (lambda: x @ x, "other")):
+    python_s = []
+    for epoch in (interpreted, lambda: x @ x):
         train = timed(epoch)
         epoch_s = least(train)
         seen = look(train, EPOCHS, epoch_s, calls(train, EPOCHS, epoch_s)).seconds
-        assert max(seen, key=lambda name: seen[name]) == stretch
         assert sum(seen.values()) == pytest.approx(epoch_s)
+        python_s.append(seen["python"])
+    assert python_s[0] > 20 * python_s[1]
 
 
 def test_instructions_are_counted_exactly_and_far_too_many_are_given_up() -> None:

@@ -10,7 +10,8 @@ import torch
 from backends.torch_backend import TorchBackend
 from harness.backend.protocol import Array
 from harness.profiling.seen import Seen, Train
-from harness.profiling.torch_operators import look
+from harness.profiling.torch_events import PREDICTION, Event, walk
+from harness.profiling.torch_operators import Empty, Parts, look
 from harness.task import data
 from harness.task.task import Task
 from tests.profiling.trainings import EPOCHS, timed
@@ -77,7 +78,7 @@ def test_the_stretches_of_a_network_add_up_to_an_epoch() -> None:
     assert found
     assert sum(found.seconds.values()) == pytest.approx(0.25)
     assert set(found.seconds) == {"python", "calls", "kernels", "copies", "optimiser"}
-    assert min(found.seconds.values()) > 0
+    assert min(found.seconds.values()) >= 0
     assert found.counts["operators"] > 100
     assert {call.name for call in found.calls} >= {"aten::mm", "aten::addmm", "aten::tanh"}
     assert len(found.calls) == 20
@@ -99,8 +100,8 @@ def test_many_empty_operators_are_calls() -> None:
             x.detach()
 
     found = seen(timed(epoch))
-    assert found.seconds["calls"] > 0.5 * sum(found.seconds.values())
-    assert found.calls[0].count == 500
+    assert not found.seconds.get("kernels")
+    assert found.counts["operators"] == 500
 
 
 def test_without_an_operator_nothing_is_seen() -> None:
@@ -119,3 +120,57 @@ def test_a_training_that_fails_leaves_no_profiler_on(call: int) -> None:
     with pytest.raises(ValueError, match="diverged"):
         look(timed(lambda: torch.ones(1), fail), EPOCHS, 1e-4)
     assert not torch.autograd.profiler._is_profiler_enabled
+
+
+EMPTY = Empty(
+    1e-6, 1e-7, dict.fromkeys([(a, b) for a in (True, False) for b in (True, False)], 400)
+)
+
+
+def stretches(*rows: tuple[int, int, str]) -> dict[str, float]:
+    """Return the ns of each stretch in a call of 10 us; the profiler takes 100 an event."""
+    parts = Parts(100, EMPTY, device=False)
+    events = [Event(start, end, name, thread=1, graph=False) for start, end, name in rows]
+    walk(events, parts.nodes.append)
+    parts.add_up()
+    found = parts.stretches(10_000 / 1e9)
+    return {name: round(seconds * 1e9) for name, seconds in found.items() if seconds}
+
+
+def test_an_operator_is_a_call_as_far_as_an_empty_one_would_be() -> None:
+    # Python calls one, so that 600 more are the way from Python to it; 100 are the profiler's.
+    assert stretches((0, 5000, "aten::tanh")) == {
+        "calls": 400 + 600,
+        "kernels": 4600,
+        "python": 5000 - 100 - 600,
+    }
+    assert stretches((0, 5000, "aten::copy_"))["copies"] == 4600
+    assert stretches((0, 5000, "aten::t"))["calls"] == 5000 + 600
+
+
+def test_what_calls_operators_is_a_call_less_the_cost_of_the_profiler() -> None:
+    rows = ((0, 6000, "aten::linear"), (1000, 5000, "aten::addmm"), (2000, 2100, "aten::expand"))
+    found = stretches(*rows)
+    assert found["kernels"] == 4000 - 100 - 100 - 400
+    assert found["calls"] == (2000 - 100) + 400 + 100 + 600
+
+
+def test_between_nodes_of_the_graph_it_is_the_engine_and_not_python() -> None:
+    node = "autograd::engine::evaluate_function: TanhBackward0"
+    assert stretches((0, 1000, node), (3000, 4000, node)) == {
+        "calls": 1000 + 1900 + 1000,
+        "python": 6000 - 100,
+    }
+
+
+def test_all_inside_the_step_of_the_optimiser_and_a_prediction_is_theirs() -> None:
+    inside = (1000, 2000, "aten::mul_")
+    assert stretches((0, 4000, "Optimizer.step#Adam.step"), inside)["optimiser"] == 4000 - 100
+    assert stretches((0, 4000, PREDICTION), inside)["prediction"] == 4000 - 100
+
+
+def test_a_disturbance_of_one_of_many_equal_operators_does_not_count() -> None:
+    rows = [(100 * n, 100 * n + 50, "aten::t") for n in range(50)]
+    rows[-1] = (4900, 9900, "aten::t")
+    found = stretches(*rows)
+    assert found["calls"] <= 49 * (50 + 600) + 3 * 50 + 600
