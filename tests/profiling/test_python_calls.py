@@ -39,9 +39,9 @@ def test_copies_and_conversions_of_numpy_are_copies() -> None:
     train = timed(lambda: (x.copy(), x.astype(np.float32)))
     epoch_s = least(train)
     found = calls(train, EPOCHS, epoch_s)
-    assert found.stretches(epoch_s)["copies"] > 0.5 * epoch_s
+    assert found.stretches(epoch_s)["copies"] > 0.1 * epoch_s
     seen = found.added_to(Seen("other profiler", epoch_s, {"python": epoch_s}), epoch_s)
-    assert seen.seconds["copies"] > 0.5 * epoch_s
+    assert seen.seconds["copies"] > 0.1 * epoch_s
     assert sum(seen.seconds.values()) == pytest.approx(epoch_s)
     assert {c.name for c in seen.calls} >= {"method 'copy' of 'numpy.ndarray'"}
 
