@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, nan
+from tempfile import TemporaryDirectory
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -43,9 +44,9 @@ _ALL = "all"
 _PATHS, _SEEDS = 8, 16
 _VARIANTS = ("compile", "tuned")
 """What follows the name of a backend in that of a variant: `torch-compile`."""
-_ROUNDS = 8
+_ROUNDS = 10
 _LONGEST_S = 0.2
-"""A call that takes longer is cut, for all alike."""
+"""A call that takes longer is cut to half of it."""
 _MOST_CALLS = 50
 _TIMEOUT_S = 600.0
 _ALIKE = 1e-4
@@ -64,6 +65,8 @@ class _Change:
     """How many of these an epoch of the base has one of."""
     same_losses: bool = False
     """Whether it trains what the base trains."""
+    epochs: int = 0
+    """How many a call trains; 0: as many as in a run of the task."""
     problem: str = ""
     epoch_s: list[float] = field(default_factory=list)
     """The time of an epoch in each block."""
@@ -130,14 +133,14 @@ def what_if(
     tried = [change for name in changes or CHANGES for change in _changes(job, name)]
     if not changes:
         tried = [change for change in tried if not change.problem]
-    epochs = None
-    for number in range(blocks):
-        running = [change for change in tried if not change.problem]
-        if running:
-            note(f"{arm}, what if: block {number + 1} of {blocks}")
-            epochs = _measure([base, *running], epochs)
-        if base.problem:
-            raise Unavailable(f"{arm}: {base.problem.rstrip('.')}.")
+    with TemporaryDirectory(ignore_cleanup_errors=True) as caches:
+        for number in range(blocks):
+            running = [change for change in tried if not change.problem]
+            if running:
+                note(f"{arm}, what if: block {number + 1} of {blocks}")
+                _measure([base, *running], caches)
+            if base.problem:
+                raise Unavailable(f"{arm}: {base.problem.rstrip('.')}.")
     return pd.DataFrame([_row(arm, base, change) for change in tried], columns=list(COLUMNS))
 
 
@@ -174,8 +177,15 @@ def _changes(job: TurnsJob, name: What) -> Iterator[_Change]:
 class _Process(Trainer):
     """The process of a change. A method that fails leaves the sentence in the change."""
 
-    def __init__(self, change: _Change, stop: threading.Event) -> None:
-        super().__init__(change.job, stop=stop)
+    def __init__(self, change: _Change, stop: threading.Event, caches: str) -> None:
+        # Start-up is not measured here, and Inductor compiles for a minute.
+        super().__init__(
+            change.job,
+            stop=stop,
+            TORCHINDUCTOR_CACHE_DIR=f"{caches}/inductor",
+            TRITON_CACHE_DIR=f"{caches}/triton",
+        )
+        change.epochs = change.epochs or change.job.task.chunk_epochs(len(change.job.seeds) or 1)
         self.change = change
         self.calls = 1
         """How many there are in a turn; the first of several does not count."""
@@ -191,69 +201,66 @@ class _Process(Trainer):
                 self.change.problem = error.during(self.phase)
         return None
 
-    def start(self, epochs: int) -> None:
-        """Wait for the process, and for the first call of so many epochs: it may compile."""
+    def start(self) -> None:
+        """Wait for the process, and for its first call: it may compile."""
         self.ready()
         self.phase = "training"
-        self.train(epochs)
+        self.train(self.change.epochs)
 
-    def settle(self, epochs: int) -> Array:
-        """Find how many calls a turn has; return the losses of the first one of a training."""
-        self.train(epochs)
+    def settle(self) -> Array:
+        """Find how long a turn is; return the losses of the first call of a training."""
+        call_s = self.train(self.change.epochs).seconds
+        if call_s > _LONGEST_S:
+            self.change.epochs = max(1, int(self.change.epochs * _LONGEST_S / 2 / call_s))
+            self.train(self.change.epochs)  # It may compile anew.
         self.restart()
-        losses_ER = self.train(epochs).losses_ER
-        call_s = self.train(epochs).seconds
+        losses_ER = self.train(self.change.epochs).losses_ER
+        call_s = self.train(self.change.epochs).seconds
         turn_s = GPU_TURN_S if self.job.device == "gpu" else TURN_S
         if call_s < turn_s:
             self.calls = min(_MOST_CALLS, 1 + ceil(turn_s / max(call_s, 1e-6)))
         return losses_ER
 
-    def take_turn(self, epochs: int) -> None:
+    def take_turn(self) -> None:
         """Train for a turn, on the clock."""
-        calls_s = [self.train(epochs).seconds for _ in range(self.calls)]
+        calls_s = [self.train(self.change.epochs).seconds for _ in range(self.calls)]
         counted = calls_s[1:] or calls_s
-        self.turns_s.append(sum(counted) / len(counted) / epochs)
+        self.turns_s.append(sum(counted) / len(counted) / self.change.epochs)
 
 
-def _measure(changes: Sequence[_Change], known: int | None) -> int:
+def _measure(changes: Sequence[_Change], caches: str) -> None:
     """Measure a block: add the time of an epoch to the base, the first, and to each change.
 
-    Returns how many epochs a call has; if it is `known`, nothing compiles twice.
+    `caches` is a folder for compiled code that the next block can use.
     """
     stop, rng = threading.Event(), random.Random()
-    epochs = known or min(c.job.task.chunk_epochs(len(c.job.seeds) or 1) for c in changes)
     cores = machine.usable_cores()[-changes[0].job.threads :]
     with ExitStack() as stack:
-        processes = [stack.enter_context(_Process(change, stop)) for change in changes]
-        starts = [partial(p.attempt, partial(p.start, epochs)) for p in processes]
+        processes = [stack.enter_context(_Process(change, stop, caches)) for change in changes]
+        starts = [partial(process.attempt, process.start) for process in processes]
         at_once(starts, len(processes), stop)
         for process in processes:
             process.pin(cores[-process.job.threads :])
         stack.enter_context(machine.off_cores(cores))
-        calls = [process.attempt(partial(process.train, epochs)) for process in processes]
-        paces = [turn.seconds for turn in calls if turn]
-        if not known and (slowest := max(paces, default=0.0)) > _LONGEST_S:
-            epochs = max(1, int(epochs * _LONGEST_S / slowest))
-        losses = [process.attempt(partial(process.settle, epochs)) for process in processes]
+        losses = [process.attempt(process.settle) for process in processes]
         for change, found in zip(changes, losses, strict=True):
             if change.same_losses and not _alike(found, losses[0]):
                 other = f"its losses are others than those of {changes[0].job.backend}"
                 change.problem = change.problem or other
         for _ in range(_ROUNDS):
             for process in rng.sample(processes, len(processes)):
-                process.attempt(partial(process.take_turn, epochs))
+                process.attempt(process.take_turn)
     for process in processes:
         if not process.change.problem:
             process.change.epoch_s.append(undisturbed(process.turns_s))
-    return epochs
 
 
 def _alike(losses: Array | None, wanted: Array | None) -> bool:
-    return (
-        losses is not None
-        and wanted is not None
-        and np.allclose(losses, wanted, rtol=_ALIKE, atol=0, equal_nan=True)
-    )
+    """Whether the losses of the epochs that both have are the same but for rounding."""
+    if losses is None or wanted is None:
+        return False
+    both = min(len(losses), len(wanted))
+    return np.allclose(losses[:both], wanted[:both], rtol=_ALIKE, atol=0, equal_nan=True)
 
 
 def _row(arm: Arm, base: _Change, change: _Change) -> dict[str, object]:
