@@ -186,7 +186,7 @@ def waterfall(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
         y=alt.Y("row:O", title=None).axis(labelExpr=names, ticks=False, domain=False)
     )
     dashed = (rows["floor"] < _SEEN).any()
-    title = "share of the time of an epoch" + "; dashed: the backend floor" * bool(dashed)
+    title = "share of an epoch" + "; dashed: the floor" * bool(dashed)
     x = alt.X("begin:Q", title=title)
     x = x.scale(domain=[0, max(1, parts["end"].max()) + _BESIDE], nice=False)
     x = x.axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])

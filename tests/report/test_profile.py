@@ -68,4 +68,4 @@ def test_the_chart_prints() -> None:
     svg = dict(run_page.plots([figure]))["plots/profile.svg"].decode()
     assert "&lt;b&gt;: 10000 us an epoch" in svg
     assert "python" in svg
-    assert "dashed: the backend floor" in svg
+    assert "dashed: the floor" in svg
