@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,21 @@ def params(result: Any, model: Model, seeds: int) -> Params:
         name: _array(f"`params` {name}", result[name], (seeds, *shape))
         for name, shape in model.shapes.items()
     }
+
+
+def explanation(result: Any) -> dict[str, float]:
+    """Return what `explain_training` gave: a number of seconds, or a count, by name."""
+    if not isinstance(result, Mapping):
+        raise ContractViolation(
+            f"`explain_training` returned {_describe(result)}; expected a mapping of numbers."
+        )
+    for name, value in result.items():
+        number = isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0
+        if not (number and isinstance(name, str)):
+            raise ContractViolation(
+                f"`explain_training` {name}: got {value!r:.80}; expected a number from 0 on."
+            )
+    return {name: float(value) for name, value in result.items()}
 
 
 def _array(what: str, value: Any, shape: tuple[int, ...]) -> Array:

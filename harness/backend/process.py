@@ -7,6 +7,7 @@ fields between tabs, then the values of the arrays that the line names.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -66,6 +67,8 @@ class ProcessWorker:
         self.command = command
         self.trainings = 0
         """How many trainings it has begun or ended."""
+        self.took: Mapping[str, float] = {}
+        """Seconds of the last request: its way through the pipes, and until the answer came."""
         self.model: tuple[Model, str] | None = None
         """What it was told last to train, and on which device."""
         self._pipes = Pipes(command)
@@ -114,13 +117,21 @@ class ProcessWorker:
         sent = {name: np.ascontiguousarray(a, wire) for name, a in (arrays or {}).items()}
         words = [*(told or {}).items(), *((n, _shape(a.shape)) for n, a in sent.items())]
         line = "\t".join([request, *(f"{name}={value}" for name, value in words)])
+        start_s = time.perf_counter()
         self._pipes.send(request, f"{line}\n".encode(), *(a.data for a in sent.values()))
+        sent_s = time.perf_counter()
         answered = self._answer(request)
+        answered_s = time.perf_counter()
         expected = expected or {}
         self._check_shapes(request, answered, expected)
         received = {name: np.empty(expected[name], wire) for name, _ in answered}
         for name, values in received.items():
             self._pipes.read_into(name, values.data)
+        self.took = {
+            "copies": sent_s - start_s + time.perf_counter() - answered_s,
+            "other": answered_s - sent_s,
+            "copied_bytes": sum(a.nbytes for a in (*sent.values(), *received.values())),
+        }
         return {name: values.astype(dtype, copy=False) for name, values in received.items()}
 
     def _answer(self, request: str) -> list[tuple[str, str]]:
@@ -207,6 +218,10 @@ class ProcessBackend:
     def params(self, state: int) -> Params:
         """Return the parameters."""
         return self._ask(state, "params", {}, self._model.shapes)
+
+    def explain_training(self) -> Mapping[str, float]:
+        """Return what the last request took, if that was to train."""
+        return self._worker.took
 
     def _ask(
         self, state: int, request: str, arrays: Params, expected: Mapping[str, tuple[int, ...]]

@@ -102,3 +102,18 @@ class NamesCompilerOptions(Protocol):
 
     def compiler_options(self, device: str) -> Mapping[str, object]:
         """Return the options by name, for the record of a trial; a static method."""
+
+
+@runtime_checkable
+class ExplainsItself(Protocol):
+    """Optional second protocol: a backend that knows where the time of its training goes.
+
+    For what profilers cannot see: a library's own threads and buffers, another process, a device.
+    """
+
+    def explain_training(self) -> Mapping[str, float]:
+        """Return what the last call of `train` or `train_many` did.
+
+        The names of `harness.trial.profile.Stretch`, such as `copies`, are seconds; all others are
+        counts. They are measured as long as a call takes, so that a profile costs nothing more.
+        """

@@ -16,7 +16,13 @@ import numpy as np
 from harness.backend import contract, registry
 from harness.backend.model import Model
 from harness.backend.process import greeting
-from harness.backend.protocol import Array, BackendFactory, Params, ReportsGpuMemory
+from harness.backend.protocol import (
+    Array,
+    BackendFactory,
+    ExplainsItself,
+    Params,
+    ReportsGpuMemory,
+)
 from harness.backend.single_seed import Alone, many_seeds
 from harness.measure import energy, machine
 from harness.measure.clock import Clock, now
@@ -133,7 +139,9 @@ class Training:
             self._state, _ = contract.train_result(result, (len(x), len(self.seeds)))
             return watch.seconds
 
-        return profile(train, epochs)
+        backend = self._backend
+        own = backend.explain_training if isinstance(backend, ExplainsItself) else None
+        return profile(train, epochs, own)
 
     def evaluate(self) -> tuple[Array, float]:
         """Predict the held-out paths.

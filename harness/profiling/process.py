@@ -66,7 +66,7 @@ def set_apart(seconds: Mapping[Stretch, float], counted: Counted) -> dict[Stretc
     found = dict(seconds)
     for name, measured_s in counted.seconds.items():
         missing_s = measured_s - found.get(name, 0.0)
-        for stretch in _HOLDERS:
+        for stretch in (one for one in _HOLDERS if one != name):
             taken_s = min(max(0.0, missing_s), found.get(stretch, 0.0))
             if taken_s:
                 found[stretch] -= taken_s

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.profiling import jax_programs, python_calls, torch_operators
+from harness.profiling.explained import Explain, explained
 from harness.profiling.process import count, set_apart
 from harness.profiling.seen import Seen, Train
 from harness.trial.profile import Profile
@@ -11,18 +14,26 @@ _COUNTED_S, _FEWEST, _MOST = 0.5, 3, 30
 """Calls without a profiler: for so long, but so many at least and at most."""
 
 
-def profile(train: Train, epochs: int) -> Profile:
-    """Return where the time of a call goes that trains so many epochs."""
+def profile(train: Train, epochs: int, explain: Explain | None = None) -> Profile:
+    """Return where the time of a call goes that trains so many epochs.
+
+    `explain` is asked for what the backend itself knows of a call.
+    """
     train()
     calls = max(_FEWEST, min(_MOST, int(_COUNTED_S / max(train(), 1e-6))))
     counted = count(train, epochs, calls)
     seen = _seen(train, epochs, counted.epoch_s)
+    seconds, counts = set_apart(seen.seconds, counted), {**counted.counts, **seen.counts}
+    if explain:
+        own_seconds, own_counts = explained(train, epochs, explain)
+        seconds = set_apart(seconds, replace(counted, seconds=own_seconds))
+        counts |= own_counts
     return Profile(
         source=seen.source,
         epoch_s=counted.epoch_s,
         profiled_s=seen.profiled_s,
-        seconds=set_apart(seen.seconds, counted),
-        counts={**counted.counts, **seen.counts},
+        seconds=seconds,
+        counts=counts,
         costs=dict(seen.costs),
         calls=seen.calls,
     )

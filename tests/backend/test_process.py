@@ -15,6 +15,7 @@ from backends.reference import ReferenceBackend
 from harness import BackendFactory, ContractViolation, Model, Unavailable
 from harness.backend.command import Command
 from harness.backend.process import ProcessWorker
+from harness.backend.protocol import ExplainsItself
 from harness.errors import HarnessError, WorkerError
 from tests.helpers.commands import ROOT
 
@@ -245,3 +246,16 @@ def test_a_program_that_computes_may_take_its_time(capfd: pytest.CaptureFixture[
         started(sys.executable, "-c", busy, patience_s=0.5),
     ):
         pass
+
+
+def test_a_backend_in_a_process_knows_what_went_through_its_pipes() -> None:
+    with started(*ODD, "none") as worker:
+        backend = worker(MODEL, "cpu")
+        state = backend.init({n: np.zeros(s, MODEL.dtype) for n, s in MODEL.shapes.items()})
+        x_ETB, y_ETB = np.zeros((7, 5, 3)), np.zeros((7, 4, 3))
+        _, losses_E = backend.train(state, x_ETB, y_ETB)
+        assert isinstance(backend, ExplainsItself)
+        said = backend.explain_training()
+    assert said["copied_bytes"] == x_ETB.nbytes + y_ETB.nbytes + losses_E.nbytes
+    assert said["copies"] > 0
+    assert said["other"] > 0
