@@ -27,7 +27,7 @@ BOUND = 0.5
 _PRODUCTS = re.compile(r"mm|matmul|dot|linear|einsum|tanh|sigmoid", re.IGNORECASE)
 _FEWEST_PATHS = 8
 """With fewer in a batch, a loop over them looks like a few operators in each step."""
-_FOUGHT = 0.3
+_FOUGHT = 0.25
 """A thread that hands work over to another one, as those of JAX do, waits a little for its core."""
 _CALLS_PER_GATE = 12
 """Nobody needs more calls of one operator in a step, for each gate of each layer."""

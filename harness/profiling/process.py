@@ -44,7 +44,11 @@ def count(train: Train, epochs: int, calls: int = 3) -> Counted:
             times.append(train())
             threads, after = _threads(), _read() | collected
             took = {name: after[name] - before[name] for name in after}
-            took["waited_s"] = _waited_s(threads) - _waited_s(threads_before)
+            # A thread that has ended took its wait with it.
+            took["waited_s"] = sum(
+                threads[n].waited_s - threads_before[n].waited_s
+                for n in threads.keys() & threads_before.keys()
+            )
             seen.append(took | {"fought_s": _fought_s(took, threads_before, threads)})
     counts = {name: max(0.0, median(c[name] for c in seen)) / epochs for name in seen[0]}
     waiting_s = max(0.0, min(map(_idle_s, seen))) / epochs
@@ -138,10 +142,6 @@ def _threads() -> Threads:
                 ran_ns, waited_ns, *_ = map(int, file.read().split())
                 found[number] = _Thread(ran_ns / 1e9, waited_ns / 1e9)
     return found
-
-
-def _waited_s(threads: Threads) -> float:
-    return sum(thread.waited_s for thread in threads.values())
 
 
 @contextmanager
