@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
-from math import prod
+from math import comb, prod
 from typing import Any
 
 from harness.profiling.seen import Train
@@ -21,18 +21,32 @@ _BYTES |= {"c10::complex<float>": 8, "c10::complex<double>": 16}
 def counts(train: Train, epochs: int, *, shorter: bool) -> dict[str, float]:
     """Return counts per epoch of a call of `epochs`, and the number of `events` in an epoch.
 
-    If calls may be shorter, two with one and with two epochs are looked at: what the second epoch
+    If calls may be shorter, those with one and with two epochs are looked at: what the second epoch
     adds, every epoch does; the rest is done once a call. If an epoch has very many events, what is
-    done once a call is not worth a second one.
+    done once a call is not worth a second one. An epoch that does more in a longer call, such as to
+    copy the data of all epochs, `grows`: for it, a third call shows by how much.
     """
-    if not shorter or epochs < 2:
-        return {name: n / epochs for name, n in _counted(train, epochs).items()}
+    if not shorter or epochs < 3:
+        return _shared(_counted(train, epochs), epochs)
     one = _counted(train, 1)
     if one["events"] > _MANY_EVENTS:
-        return dict(one)
+        return _shared(one, 1)
     two = _counted(train, 2)
-    each = {name: two[name] - one[name] for name in one | two}
-    return {name: max(0.0, n + (one[name] - n) / epochs) for name, n in each.items()}
+    each = _difference(two, one)
+    whole = {name: one[name] + (epochs - 1) * each[name] for name in each}
+    grows = two["bytes"] > 2 * one["bytes"]
+    if grows:
+        more = _difference(_difference(_counted(train, 3), two), each)
+        whole |= {name: whole.get(name, 0) + comb(epochs - 1, 2) * n for name, n in more.items()}
+    return _shared(whole | {"grows": epochs * grows}, epochs)
+
+
+def _shared(whole: Mapping[str, int], epochs: int) -> dict[str, float]:
+    return {name: max(0.0, n / epochs) for name, n in whole.items()}
+
+
+def _difference(more: Mapping[str, int], less: Mapping[str, int]) -> dict[str, int]:
+    return {name: more.get(name, 0) - less.get(name, 0) for name in {**less, **more}}
 
 
 def _counted(train: Train, epochs: int) -> Counter[str]:
@@ -59,13 +73,13 @@ def count_events(raw: Sequence[Any]) -> Counter[str]:
             found["kernels"] += 1
     found["events"] = len(events)
 
-    def leave(node: Node) -> None:
+    nodes: list[Node] = []
+    walk(events, nodes.append)
+    for node in nodes:
         found["operators"] += node.is_operator
         if node.works:
             found["working_operators"] += 1
             found.update(_amounts(node, raw[by_key[node.event]]))
-
-    walk(events, leave)
     return found
 
 
@@ -79,7 +93,7 @@ def _amounts(node: Node, e: Any) -> Counter[str]:
     sizes = [prod(s) * _BYTES.get(d, 0) for d, s in zip(dtypes, shapes, strict=False)]
     # What it writes is about as large as the largest that it reads; a sum's result is small.
     found["bytes"] = sum(sizes)
-    if node.kind == "copy":
+    if node.copies:
         found["copied_bytes"] = found["bytes"]
     found["multiply_adds"] = multiply_adds(name, shapes)
     found["float64"] = any(d == "double" and s for d, s in zip(dtypes, shapes, strict=False))

@@ -41,18 +41,33 @@ class Event(NamedTuple):
 class Node:
     """An event in the tree of those that ran inside each other on a thread."""
 
-    __slots__ = ("calls_work", "children", "children_ns", "event", "kind", "parent")
+    __slots__ = ("calls_work", "children", "children_ns", "computes", "event", "kind", "parent")
 
     def __init__(self, event: Event, parent: Node | None) -> None:
         self.event, self.parent, self.kind = event, parent, kind(event.name)
         self.children, self.children_ns = 0, 0
         self.calls_work = False
         """Whether something inside of it works."""
+        self.computes = False
+        """Whether something inside of it does more than to move elements."""
 
     @property
     def is_operator(self) -> bool:
         """Whether it is an operator at all."""
         return self.kind not in ("python", "call")
+
+    @property
+    def copies(self) -> bool:
+        """Whether the program lets it move elements: not as a part of some computation.
+
+        Known after the walk. The gradient's copies are part of a computation, too.
+        """
+        around = self.parent
+        while around and around.kind != "python":
+            if around.computes or around.kind in ("work", "call"):
+                return False
+            around = around.parent
+        return self.kind == "copy"
 
     @property
     def works(self) -> bool:
@@ -156,6 +171,7 @@ def walk(events: Iterable[Event], leave: Callable[[Node], None]) -> None:
             parent.children += 1
             parent.children_ns += node.event.end_ns - node.event.start_ns
             parent.calls_work = parent.calls_work or node.calls_work or node.works
+            parent.computes = parent.computes or node.computes or node.kind == "work"
 
     for event in sorted(events, key=lambda e: (e.thread, e.start_ns, -e.end_ns)):
         while stack and (

@@ -34,7 +34,6 @@ _EVENTS = 10_000  # Of one recording: 30 ms of it, and as much for reading it.
 _ALL_EVENTS = 60_000
 _RECORDINGS = 5
 _EMPTY_CALLS = 300
-_MANY = 20
 _MOST_COST = 0.8
 """Of the time of a recording, whatever a disturbance makes it look like."""
 
@@ -53,7 +52,9 @@ def look(
     per_epoch = counts(train, epochs, shorter=shorter)
     if not per_epoch.get("operators"):
         return None
-    events = per_epoch.pop("events")
+    events, grows = per_epoch.pop("events"), per_epoch.pop("grows", 0)
+    if grows and events * epochs < _ALL_EVENTS * _RECORDINGS:
+        shorter = False
     few = max(1, min(epochs, int(_EVENTS / events))) if shorter else epochs
     empty = _empty_calls()
     times = max(1, min(_RECORDINGS, int(_ALL_EVENTS / (events * few))))
@@ -87,7 +88,7 @@ class _Recorded(NamedTuple):
     def cost_s(self, of_empty_s: float) -> float:
         """Return what the profiler adds to an event: about as much as to an empty operator."""
         found_s = (self.seconds - self.plain_s) / len(self.events)
-        found_s = min(max(found_s, of_empty_s / 2), of_empty_s * 2)
+        found_s = min(max(found_s, 0.8 * of_empty_s), 1.4 * of_empty_s)
         return min(found_s, _MOST_COST * self.seconds / len(self.events))
 
 
@@ -163,11 +164,7 @@ class Parts:
     ns: defaultdict[Stretch, float] = field(default_factory=lambda: defaultdict(float))
     self_ns: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     counted: Counter[str] = field(default_factory=Counter)
-    top_ns: float = 0.0
-    gaps_ns: list[float] = field(default_factory=list)
-    """The times between two nodes of autograd's graph."""
-    last: Event | None = None
-    """The last one that ran inside of no other."""
+    outermost: list[Event] = field(default_factory=list)
     from_python: int = 0
     """Operators that Python called, as far as they are no part of another stretch."""
 
@@ -189,8 +186,7 @@ class Parts:
         self.self_ns[event.name] += own_ns
         self.counted[event.name] += 1
         if node.parent is None:
-            self.top_ns += event.end_ns - event.start_ns + self.cost_ns
-            self._add_gap(event)
+            self.outermost.append(event)
         if whole := _belongs_to(node):
             self.ns[whole] += own_ns
         elif node.kind == "python":
@@ -198,40 +194,49 @@ class Parts:
         elif node.works and not self.device:
             call_ns = self.empty.recorded_ns[event.name.endswith("_"), event.graph]
             self.ns["calls"] += min(own_ns, call_ns)
-            work: Stretch = "copies" if node.kind == "copy" else "kernels"
+            work: Stretch = "copies" if node.copies else "kernels"
             self.ns[work] += max(0.0, own_ns - call_ns)
         else:
             self.ns["calls"] += own_ns
         called = node.parent is None or node.parent.kind == "python"
         self.from_python += called and node.is_operator and not whole
 
-    def _add_gap(self, event: Event) -> None:
-        """Add the time between two nodes of autograd's graph: the engine's, which is not Python."""
-        before, self.last = self.last, event
-        if not before or before.thread != event.thread:
-            return
-        if before.name.startswith(_ENGINE) and event.name.startswith(_ENGINE):
-            gap_ns = max(0.0, event.start_ns - before.end_ns - self.cost_ns)
-            self.gaps_ns.append(gap_ns)
-            self.top_ns += gap_ns
-
     def stretches(self, seconds: float) -> dict[Stretch, float]:
         """Return the seconds of each, of a call that took so many."""
+        for kind, gaps_ns in self._gaps().items():
+            most_ns = _most(gaps_ns)
+            of_engine = all(name.startswith(_ENGINE) for name in kind)
+            self.ns["calls" if of_engine else "python"] += sum(min(g, most_ns) for g in gaps_ns)
+        first = min(event.start_ns for event in self.outermost)
+        last = max(event.end_ns for event in self.outermost)
+        self.ns["python"] += max(0.0, seconds * 1e9 - (last - first) - self.cost_ns)
+        binding_ns = min(self.ns["python"], self.from_python * self.empty.binding_s * 1e9)
+        self.ns["python"] -= binding_ns
+        self.ns["calls"] += binding_ns
         found = {name: max(0.0, ns / 1e9) for name, ns in self.ns.items()}
-        python_s = found.get("python", 0.0) + max(0.0, seconds - self.top_ns / 1e9)
-        binding_s = min(python_s, self.from_python * self.empty.binding_s)
-        found["python"] = python_s - binding_s
-        most_ns = _most(self.gaps_ns)
-        engine_s = sum(min(gap_ns, most_ns) for gap_ns in self.gaps_ns) / 1e9
-        found["calls"] = found.get("calls", 0.0) + binding_s + engine_s
         return found if sum(found.values()) else {"other": seconds}
+
+    def _gaps(self) -> dict[tuple[str, str], list[float]]:
+        """Return the times in which no event ran, by the names of those before and after.
+
+        Between nodes of autograd's graph its engine runs, else the interpreter.
+        """
+        found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        events = sorted(self.outermost)
+        before = events[0]
+        for event in events[1:]:
+            gap_ns = event.start_ns - before.end_ns - self.cost_ns
+            found[before.name, event.name].append(max(0.0, gap_ns))
+            before = max(before, event, key=lambda e: e.end_ns)
+        return found
 
 
 def _most(every_ns: Sequence[float]) -> float:
-    """Return what one of many equal events takes at most, if nothing disturbs it."""
-    if len(every_ns) < _MANY:
+    """Return what one of several like events takes at most, if nothing disturbs it."""
+    number = len(every_ns)
+    if number < 2:
         return inf
-    return 3 * max(0.0, sorted(every_ns)[int(0.9 * len(every_ns))])
+    return 3 * max(0.0, sorted(every_ns)[number - max(2, number // 10)])
 
 
 def _belongs_to(node: Node) -> Stretch | None:

@@ -56,6 +56,25 @@ def test_double_precision_is_counted_but_numbers_are_not() -> None:
     assert seen(timed(epoch)).counts["float64"] == 2  # The conversion and the product.
 
 
+def test_a_copy_of_the_data_of_all_epochs_in_each_is_counted_in_full() -> None:
+    data = torch.ones(EPOCHS, 1000)
+
+    def train(fewer: int | None = None, /) -> float:
+        start = perf_counter()
+        for _ in range(fewer or EPOCHS):
+            data[:fewer].clone()
+        return perf_counter() - start
+
+    assert seen(train).counts["copied_bytes"] == 2 * 4 * EPOCHS * 1000
+
+
+def test_what_a_product_copies_for_itself_is_no_copy() -> None:
+    a, b = torch.ones(5, 5), torch.ones(5)
+    counts = seen(timed(lambda: torch.addmm(b, a, a))).counts
+    assert counts["working_operators"] == 2
+    assert not counts.get("copied_bytes")
+
+
 def network(task: Task) -> Train:
     backend = TorchBackend(task.model, "cpu")
     state = backend.init(data.initial_params(task.model, 0))
@@ -127,6 +146,9 @@ EMPTY = Empty(
 )
 
 
+RNN = (0, 6000, "aten::rnn_tanh"), (1000, 2000, "aten::tanh")
+
+
 def stretches(*rows: tuple[int, int, str]) -> dict[str, float]:
     """Return the ns of each stretch in a call of 10 us; the profiler takes 100 an event."""
     parts = Parts(100, EMPTY, device=False)
@@ -146,6 +168,12 @@ def test_an_operator_is_a_call_as_far_as_an_empty_one_would_be() -> None:
     }
     assert stretches((0, 5000, "aten::copy_"))["copies"] == 4600
     assert stretches((0, 5000, "aten::t"))["calls"] == 5000 + 600
+    inside = stretches((0, 5000, "aten::addmm"), (1000, 4000, "aten::copy_"))
+    assert inside["kernels"] == (3000 - 400) + (2000 - 100 - 400)
+    part = stretches(*RNN, (3000, 5000, "aten::cat"))
+    alone = stretches((0, 6000, "aten::stack"), (3000, 5000, "aten::cat"))
+    of_gradient = stretches((0, 6000, "StackBackward0"), (3000, 5000, "aten::cat"))
+    assert (part.get("copies"), alone["copies"], of_gradient.get("copies")) == (None, 1600, None)
 
 
 def test_what_calls_operators_is_a_call_less_the_cost_of_the_profiler() -> None:
@@ -170,7 +198,6 @@ def test_all_inside_the_step_of_the_optimiser_and_a_prediction_is_theirs() -> No
 
 
 def test_a_disturbance_of_one_of_many_equal_operators_does_not_count() -> None:
-    rows = [(100 * n, 100 * n + 50, "aten::t") for n in range(50)]
-    rows[-1] = (4900, 9900, "aten::t")
-    found = stretches(*rows)
-    assert found["calls"] <= 49 * (50 + 600) + 3 * 50 + 600
+    rows = [(1000 * n, 1000 * n + 50, "aten::t") for n in range(10)]
+    rows[4] = (4000, 4900, "aten::t")
+    assert stretches(*rows)["calls"] == 9 * 50 + 3 * 50 + 10 * 600
