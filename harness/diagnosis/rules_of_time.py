@@ -27,7 +27,7 @@ BOUND = 0.5
 _PRODUCTS = re.compile(r"mm|matmul|dot|linear|einsum|tanh|sigmoid", re.IGNORECASE)
 _FEWEST_PATHS = 8
 """With fewer in a batch, a loop over them looks like a few operators in each step."""
-_FOUGHT = 0.25
+_FOUGHT = 0.35
 """A thread that hands work over to another one, as those of JAX do, waits a little for its core."""
 _CALLS_PER_GATE = 12
 """Nobody needs more calls of one operator in a step, for each gate of each layer."""
@@ -179,7 +179,8 @@ def allocation(timed: Timed) -> Evidence | None:
 def threads_fight(timed: Timed) -> Evidence | None:
     """Threads that could run and had to wait, in a process that had the core all the time."""
     waited = timed.count("fought_s")
-    if waited < _FOUGHT * timed.epoch_s:
+    busy = timed.count("caller_s") + timed.count("other_threads_s")
+    if not busy or waited < _FOUGHT * busy:
         return None
     return _evidence(
         timed,
