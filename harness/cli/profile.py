@@ -81,11 +81,12 @@ def profile(
             click.echo(f"\nWhat would help\n{render_sentences(helps['words'], kind)}", nl=False)
         report = command("report", *measured.words)
         click.echo(f"\nKept: {as_read(measured.location)}. As a page: {report}")
-    for failure in measured.failures:
+    failures = measured.failures + measured.unprofiled
+    for failure in failures:
         click.echo(f"failed: {failure}", err=True)
     for sentence in measured.unwritten:
         click.echo(f"error: {printable(sentence)}", err=True)
-    sys.exit(FAILED if measured.failures else UNWRITTEN if measured.unwritten else 0)
+    sys.exit(FAILED if failures else UNWRITTEN if measured.unwritten else 0)
 
 
 def _tried(request: RunRequest, names: str) -> Callable[..., pd.DataFrame]:

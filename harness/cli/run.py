@@ -132,6 +132,8 @@ def run(context: click.Context, /, **options: Any) -> None:
         unwritten += _report(measured)
     for failure in measured.failures:
         click.echo(f"failed: {failure}", err=True)
+    for sentence in measured.unprofiled if measured.manifest.plan.profile else ():
+        click.echo(f"warning: {printable(sentence)}", err=True)
     for sentence in unwritten:
         click.echo(f"error: {printable(sentence)}", err=True)
     code = FAILED if measured.failures else UNWRITTEN if unwritten else 0

@@ -82,9 +82,9 @@ def profiled(
         rows = of_arm[of_arm["trial"] == of_arm["trial"].iloc[0]]
         trial = trials[trials["trial"] == rows["trial"].iloc[0]].iloc[0]
         kinds = {kind: part.set_index("name") for kind, part in rows.groupby("kind")}
-        times = kinds["time"]["seconds"].to_dict()
-        if not times["epoch"]:
+        if "time" not in kinds:
             continue  # It could not be looked at.
+        times = kinds["time"]["seconds"].to_dict()
         calls = kinds.get("call", rows[:0].set_index("name"))
         yield (
             point,

@@ -322,6 +322,16 @@ class Run:
         return [trial for trial in self.manifest.plan.trials() if trial not in done]
 
     @property
+    def unprofiled(self) -> list[str]:
+        """A sentence for each trial that profilers could not look at."""
+        problems = self.profile[self.profile["kind"] == "source"].dropna(subset="where")
+        return [
+            f"{row['backend']} on {row['device']} could not be profiled: {row['where']}"
+            for _, row in problems.iterrows()
+            if row["where"]
+        ]
+
+    @property
     def failures(self) -> list[str]:
         """A sentence for each backend that passed parity nowhere, and each trial that failed."""
         certified = {(c.backend, c.device) for c in self.manifest.parity if c.passed}

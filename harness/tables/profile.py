@@ -123,6 +123,9 @@ def _cost(profile: Profile, name: str) -> float:
 
 
 def _rows(record: Record, profile: Profile) -> Iterator[dict[str, Any]]:
+    yield {"kind": "source", "name": profile.source, "where": profile.problem}
+    if profile.problem:
+        return
     task, at_once = record.task, record.at_once
     of_epoch = profile.epoch_s or np.nan
     times: Mapping[str, float | None] = {
@@ -148,4 +151,3 @@ def _rows(record: Record, profile: Profile) -> Iterator[dict[str, Any]]:
             "seconds": call.seconds,
             "share": call.seconds / of_epoch,
         }
-    yield {"kind": "source", "name": profile.source, "where": profile.problem}
