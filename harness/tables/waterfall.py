@@ -17,7 +17,8 @@ _COUNTS = (
     *("allocations", "allocated_bytes", "page_faults", "compilations", "collections"),
     "predictions",
 )
-"""The others are for the rules only."""
+_HIDDEN = r"_s$|:|^(?:switches|working_operators|opcodes)$"
+"""What is counted for the rules only."""
 _TOTALS = {
     "epoch": "all parts",
     "timed": "in the timed turns",
@@ -36,6 +37,8 @@ def side_by_side(
     parts = profile[(profile["kind"] == "part") & (profile["share"] > _LEAST)]
     times = profile[(profile["kind"] == "time") & profile["name"].isin(list(_TOTALS))]
     counts = profile[(profile["kind"] == "count") & (profile["count"] > 0)]
+    counts = counts[~counts["name"].str.contains(_HIDDEN)]
+    named = [*_COUNTS, *sorted({*counts["name"]} - {*_COUNTS})]
     calls = profile[profile["kind"] == "call"].groupby([*swept, *ARM], sort=False).head(_CALLS)
     one_device = profile["device"].nunique() <= 1
     listed = pd.DataFrame(
@@ -59,7 +62,7 @@ def side_by_side(
                 ignore_index=True,
             ).replace({"part": _TOTALS}),
         ),
-        ("Counts, in an epoch", _wide(counts, "count", _COUNTS, swept, one_device)),
+        ("Counts, in an epoch", _wide(counts, "count", named, swept, one_device)),
         ("The most expensive calls, in an epoch", listed.reset_index(drop=True)),
     ]
 
