@@ -126,6 +126,34 @@ def program(text: str) -> Program:
     return _Reader(text).read()
 
 
+def module_id(serialised: bytes) -> int | None:
+    """Return the `id` of an `HloModuleProto`, field 5: a trace calls it `program_id`."""
+    place = 0
+    while place < len(serialised):
+        key, place = _varint(serialised, place)
+        if key == (5 << 3):
+            return _varint(serialised, place)[0]
+        if key & 7 == 2:  # Bytes, with their number.
+            size, place = _varint(serialised, place)
+            place += size
+        elif key & 7 == 0:
+            _, place = _varint(serialised, place)
+        else:
+            place += 8 if key & 7 == 1 else 4
+    return None
+
+
+def _varint(serialised: bytes, place: int) -> tuple[int, int]:
+    """Read a number in groups of seven bits, and return it with the place behind it."""
+    value = shift = 0
+    while True:
+        byte = serialised[place]
+        value |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return value, place
+
+
 @dataclass
 class _Reader:
     source: str

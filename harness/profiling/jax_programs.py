@@ -272,39 +272,21 @@ class _Account:
         """The texts of the programs that ran; made up from the trace where one is gone."""
         from jax.extend.backend import get_backend
 
-        named: dict[str, list[hlo.Program]] = defaultdict(list)
-        wanted = {name for name, _ in self._traced_runs}
+        texts, wanted = {}, {name for name, _ in self._traced_runs}
         for executable in get_backend().live_executables():
-            for module in executable.hlo_modules():
-                if module.name in wanted:
-                    named[module.name].append(hlo.program(module.to_string()))
+            for module in (m for m in executable.hlo_modules() if m.name in wanted):
+                number = hlo.module_id(module.as_serialized_hlo_module_proto())
+                texts[module.name, number] = module.to_string
         found = {}
-        for key, number in self._traced_runs.items():
+        for key, runs in self._traced_runs.items():
             names = Counter(
                 one.name for run in self.traced.runs if run.program == key for one in run.executed
             )
-            found[key] = self._best(named[key[0]], names, number) or _made_up(key[0], names, number)
+            found[key] = hlo.program(texts[key]()) if key in texts else _made_up(names, runs)
         return found
 
-    def _best(
-        self, programs: Iterable[hlo.Program], names: Mapping[str, int], runs: int
-    ) -> hlo.Program | None:
-        """Return the program that executes these instructions, so many of them in some runs.
 
-        What was compiled for another number of epochs may have the same instructions.
-        """
-
-        def unlikely(program: hlo.Program) -> tuple[bool, bool, float]:
-            executed = sum(n for name, n in names.items() if name not in program.containers)
-            more = runs * sum(kernel.count for kernel in program.kernels) - executed
-            of_other_length = not self.traced.whole and self.epochs not in program.trips
-            return more < 0, of_other_length, abs(more)
-
-        fitting = [p for p in programs if set(names) <= p.containers | {k.name for k in p.kernels}]
-        return min(fitting, key=unlikely, default=None)
-
-
-def _made_up(module: str, names: Mapping[str, int], runs: int) -> hlo.Program:
+def _made_up(names: Mapping[str, int], runs: int) -> hlo.Program:
     containers = {name for name in names if name.startswith(("while", "call", "conditional"))}
     unknown: dict[str, Any] = {"opcode": "", "bytes": 0, "multiply_adds": 0, "float64": False}
     unknown |= {"moves": False, "where": "", "optimiser": False, "library": ""}
@@ -313,4 +295,4 @@ def _made_up(module: str, names: Mapping[str, int], runs: int) -> hlo.Program:
         for name, n in names.items()
         if name not in containers
     ]
-    return hlo.Program(module, tuple(kernels), {}, frozenset(containers))
+    return hlo.Program("", tuple(kernels), {}, frozenset(containers))

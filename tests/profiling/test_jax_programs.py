@@ -101,6 +101,14 @@ def test_compilations_are_counted() -> None:
     assert seen.seconds["compilation"] > 0.2 * sum(seen.seconds.values())
 
 
+def test_programs_of_one_name_are_told_apart() -> None:
+    twice = jax.jit(lambda x: 2 * x)
+    short, long = jnp.zeros(50), jnp.zeros(100_000)
+    twice(long)
+    assert look(timed(lambda: np.asarray(twice(short)))).counts["bytes"] == 2 * short.nbytes
+    assert look(timed(lambda: np.asarray(twice(long)))).counts["bytes"] == 2 * long.nbytes
+
+
 def test_double_precision_is_seen() -> None:
     with jax.enable_x64(True):
         w_HH, one = weights(jnp.float64), jax.jit(step)
