@@ -332,6 +332,8 @@ def _smaller_harness(words: tuple[str, ...]) -> tuple[str, ...]:
         if "--precision" in words:
             return (*words, *_SMALL, "--budget", "15s")
         return (*words, *_SMALL, "--seeds", "4" if "--vectorize" in words else "2")
+    if name == "profile":
+        return (*words, *_SMALL)
     if name == "gate" and "--write-baseline" in words:
         return (*words, *_SMALL, "--backends", "reference")
     if name == "gate" and "--baseline" in words:
