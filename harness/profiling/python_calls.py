@@ -90,7 +90,7 @@ class PythonCalls:
         for name, seconds in self.stretches(epoch_s).items():
             # A copy may be inside of what others saw; a prediction is, if they saw one.
             if name == "copies" or not found.get(name):
-                _move(found, name, seconds, epoch_s)
+                move(found, name, seconds)
         mine = self.calls()
         where = {_bare(c.name): c.where for c in reversed(mine) if c.where}
         of_seen = [
@@ -247,15 +247,14 @@ def _cost_s() -> float:
     return max(1e-8, min(Profiler().runcall(call) for _ in range(3)) - plain_s)
 
 
-def _move(found: dict[Stretch, float], name: Stretch, seconds: float, epoch_s: float) -> None:
+def move(found: dict[Stretch, float], name: Stretch, seconds: float) -> None:
     """Move seconds into a stretch, out of those that they may be hidden in."""
-    missing_s = min(seconds, epoch_s)
     for stretch in ("python", "other", "calls", "kernels"):
-        taken_s = min(missing_s, found.get(stretch, 0.0))
+        taken_s = min(seconds, found.get(stretch, 0.0))
         if taken_s > 0:
             found[stretch] -= taken_s
             found[name] = found.get(name, 0.0) + taken_s
-            missing_s -= taken_s
+            seconds -= taken_s
 
 
 def _is_prediction(function: Function) -> bool:

@@ -143,10 +143,10 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def compiled() -> bool:
-    """Return whether `torch.compile` compiled anything: for another length, it might again."""
+def compilations() -> list[float]:
+    """Return the seconds of each compilation by `torch.compile` so far."""
     dynamo = sys.modules.get("torch._dynamo.utils")
-    return bool(dynamo and dynamo.compilation_time_metrics)
+    return list(dynamo.compilation_time_metrics.get("_compile.compile_inner", ())) if dynamo else []
 
 
 def host_events(raw: Iterable[Any]) -> list[Event]:
@@ -190,6 +190,8 @@ def kind(name: str) -> Kind:
 
     if name in _COPIES:
         return "copy"
+    if name.startswith("## Call CompiledFxGraph"):
+        return "work"
     if "#" in name or name.startswith(("ProfilerStep", PREDICTION)):
         return "python"
     if "::" not in name or name.startswith(("autograd::", "torch::autograd::")):

@@ -15,13 +15,14 @@ from math import inf
 from types import CodeType
 from typing import NamedTuple
 
+from harness.profiling.python_calls import move
 from harness.profiling.seen import Seen, Train
 from harness.profiling.torch_counts import counts
 from harness.profiling.torch_events import (
     PREDICTION,
     Event,
     Node,
-    compiled,
+    compilations,
     host_events,
     record,
     walk,
@@ -48,10 +49,13 @@ def look(
     torch = sys.modules.get("torch")
     if torch is None:
         return None
-    shorter = not compiled()
+    # What is compiled for a length may be compiled anew for another one.
+    before = compilations()
+    shorter = not before
     per_epoch = counts(train, epochs, shorter=shorter)
     if not per_epoch.get("operators"):
         return None
+    compiled = compilations()[len(before) :]
     events, grows = per_epoch.pop("events"), per_epoch.pop("grows", 0)
     if grows and events * epochs < _ALL_EVENTS * _RECORDINGS:
         shorter = False
@@ -63,13 +67,17 @@ def look(
     parts = Parts(cost_s * 1e9, empty, device=bool(per_epoch.get("kernels")))
     walk(recorded.events, parts.nodes.append)
     parts.add_up()
-    seconds = parts.stretches(recorded.seconds)
-    scale = epoch_s / sum(seconds.values())
+    found = parts.stretches(recorded.seconds)
+    scale = epoch_s / sum(found.values())
+    seconds = {name: s * scale for name, s in found.items()}
+    if compiled:
+        per_epoch["compilations"] = len(compiled) / epochs
+        move(seconds, "compilation", sum(compiled) / epochs)
     by_time = sorted(parts.self_ns.items(), key=lambda item: -item[1])[:_CALLS]
     return Seen(
         source="torch.profiler",
         profiled_s=recorded.seconds / few,
-        seconds={name: s * scale for name, s in seconds.items()},
+        seconds=seconds,
         counts=per_epoch,
         costs={"empty_call": empty.full_s, "profiler_call": cost_s},
         calls=tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import pytest
@@ -121,6 +122,24 @@ def test_many_empty_operators_are_calls() -> None:
     found = seen(timed(epoch))
     assert not found.seconds.get("kernels")
     assert found.counts["operators"] == 500
+
+
+def test_compilations_in_each_call_are_counted_and_timed() -> None:
+    x = torch.ones(3)
+
+    def compile_anew() -> None:
+        made: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+        exec("def anew(x): return x.sin() + 1", made)
+        torch.compile(made["anew"], backend="eager")(x)
+
+    train = timed(lambda: x.mul_(x), compile_anew)
+    train()
+    epoch_s = train() / EPOCHS
+    found = look(train, EPOCHS, epoch_s)
+    assert found
+    assert found.counts["compilations"] == 1 / EPOCHS
+    assert found.seconds["compilation"] > 0.2 * epoch_s
+    assert sum(found.seconds.values()) == pytest.approx(epoch_s)
 
 
 def test_without_an_operator_nothing_is_seen() -> None:
