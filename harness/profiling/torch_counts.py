@@ -9,6 +9,7 @@ from math import comb, prod
 from typing import Any
 
 from harness.profiling.seen import Train
+from harness.profiling.torch_device import is_kernel
 from harness.profiling.torch_events import Event, Node, record, walk
 
 _MEMORY = "[memory]"
@@ -69,7 +70,7 @@ def count_events(raw: Sequence[Any]) -> Counter[str]:
         elif e.device_type() == DeviceType.CPU:
             events.append(Event(start, start + e.duration_ns(), name, e.start_thread_id(), False))
             by_key[events[-1]] = key
-        elif not name.startswith(("Memcpy", "Memset")):
+        elif is_kernel(e):
             found["kernels"] += 1
     found["events"] = len(events)
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from harness.profiling.python_calls import move
 from harness.profiling.seen import Seen, Train
 from harness.profiling.torch_counts import counts
+from harness.profiling.torch_device import Device, device, waits
 from harness.profiling.torch_events import (
     PREDICTION,
     Event,
@@ -64,7 +65,7 @@ def look(
     times = max(1, min(_RECORDINGS, int(_ALL_EVENTS / (events * few))))
     recorded = _least_disturbed(train, few, times, predicts)
     cost_s = recorded.cost_s(empty.profiler_s)
-    parts = Parts(cost_s * 1e9, empty, device=bool(per_epoch.get("kernels")))
+    parts = Parts(cost_s * 1e9, empty, recorded.device)
     walk(recorded.events, parts.nodes.append)
     parts.add_up()
     found = parts.stretches(recorded.seconds)
@@ -73,6 +74,8 @@ def look(
     if compiled:
         per_epoch["compilations"] = len(compiled) / epochs
         move(seconds, "compilation", sum(compiled) / epochs)
+    if recorded.device:
+        per_epoch["device_busy_s"] = recorded.device.busy_s / few * scale
     by_time = sorted(parts.self_ns.items(), key=lambda item: -item[1])[:_CALLS]
     return Seen(
         source="torch.profiler",
@@ -89,6 +92,7 @@ def look(
 
 class _Recorded(NamedTuple):
     events: list[Event]
+    device: Device | None
     seconds: float
     plain_s: float
     """What such a call takes without a profiler."""
@@ -111,7 +115,7 @@ def _least_disturbed(
         raw, took_s, wall_s = record(lambda: train(epochs), predicts=predicts)
         if wall_s < fastest_s:
             fastest_s, seconds, events = wall_s, took_s, raw
-    return _Recorded(host_events(events), seconds, plain_s)
+    return _Recorded(host_events(events), device(events), seconds, plain_s)
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,7 @@ class Parts:
 
     cost_ns: float
     empty: Empty
-    device: bool
+    device: Device | None = None
     nodes: list[Node] = field(default_factory=list)
     """All events, children first."""
     ns: defaultdict[Stretch, float] = field(default_factory=lambda: defaultdict(float))
@@ -199,6 +203,8 @@ class Parts:
             self.ns[whole] += own_ns
         elif node.kind == "python":
             self.ns["python"] += own_ns
+        elif self.device and waits(event.name):
+            self._add_wait(node, own_ns)
         elif node.works and not self.device:
             call_ns = self.empty.recorded_ns[event.name.endswith("_"), event.graph]
             self.ns["calls"] += min(own_ns, call_ns)
@@ -208,6 +214,16 @@ class Parts:
             self.ns["calls"] += own_ns
         called = node.parent is None or node.parent.kind == "python"
         self.from_python += called and node.is_operator and not whole
+
+    def _add_wait(self, node: Node, own_ns: float) -> None:
+        """Add what the processor waits for: what the device does meanwhile, or nothing."""
+        assert self.device
+        start_ns, end_ns = node.event[:2]
+        kernels_ns, copies_ns = self.device.during(start_ns, end_ns)
+        idle_ns = max(0.0, own_ns - kernels_ns - copies_ns)
+        self.ns["kernels"] += kernels_ns
+        self.ns["copies"] += copies_ns
+        self.ns["copies" if "Memcpy" in node.event.name else "waiting"] += idle_ns
 
     def stretches(self, seconds: float) -> dict[Stretch, float]:
         """Return the seconds of each, of a call that took so many."""

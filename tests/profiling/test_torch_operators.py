@@ -170,7 +170,7 @@ RNN = (0, 6000, "aten::rnn_tanh"), (1000, 2000, "aten::tanh")
 
 def stretches(*rows: tuple[int, int, str]) -> dict[str, float]:
     """Return the ns of each stretch in a call of 10 us; the profiler takes 100 an event."""
-    parts = Parts(100, EMPTY, device=False)
+    parts = Parts(100, EMPTY)
     events = [Event(start, end, name, thread=1, graph=False) for start, end, name in rows]
     walk(events, parts.nodes.append)
     parts.add_up()
