@@ -8,7 +8,6 @@ times are those of calls without it; the trace says how the kernels share theirs
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from harness.profiling import hlo
 from harness.profiling.jax_empty import Empty, low
-from harness.profiling.jax_trace import Trace, gaps_s, trace
+from harness.profiling.jax_trace import Trace, available, gaps_s, trace
 from harness.profiling.seen import Seen, Train
 from harness.trial.profile import Call, Stretch
 
@@ -32,10 +31,11 @@ _Program: TypeAlias = tuple[str, object]
 
 def look(train: Train, epochs: int, epoch_s: float) -> Seen | None:
     """Return what is seen of the compiled programs that `train` runs; None if it runs none."""
-    if "jax" not in sys.modules:
+    if not available():
         return None
     host = _Host(*map(min, zip(*_hosts(train), strict=True)))
-    longest_s = _TRACE_S + 2 * host.compilation_s
+    # All kernels of an epoch should be in it.
+    longest_s = _TRACE_S + min(1.0, 2 * epoch_s) + 2 * host.compilation_s
     traced = trace(train, longest_s)
     if not traced.runs and not traced.whole:
         longest_s = _LONGEST_S

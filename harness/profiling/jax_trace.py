@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import pairwise
 from threading import Event
 from typing import Any, NamedTuple
@@ -53,6 +55,12 @@ class Trace:
     """How long the trace lasted, but not longer than the call."""
     whole: bool
     """Whether it lasted as long as the call."""
+
+
+def available() -> bool:
+    """Whether JAX is imported, in a version that has what this needs: 0.10, or a little less."""
+    known = hasattr(sys.modules.get("jax.monitoring"), "unregister_event_duration_listener")
+    return known and find_spec("jaxlib._profiler") is not None
 
 
 def trace(train: Train, longest_s: float, before: Callable[[], object] = lambda: None) -> Trace:
