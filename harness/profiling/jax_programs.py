@@ -24,6 +24,7 @@ from harness.trial.profile import Call, Stretch
 _HOST_S, _AGAIN_S = 0.1, 1.0
 _TRACE_S, _LONGEST_S = 0.045, 10.0
 """How long a trace may last: an event costs half a microsecond, and five more to read."""
+_LONGEST_READING_S = 1e-3
 _CALLS = 20
 
 _Program: TypeAlias = tuple[str, object]
@@ -58,6 +59,8 @@ class _Host(NamedTuple):
 
     caller_s: float
     """Processor time of the thread that calls `train`."""
+    unclocked_s: float
+    """What `train` takes to read its own clocks, and perhaps waits for a processor."""
     waiting_s: float
     """In which no thread of the process ran."""
     compilation_s: float
@@ -86,13 +89,14 @@ def _host(train: Train) -> _Host:
     import jax.monitoring
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    caller_s, process_s = time.thread_time(), time.process_time()
+    start_s, caller_s, process_s = time.perf_counter(), time.thread_time(), time.process_time()
     try:
         call_s = train()
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     caller_s, process_s = time.thread_time() - caller_s, time.process_time() - process_s
-    return _Host(caller_s, max(0.0, call_s - process_s), _union(spans), compilations)
+    unclocked_s = max(0.0, time.perf_counter() - start_s - call_s)
+    return _Host(caller_s, unclocked_s, max(0.0, call_s - process_s), _union(spans), compilations)
 
 
 def _union(spans: Iterable[tuple[float, float]]) -> float:
@@ -180,7 +184,8 @@ class _Account:
         # What is done once in a call is done at its beginning, where the trace is.
         share = self._share if max(self._traced_runs.values()) > 1 else 1.0
         between_s = (self.traced.window_s - _union(run.span for run in runs)) / share
-        busy_s = max(0.0, host.caller_s - host.compilation_s)
+        clocks_s = min(host.unclocked_s, _LONGEST_READING_S)
+        busy_s = max(0.0, host.caller_s - clocks_s - host.compilation_s)
         if any(run.inline or run.on_device for run in runs) or len(os.sched_getaffinity(0)) > 1:
             # The thread that calls may be busy while programs run.
             busy_s = min(busy_s, between_s)
