@@ -99,9 +99,13 @@ class PythonCalls:
         ]
         others = [c for c in mine if _builtin(c.name) and not _FRAMEWORKS.search(c.name)]
         together = sorted([*of_seen, *others], key=lambda c: -c.seconds)[:_CALLS]
-        predictions = sum(row.times for row in self._predictions())
-        counts = dict(seen.counts) | ({"predictions": predictions} if predictions else {})
+        counts = {**seen.counts, **self.counts()}
         return replace(seen, seconds=found, counts=counts, calls=tuple(together))
+
+    def counts(self) -> dict[str, float]:
+        """Return how often `train` predicts, if it does."""
+        predictions = sum(row.times for row in self._predictions())
+        return {"predictions": predictions} if predictions else {}
 
     def _predictions(self) -> Iterator[_Row]:
         """Yield the calls of a backend's own prediction, the outermost alone."""
@@ -168,13 +172,16 @@ def look(train: Train, epochs: int, epoch_s: float, python: PythonCalls) -> Seen
     own_s = python.own_s(python=True)
     executed = _opcodes_of_an_epoch(train, epochs)
     interpreter_s = own_s if executed is None else min(own_s, executed * opcode_s())
-    apart = python.stretches(epoch_s)
-    rest_s = max(0.0, epoch_s - interpreter_s - sum(apart.values()))
+    seconds: dict[Stretch, float] = {"other": epoch_s}
+    for name, part_s in python.stretches(epoch_s).items():
+        move(seconds, name, part_s)
+    # What the interpreter does inside of a prediction is the prediction's.
+    move(seconds, "python", min(interpreter_s, seconds["other"]))
     return Seen(
         source="cProfile",
         profiled_s=python.profiled_s,
-        seconds={"python": interpreter_s, "other": rest_s, **apart},
-        counts={} if executed is None else {"opcodes": executed},
+        seconds=seconds,
+        counts=python.counts() | ({} if executed is None else {"opcodes": executed}),
         costs={"profiler_call": python.cost_s},
         calls=tuple(python.calls()[:_CALLS]),
     )
