@@ -27,7 +27,7 @@ BOUND = 0.5
 _PRODUCTS = re.compile(r"mm|matmul|dot|linear|einsum|tanh|sigmoid", re.IGNORECASE)
 _FEWEST_PATHS = 8
 """With fewer in a batch, a loop over them looks like a few operators in each step."""
-_FOUGHT = 0.35
+_FOUGHT = 0.4
 """A thread that hands work over to another one, as those of JAX do, waits a little for its core."""
 _CALLS_PER_GATE = 12
 """Nobody needs more calls of one operator in a step, for each gate of each layer."""
@@ -115,12 +115,12 @@ def repeated_call(timed: Timed) -> Evidence | None:
 @_rule("double-precision", "warning", "Double precision is computed where single was asked for.")
 def double_precision(timed: Timed) -> Evidence | None:
     """Arrays of float64 in a network of float32."""
-    doubles = timed.count("float64")
-    if timed.task.dtype != "float32" or not timed.operations or doubles < 0.05 * timed.operations:
+    doubles, working = timed.count("float64"), timed.working
+    if timed.task.dtype != "float32" or not working or doubles < WORTH * working:
         return None
-    share = min(1.0, doubles / timed.operations)
+    share = min(1.0, doubles / working)
     return Evidence(
-        f"{large(doubles)} of {large(timed.operations)} {timed.kind}s an epoch compute in float64 "
+        f"{large(doubles)} of {large(working)} {timed.kind}s an epoch compute in float64 "
         f"({percent(share)}), though the task says `dtype` = float32.",
         "Look for what is float64 by default: a constant, `np.array`, a Python number in an "
         "array, `x64` of JAX; one such operand makes all that follows double.",

@@ -63,6 +63,11 @@ class Timed:
         return self.count("kernels") or self.count("operators")
 
     @property
+    def working(self) -> float:
+        """How many of them touch elements of arrays."""
+        return self.count("working_operators") or self.operations
+
+    @property
     def kind(self) -> str:
         """The name of what is called."""
         return "kernel" if self.count("kernels") else "operator"

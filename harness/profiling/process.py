@@ -6,9 +6,10 @@ import gc
 import os
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import isnan, nan
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
@@ -33,33 +34,49 @@ class Counted:
 def count(train: Train, epochs: int, calls: int = 3) -> Counted:
     """Count what some calls of `train` do, each training `epochs` epochs.
 
-    Amounts are medians over the calls. The waiting is the least in any call, so that a virtual
-    machine that gets no processor for a moment does not look like a sleep.
+    Amounts are medians over the calls; those that only all calls together tell are means.
     """
     seen: list[Counts] = []
     times = []
+    idle_before_s = _core_idle_s()
     with _collections() as collected:
         for _ in range(calls):
             before, threads_before = _read() | collected, _threads()
             times.append(train())
             threads, after = _threads(), _read() | collected
             took = {name: after[name] - before[name] for name in after}
-            # A thread that has ended took its wait with it.
-            took["waited_s"] = sum(
-                threads[n].waited_s - threads_before[n].waited_s
-                for n in threads.keys() & threads_before.keys()
-            )
-            seen.append(took | {"fought_s": _fought_s(took, threads_before, threads)})
+            seen.append(took | _of_threads(took, threads_before, threads))
+    idle_s = _core_idle_s() - idle_before_s
     counts = {name: max(0.0, median(c[name] for c in seen)) / epochs for name in seen[0]}
-    waiting_s = max(0.0, min(map(_idle_s, seen))) / epochs
+    waiting_s, counts["fought_s"] = (s / calls / epochs for s in _waiting_and_fought(seen, idle_s))
     seconds: dict[Stretch, float] = {
         "collection": counts.pop("collection_s"),
         "system": counts.pop("system_s"),
         "waiting": waiting_s,
     }
-    for name in ("wall_s", "descendants_s", "waited_s"):
+    for name in ("wall_s", "descendants_s", "waited_s", "second_s"):
         del counts[name]
     return Counted(min(times) / epochs, seconds, counts)
+
+
+def _waiting_and_fought(calls: Sequence[Counts], idle_s: float) -> tuple[float, float]:
+    """Return how long nothing ran, and how long threads waited while another of theirs ran.
+
+    idle_s: how long the process's only core had nothing to do; NaN if it has several. Then a
+    virtual machine that gets no processor for a moment must not look like a sleep: the least of
+    any call counts.
+    """
+    wall_s, waited_s = (sum(call[name] for call in calls) for name in ("wall_s", "waited_s"))
+    busy_s = sum(map(_busy_s, calls))
+    if isnan(idle_s):
+        idle_s = len(calls) * max(
+            0.0, min(call["wall_s"] - _busy_s(call) - call["waited_s"] for call in calls)
+        )
+    # While another process has the core, all threads wait that could run.
+    others_s = max(0.0, wall_s - busy_s - idle_s)
+    # The second cannot have waited for longer than it ran, if the system treats them alike.
+    second_s = sum(call["second_s"] for call in calls)
+    return min(idle_s, wall_s), max(0.0, min(waited_s - others_s, second_s))
 
 
 def set_apart(seconds: Mapping[Stretch, float], counted: Counted) -> dict[Stretch, float]:
@@ -100,22 +117,29 @@ def _read() -> Counts:
     }
 
 
-def _idle_s(counts: Mapping[str, float]) -> float:
-    """Return how long nothing of the process was computing, or waiting for a processor."""
-    return counts["wall_s"] - _busy_s(counts) - counts["waited_s"]
+def _core_idle_s() -> float:
+    """Return how long the only core that this process may use has had nothing to do so far.
 
-
-def _fought_s(counts: Mapping[str, float], before: Threads, after: Threads) -> float:
-    """Return how long threads waited for a processor that another thread of the process had.
-
-    That needs two that are busy: the second cannot have waited for longer than it ran, if the
-    system treats them alike. While another process has the processor, all of them wait.
+    NaN if it may use several, or if the system does not tell.
     """
-    waited_s = counts["waited_s"] - max(0.0, counts["wall_s"] - _busy_s(counts))
-    ran = [after[name].ran_s - before[name].ran_s for name in after.keys() & before.keys()]
-    # Of threads that began or ended meanwhile, only the process knows.
+    with suppress(OSError, AttributeError, ValueError):
+        (core,) = os.sched_getaffinity(0)
+        with open("/proc/stat", encoding="ascii") as file:
+            fields = next((line.split() for line in file if line.startswith(f"cpu{core} ")), [])
+        return sum(map(int, fields[4:6])) / os.sysconf("SC_CLK_TCK") if fields else nan
+    return nan
+
+
+def _of_threads(counts: Mapping[str, float], before: Threads, after: Threads) -> Counts:
+    """Return how long the threads waited for a processor, and how long the second busiest ran."""
+    # A thread that has ended took its wait with it; of when it ran, only the process knows.
+    alive = after.keys() & before.keys()
+    ran = [after[name].ran_s - before[name].ran_s for name in alive]
     ran.append(counts["caller_s"] + counts["other_threads_s"] - sum(ran))
-    return max(0.0, min(waited_s, sorted([0.0, *ran])[-2]))
+    return {
+        "waited_s": sum(after[name].waited_s - before[name].waited_s for name in alive),
+        "second_s": sorted([0.0, *ran])[-2],
+    }
 
 
 def _busy_s(counts: Mapping[str, float]) -> float:

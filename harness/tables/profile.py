@@ -112,7 +112,8 @@ def _traffic_s(profile: Profile) -> float:
     }
     if not moved or not known:
         return 0.0
-    calls = profile.counts.get("kernels") or profile.counts.get("operators") or 1.0
+    counts = map(profile.counts.get, ("kernels", "working_operators", "operators"))
+    calls = next(filter(None, counts), 1.0)
     sizes = sorted(known)
     per_byte = np.interp(np.log(moved / calls), np.log(sizes), [known[size] for size in sizes])
     return float(moved * per_byte)
