@@ -27,8 +27,8 @@ BOUND = 0.5
 _PRODUCTS = re.compile(r"mm|matmul|dot|linear|einsum|tanh|sigmoid", re.IGNORECASE)
 _FEWEST_PATHS = 8
 """With fewer in a batch, a loop over them looks like a few operators in each step."""
-_FOUGHT = 0.4
-"""A thread that hands work over to another one, as those of JAX do, waits a little for its core."""
+_FOUGHT = 0.3
+"""Two that are busy all the time wait for half of it."""
 _CALLS_PER_GATE = 12
 """Nobody needs more calls of one operator in a step, for each gate of each layer."""
 
@@ -178,7 +178,8 @@ def allocation(timed: Timed) -> Evidence | None:
 @_rule("threads-fight", "warning", "Another thread takes the core from the training.")
 def threads_fight(timed: Timed) -> Evidence | None:
     """Threads that could run and had to wait, in a process that had the core all the time."""
-    waited = timed.count("fought_s")
+    # In JAX, the thread that calls hands its work over to another one.
+    waited = timed.count("workers_fought_s" if timed.source == "XLA" else "fought_s")
     busy = timed.count("caller_s") + timed.count("other_threads_s")
     if not busy or waited < _FOUGHT * busy:
         return None

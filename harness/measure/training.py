@@ -130,7 +130,12 @@ class Training:
         from harness.profiling.profiler import profile
 
         self.restart()
-        x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, 0, epochs)
+        x_ERTB: Array = np.empty(0)
+        y_ERTB: Array = x_ERTB
+
+        def prepare() -> None:
+            nonlocal x_ERTB, y_ERTB
+            x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, 0, epochs)
 
         def train(fewer: int | None = None, /) -> float:
             x, y = x_ERTB[:fewer], y_ERTB[:fewer]
@@ -141,7 +146,7 @@ class Training:
 
         backend = self._backend
         own = backend.explain_training if isinstance(backend, ExplainsItself) else None
-        return profile(train, epochs, own)
+        return profile(train, epochs, own, prepare)
 
     def evaluate(self) -> tuple[Array, float]:
         """Predict the held-out paths.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isnan, nan
@@ -15,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from harness.backend import process_tree
 from harness.profiling.seen import Train
+from harness.trial.epoch_time import undisturbed
 from harness.trial.profile import Stretch
 
 Counts = dict[str, float]
@@ -25,14 +27,16 @@ class Counted:
     """Numbers are per epoch."""
 
     epoch_s: float
-    """The least that it took in any call."""
+    """What it takes undisturbed."""
     seconds: Mapping[Stretch, float]
     """Of `collection`, `system` and `waiting`."""
     counts: Mapping[str, float]
 
 
-def count(train: Train, epochs: int, calls: int = 3) -> Counted:
-    """Count what some calls of `train` do, each training `epochs` epochs.
+def count(
+    train: Train, epochs: int, calls: int = 3, prepare: Callable[[], None] = lambda: None
+) -> Counted:
+    """Count what some calls of `train` do, each training `epochs` epochs, after `prepare`.
 
     Amounts are medians over the calls; those that only all calls together tell are means.
     """
@@ -41,6 +45,7 @@ def count(train: Train, epochs: int, calls: int = 3) -> Counted:
     idle_before_s = _core_idle_s()
     with _collections() as collected:
         for _ in range(calls):
+            prepare()
             before, threads_before = _read() | collected, _threads()
             times.append(train())
             threads, after = _threads(), _read() | collected
@@ -48,35 +53,39 @@ def count(train: Train, epochs: int, calls: int = 3) -> Counted:
             seen.append(took | _of_threads(took, threads_before, threads))
     idle_s = _core_idle_s() - idle_before_s
     counts = {name: max(0.0, median(c[name] for c in seen)) / epochs for name in seen[0]}
-    waiting_s, counts["fought_s"] = (s / calls / epochs for s in _waiting_and_fought(seen, idle_s))
+    whole = _of_all_calls(seen, idle_s)
+    counts |= {name: s / calls / epochs for name, s in whole.items() if name != "waiting_s"}
     seconds: dict[Stretch, float] = {
         "collection": counts.pop("collection_s"),
         "system": counts.pop("system_s"),
-        "waiting": waiting_s,
+        "waiting": whole["waiting_s"] / calls / epochs,
     }
-    for name in ("wall_s", "descendants_s", "waited_s", "second_s"):
+    for name in ("wall_s", "descendants_s", "waited_s", "second_s", "workers_s"):
         del counts[name]
-    return Counted(min(times) / epochs, seconds, counts)
+    return Counted(undisturbed(times) / epochs, seconds, counts)
 
 
-def _waiting_and_fought(calls: Sequence[Counts], idle_s: float) -> tuple[float, float]:
+def _of_all_calls(calls: Sequence[Counts], idle_s: float) -> Counts:
     """Return how long nothing ran, and how long threads waited while another of theirs ran.
 
     idle_s: how long the process's only core had nothing to do; NaN if it has several. Then a
     virtual machine that gets no processor for a moment must not look like a sleep: the least of
     any call counts.
     """
-    wall_s, waited_s = (sum(call[name] for call in calls) for name in ("wall_s", "waited_s"))
-    busy_s = sum(map(_busy_s, calls))
+    total = {name: sum(call[name] for call in calls) for name in calls[0]}
     if isnan(idle_s):
         idle_s = len(calls) * max(
             0.0, min(call["wall_s"] - _busy_s(call) - call["waited_s"] for call in calls)
         )
     # While another process has the core, all threads wait that could run.
-    others_s = max(0.0, wall_s - busy_s - idle_s)
-    # The second cannot have waited for longer than it ran, if the system treats them alike.
-    second_s = sum(call["second_s"] for call in calls)
-    return min(idle_s, wall_s), max(0.0, min(waited_s - others_s, second_s))
+    others_s = max(0.0, total["wall_s"] - _busy_s(total) - idle_s)
+    return {
+        "waiting_s": min(idle_s, total["wall_s"]),
+        # The second cannot have waited for longer than it ran, if the system treats them alike.
+        "fought_s": max(0.0, min(total["waited_s"] - others_s, total["second_s"])),
+        # A thread that is given work by the caller may have to wait until that is done with it.
+        "workers_fought_s": max(0.0, total["workers_s"] - others_s - total["caller_s"]),
+    }
 
 
 def set_apart(seconds: Mapping[Stretch, float], counted: Counted) -> dict[Stretch, float]:
@@ -136,8 +145,10 @@ def _of_threads(counts: Mapping[str, float], before: Threads, after: Threads) ->
     alive = after.keys() & before.keys()
     ran = [after[name].ran_s - before[name].ran_s for name in alive]
     ran.append(counts["caller_s"] + counts["other_threads_s"] - sum(ran))
+    waited = {name: after[name].waited_s - before[name].waited_s for name in alive}
     return {
-        "waited_s": sum(after[name].waited_s - before[name].waited_s for name in alive),
+        "waited_s": sum(waited.values()),
+        "workers_s": sum(waited.values()) - waited.get(str(threading.get_native_id()), 0.0),
         "second_s": sorted([0.0, *ran])[-2],
     }
 

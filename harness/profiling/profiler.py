@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from harness.profiling import jax_programs, python_calls, torch_operators
@@ -14,14 +15,21 @@ _COUNTED_S, _FEWEST, _MOST = 0.5, 3, 30
 """Calls without a profiler: for so long, but so many at least and at most."""
 
 
-def profile(train: Train, epochs: int, explain: Explain | None = None) -> Profile:
+def profile(
+    train: Train,
+    epochs: int,
+    explain: Explain | None = None,
+    prepare: Callable[[], None] = lambda: None,
+) -> Profile:
     """Return where the time of a call goes that trains so many epochs.
 
-    `explain` is asked for what the backend itself knows of a call.
+    `explain` is asked for what the backend itself knows of a call. `prepare` makes the data of a
+    call, as before each timed one: that leaves the caches to a call as they are there.
     """
+    prepare()
     train()
     calls = max(_FEWEST, min(_MOST, int(_COUNTED_S / max(train(), 1e-6))))
-    counted = count(train, epochs, calls)
+    counted = count(train, epochs, calls, prepare)
     seen = _seen(train, epochs, counted.epoch_s)
     seconds, counts = set_apart(seen.seconds, counted), {**counted.counts, **seen.counts}
     if explain:
