@@ -171,7 +171,9 @@ def allocation(timed: Timed) -> Evidence | None:
         seconds,
         f"The system hands out new memory {large(faults)} times an epoch (page faults): a large "
         "array is allocated, touched and given back.",
-        "Make large arrays once and write into them (`out=`, in-place operators, donated buffers).",
+        "Make large arrays once and write into them (`out=`, in-place operators, donated buffers). "
+        "Of a compiled program, let the C library keep what it frees: set "
+        "`MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2147483648` before the command.",
     )
 
 
