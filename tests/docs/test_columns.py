@@ -10,6 +10,7 @@ from harness.compare import CHANGES
 from harness.tables.break_even import BREAK_EVEN
 from harness.tables.comparisons import COMPARISONS
 from harness.tables.from_records import CHUNKS, CURVES, STEPS, TRIALS, trials_table
+from harness.tables.profile import PROFILE
 from harness.tables.scaling import CROSSOVERS, GROWTH
 from harness.tables.summary import summarise
 from harness.tables.text import summary_tables
@@ -33,6 +34,7 @@ def described(section: str) -> set[str]:
         ("curves", CURVES),
         ("steps", STEPS),
         ("chunks", CHUNKS),
+        ("profile", PROFILE),
         ("summary", SUMMARY),
         ("comparisons", COMPARISONS),
         ("comparisons", CHANGES),
