@@ -17,6 +17,7 @@ from harness.trial.sweep import SweepPoint
 
 _SLOWER = 1.2
 """A profile knows a time to some per cent only."""
+_OFF = 0.05
 _NAMED = 0.1
 """Of the difference, a part that is less is not named."""
 _WORDS: dict[Part, str] = {
@@ -51,9 +52,12 @@ def on_time(
 
 
 def _slower(backends: Sequence[Timed], point: str) -> Iterator[Observation]:
-    """Say of each backend why it is slower than the fastest on its device."""
-    for device in dict.fromkeys(one.device for one in backends):
-        alike = sorted((b for b in backends if b.device == device), key=lambda b: b.epoch_s)
+    """Say why each is slower than the fastest on its device that trains as many seeds at once."""
+    kinds: dict[tuple[str, int], list[Timed]] = defaultdict(list)
+    for one in backends:
+        kinds[one.device, one.at_once].append(one)
+    for kind in kinds.values():
+        alike = sorted(kind, key=lambda one: one.epoch_s)
         for slow in alike[1:]:
             if slow.epoch_s > _SLOWER * alike[0].epoch_s:
                 yield _difference(slow, alike[0], point)
@@ -75,10 +79,11 @@ def _difference(slow: Timed, fast: Timed, point: str) -> Observation:
         if b.operations
     ]
     return Observation(
-        Rule("slower-because", "info", f"{fast.arm} is {factor} as fast as {slow.arm}, and why."),
+        Rule("slower-because", "info", f"Why {slow.arm} is slower than {fast.arm}."),
         Evidence(
-            f"Of the {time_text(more_s)} that an epoch of {slow.backend} takes longer "
-            f"({time_text(slow.epoch_s)} against {time_text(fast.epoch_s)}), most are: {because}."
+            f"{factor} as much time: {time_text(slow.epoch_s)} an epoch against "
+            f"{time_text(fast.epoch_s)}{_timed(slow, fast)}. Of the {time_text(more_s)} more, the "
+            f"largest parts are: {because}."
             + (f" In an epoch, {' and '.join(made)}." if made else ""),
             "",
             factor,
@@ -87,3 +92,11 @@ def _difference(slow: Timed, fast: Timed, point: str) -> Observation:
         (fast.arm, slow.arm),
         point,
     )
+
+
+def _timed(slow: Timed, fast: Timed) -> str:
+    """Return what the timed turns say, if they do not say the same."""
+    if not slow.timed_s or not fast.timed_s:
+        return ""
+    profiled, timed = slow.epoch_s / fast.epoch_s, slow.timed_s / fast.timed_s
+    return f" ({ratio(timed)}x in the timed turns)" if abs(timed / profiled - 1) > _OFF else ""

@@ -13,18 +13,22 @@ from math import prod
 from typing import NamedTuple, TypeAlias
 
 from harness.backend.model import GATES
-from harness.diagnosis.timed import Timed, TimedCall
+from harness.diagnosis.timed import Timed
 from harness.diagnosis.types import Evidence, Id, Rule, Severity
+from harness.diagnosis.wording import settings
 from harness.inputs.commands import command
 from harness.tables.numbers import large, percent, short
 
 Look: TypeAlias = Callable[[Timed], "Evidence | None"]
 
+_FEWEST_EVALUATIONS = 5
+_OF_SHORT_RUNS = {"epochs", "curve_points"}
 WORTH = 0.05
 """A part below this share of an epoch is not worth a word."""
 BOUND = 0.5
 """A part above it is what the time is bound by."""
 _PRODUCTS = re.compile(r"mm|matmul|dot|linear|einsum|tanh|sigmoid", re.IGNORECASE)
+_WAITS = re.compile(r"\b(sleep|wait|acquire|read|readline|recv|poll|select|join)\b")
 _FEWEST_PATHS = 8
 """With fewer in a batch, a loop over them looks like a few operators in each step."""
 _FOUGHT = 0.3
@@ -76,7 +80,9 @@ def path_loop(timed: Timed) -> Evidence | None:
     """As many products as there are paths times steps."""
     task = timed.task
     paths, steps = task.batch_size, task.n_steps
-    calls = [c for c in timed.calls if c.times >= 0.9 * paths * steps and _PRODUCTS.search(c.name)]
+    # A step of all layers has some products of its own, forwards and backwards.
+    least = max(0.9 * paths * steps, 4 * steps * task.layers * GATES[task.cell]) * timed.at_once
+    calls = [c for c in timed.calls if c.times >= least and _PRODUCTS.search(c.name)]
     if paths < _FEWEST_PATHS or not calls:
         return None
     seconds = timed.parts["calls"] + timed.parts["python"]
@@ -95,7 +101,7 @@ def path_loop(timed: Timed) -> Evidence | None:
 def repeated_call(timed: Timed) -> Evidence | None:
     """More calls of one operator than any cell has in a step."""
     task = timed.task
-    most = _CALLS_PER_GATE * (task.n_steps + 1) * task.layers * GATES[task.cell]
+    most = _CALLS_PER_GATE * (task.n_steps + 1) * task.layers * GATES[task.cell] * timed.at_once
     calls = [c for c in timed.calls if c.times > most and not _PRODUCTS.search(c.name) and c.where]
     if path_loop.look(timed) or not calls:
         return None
@@ -138,8 +144,7 @@ def recompiles(timed: Timed) -> Evidence | None:
     return _evidence(
         timed,
         seconds,
-        f"It compiles {short(times)} programs an epoch, {short(times * timed.task.chunk_epochs())} "
-        "in each call of `train`, though all calls are alike.",
+        f"It compiles {short(times)} programs an epoch, though all calls of `train` are alike.",
         "Make the compiled function once, in `__init__`, and not in `train`; keep shapes, dtypes "
         "and Python arguments the same from call to call.",
     )
@@ -202,7 +207,8 @@ def sleeps(timed: Timed) -> Evidence | None:
     seconds = timed.parts["waiting"]
     if timed.device != "cpu" or seconds < WORTH * timed.epoch_s:
         return None
-    by = next((c for c in timed.calls if re.search(r"sleep|wait|acquire|read", c.name)), None)
+    waits = [c for c in timed.calls if _WAITS.search(c.name) and c.seconds > 0.5 * seconds]
+    by = waits[0] if waits else None
     who = f" It is in `{by.name}`{f', called by {by.where}' * bool(by.where)}." if by else ""
     return _evidence(
         timed,
@@ -212,12 +218,12 @@ def sleeps(timed: Timed) -> Evidence | None:
     )
 
 
-@_rule("copies", "warning", "Data are copied far more often than the training needs.")
+@_rule("copies", "warning", "Copies of arrays take a part of the time that is worth saving.")
 def copies(timed: Timed) -> Evidence | None:
     """Arrays that are only moved or converted."""
     task, seconds = timed.task, timed.parts["copies"]
     value = 8 if task.dtype == "float64" else 4
-    data = prod((task.batch_size, 2 * task.n_steps + 1, value))
+    data = prod((timed.at_once, task.batch_size, 2 * task.n_steps + 1, value))
     copied = timed.count("copied_bytes")
     if seconds < WORTH * timed.epoch_s:
         return None
@@ -254,6 +260,8 @@ def predicts(timed: Timed) -> Evidence | None:
 def evaluation(timed: Timed) -> Evidence | None:
     """Hold the evaluations of the whole run against its training."""
     if not timed.eval_s or not timed.train_s or timed.eval_s < timed.train_s:
+        return None
+    if timed.task.curve_points < _FEWEST_EVALUATIONS:  # A short run for times has few epochs.
         return None
     return Evidence(
         f"All evaluations took {time_text(timed.eval_s)}, the training {time_text(timed.train_s)}; "
@@ -301,6 +309,7 @@ def call_bound(timed: Timed) -> Evidence | None:
         return None
     number = timed.operations
     each = f" of {time_text(calls / number)} each" if number else ""
+    words = ("--backends", timed.backend, "--what-if", *settings(timed.task, _OF_SHORT_RUNS))
     return _evidence(
         timed,
         calls,
@@ -308,7 +317,7 @@ def call_bound(timed: Timed) -> Evidence | None:
         "compute anything.",
         "Let each call do more: more paths (`--set batch_size=256`), many seeds at once "
         "(`--vectorize`), a compiled or fused loop. "
-        f"`{command('profile', '--what-if', '--backends', timed.backend)}` measures what helps.",
+        f"`{command('profile', *words)}` measures what helps.",
     )
 
 
@@ -317,8 +326,8 @@ def python_bound(timed: Timed) -> Evidence | None:
     """Code between the calls into a library."""
     if timed.share("python") < BOUND:
         return None
-    first: TimedCall | None = next(iter(timed.calls), None)
-    who = f" The dearest function is `{first.name}`." if first else ""
+    functions = [call for call in timed.calls if ".py:" in call.name]
+    who = f" The dearest function is `{functions[0].name}`." if functions else ""
     return _evidence(
         timed,
         timed.parts["python"],

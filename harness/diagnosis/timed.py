@@ -34,16 +34,18 @@ class Timed:
     device: str
     task: Task
     threads: int
+    at_once: int
+    """How many seeds it trains at once."""
     source: str
     epoch_s: float
     parts: Mapping[Part, float]
     """In seconds."""
     counts: Mapping[str, float]
-    costs: Mapping[str, float]
     calls: Sequence[TimedCall]
     limit_s: float | None
     """What the arithmetic would take at the core's highest rate; None if that is unknown."""
-    floor_s: float | None
+    timed_s: float | None
+    """The time of an epoch in the timed turns."""
     eval_s: float | None
     """How long all evaluations of the run took."""
     train_s: float | None
@@ -99,17 +101,17 @@ def profiled(
                 device=str(device),
                 task=point.task,
                 threads=int(trial["threads"]),
+                at_once=int(trial["at_once"]),
                 source=str(kinds["source"].index[0]),
                 epoch_s=times["epoch"],
                 parts=kinds["part"]["seconds"].to_dict(),
                 counts=kinds["count"]["count"].to_dict() if "count" in kinds else {},
-                costs=kinds["cost"]["seconds"].to_dict() if "cost" in kinds else {},
                 calls=[
                     TimedCall(str(name), row["count"], row["seconds"], str(row["where"] or ""))
                     for name, row in calls.iterrows()
                 ],
                 limit_s=times.get("limit"),
-                floor_s=times.get("floor"),
+                timed_s=times.get("timed"),
                 eval_s=_known(trial["eval_s"]),
                 train_s=_known(trial["train_s"]),
             ),

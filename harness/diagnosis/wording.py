@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
 from harness.backend.protocol import Array
@@ -59,10 +59,18 @@ def run_without(task: Task, **mended: object) -> str:
     default, task = Task(), task.changed(**mended)
     faults = {n: getattr(task, n) for n in _FAULTS if getattr(task, n) != getattr(default, n)}
     preset = next(name for name, fields in PRESETS.items() if fields == faults)
-    others = task.model_dump(exclude=set(faults))
-    changed = {name: value for name, value in others.items() if value != getattr(default, name)}
-    settings = [word for name, value in changed.items() for word in ("--set", f"{name}={value}")]
-    return f"`{command('run', '--preset', preset, *settings)}`"
+    return f"`{command('run', '--preset', preset, *settings(task, set(faults)))}`"
+
+
+def settings(task: Task, without: Container[str] = ()) -> list[str]:
+    """Return the options that make a task of the default one, but for some fields."""
+    default = Task()
+    changed = {
+        name: value
+        for name, value in task.model_dump().items()
+        if value != getattr(default, name) and name not in without
+    }
+    return [word for name, value in changed.items() for word in ("--set", f"{name}={value}")]
 
 
 def listed(values: Array) -> str:

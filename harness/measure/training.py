@@ -139,14 +139,15 @@ class Training:
 
         def train(fewer: int | None = None, /) -> float:
             x, y = x_ERTB[:fewer], y_ERTB[:fewer]
-            with self._watch() as watch:
-                result = self._trained.train_many(self._state, x, y)
+            start = now()
+            result = self._trained.train_many(self._state, x, y)
+            seconds = now() - start
             self._state, _ = contract.train_result(result, (len(x), len(self.seeds)))
-            return watch.seconds
+            return seconds
 
         backend = self._backend
         own = backend.explain_training if isinstance(backend, ExplainsItself) else None
-        return profile(train, epochs, own, prepare)
+        return profile(train, epochs, own, prepare, on_gpu=self._job.device == "gpu")
 
     def evaluate(self) -> tuple[Array, float]:
         """Predict the held-out paths.

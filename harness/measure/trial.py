@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 from typing import Any, TypeAlias
@@ -169,11 +170,14 @@ class Trial:
             self._fields["profile"] = Profile.failed(error.during(self.trainer.phase))
             raise
         self._fields["profile"] = seen.model_copy(update={"costs": {**costs, **seen.costs}})
+        self.trainer.spent_s = 0.0
 
     def finish(self) -> None:
         """Let the process end."""
         if self.status == "ok":
-            self.trainer.finish()
+            # A profiler may leave a process that cannot end well: its own training has.
+            with suppress(*[JobFailed] * ("profile" in self._fields)):
+                self.trainer.finish()
 
     def fail(self, error: JobFailed) -> None:
         """Note how the process failed; final errors are those of trials that ended well."""

@@ -161,9 +161,7 @@ class _Account:
     def _seconds(self) -> dict[Stretch, float]:
         """Return the stretches of a call, and set what each part took."""
         found = defaultdict(float, self._outside())
-        on_device = any(run.on_device for run in self.traced.runs)
-        # On a device, the gaps in the trace are all that a call costs.
-        each_s = 0.0 if on_device else self.empty.seconds
+        each_s = self._empty_s
         left_s = self.call_s - sum(found.values()) - each_s * sum(p.count for p in self._parts)
         share = left_s / (sum(p.count * (p.call_s + p.work_s) for p in self._parts) or 1)
         for part in self._parts:
@@ -177,6 +175,12 @@ class _Account:
                 found["copies" if part.kernel.moves else "kernels"] += work_s
         found["other"] += self.call_s - sum(found.values())
         return found
+
+    @property
+    def _empty_s(self) -> float:
+        """What an empty kernel takes; on a device, gaps in the trace are all that calls cost."""
+        on_device = any(run.on_device for run in self.traced.runs)
+        return 0.0 if on_device else self.empty.seconds
 
     def _outside(self) -> dict[Stretch, float]:
         """Return the stretches of a call in which no program runs."""
@@ -197,7 +201,7 @@ class _Account:
             "copies": copies_s,
             "waiting": min(host.waiting_s, idle_s),
         }
-        most_s = self.call_s - self.empty.seconds * sum(part.count for part in self._parts)
+        most_s = self.call_s - self._empty_s * sum(part.count for part in self._parts)
         scale = min(1.0, max(0.0, most_s) / (sum(found.values()) or 1))
         return {name: seconds * scale for name, seconds in found.items()}
 

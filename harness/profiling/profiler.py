@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from harness.profiling import jax_programs, python_calls, torch_operators
 from harness.profiling.explained import Explain, explained
@@ -20,6 +19,8 @@ def profile(
     epochs: int,
     explain: Explain | None = None,
     prepare: Callable[[], None] = lambda: None,
+    *,
+    on_gpu: bool = False,
 ) -> Profile:
     """Return where the time of a call goes that trains so many epochs.
 
@@ -31,10 +32,13 @@ def profile(
     calls = max(_FEWEST, min(_MOST, int(_COUNTED_S / max(train(), 1e-6))))
     counted = count(train, epochs, calls, prepare)
     seen = _seen(train, epochs, counted.epoch_s)
-    seconds, counts = set_apart(seen.seconds, counted), {**counted.counts, **seen.counts}
+    apart = dict(counted.seconds)
+    if on_gpu:  # While the process waits, the device may compute: that is what profilers saw.
+        del apart["waiting"]
+    seconds, counts = set_apart(seen.seconds, apart), {**counted.counts, **seen.counts}
     if explain:
         own_seconds, own_counts = explained(train, epochs, explain)
-        seconds = set_apart(seconds, replace(counted, seconds=own_seconds))
+        seconds = set_apart(seconds, own_seconds)
         counts |= own_counts
     return Profile(
         source=seen.source,

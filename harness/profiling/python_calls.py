@@ -149,8 +149,9 @@ def _recorded(train: Train, epochs: int, epoch_s: float, cost_s: float) -> tuple
     # The machine may have been slower, or faster, than when `epoch_s` was measured.
     called = sum(row.times for row in rows)
     scale = epoch_s / max(profiled_s - called * cost_s, profiled_s / 3)
+    whole = epoch_s / profiled_s  # With what it calls, and so with the profiler's cost.
     return [
-        _Row(r.function, r.caller, r.times / epochs, r.own_s * scale, r.all_s * scale)
+        _Row(r.function, r.caller, r.times / epochs, r.own_s * scale, r.all_s * whole)
         for r in rows
         if not _of_harness(r.function) and (r not in inner or _short_name(r.function) in _TRAINS)
     ], profiled_s / epochs

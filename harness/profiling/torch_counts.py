@@ -92,10 +92,10 @@ def _amounts(node: Node, e: Any) -> Counter[str]:
     if "TensorList" in dtypes:
         dtypes, shapes = _flat(dtypes, e.structured_input_shapes())
     sizes = [prod(s) * _BYTES.get(d, 0) for d, s in zip(dtypes, shapes, strict=False)]
-    # What it writes is about as large as the largest that it reads; a sum's result is small.
-    found["bytes"] = sum(sizes)
+    # What it writes is not recorded: it is taken to be as large as the largest that it reads.
+    found["bytes"] = sum(sizes) + (0 if node.event.name.endswith("_") else max(sizes, default=0))
     if node.copies:
-        found["copied_bytes"] = found["bytes"]
+        found["copied_bytes"] = max(sizes, default=0)
     found["multiply_adds"] = multiply_adds(name, shapes)
     found["float64"] = any(d == "double" and s for d, s in zip(dtypes, shapes, strict=False))
     return found

@@ -323,12 +323,18 @@ class Run:
 
     @property
     def unprofiled(self) -> list[str]:
-        """A sentence for each trial that profilers could not look at."""
+        """A sentence for each backend that profilers could not look at."""
         problems = self.profile[self.profile["kind"] == "source"].dropna(subset="where")
+        profiled = {*zip(self.profile["backend"], self.profile["device"], strict=True)}
+        ended = {(str(r.backend), str(r.device)): r.status for r in self.records}
         return [
             f"{row['backend']} on {row['device']} could not be profiled: {row['where']}"
             for _, row in problems.iterrows()
             if row["where"]
+        ] + [
+            f"{backend} on {device} has no profile: its training is {status}"
+            for (backend, device), status in ended.items()
+            if (backend, device) not in profiled and status == "diverged"
         ]
 
     @property

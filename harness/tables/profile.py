@@ -62,7 +62,7 @@ def profile_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Da
     return with_point(table.astype(PROFILE), profiled, swept, [len(one) for one in rows])
 
 
-def parts(profile: Profile, task: Task, at_once: int = 1) -> dict[Part, float]:
+def parts(profile: Profile, task: Task, at_once: int = 1, threads: int = 1) -> dict[Part, float]:
     """Return the seconds of an epoch that go into each part; they add up to those of the profile.
 
     Where operators take less than their arithmetic and their traffic would by themselves, because
@@ -70,8 +70,8 @@ def parts(profile: Profile, task: Task, at_once: int = 1) -> dict[Part, float]:
     """
     stretches = profile.seconds
     own = stretches.get("kernels", 0.0) + stretches.get("other", 0.0)
-    arithmetic = min(own, limit_s(profile, task, at_once) or 0.0)
-    memory = min(own - arithmetic, _traffic_s(profile))
+    arithmetic = min(own, limit_s(profile, task, at_once, threads) or 0.0)
+    memory = min(own - arithmetic, _traffic_s(profile) / threads)
     return {
         "arithmetic": arithmetic,
         "memory": memory,
@@ -88,15 +88,16 @@ def parts(profile: Profile, task: Task, at_once: int = 1) -> dict[Part, float]:
     }
 
 
-def limit_s(profile: Profile, task: Task, at_once: int = 1) -> float | None:
-    """Return the arithmetic limit of an epoch in seconds: its work at the core's highest rate.
+def limit_s(profile: Profile, task: Task, at_once: int = 1, threads: int = 1) -> float | None:
+    """Return the arithmetic limit of an epoch in seconds: its work at the highest rate of a core.
 
-    None if the core was not measured.
+    Threads are taken to share the work without a loss. None if the core was not measured.
     """
     needed = work(task.model, task.n_steps, task.batch_size)
     if "multiply_add" not in profile.costs:
         return None
-    return at_once * sum(count * _cost(profile, name) for name, count in needed.items())
+    each_s = sum(count * _cost(profile, name) for name, count in needed.items())
+    return at_once * each_s / threads
 
 
 def _traffic_s(profile: Profile) -> float:
@@ -127,19 +128,19 @@ def _rows(record: Record, profile: Profile) -> Iterator[dict[str, Any]]:
     yield {"kind": "source", "name": profile.source, "where": profile.problem}
     if profile.problem:
         return
-    task, at_once = record.task, record.at_once
-    of_epoch = profile.epoch_s or np.nan
+    task, at_once, threads = record.task, record.at_once, record.threads
+    of_epoch, floor_s = profile.epoch_s or np.nan, _cost(profile, "floor_epoch")
     times: Mapping[str, float | None] = {
-        "epoch": sum(parts(profile, task, at_once).values()),
+        "epoch": sum(parts(profile, task, at_once, threads).values()),
         "timed": epoch_s(record),
         "profiled": profile.profiled_s,
-        "limit": limit_s(profile, task, at_once),
-        "floor": at_once * profile.costs["floor_epoch"] if "floor_epoch" in profile.costs else None,
+        "limit": limit_s(profile, task, at_once, threads),
+        "floor": at_once * floor_s if floor_s and threads == 1 else None,
     }
     for name, seconds in times.items():
         if seconds is not None:
             yield {"kind": "time", "name": name, "seconds": seconds, "share": seconds / of_epoch}
-    for part, seconds in parts(profile, task, at_once).items():
+    for part, seconds in parts(profile, task, at_once, threads).items():
         yield {"kind": "part", "name": part, "seconds": seconds, "share": seconds / of_epoch}
     for name, count in profile.counts.items():
         yield {"kind": "count", "name": name, "count": count}

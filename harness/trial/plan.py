@@ -279,7 +279,9 @@ class Plan(BaseModel):
             threads=self.threads,
             exclusive=not self.packed,
             rounds=self.rounds,
-            profiled=self.profile and block.number < count_points(self.sweep),
+            profiled=self.profile
+            and block.number < count_points(self.sweep)
+            and seeds[0] == block.seeds[0],
             timeout_s=self.timeout_s,
         )
 

@@ -30,17 +30,17 @@ HEALTHY = Timed(
     device="cpu",
     task=Task(),
     threads=1,
+    at_once=1,
     source="torch.profiler",
     epoch_s=1e-3,
     parts=dict.fromkeys(PARTS, 0.0) | {"arithmetic": 0.3e-3, "calls": 0.4e-3, "rest": 0.3e-3},
     counts={"operators": 1000, "caller_s": 1e-3},
-    costs={},
     calls=[
         TimedCall("aten::mm", 200, 1e-4, ""),
         TimedCall("aten::detach", 500, 1e-4, "f (a.py:1)"),
     ],
     limit_s=0.3e-3,
-    floor_s=0.4e-3,
+    timed_s=1e-3,
     eval_s=0.1,
     train_s=1.0,
 )
@@ -119,6 +119,11 @@ def test_a_device_that_computes_is_no_sleep() -> None:
     assert said(device="gpu", waiting=0.4) == []
 
 
+def test_several_layers_need_more_calls_in_a_step() -> None:
+    calls = [TimedCall("aten::mm", 808, 1e-4, "")]
+    assert said(task=Task(batch_size=8, layers=4), called=calls) == []
+
+
 def test_few_paths_are_no_loop_over_them() -> None:
     assert said(task=Task(batch_size=4), called=[TimedCall("aten::mm", 400, 1e-4, "")]) == []
 
@@ -146,7 +151,8 @@ def test_the_slower_one_is_told_why_the_largest_part_first() -> None:
     found = joined(on_time(table, trials, [SweepPoint({}, TASK)]), 1)
     (why,) = (f for f in found if f.rule == "slower-because")
     assert why.subjects == ("a:B on cpu", "slow:S on cpu")
-    assert why.headline == "a:B on cpu is 4.52x as fast as slow:S on cpu, and why."
+    assert why.headline == "Why slow:S on cpu is slower than a:B on cpu."
+    assert why.evidence.startswith("4.52x as much time: 9.05 ms an epoch against 2 ms (")
     first, second = why.evidence.index("making calls (6 ms"), why.evidence.index("beyond their")
     assert first < second
     assert "Python" not in why.evidence
