@@ -51,7 +51,7 @@ Turn: TypeAlias = Callable[[], float]
 
 SIZES = (16 * 2**10, 256 * 2**10, 4 * 2**20, 64 * 2**20)
 """Bytes; most processors hold them in the first, second and last cache, and in memory."""
-MEASURED_S = 0.8
+MEASURED_S = 0.5
 VECTOR_BYTES = 128
 _MOVED = 16 * 2**20
 _FRESH, _PAGE = 4 * 2**20, 4096

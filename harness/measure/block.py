@@ -150,8 +150,9 @@ class _Block:
             return 0.0
 
         order = self._rng.sample(self._jobs, len(self._jobs))
-        starts: list[Callable[[], float]] = [partial(start, job) for job in order]
-        starts += [compile_limits] if _of_a_core(self._jobs[0]) else []
+        # It takes longest, so it comes first.
+        starts: list[Callable[[], float]] = [compile_limits] if _of_a_core(self._jobs[0]) else []
+        starts += [partial(start, job) for job in order]
         return at_once(starts, lanes.qsize())
 
     def _settle(self, pace_s: float) -> None:

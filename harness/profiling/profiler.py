@@ -28,7 +28,6 @@ def profile(
     call, as before each timed one: that leaves the caches to a call as they are there.
     """
     prepare()
-    train()
     calls = max(_FEWEST, min(_MOST, int(_COUNTED_S / max(train(), 1e-6))))
     counted = count(train, epochs, calls, prepare)
     seen = _seen(train, epochs, counted.epoch_s)

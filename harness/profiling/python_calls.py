@@ -27,7 +27,7 @@ _TRAINS, _PREDICTS = ("train", "train_many"), ("predict", "predict_many")
 _COPIES = re.compile(r"'(copy|astype)' of 'numpy|numpy\.(array|ascontiguousarray|copyto)\b")
 _FRAMEWORKS = re.compile(r"torch|jaxlib|pjit|xla|numpy.asarray", re.IGNORECASE)
 """Its own profiler says what such a call does; `asarray` waits for the values of one of JAX's."""
-_LOOKED_S, _RECORDINGS = 0.4, 3
+_LOOKED_S, _RECORDINGS = 0.2, 3
 _EMPTY_CALLS = 2000
 _MOST_OPCODES = 1_000_000
 

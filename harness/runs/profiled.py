@@ -8,7 +8,7 @@ from harness.runs.request import RunRequest
 from harness.runs.settings import Settings
 from harness.task.task import Task
 
-_CALLS, _ROUNDS = 4, 10
+_CALLS, _ROUNDS = 4, 6
 
 
 def short(request: RunRequest) -> RunRequest:
