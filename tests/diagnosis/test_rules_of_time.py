@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks.profiles import PLANTED, SHORT_CALLS, profiled
+from benchmarks.profiles import PLANTED, profiled, task_of
 from harness.diagnosis.findings_on_time import on_time
 from harness.diagnosis.joined import joined
 from harness.diagnosis.rules_of_time import evaluation, observe
@@ -181,7 +181,7 @@ def test_what_could_not_be_looked_at_is_not_judged() -> None:
 @pytest.mark.parametrize("rule", PLANTED)
 def test_a_planted_waste_is_named_first(rule: Id) -> None:
     backends = [f"benchmarks.helpers.wasteful:{name}" for name in PLANTED[rule]]
-    found = profiled(backends, SHORT_CALLS)
+    found = profiled(backends, task_of(rule))
     assert {name: one.found[:1] for name, one in found.items()} == {
         name: [rule] for name in backends
     }
