@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import isnan, nan
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
@@ -86,15 +85,14 @@ def _taken(train: Callable[[], float], collected: Counts) -> tuple[float, Counts
 def _of_all_calls(calls: Sequence[Counts], idle_s: float) -> Counts:
     """Return how long nothing ran, and how long threads waited while another of theirs ran.
 
-    idle_s: how long the process's only core had nothing to do; NaN if it has several. Then a
-    virtual machine that gets no processor for a moment must not look like a sleep: the least of
-    any call counts.
+    idle_s: how long the process's only core had nothing to do; 0 if it has several. That is too
+    little if other processes had the core while this one slept. So is what its threads neither ran
+    nor waited, if several waited at once. A virtual machine that gets no processor for a moment
+    must not look like a sleep: of the latter, the least of any call counts.
     """
     total = {name: sum(call[name] for call in calls) for name in calls[0]}
-    if isnan(idle_s):
-        idle_s = len(calls) * max(
-            0.0, min(call["wall_s"] - _busy_s(call) - call["waited_s"] for call in calls)
-        )
+    least_s = min(call["wall_s"] - _busy_s(call) - call["waited_s"] for call in calls)
+    idle_s = max(idle_s, len(calls) * least_s)
     # While another process has the core, all threads wait that could run.
     others_s = max(0.0, total["wall_s"] - _busy_s(total) - idle_s)
     return {
@@ -151,14 +149,14 @@ def _read() -> Counts:
 def _core_idle_s() -> float:
     """Return how long the only core that this process may use has had nothing to do so far.
 
-    NaN if it may use several, or if the system does not tell.
+    0 if it may use several, or if the system does not tell.
     """
     with suppress(OSError, AttributeError, ValueError):
         (core,) = os.sched_getaffinity(0)
         with open("/proc/stat", encoding="ascii") as file:
             fields = next((line.split() for line in file if line.startswith(f"cpu{core} ")), [])
-        return sum(map(int, fields[4:6])) / os.sysconf("SC_CLK_TCK") if fields else nan
-    return nan
+        return sum(map(int, fields[4:6])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+    return 0.0
 
 
 def _of_threads(counts: Mapping[str, float], before: Threads, after: Threads) -> Counts:

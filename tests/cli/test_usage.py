@@ -52,7 +52,7 @@ LONG = "a" * 300
         ("run --preset=", "`--preset` is empty: give a value, or leave it out"),
         ("run --run-id=", "`--run-id` is empty: give a value, or leave it out"),
         ("--seeds 3 run", "has no option `--seeds`; it is an option of `run`"),
-        ("show x --table sumary", "'chunks' (did you mean `summary`?)"),
+        ("show x --table sumary", "'profile' (did you mean `summary`?)"),
         ("gate --against HEAD --budget 0", "`--budget 0`: should be greater than 0"),
         (
             "submit --address http://x:1 -- run --precision 200%",
