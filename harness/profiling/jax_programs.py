@@ -177,10 +177,13 @@ class _Account:
         return found
 
     @property
+    def _on_device(self) -> bool:
+        return any(run.on_device for run in self.traced.runs)
+
+    @property
     def _empty_s(self) -> float:
         """What an empty kernel takes; on a device, gaps in the trace are all that calls cost."""
-        on_device = any(run.on_device for run in self.traced.runs)
-        return 0.0 if on_device else self.empty.seconds
+        return 0.0 if self._on_device else self.empty.seconds
 
     def _outside(self) -> dict[Stretch, float]:
         """Return the stretches of a call in which no program runs."""
@@ -199,7 +202,8 @@ class _Account:
             "python": busy_s - copies_s,
             "compilation": host.compilation_s,
             "copies": copies_s,
-            "waiting": min(host.waiting_s, idle_s),
+            # Without a device, `harness.profiling.process` tells it from waiting for a processor.
+            "waiting": min(host.waiting_s, idle_s) * self._on_device,
         }
         most_s = self.call_s - self._empty_s * sum(part.count for part in self._parts)
         scale = min(1.0, max(0.0, most_s) / (sum(found.values()) or 1))

@@ -16,7 +16,7 @@ class Train(Protocol):
         """Train some more epochs: as many as always, or `fewer`.
 
         Fewer is for frameworks that compile nothing for a length. Returns the seconds of the
-        call, less what it waited for the processor.
+        call, those included in which it waited for the processor.
         """
 
 
