@@ -274,6 +274,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.limits": ("--blocks", "2", "--rounds", "1"),
     "-m benchmarks.overhead": ("--job",),
     "-m benchmarks.pipe": ("1",),
+    "-m benchmarks.profiles": ("--runs", "1", "--only", "TorchNoOps"),
     "-m benchmarks.speed": ("--blocks", "2", "--rounds", "1", "--seeds-at-once", "2"),
     "-m benchmarks.tricks": ("--blocks", "2", "--rounds", "1"),
     "-m benchmarks.machine_state": ("results/example",),
