@@ -18,6 +18,7 @@ from harness.trial.sweep import SweepPoint
 _SLOWER = 1.2
 """A profile knows a time to some per cent only."""
 _OFF = 0.05
+"""If the timed turns have another factor than the profiles, by so much, both are said."""
 _NAMED = 0.1
 """Of the difference, a part that is less is not named."""
 _WORDS: dict[Part, str] = {

@@ -1,7 +1,7 @@
 """The rules of time: what a profile shows that could be saved, and what it is that takes the time.
 
 Warnings name something that a framework does not need in order to train this network; the infos
-after them say what the time of an epoch is bound by. docs/profile.md has the thresholds, the
+after them say what the time of an epoch is bound by. docs/diagnosis.md has the thresholds, the
 reasons for them, and how often they are wrong.
 """
 
@@ -22,7 +22,9 @@ from harness.tables.numbers import large, percent, short
 Look: TypeAlias = Callable[[Timed], "Evidence | None"]
 
 _FEWEST_EVALUATIONS = 5
+"""A short run for times has fewer, and hardly any epochs to hold them against."""
 _OF_SHORT_RUNS = {"epochs", "curve_points"}
+"""What such a run has changed in the task."""
 WORTH = 0.05
 """A part below this share of an epoch is not worth a word."""
 BOUND = 0.5
@@ -67,12 +69,12 @@ def time_text(seconds: float) -> str:
     return f"{short(seconds * 1e9)} ns"
 
 
-def _evidence(timed: Timed, seconds: float, text: str, remedy: str, brief: str = "") -> Evidence:
+def _evidence(timed: Timed, seconds: float, text: str, remedy: str) -> Evidence:
     share = seconds / timed.epoch_s
     taken = (
         f"That is {time_text(seconds)} of {time_text(timed.epoch_s)} an epoch: {percent(share)}."
     )
-    return Evidence(f"{text} {taken}", remedy, brief or percent(share), weight=share)
+    return Evidence(f"{text} {taken}", remedy, percent(share), weight=share)
 
 
 @_rule("path-loop", "warning", "The paths of a batch are worked off one by one.")
@@ -222,11 +224,11 @@ def sleeps(timed: Timed) -> Evidence | None:
 def copies(timed: Timed) -> Evidence | None:
     """Arrays that are only moved or converted."""
     task, seconds = timed.task, timed.parts["copies"]
+    if seconds < WORTH * timed.epoch_s:
+        return None
     value = 8 if task.dtype == "float64" else 4
     data = prod((timed.at_once, task.batch_size, 2 * task.n_steps + 1, value))
     copied = timed.count("copied_bytes")
-    if seconds < WORTH * timed.epoch_s:
-        return None
     much = f"{short(copied / 1e6)} MB are copied" if copied else "Arrays are copied"
     times = f", {short(copied / data)} times the data of an epoch" if copied > data else ""
     by = next((call for call in timed.calls if re.search("cop|clone|astype", call.name)), None)
@@ -261,7 +263,7 @@ def evaluation(timed: Timed) -> Evidence | None:
     """Hold the evaluations of the whole run against its training."""
     if not timed.eval_s or not timed.train_s or timed.eval_s < timed.train_s:
         return None
-    if timed.task.curve_points < _FEWEST_EVALUATIONS:  # A short run for times has few epochs.
+    if timed.task.curve_points < _FEWEST_EVALUATIONS:
         return None
     return Evidence(
         f"All evaluations took {time_text(timed.eval_s)}, the training {time_text(timed.train_s)}; "
@@ -303,7 +305,7 @@ def arithmetic_bound(timed: Timed) -> Evidence | None:
 
 @_rule("call-bound", "info", "Most of the time goes into making calls, whatever their size.")
 def call_bound(timed: Timed) -> Evidence | None:
-    """Dispatch, and what the interpreter does between calls."""
+    """Dispatch: all that a framework does to make a call."""
     calls = timed.parts["calls"]
     if timed.share("calls") < BOUND:
         return None
