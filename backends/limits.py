@@ -13,7 +13,6 @@ after `MEASURED_S` or so on the given cores:
     multiply_add            a multiply-add, at the highest rate that the core reaches
     tanh, sigmoid, relu     an activation, on data in the first-level cache; those in `work`
     byte:16384, ...         a byte read or written by an operation on so many bytes in all
-    page_fault              a page of memory that the system hands out at the first touch
     floor_epoch             an epoch of the backend `floor`, where it can train the model
 
 Numbers and arrays are of the model's dtype. Every time is the lowest tenth of many short turns: a
@@ -24,9 +23,7 @@ much as there are cores, and share the memory and the last cache.
 from __future__ import annotations
 
 import json
-import mmap
 import os
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -54,7 +51,6 @@ SIZES = (16 * 2**10, 256 * 2**10, 4 * 2**20, 64 * 2**20)
 MEASURED_S = 0.5
 VECTOR_BYTES = 128
 _MOVED = 16 * 2**20
-_FRESH, _PAGE = 4 * 2**20, 4096
 _CHECKED = (5, 100, 64)
 """Epochs, steps and paths."""
 _WORK, _MOST_WORK = 50_000_000, 1_000_000_000
@@ -139,26 +135,6 @@ def _scale(dtype: str) -> Any:
     return numba.njit(scale)
 
 
-def page_fault() -> Turn:
-    """Return a turn that returns the seconds of a page fault, as the system counts them.
-
-    Fresh memory of 4 MB is mapped, touched once every 4 KB, and unmapped again: what an allocation
-    of this size costs beyond its use. If the system hands out larger pages, there are fewer faults
-    and each takes longer.
-    """
-    ones, flags = bytes(_FRESH // _PAGE), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-
-    def turn() -> float:
-        before, start = _faults(), perf_counter()
-        with mmap.mmap(-1, _FRESH, flags) as memory:
-            memory[::_PAGE] = ones
-        seconds = perf_counter() - start
-        return seconds / (_faults() - before or len(ones))
-
-    turn()
-    return turn
-
-
 def floor(model: Model, n_steps: int, batch_size: int, epochs: int = 50) -> Turn | None:
     """Return a turn of so many epochs that returns the seconds of one of the backend `floor`.
 
@@ -202,7 +178,6 @@ def turns(model: Model, n_steps: int, batch_size: int, work: Mapping[str, int]) 
     found = {"multiply_add": multiply_add(model.dtype)}
     found |= {n: activation(n, model.dtype) for n in work if n != "multiply_add"}
     found |= {f"byte:{size}": byte(size, model.dtype) for size in SIZES}
-    found["page_fault"] = page_fault()
     if products <= _MOST_WORK:
         with suppress(AssertionError):  # A learning rate so high that rounding decides.
             epoch = floor(model, n_steps, batch_size, epochs=min(1000, max(1, _WORK // products)))
@@ -235,10 +210,6 @@ def _turn(work: Callable[[], None], units: int, warm: Callable[[], None] = lambd
 
     turn()
     return turn
-
-
-def _faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _answer(line: str) -> None:

@@ -17,7 +17,6 @@ COMMON = {
     "byte:262144",
     "byte:4194304",
     "byte:67108864",
-    "page_fault",
 }
 
 
@@ -27,7 +26,7 @@ def test_a_process_measures_what_things_cost_each_time_it_is_asked() -> None:
     assert set(first) == COMMON | {"tanh", "sigmoid"}
     assert first != second
     for costs in (first, second):
-        assert 1e-13 < costs["multiply_add"] < costs["tanh"] < costs["page_fault"] < 1e-2
+        assert 1e-13 < costs["multiply_add"] < costs["tanh"] < 1e-6
 
 
 @pytest.mark.slow
@@ -37,7 +36,7 @@ def test_the_floor_is_measured_where_it_can_train_the_network(dtype: str) -> Non
         limits.wait_until_compiled()
         costs = limits()
     assert set(costs) == COMMON | {"relu", "floor_epoch"}
-    assert costs["floor_epoch"] > costs["page_fault"]
+    assert costs["floor_epoch"] > costs["multiply_add"]
 
 
 @pytest.mark.parametrize("program", ["false", "cat"])
