@@ -262,7 +262,7 @@ def simulate(
     pairs = 0
     for number in range(backends):
         arm = Arm(backend=f"backend{number}", device="cpu")
-        test = SequentialTest(arm, settings, backends, memoryless=2.0)
+        test = SequentialTest(arm, settings, backends, without_lag=2.0)
         truth = np.log1p(slowdown) if number == 0 else 0.0
         while test.undecided and test.pairs < MOST_PAIRS:
             first, second = _side(errors()), _side(errors())

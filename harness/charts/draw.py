@@ -25,6 +25,7 @@ Chart: TypeAlias = alt.Chart | alt.LayerChart
 YARDSTICKS = {
     "variance": "best constant (variance)",
     "memoryless": "best without memory",
+    "without_lag": "best without the lag",
     "wrong_sign": "wrong sign, learned perfectly",
 }
 """What a reader calls the yardsticks; the formulas are in `harness.task.yardsticks`."""

@@ -9,12 +9,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
+from harness.backend.protocol import Array
 from harness.charts import draw, series
 from harness.charts.page import Figure
 from harness.tables import numbers
 from harness.tables.break_even import with_epoch_s
 from harness.tables.metrics import METRICS
 from harness.tables.points import points
+from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.sweep import SweepPoint
 
@@ -26,6 +28,7 @@ _TITLES: dict[Against, tuple[str, str]] = {
 AGAINST = tuple(_TITLES)
 _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error")}
 _STEPS = "Error at each time step"
+_SAME_LINE = 0.01
 _TOTALS = 40
 """So many numbers of epochs make a smooth line."""
 _MOST_RATIOS, _MOST_TIMES, _MOST_LINES, _MOST_PROFILES = 40, 4, 8, 12
@@ -39,7 +42,7 @@ def convergence(
     """Draw how the error falls, over the `trials` at a point of a sweep; some ended ok."""
     trials = series.with_series(trials, by_kind=against == "train_s")
     table, order = series.convergence(curves, trials), series.series_order(trials)
-    exact = vars(yardsticks(point.task))
+    exact = _levels_of(point.task)
     means = {name: float(np.mean(level)) for name, level in exact.items()}
     errors = table.groupby("series", sort=False)["eval_mse"]
     first, last = errors.first(), errors.last()
@@ -86,7 +89,7 @@ def steps_compared(
 def _steps(
     table: pd.DataFrame, trials: pd.DataFrame, order: Sequence[str], point: SweepPoint
 ) -> Figure:
-    per_step, exact = series.per_step(table, trials), vars(yardsticks(point.task))
+    per_step, exact = series.per_step(table, trials), _levels_of(point.task)
     first = per_step[per_step["t"] == 1].set_index("series")["mse"]
     later = per_step[per_step["t"] > 1].groupby("series", sort=False)["mse"].median()
     words = "; ".join(
@@ -260,6 +263,14 @@ def _label(row: pd.Series, drawn: pd.DataFrame, swept: Sequence[str]) -> str:
     place += [str(row["node_kind"])] * (kinds.nunique() > 1)
     where = f" ({', '.join(place)})" if place else ""
     return f"{METRICS[row['metric']].label}: {mine} / {other}{where}"
+
+
+def _levels_of(task: Task) -> dict[str, Array]:
+    """Return the yardsticks that are drawn: one line for two that hardly differ."""
+    exact = vars(yardsticks(task))
+    if np.allclose(exact["without_lag"], exact["memoryless"], rtol=_SAME_LINE):
+        del exact["without_lag"]
+    return exact
 
 
 def _levels(yardsticks: dict[str, float]) -> str:

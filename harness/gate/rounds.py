@@ -106,8 +106,8 @@ class GateRun:
 
     def sequential_test(self, arm: Arm, baseline: Array | None = None) -> SequentialTest:
         """Return the test of an arm; `baseline` holds its log ratios to the yardstick."""
-        memoryless = float(np.mean(yardsticks(self.task).memoryless))
-        return SequentialTest(arm, self.settings, len(self.arms()), memoryless, baseline)
+        without_lag = float(np.mean(yardsticks(self.task).without_lag))
+        return SequentialTest(arm, self.settings, len(self.arms()), without_lag, baseline)
 
     def job(self, arm: Arm, seed: int) -> TurnsJob:
         """Return the job of one side of a pair."""

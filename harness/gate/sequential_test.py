@@ -46,7 +46,7 @@ WAITING = (_RARE, _SAME, "training", _TRAINING)
 class SequentialTest:
     """Compares two versions of one arm; `arms` is how many arms share the false alarms.
 
-    `memoryless` is the MSE of the best predictor without memory, 0 if there is no lag to learn.
+    `without_lag` is the MSE of the best predictor without the lag, 0 if there is none to learn.
     `baseline` holds the log ratios of an earlier version to the yardstick, if there is a baseline;
     the pairs then compare this version with the yardstick, too. Without it, they compare the
     versions themselves.
@@ -57,13 +57,13 @@ class SequentialTest:
         arm: Arm,
         settings: GateSettings,
         arms: int,
-        memoryless: float,
+        without_lag: float,
         baseline: Array | None = None,
     ) -> None:
         self.arm = arm
         self._settings = settings.for_backend(arm.backend)
         self._arms = arms
-        self._memoryless = memoryless
+        self._without_lag = without_lag
         self._baseline = baseline
         self._log_ratios: list[float] = []
         self._log_excesses: list[float] = []
@@ -233,9 +233,9 @@ class SequentialTest:
         if len(before_ST) < 2:
             return [self._judgement("final_mse", "inconclusive", "Too few seeds to compare.")]
         judgements = [self._final_mse(before_ST, after_ST), self._worst_step(before_ST, after_ST)]
-        skill_S = 1 - before_ST.mean(axis=1) / self._memoryless if self._memoryless else None
+        skill_S = 1 - before_ST.mean(axis=1) / self._without_lag if self._without_lag else None
         if skill_S is not None and skill_S.mean() > 0:
-            loss_S = (after_ST.mean(axis=1) - before_ST.mean(axis=1)) / self._memoryless
+            loss_S = (after_ST.mean(axis=1) - before_ST.mean(axis=1)) / self._without_lag
             judgements.append(self._lag_skill(skill_S, loss_S))
         return judgements
 

@@ -73,7 +73,7 @@ def readable_id(task: Task) -> str:
     """Return a name for a run: the preset nearest to its task, and the time."""
 
     def kind(task: Task) -> tuple[object, ...]:
-        return task.lag_weight, task.train_sign, task.gradient
+        return task.lag_weight, task.lag > 1, task.train_sign, task.gradient
 
     preset = next((n for n in PRESETS if kind(Task.preset(n)) == kind(task)), "custom")
     date, _, time = timestamp().removesuffix("+00:00").partition("T")

@@ -44,8 +44,8 @@ TRIALS = columns(
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
 CURVES = columns("trial backend device seed epoch train_s train_loss eval_mse")
-YARDSTICKS = ("variance", "memoryless", "wrong_sign")
-STEPS = columns("trial backend device seed t mse variance memoryless wrong_sign")
+YARDSTICKS = ("variance", "memoryless", "without_lag", "wrong_sign")
+STEPS = columns("trial backend device seed t mse") | columns(" ".join(YARDSTICKS))
 CHUNKS = columns(
     "trial backend device seed chunk round counted epochs wall_s waited_s cpu_s "
     "involuntary_switches steal_s load mhz energy_j interpreter_s memory_s epoch loss",
@@ -210,7 +210,7 @@ def _trial_row(record: Record, calm: InCalm, exact: Mapping[str, float]) -> dict
     mean_s = mean_s * usual_s / raw_s if mean_s and raw_s and usual_s else None
     train_s = last.epoch * usual_s / record.at_once if last and usual_s else None
     mse = sum(record.step_mse) / len(record.step_mse) if record.step_mse else None
-    lag = _first_below(record.points, exact["memoryless"])
+    lag = _first_below(record.points, exact["without_lag"])
     return {name: getattr(record, name) for name in _STORED} | {
         "epochs": last.epoch if last else 0,
         "start_s": _start_s(record, train_s),
@@ -222,8 +222,8 @@ def _trial_row(record: Record, calm: InCalm, exact: Mapping[str, float]) -> dict
         "r2": None if mse is None else 1 - mse / exact["variance"],
         # Without a lag term there is no lag to learn.
         "lag_skill": None
-        if mse is None or not exact["memoryless"]
-        else 1 - mse / exact["memoryless"],
+        if mse is None or not exact["without_lag"]
+        else 1 - mse / exact["without_lag"],
         "epochs_to_lag": lag.epoch if lag else None,
         "seconds_to_lag": lag.epoch * usual_s / record.at_once if lag and usual_s else None,
         "lag_step": _epochs_since_last(record.points, lag) if lag else None,
@@ -280,9 +280,9 @@ def _means(task: Task) -> dict[str, float]:
     return {name: float(np.mean(value)) for name, value in vars(yardsticks(task)).items()}
 
 
-def _first_below(points: Sequence[CurvePoint], memoryless: float) -> CurvePoint | None:
-    """Return the first evaluation with an error that no predictor without memory can reach."""
-    return next((point for point in points if point.eval_mse < memoryless), None)
+def _first_below(points: Sequence[CurvePoint], without_lag: float) -> CurvePoint | None:
+    """Return the first evaluation with an error that no predictor without the lag can reach."""
+    return next((point for point in points if point.eval_mse < without_lag), None)
 
 
 def _epochs_since_last(points: Sequence[CurvePoint], point: CurvePoint) -> int:

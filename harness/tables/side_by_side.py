@@ -17,12 +17,15 @@ def steps_by_arm(steps: pd.DataFrame, swept: Sequence[str] = ()) -> pd.DataFrame
     return at_each_point(
         steps,
         swept,
-        lambda rows: (
-            _side_by_side(rows, "t", "mse")
-            .join(rows.groupby("t")[list(YARDSTICKS)].first())
-            .reset_index()
-        ),
+        lambda rows: _side_by_side(rows, "t", "mse").join(_yardsticks(rows)).reset_index(),
     )
+
+
+def _yardsticks(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the yardsticks by time step; at lag 1, nothing lies between memory and none."""
+    exact = steps.groupby("t")[list(YARDSTICKS)].first()
+    same = exact["without_lag"].equals(exact["memoryless"].rename("without_lag"))
+    return exact.drop(columns="without_lag") if same else exact
 
 
 def spread_out(steps: pd.DataFrame, rows: int = 12) -> pd.DataFrame:

@@ -54,7 +54,7 @@ def training_chunks(
                 _generator(seed, _Stream.TRAIN, number).standard_normal(out=path_TB[1:])
             _to_ar1(path_ETB, task.rho)
             x_ERTB[part, r] = path_ETB
-            y_ERTB[part, r] = _target(path_ETB, task.train_sign * task.lag_weight)
+            y_ERTB[part, r] = _target(path_ETB, task.train_sign * task.lag_weight, task.lag)
     return x_ERTB, y_ERTB
 
 
@@ -66,7 +66,7 @@ def evaluation_paths(task: Task, seed: int) -> tuple[Array, Array]:
     x_TN = np.zeros((task.n_steps + 1, task.eval_paths))
     _generator(seed, _Stream.EVAL).standard_normal(out=x_TN[1:])
     _to_ar1(x_TN, task.rho)
-    return x_TN.astype(task.dtype), _target(x_TN, task.lag_weight)
+    return x_TN.astype(task.dtype), _target(x_TN, task.lag_weight, task.lag)
 
 
 def reach(task: Task) -> tuple[float, float]:
@@ -143,7 +143,9 @@ def _to_ar1(path: Array, rho: float) -> None:
         path[..., t + 1, :] += rho * path[..., t, :]
 
 
-def _target(x: Array, lag_weight: float) -> Array:
+def _target(x: Array, lag_weight: float, lag: int) -> Array:
     square = x**2
-    target: Array = square[..., 1:, :] + lag_weight * square[..., :-1, :]
+    target: Array = square[..., 1:, :].copy()
+    # x_0 and all before it are 0.
+    target[..., lag - 1 :, :] += lag_weight * square[..., :-lag, :]
     return target

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 _OF_FIELDS = {
     "rho": "phi ar ar1 ar_coef ar_coefficient autocorrelation",
-    "lag_weight": "w omega lag lag_coef coefficient",
+    "lag_weight": "w omega lag_coef coefficient",
+    "lag": "delay lookback look_back lags memory order",
     "train_sign": "sign",
     "n_steps": "T time_steps seq_len seq_length sequence_length path_length length horizon",
     "batch_size": "B batch bs minibatch mini_batch_size n_batch n_paths",

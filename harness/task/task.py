@@ -31,11 +31,11 @@ def _sign(value: object) -> object:
 
 
 class Task(Validated):
-    """Teach a recurrent network `x_t^2 + lag_weight * x_{t-1}^2` on AR(1) paths.
+    """Teach a recurrent network `x_t^2 + lag_weight * x_{t-lag}^2` on AR(1) paths.
 
-    The path is `x_0 = 0`, `x_t = rho*x_{t-1} + N(0, 1)`, t = 1..n_steps. The network sees one value
-    a step and is scored at t >= 1. Training aims at `x_t^2 + train_sign*lag_weight*x_{t-1}^2`;
-    evaluation always uses the plus sign.
+    The path is `x_0 = 0`, `x_t = rho*x_{t-1} + N(0, 1)`, t = 1..n_steps, and 0 before. The network
+    sees one value a step and is scored at t >= 1. Training aims at
+    `x_t^2 + train_sign*lag_weight*x_{t-lag}^2`; evaluation always uses the plus sign.
 
     Raises `InvalidInput` with a sentence for every bad field.
     """
@@ -44,7 +44,10 @@ class Task(Validated):
 
     rho: Number = Field(0.1, gt=-1, lt=1, description="AR(1) coefficient; |rho| < 1")
     lag_weight: Number = Field(
-        0.1, ge=-1e6, le=1e6, description="w, the weight of the squared previous value"
+        0.1, ge=-1e6, le=1e6, description="w, the weight of the squared value `lag` steps before"
+    )
+    lag: Integer = Field(
+        1, ge=1, le=10**6, description="L: how many steps back that value is; at most n_steps"
     )
     train_sign: Annotated[Literal[1, -1], BeforeValidator(_sign)] = Field(
         1, description="sign of the lag term in the training target"
@@ -121,6 +124,15 @@ class Task(Validated):
         return self
 
     @model_validator(mode="after")
+    def _lag_is_on_the_path(self) -> Self:
+        if self.lag > self.n_steps:
+            raise InvalidInput(
+                f"`lag` = {self.lag}: a path has {self.n_steps} steps (`n_steps`), so no step has "
+                f"a value so far back; allowed is 1 to {self.n_steps}."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_cut(self) -> Self:
         if not self._cuts_well(self.epochs):
             raise InvalidInput(
@@ -157,6 +169,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "posted-gradient-mended": {"train_sign": -1},
     "no-lag": {"lag_weight": 0.0},
     "strong-lag": {"lag_weight": 1.0},
+    "far-lag": {"lag_weight": 1.0, "lag": 4},
 }
 
 

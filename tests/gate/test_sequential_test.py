@@ -47,8 +47,8 @@ def pair(
     return Pair(log_ratio, log_ratio + excess, side(before), side(after), finished=True)
 
 
-def new_test(memoryless: float = 0.0, **changes: object) -> SequentialTest:
-    return SequentialTest(ARM, GateSettings.model_validate(changes), 1, memoryless)
+def new_test(without_lag: float = 0.0, **changes: object) -> SequentialTest:
+    return SequentialTest(ARM, GateSettings.model_validate(changes), 1, without_lag)
 
 
 def decide(test: SequentialTest, pairs: Sequence[Pair]) -> dict[str, Judgement]:
@@ -175,7 +175,7 @@ def test_the_lag_is_gated_once_it_was_learned() -> None:
     def run(before: float, after: float) -> dict[str, Judgement]:
         rng = np.random.default_rng(3)
         pairs = zip(noise(0.004), rng.normal(0, 0.001, LOOKS[-1]), strict=True)
-        limits = new_test(memoryless=1.0, max_accuracy_loss="900%", max_step_accuracy_loss="900%")
+        limits = new_test(without_lag=1.0, max_accuracy_loss="900%", max_step_accuracy_loss="900%")
         return decide(limits, [pair(x, [before], [after + w]) for x, w in pairs])
 
     assert run(before=0.1, after=0.3)["lag_skill"].outcome == "regression"
@@ -247,7 +247,7 @@ def test_a_baseline_is_a_sample_of_its_own() -> None:
 @given(st.lists(st.floats(-0.3, 0.3), min_size=LOOKS[-1], max_size=LOOKS[-1]), st.booleans())
 def test_any_pairs_come_to_an_end(log_ratios: list[float], same: bool) -> None:
     after = (1.0,) if same else (1.1,)
-    found = decide(new_test(memoryless=2.0), [pair(x, after=after) for x in log_ratios])
+    found = decide(new_test(without_lag=2.0), [pair(x, after=after) for x in log_ratios])
     assert {f.outcome for f in found.values()} <= {"pass", "regression", "inconclusive"}
 
 

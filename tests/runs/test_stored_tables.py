@@ -310,7 +310,7 @@ def in_rounds(backend: str, block: int) -> Record:
     )
 
 
-MADE = {1: "bde917eb4738c5ff"}
+MADE = {1: "bde917eb4738c5ff", 2: "d590483d412d5d80"}
 """What is made of fixed records, by the number of the formulas."""
 
 

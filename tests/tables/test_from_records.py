@@ -48,7 +48,10 @@ def test_the_columns_are_those_of_the_design() -> None:
         "apart_from apart_epoch apart_by"
     )
     assert " ".join(CURVES) == "trial backend device seed epoch train_s train_loss eval_mse"
-    assert " ".join(STEPS) == "trial backend device seed t mse variance memoryless wrong_sign"
+    assert (
+        " ".join(STEPS)
+        == "trial backend device seed t mse variance memoryless without_lag wrong_sign"
+    )
     for table, columns in (
         (trials_table([]), TRIALS),
         (curves_table([]), CURVES),

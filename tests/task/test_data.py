@@ -38,13 +38,17 @@ def test_evaluation_paths_are_not_training_paths() -> None:
     assert not np.array_equal(evaluation_paths(task, 0)[0], evaluation_paths(task, 1)[0])
 
 
+@pytest.mark.parametrize("lag", [1, 2, 5])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_targets_and_their_sign(sign: int) -> None:
-    task = Task(train_sign=sign, lag_weight=0.7, n_steps=5, dtype="float64")
+def test_targets_and_their_sign(sign: int, lag: int) -> None:
+    task = Task(train_sign=sign, lag_weight=0.7, lag=lag, n_steps=5, dtype="float64", eval_paths=5)
     x, y = training_chunk(task, 3, 0, 2)
-    np.testing.assert_allclose(y, x[:, 1:] ** 2 + sign * 0.7 * x[:, :-1] ** 2, rtol=1e-12)
+    for t in range(1, 6):
+        before = x[:, t - lag] if t >= lag else 0 * x[:, 0]
+        np.testing.assert_allclose(y[:, t - 1], x[:, t] ** 2 + sign * 0.7 * before**2, rtol=1e-12)
     x, y = evaluation_paths(task, 3)
-    np.testing.assert_allclose(y, x[1:] ** 2 + 0.7 * x[:-1] ** 2, rtol=1e-12)
+    before = np.concatenate([np.zeros((lag, 5)), x[1:]])[: len(y)]
+    np.testing.assert_allclose(y, x[1:] ** 2 + 0.7 * before**2, rtol=1e-12)
 
 
 def test_paths_are_ar1_from_zero() -> None:

@@ -19,6 +19,7 @@ def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
     assert Task().model_dump() == {
         "rho": 0.1,
         "lag_weight": 0.1,
+        "lag": 1,
         "train_sign": 1,
         "n_steps": 100,
         "batch_size": 32,
@@ -45,6 +46,7 @@ def test_the_default_task_is_the_original_program_with_the_right_sign() -> None:
         ("posted-gradient-mended", {"train_sign": -1}),
         ("no-lag", {"lag_weight": 0.0}),
         ("strong-lag", {"lag_weight": 1.0}),
+        ("far-lag", {"lag_weight": 1.0, "lag": 4}),
     ],
 )
 def test_presets(preset: str, fields: dict[str, Any]) -> None:
@@ -64,6 +66,10 @@ def test_a_preset_can_be_changed() -> None:
         ("rho", float("nan")),
         ("lag_weight", float("inf")),
         ("lag_weight", "much"),
+        ("lag", 0),
+        ("lag", 101),
+        ("lag", 0.1),
+        ("lag", "far"),
         ("train_sign", 0),
         ("train_sign", [1]),
         ("n_steps", 0),
@@ -121,6 +127,7 @@ def test_an_unknown_choice_names_the_nearest() -> None:
         ("T", "it is called `n_steps`"),
         ("LR", "it is called `learning_rate`"),
         ("batch", "it is called `batch_size`"),
+        ("delay", "it is called `lag`"),
         ("hiddenSize", "it is called `hidden`"),
         ("num_epcohs", "did you mean `epochs`"),
         ("size", "did you mean `batch_size`"),
