@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from harness.backend.protocol import Array
 from harness.diagnosis.predictions_file import Predictions
 from harness.diagnosis.wording import target
+from harness.stats import regression
 from harness.task.task import Task
 
 CLUSTERS = 20
@@ -85,27 +85,19 @@ def coefficients(predictions: Predictions) -> Terms | None:
     """
     x_R, before_R = predictions.x_R, predictions.before_R
     design = np.stack([np.ones_like(x_R), x_R**2, before_R**2])
-    size = np.sqrt(np.mean(design**2, axis=1))
-    if predictions.steps <= 2 * len(design) or not size.all():
+    if predictions.steps <= 2 * len(design):
         return None
-    design /= size[:, None]
-    group_R, n = predictions.step_R, predictions.steps
-    if predictions.paths >= CLUSTERS and n == len(x_R):
-        group_R, n = predictions.path_R, predictions.paths
-    # Sums over each group G: of the products of the terms [G, 3, 3], and of those with the output.
-    squares_G = _sums(group_R, [[one * other for other in design] for one in design])
-    products_G = _sums(group_R, [[one * predictions.prediction_R] for one in design])
-    squares, products = squares_G.sum(axis=0), products_G.sum(axis=0)
-    if np.linalg.matrix_rank(squares) < len(design):
+    group_R = predictions.step_R
+    if predictions.paths >= CLUSTERS and predictions.steps == len(x_R):
+        group_R = predictions.path_R
+    squares_GPP = _sums(group_R, [[one * other for other in design] for one in design])
+    products_GP = _sums(group_R, [[one * predictions.prediction_R] for one in design])[..., 0]
+    found = regression.fit(squares_GPP, products_GP)
+    if found is None:
         return None
-    values = np.linalg.solve(squares, products)[:, 0]
-    try:
-        without_G = np.linalg.solve(squares - squares_G, products - products_G)[..., 0]
-    except np.linalg.LinAlgError:  # One group holds all that tells the terms apart.
-        return None
-    variance = (n - 1) / n * np.sum((without_G - values) ** 2, axis=0)
-    halves = float(stdtrit(n - 1, 0.975)) * np.sqrt(variance)
-    ends = zip(values / size, (values - halves) / size, (values + halves) / size, strict=True)
+    ends = zip(
+        found.values, found.values - found.halves(), found.values + found.halves(), strict=True
+    )
     return Terms(*(Coefficient(*map(float, each)) for each in ends))
 
 
