@@ -66,7 +66,7 @@ class Program(Group):
 def cli(debug: bool) -> None:
     """Compare deep-learning frameworks on one recurrent-network task.
 
-    Teach a small RNN `x_t^2 + w*x_{t-1}^2` on AR(1) paths, with the same data and the same initial
+    Teach a small RNN `x_t^2 + w*x_{t-L}^2` on AR(1) paths, with the same data and the same initial
     parameters in every framework, and compare accuracy and time.
 
     \b

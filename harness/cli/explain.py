@@ -54,7 +54,7 @@ def explain(
     Examples:
       python -m harness explain demo
       python -m harness explain demo --format markdown
-      python -m harness explain --predictions mine.csv --set lag_weight=0.5
+      python -m harness explain --predictions mine.csv --set lag_weight=0.5 --set lag=4
     """
     if (run_id is None) == (predictions is None):
         raise InvalidInput("`explain`: name a run, or a file by `--predictions`; one of them.")

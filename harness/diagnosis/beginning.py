@@ -1,7 +1,8 @@
 """Whether paths whose x_0 is not in the file begin with x_0 = 0, as those of the task do.
 
 Paths that were cut out of longer ones do not. With an x_0 of 0 in its place the coefficient of the
-lag term comes out too small, so the first step is used only if the data agree with x_0 = 0.
+lag term comes out too small, so the first step is used only if the data agree with x_0 = 0. Of
+paths that do not begin with x_0 = 0, only the steps are used whose x_{t-L} is in the file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from harness.backend.protocol import Array
 from harness.diagnosis.outputs import Terms, coefficients
 from harness.diagnosis.predictions_file import Predictions
 from harness.diagnosis.types import Which
+from harness.diagnosis.wording import past
+from harness.errors import InvalidInput
 
 Verdict: TypeAlias = Literal["zero", "other", "unknown"]
 
@@ -27,19 +30,40 @@ _NEAR_ZERO = 0.02
 _LEFT_OUT = "So the first row of each such path is an input only, and counts as t = 0 here."
 
 
-def settle(predictions: Predictions, weight: float) -> Predictions:
-    """Return predictions in which every x_{t-1} is known, or may be taken as 0, with a note on it.
+def settle(predictions: Predictions, weight: float, lag: int = 1) -> Predictions:
+    """Return predictions in which every x_{t-L} is known, or may be taken as 0, with a note on it.
 
-    `weight` is that of the lag term in the target.
+    `weight` is that of the lag term in the target, `lag` its L. Raises `InvalidInput` if paths are
+    shorter than that.
     """
+    predictions = _with_x_0(replace(predictions, lag=lag), weight)
+    steps = int(predictions.t_R.max())
+    if steps < lag:
+        raise InvalidInput(
+            f"`lag` = {lag}: the longest path has {steps} step{'s' * (steps > 1)} after x_0, so no "
+            f"step has {past(lag)}; give longer paths, or name the lag that is meant."
+        )
+    if predictions.begins or lag == 1:
+        return predictions
+    return _noted(
+        _after(predictions, lag - 1),
+        f"What was before x_0 is not in the file, so {past(lag)} is unknown in the next "
+        f"{lag - 1} rows of each path: they are inputs only, too, and the last one counts as "
+        "t = 0 here.",
+    )
+
+
+def _with_x_0(predictions: Predictions, weight: float) -> Predictions:
+    """Return predictions in which x_0 is known, or may be taken as 0, with a note on it."""
     if predictions.assumed_R is None:
         return predictions
     if predictions.assumed_R.all():
         return _noted(predictions, "x_0 is not in the file; it is taken to be 0.")
     first = _rows(predictions, predictions.assumed_R)
-    known = _rows(predictions, ~predictions.assumed_R)
-    terms = coefficients(known)
-    inputs = _by_inputs(first, known)
+    later = _rows(predictions, ~predictions.assumed_R)
+    known = _after(later, predictions.lag - 1)
+    terms = coefficients(known) if len(known.x_R) else None
+    inputs = _by_inputs(first, later)
     outputs = _by_outputs(first, known, terms) if terms else "unknown"
     if "other" not in (inputs, outputs):
         if "zero" in (inputs, outputs):
@@ -61,7 +85,7 @@ def settle(predictions: Predictions, weight: float) -> Predictions:
             "on something before that. Either the paths are cut out of longer ones, or the hidden "
             "state does not start anew with each path."
         )
-    return _noted(known, f"{why} {_LEFT_OUT}")
+    return _noted(replace(later, begins=False), f"{why} {_LEFT_OUT}")
 
 
 def _noted(predictions: Predictions, note: str) -> Predictions:
@@ -81,6 +105,16 @@ def _rows(predictions: Predictions, rows: Which) -> Predictions:
         prediction_R=predictions.prediction_R[rows],
         assumed_R=None,
     )
+
+
+def _after(predictions: Predictions, steps: int) -> Predictions:
+    """Return the rows after so many steps of each path, which are inputs only."""
+    if not steps:
+        return predictions
+    rows = predictions.t_R > steps
+    first = predictions.t_R == steps + 1
+    further = [predictions.back_R(back)[first] for back in range(2, steps + 2)]
+    return replace(_rows(predictions, rows), further_HP=np.array(further))
 
 
 def _by_inputs(first: Predictions, known: Predictions) -> Verdict:
@@ -116,7 +150,7 @@ def _scatter(predictions: Predictions, now: float, before: float = 0.0) -> Array
     order = np.lexsort((predictions.x_R, predictions.t_R))
     x_R, t_R = predictions.x_R[order], predictions.t_R[order]
     rest_R = predictions.prediction_R[order] - now * x_R**2
-    rest_R -= before * predictions.before_R[order] ** 2
+    rest_R -= before * predictions.lagged_R[order] ** 2
     number_R = np.arange(len(t_R)) - np.searchsorted(t_R, t_R)
     a = np.flatnonzero((number_R[:-2] % 3 == 0) & (t_R[:-2] == t_R[2:]))
     width = x_R[a + 2] - x_R[a]

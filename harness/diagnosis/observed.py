@@ -32,7 +32,7 @@ LEARNED_R2 = 0.99
 _NO_CONSTANT = 1.6
 """A network that outputs x_t^2, without the constant, errs by 1.5 times the memoryless one."""
 _NO_PAST = 0.75
-"""At t = 1 there is no lag term, but a network without memory cannot know that: with the constant
+"""At t <= L there is no lag term, but a network without memory cannot know that: with the constant
 it errs by half the memoryless yardstick, without it by nothing."""
 
 
@@ -103,13 +103,29 @@ class Observed:
 
     @property
     def later_S(self) -> Array:
-        """The error of each seed at the end, averaged over t >= 2."""
-        mean: Array = self.step_mse_ST[:, 1:].mean(axis=1)
+        """The error of each seed at the end, averaged over the steps with a lag term, t > L."""
+        mean: Array = self.step_mse_ST[:, self.task.lag :].mean(axis=1)
         return mean
+
+    @property
+    def first_S(self) -> Array:
+        """The error of each seed at the end, averaged over the steps without one, t <= L."""
+        mean: Array = self.step_mse_ST[:, : self.task.lag].mean(axis=1)
+        return mean
+
+    @property
+    def all_but_last_easy(self) -> int:
+        """How many steps there are before the last one without a lag term: none if the lag is 1."""
+        return max(0, int(np.sum(self.exact.wrong_sign == 0)) - 1) if self.has_lag else 0
 
     def level(self, yardstick: str) -> float:
         """Return the error of a yardstick, averaged over t as errors are."""
         return float(np.average(getattr(self.exact, yardstick), weights=self.paths_T))
+
+    @property
+    def yardstick(self) -> str:
+        """The name of the yardstick that everything has which does not see the lag."""
+        return f"the {'memoryless' if self.task.lag == 1 else 'without-lag'} yardstick"
 
     @property
     def none_S(self) -> Which:
@@ -121,12 +137,12 @@ class Observed:
         """Whether the error of a seed rests at that of a network that sees the present only."""
         if self.curve is None or not self.has_lag or self.noise * SURE > 0.2:
             return self.none_S
-        level = self.exact.memoryless[1:].mean()
+        level = self.exact.memoryless[self.task.lag :].mean()
         ratio_S = self.later_S / level
         at_level: Which = (
             (ratio_S > 1 - SURE * self.noise)
             & (ratio_S < _NO_CONSTANT)
-            & (self.step_mse_ST[:, 0] < _NO_PAST * level)
+            & (self.first_S < _NO_PAST * level)
             & self.curve.flat_S
         )
         return at_level
@@ -135,7 +151,7 @@ class Observed:
     def learned_S(self) -> Which:
         """Whether a seed ended at an error that shows that it learned the task."""
         if self.has_lag:
-            learned: Which = self.final_S < self.level("memoryless") * (1 - SURE * self.noise)
+            learned: Which = self.final_S < self.level("without_lag") * (1 - SURE * self.noise)
         else:
             learned = self.final_S < (1 - LEARNED_R2) * self.level("variance")
         return learned
@@ -150,7 +166,7 @@ class Observed:
     def target(self) -> float:
         """The error at which a training counts as finished."""
         if self.has_lag:
-            return (1 - TARGET_LAG_SKILL) * self.level("memoryless")
+            return (1 - TARGET_LAG_SKILL) * self.level("without_lag")
         return (1 - TARGET_R2) * self.level("variance")
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.backend.protocol import Array
+from harness.diagnosis import wording
 from harness.diagnosis.predictions_file import Predictions
-from harness.diagnosis.wording import target
 from harness.stats import regression
 from harness.task.task import Task
 
@@ -59,7 +59,7 @@ class Coefficient(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What multiple of 1, x_t^2 and x_{t-1}^2 predictions contain."""
+    """What multiple of 1, x_t^2 and x_{t-L}^2 predictions contain."""
 
     constant: Coefficient
     now: Coefficient
@@ -83,8 +83,8 @@ def coefficients(predictions: Predictions) -> Terms | None:
     they are those of a jackknife over paths, with Student's t (Bell and McCaffrey 2002). Of few
     paths, or of paths that overlap, each step counts as independent, once.
     """
-    x_R, before_R = predictions.x_R, predictions.before_R
-    design = np.stack([np.ones_like(x_R), x_R**2, before_R**2])
+    x_R, lagged_R = predictions.x_R, predictions.lagged_R
+    design = np.stack([np.ones_like(x_R), x_R**2, lagged_R**2])
     if predictions.steps <= 2 * len(design):
         return None
     group_R = predictions.step_R
@@ -157,17 +157,26 @@ class Outputs:
 
     @property
     def lags_alike(self) -> str:
-        """The one size that x_{t-1} has in all rows; "" if it has more than one."""
-        before_R = self.predictions.before_R
-        size = np.abs(before_R).max()
-        if size - np.abs(before_R).min() > _SAME * size:
+        """The one size that x_{t-L} has in all rows; "" if it has more than one."""
+        lagged_R = self.predictions.lagged_R
+        size = np.abs(lagged_R).max()
+        if size - np.abs(lagged_R).min() > _SAME * size:
             return ""
-        return f"{before_R[0] + 0:g}" if np.ptp(before_R) <= size else f"{size:g} or {-size:g}"
+        return f"{lagged_R[0] + 0:g}" if np.ptp(lagged_R) <= size else f"{size:g} or {-size:g}"
 
     @property
     def w(self) -> float:
         """The weight of the lag term in the target."""
         return self.task.lag_weight
+
+    @property
+    def past(self) -> str:
+        """The value that the target remembers: `x_(t-4)`."""
+        return wording.past(self.task.lag)
+
+    def target(self, weight: float) -> str:
+        """Return the target with a lag term of this weight."""
+        return wording.target(weight, self.task.lag)
 
     @cached_property
     def process(self) -> Process:
@@ -240,7 +249,7 @@ class Outputs:
         """The lag term and the errors against each target, in words, without a stop."""
         lag = self.terms.before if self.terms else None
         return (
-            f"Your predictions contain {lag} times x_(t-1)^2 (95 % interval, {self.size}); "
+            f"Your predictions contain {lag} times {self.past}^2 (95 % interval, {self.size}); "
             f"the target has {self.w:+g}. {self.errors}"
         )
 
@@ -251,8 +260,8 @@ class Outputs:
         if not w:
             return f"The error against x_t^2 is {mse(0):.3g}"
         return (
-            f"The error is {mse(w):.3g} against {target(w)}, {mse(-w):.3g} against {target(-w)} "
-            f"and {mse(0):.3g} against x_t^2"
+            f"The error is {mse(w):.3g} against {self.target(w)}, {mse(-w):.3g} against "
+            f"{self.target(-w)} and {mse(0):.3g} against x_t^2"
         )
 
     @property

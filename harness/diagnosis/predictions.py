@@ -31,8 +31,8 @@ _SHOWN = 3
 def explain(predictions: Predictions, task: Task) -> Findings:
     """Return what the predictions show, faults first.
 
-    Of the task, rho, lag_weight and what describes the network count. The first finding tells the
-    error per time step.
+    Of the task, rho, lag_weight, lag and what describes the network count. The first finding tells
+    the error per time step. Raises `InvalidInput` if the paths are shorter than the lag.
     """
     observed = observe_predictions(predictions, task)
     found = [
@@ -47,11 +47,10 @@ def explain(predictions: Predictions, task: Task) -> Findings:
 
 def observe_predictions(predictions: Predictions, task: Task) -> Observed:
     """Return predictions as the rules read them."""
-    predictions = settle(predictions, task.lag_weight)
+    predictions = settle(predictions, task.lag_weight, task.lag)
     # Nothing is trained here: one epoch fits any number of steps.
-    task = task.changed(
-        n_steps=int(predictions.t_R.max()), train_sign=1, gradient="exact", epochs=1
-    )
+    steps = predictions.further + int(predictions.t_R.max())
+    task = task.changed(n_steps=steps, train_sign=1, gradient="exact", epochs=1)
     outputs = Outputs(predictions, task)
     t_R = predictions.t_R - 1
     paths_T = np.bincount(t_R).astype(float)
@@ -71,12 +70,13 @@ def _exact(outputs: Outputs) -> Yardsticks:
     """Return the yardsticks of the inputs as they are."""
     variance = outputs.process.variance if outputs.other_noise else 1.0
     predictions = outputs.predictions
-    start = float(np.mean(predictions.before_R[predictions.t_R == 1] ** 2))
+    start = float(np.mean(predictions.back_R(1 + predictions.further)[predictions.t_R == 1] ** 2))
     # Of few paths it is badly known; in the long run the variance is that of later steps.
     start = min(start / variance, 1 / (1 - outputs.rho**2)) if variance else 0.0
     exact = yardsticks(outputs.task.changed(rho=outputs.rho), start)
     # All yardsticks are proportional to the square of a variance.
-    return Yardsticks(**{name: variance**2 * value for name, value in vars(exact).items()})
+    scored = slice(predictions.further, None)
+    return Yardsticks(**{name: variance**2 * value[scored] for name, value in vars(exact).items()})
 
 
 def _steps(predictions: Predictions, weight: float) -> Steps:
@@ -103,8 +103,8 @@ def _block(predictions: Predictions, values_R: Array) -> Array:
 
 def per_step(observed: Observed) -> str:
     """Return what is taken for granted, and the error at some steps, beside a yardstick."""
-    name = "memoryless" if observed.has_lag else "variance"
-    what = "the memoryless yardstick" if observed.has_lag else "the variance of the target"
+    name = "without_lag" if observed.has_lag else "variance"
+    what = observed.yardstick if observed.has_lag else "the variance of the target"
     level_T = getattr(observed.exact, name)
     parts = [
         f"t = {ranges(range(first + 1, last + 1))}: "

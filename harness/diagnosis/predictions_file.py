@@ -56,6 +56,12 @@ class Predictions:
     """Which rows are at t = 1 of a path whose x_0 is unknown and taken as 0; None if none are."""
     notes: tuple[str, ...] = ()
     """What is taken for granted, in sentences."""
+    begins: bool = True
+    """Whether all paths begin with x_0; of windows, what was before that is not in the file."""
+    lag: int = 1
+    """L of the task that they are compared with."""
+    further_HP: Array | None = None
+    """x_{-1}, x_{-2}, ... of each path where paths are windows; None if they are 0."""
 
     @property
     def paths(self) -> int:
@@ -81,9 +87,32 @@ class Predictions:
         """How many different steps there are."""
         return int(self.step_R.max()) + 1
 
+    def back_R(self, steps: int) -> Array:
+        """Return x_{t-steps}; where paths begin, it is 0 before x_0."""
+        if steps < 2:
+            return self.before_R if steps else self.x_R
+        back_R = np.zeros_like(self.x_R)
+        on_path = np.flatnonzero(self.t_R >= steps)
+        back_R[on_path] = self.before_R[on_path - steps + 1]
+        if self.further_HP is not None:
+            before = self.t_R - steps  # Of which time the value is.
+            known = np.flatnonzero((before < 0) & (before >= -len(self.further_HP)))
+            back_R[known] = self.further_HP[-before[known] - 1, self.path_R[known]]
+        return back_R
+
+    @property
+    def further(self) -> int:
+        """How many values before x_0 are known where paths are windows."""
+        return 0 if self.further_HP is None else len(self.further_HP)
+
+    @cached_property
+    def lagged_R(self) -> Array:
+        """x_{t-L}; 0 if paths begin later."""
+        return self.back_R(self.lag)
+
     def target_R(self, weight: float) -> Array:
-        """Return x_t^2 + weight * x_{t-1}^2."""
-        target: Array = self.x_R**2 + weight * self.before_R**2
+        """Return x_t^2 + weight * x_{t-L}^2."""
+        target: Array = self.x_R**2 + weight * self.lagged_R**2
         return target
 
     def mse(self, weight: float, constant: float = 0.0) -> float:
@@ -147,8 +176,9 @@ def _scored(file: Path, table: pd.DataFrame) -> Predictions:
         before[rows.index].to_numpy(float),
         rows["prediction"].to_numpy(float),
         not x_P[t_P == 0].any(),
-        begins[rows.index].to_numpy() if unknown_P.any() else None,
-        tuple(notes),
+        begins=not x_P[~unknown_P].any(),
+        assumed_R=begins[rows.index].to_numpy() if unknown_P.any() else None,
+        notes=tuple(notes),
     )
 
 

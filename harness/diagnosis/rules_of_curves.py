@@ -79,12 +79,12 @@ def got_worse(observed: Observed) -> Evidence | None:
 
 @rule("stuck-seed", "warning", "Some starts got stuck while the others learned.")
 def stuck_seed(observed: Observed) -> Evidence | None:
-    """Find seeds at rest above the memoryless yardstick, while most are far below it."""
+    """Find seeds at rest above the yardstick without the lag, while most are far below it."""
     if (curve := observed.curve) is None or len(observed.seeds) < 3:
         return None
     final_S = observed.final_S
     if observed.has_lag:
-        level = observed.level("memoryless")
+        level = observed.level("without_lag")
         well_S, ill_S = final_S < level / 3, final_S > 0.9 * level
     else:
         level = (1 - LEARNED_R2) * observed.level("variance")
@@ -139,11 +139,12 @@ def not_converged(observed: Observed) -> Evidence | None:
         f"after {task.epochs} epochs and falls as the power "
         f"{ahead.power:.1f} of the epochs. {_forecast_words(observed, ahead, longer)}"
     )
-    memoryless = observed.level("memoryless")
-    if observed.has_lag and now > memoryless:
+    level = observed.level("without_lag")
+    if observed.has_lag and now > level:
+        past = "the past" if task.lag == 1 else wording.past(task.lag)
         text += (
-            f" So far it is above the memoryless yardstick ({short(memoryless)}): nothing shows "
-            "yet that the network will use the past."
+            f" So far it is above {observed.yardstick} ({short(level)}): nothing shows yet that "
+            f"the network will use {past}."
         )
     in_all = f"about {longer:,}" if known else f"more than {wording.epochs(ahead.low)}"
     return Evidence(

@@ -62,7 +62,8 @@ def broken_gradient(observed: Observed) -> Evidence | None:
 
 def _cost(task: Task) -> str:
     """Say what the gradient costs where that was measured; "" for other networks."""
-    if task.model != replace(Task().model, gradient=task.gradient) or not task.lag_weight:
+    usual = task.model == replace(Task().model, gradient=task.gradient) and task.lag == 1
+    if not usual or not task.lag_weight:
         return ""
     return (
         "What it costs by itself, with the right sign: 8 times the error of the right gradient at "
@@ -208,9 +209,9 @@ def _lag_term(observed: Observed) -> str:
     if outputs is None:
         return ""
     if outputs.wrong_sign:
-        followed = wording.target(-outputs.w)
+        followed = outputs.target(-outputs.w)
         return f" These are errors against {followed}, which the predictions follow."
-    return f" The lag term is there: {outputs.lag} times x_(t-1)^2." * outputs.right_lag
+    return f" The lag term is there: {outputs.lag} times {outputs.past}^2." * outputs.right_lag
 
 
 def few_T(observed: Observed) -> Which | None:
@@ -224,7 +225,8 @@ def few_T(observed: Observed) -> Which | None:
         return None
     (mse_T,) = mse_ST
     sure_T = mse_T * (1 - SURE * noise_T)
-    few = (sure_T > _STANDS_OUT * np.median(mse_T)) & _matters(observed)
+    usual = np.median(mse_T[observed.all_but_last_easy :])
+    few = (sure_T > _STANDS_OUT * usual) & _matters(observed)
     share = mse_T[few].sum() / mse_T.sum() if mse_T.any() else 0.0
     return few if 0 < few.sum() <= _FEW * len(mse_T) and share > 0.5 else None
 
@@ -253,13 +255,13 @@ def few_steps(observed: Observed) -> Evidence | None:
 def error_grows(observed: Observed) -> Evidence | None:
     """Find an error that at late steps is a multiple of that at early ones, beyond luck.
 
-    Only steps count at which the path has its full variance: before, the network sees smaller
-    inputs, and the first ones have no, or little, past.
+    Only steps count at which x_t and x_{t-L} have their full variance: before, the network sees
+    smaller inputs, and the first ones have no, or little, past.
     """
     all_ST, _ = observed.steps
     variance_T = observed.exact.variance[: all_ST.shape[1]]
     t = np.flatnonzero(variance_T > 0.95 * variance_T[-1])
-    t = t[t >= 2]  # From t = 3 on.
+    t = t[t >= max(2, t.min()) + observed.all_but_last_easy]  # From t = 3 on, if the lag is 1.
     # Neighbouring steps have much of their luck in common: squares correlate by rho^2.
     alike = observed.task.rho**2
     independent = len(t) * (1 - alike) / (1 + alike)

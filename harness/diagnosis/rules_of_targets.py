@@ -15,8 +15,6 @@ from harness.diagnosis.types import Evidence
 from harness.diagnosis.wording import count, end, halfway, most, span
 from harness.tables.numbers import short
 
-_LEAST = "the least error of anything that sees the present only"
-
 
 @rule("other-inputs", "warning", "The inputs are not those of the task.")
 def other_inputs(observed: Observed) -> Evidence | None:
@@ -72,10 +70,11 @@ def no_input(observed: Observed) -> Evidence | None:
 )
 def wrong_sign(observed: Observed) -> Evidence | None:
     """See the task itself, or the coefficient of the lag term."""
-    w, outputs = observed.task.lag_weight, observed.outputs
+    w, lag, outputs = observed.task.lag_weight, observed.task.lag, observed.outputs
+    followed, wanted = wording.target(-w, lag), wording.target(w, lag)
     program = (
-        f"compute the target of the loss as {wording.target(w)}, as the evaluation does; if the "
-        "other sign is meant, fix the evaluation."
+        f"compute the target of the loss as {wanted}, as the evaluation does; if the other sign is "
+        "meant, fix the evaluation."
     )
     if outputs is not None and outputs.wrong_sign:
         level = short(observed.level("wrong_sign"))
@@ -90,8 +89,8 @@ def wrong_sign(observed: Observed) -> Evidence | None:
     steps_show, steps = _wrong_sign_steps(observed)
     return Evidence(
         f"The task says so itself: train_sign = -1 with lag_weight = {w:g}. The loss is taken "
-        f"against {wording.target(-w)}, the error against {wording.target(w)}: the sign of the lag "
-        f"term differs. {gap}{f' {steps}' if steps_show or gap_shows else ''}",
+        f"against {followed}, the error against {wanted}: the sign of the lag term differs. "
+        f"{gap}{f' {steps}' if steps_show or gap_shows else ''}",
         f"Fix the loss: {wording.run_without(observed.task, train_sign=1)} (the same task with "
         f"train_sign = 1). In a program of your own, {program}",
         f"error {short(observed.final_S.mean())}",
@@ -121,26 +120,29 @@ def _gap(observed: Observed) -> tuple[bool, str]:
 def _wrong_sign_steps(observed: Observed) -> tuple[bool, str]:
     """Return whether the errors at single steps are those of the wrong sign, and how near."""
     level, mse_T = observed.exact.wrong_sign, observed.step_mse_ST.mean(axis=0)
-    first, later, ideal = mse_T[0], float(observed.later_S.mean()), float(level[1:].mean())
+    lag, first = observed.task.lag, float(observed.first_S.mean())
+    later = float(observed.later_S.mean())
+    ideal = float(level[lag:].mean())
     near = abs(later / ideal - 1) < 0.15 + SURE * observed.noise
-    near_each = np.abs(np.log(mse_T[1:] / level[1:])) < np.log(2)
+    near_each = np.abs(np.log(mse_T[lag:] / level[lag:])) < np.log(2)
+    begins, without = f"t >= {lag + 1}", wording.without_past(lag)
     # With a broken gradient, the network starts from the wrong state for ever.
     small = (0.1 if observed.task.gradient == "exact" else 0.5) * level.mean()
     if not (near and first < small and near_each.all()):
         to_come = " and the error will go to zero"
         return False, (
             f"Per step it is not on the yardstick yet: {short(later)} against {short(ideal)} at "
-            f"t >= 2, and {short(first)} at t = 1, where the lag term vanishes"
+            f"{begins}, and {short(first)} at {without}, where the lag term vanishes"
             f"{to_come if observed.task.gradient == 'exact' else ''}."
         )
     paths, seeds = observed.task.eval_paths, len(observed.seeds)
     known = 2 * float(np.sqrt(FOURTH_MOMENT / (paths * seeds)))
     return True, (
-        f"The error sits on the wrong-sign yardstick, {short(level[-1])}, at every t >= 2 (on "
+        f"The error sits on the wrong-sign yardstick, {short(level[-1])}, at every {begins} (on "
         f"average {later / ideal:.2f} of it; {paths} held-out paths and {seeds} "
         f"seed{'s' * (seeds > 1)} tell the error at one step to ±{known:.0%}) and is "
-        f"{'near zero' if first < 0.1 * level.mean() else 'smaller'} at t = 1 ({short(first)}), "
-        "where the lag term vanishes."
+        f"{'near zero' if first < 0.1 * level.mean() else 'smaller'} at {without} "
+        f"({short(first)}), where the lag term vanishes."
     )
 
 
@@ -154,11 +156,11 @@ def unsure(observed: Observed) -> Evidence | None:
         return None
     if outputs.terms is None:
         alone = outputs.lags_alike
-        same = f" x_(t-1) is {alone} in all rows that are scored." if alone else ""
+        same = f" {outputs.past} is {alone} in all rows that are scored." if alone else ""
         return Evidence(
-            f"It holds {outputs.size}, which do not tell x_t^2, x_(t-1)^2 and a constant apart."
-            + same,
-            "Give longer paths: the first step of a path has no x_(t-1) but x_0."
+            f"It holds {outputs.size}, which do not tell x_t^2, {outputs.past}^2 and a constant "
+            f"apart.{same}",
+            _longer_paths(outputs)
             if alone
             else "Give more or longer paths: 100 paths of 100 steps are plenty.",
         )
@@ -168,10 +170,16 @@ def unsure(observed: Observed) -> Evidence | None:
     )
 
 
+def _longer_paths(outputs: Outputs) -> str:
+    lag = outputs.task.lag
+    first = "the first step of a path has" if lag == 1 else f"the first {lag} steps of a path have"
+    return f"Give longer paths: {first} no {outputs.past} but {'x_0' if lag == 1 else '0'}."
+
+
 @rule(
     "memoryless",
     "fault",
-    "The network uses only the present value and has not learned to use the one before.",
+    "The network uses only the present value and has not learned to use the earlier one.",
 )
 def memoryless(observed: Observed) -> Evidence | None:
     """Find no lag term, or an error at rest where it is without one."""
@@ -180,13 +188,15 @@ def memoryless(observed: Observed) -> Evidence | None:
     some_S, curve = observed.memoryless_S, observed.curve
     if curve is None or not most(some_S):
         return None
-    level = observed.exact.memoryless[1:].mean()
-    later, first = observed.later_S[some_S].mean(), observed.step_mse_ST[some_S, 0].mean()
+    lag = observed.task.lag
+    level = observed.exact.memoryless[lag:].mean()
+    later, first = observed.later_S[some_S].mean(), observed.first_S[some_S].mean()
     return Evidence(
-        f"In {count(some_S)} seeds the error at t >= 2 is {short(later)}, {later / level:.2f} "
-        f"times the memoryless yardstick ({short(level)}, the least error of anything that sees "
-        f"x_t only; 1.5 times is x_t^2 alone), it is lower at t = 1 ({short(first)}), where there "
-        "is nothing to remember, and over the last half of the training it has not moved "
+        f"In {count(some_S)} seeds the error at t >= {lag + 1} is {short(later)}, "
+        f"{later / level:.2f} times the memoryless yardstick ({short(level)}, the least error of "
+        f"anything that sees x_t only; 1.5 times is x_t^2 alone), it is lower at "
+        f"{wording.without_past(lag)} ({short(first)}), where there is nothing to remember, and "
+        "over the last half of the training it has not moved "
         f"({halfway(curve, some_S)}, {end(curve, some_S)} at the end).",
         "Check that the hidden state is carried from each step to the next, that the gradient goes "
         "back through it, and that the recurrent weights are among the trained parameters. If they "
@@ -203,7 +213,8 @@ def _without_lag_term(observed: Observed, outputs: Outputs) -> Evidence | None:
     if not (lag.holds(0) or abs(lag.value) < abs(w) / 20):
         return None
     return Evidence(
-        f"{outputs.contained}: {_LEAST} is {short(observed.level('memoryless'))}.",
+        f"{outputs.contained}: the least error of anything that sees the present value only is "
+        f"{short(observed.level('memoryless'))}.",
         "Train longer; if that does not help, check that the hidden state is carried from each "
         "step to the next (up to Flux 0.14, Flux.reset! comes between sequences, not between "
         "steps).",
@@ -280,32 +291,38 @@ def other_constant(observed: Observed) -> Evidence | None:
     "The predictions contain the lag term, but other errors are larger than it.",
 )
 def imprecise(observed: Observed) -> Evidence | None:
-    """Find predictions with the right lag term and an error above the memoryless yardstick."""
+    """Find predictions with the right lag term and an error above the yardstick without it."""
     outputs = observed.outputs
     if outputs is None or not outputs.right_lag:
         return None
-    level = observed.level("memoryless")
+    level = observed.level("without_lag")
     if observed.final_S[0] < level or other_constant.look(observed):
         return None
     return Evidence(
-        f"{outputs.contained}; {_LEAST} is {short(level)}.",
+        f"{outputs.contained}; {_least(observed)} is {short(level)}.",
         "Train longer, or with a wider network.",
     )
 
 
-@rule("learned", "good", "The network learned to use the previous value.")
+def _least(observed: Observed) -> str:
+    """Say what the yardstick without the lag is."""
+    lag = observed.task.lag
+    seen = "the present value only" if lag == 1 else f"fewer than {lag} steps back"
+    return f"the least error of anything that sees {seen}"
+
+
+@rule("learned", "good", "The network learned to use the earlier value.")
 def learned_lag(observed: Observed) -> Evidence | None:
-    """Find errors that no network without memory can have."""
-    level = observed.level("memoryless")
+    """Find errors that no network can have which does not see as far back as the lag."""
+    level = observed.level("without_lag")
     if (outputs := observed.outputs) is not None:
         if not outputs.right_lag or observed.final_S[0] >= level:
             return None
         error = short(observed.final_S[0])
         return Evidence(
-            f"{outputs.contained}. The first, {error}, is below {short(level)}, {_LEAST}."
+            f"{outputs.contained}. The first, {error}, is below {short(level)}, {_least(observed)}."
         )
-    what = "the least error of anything that sees the present value only"
-    what = f"the memoryless yardstick ({short(level)}, {what})"
+    what = f"{observed.yardstick} ({short(level)}, {_least(observed)})"
     return _learned(observed, level, what) if observed.has_lag else None
 
 

@@ -44,14 +44,19 @@ def seeds(all_seeds: tuple[int, ...], some_S: Which) -> str:
     return f"seed{'s' * (len(some) > 1)} {', '.join(some[:_NAMED_SEEDS])}{more}"
 
 
-def lag_term(weight: float) -> str:
-    """Return the lag term as it follows another: `+ 0.1*x_(t-1)^2`."""
-    return f"{'+' if weight >= 0 else '-'} {abs(weight):g}*x_(t-1)^2"
+def target(weight: float, lag: int) -> str:
+    """Return the function that is learned: `x_t^2 + 0.1*x_(t-4)^2`."""
+    return f"x_t^2 {'+' if weight >= 0 else '-'} {abs(weight):g}*{past(lag)}^2"
 
 
-def target(weight: float) -> str:
-    """Return the function that is learned: `x_t^2 + 0.1*x_(t-1)^2`."""
-    return f"x_t^2 {lag_term(weight)}"
+def past(lag: int) -> str:
+    """Return the value so many steps back: `x_(t-4)`."""
+    return f"x_(t-{lag})"
+
+
+def without_past(steps: int) -> str:
+    """Return the first steps, which have no lag term: `t = 1`, `t <= 4`."""
+    return f"t {'=' if steps == 1 else '<='} {steps}"
 
 
 def run_without(task: Task, **mended: object) -> str:

@@ -107,8 +107,8 @@ def _subtitle(run: Run) -> str:
     return (
         f"A network ({each(lambda task: task.cell)}, {each(lambda task: f'{task.hidden}')} units) "
         f"reads a random path x (AR(1), rho = {each(lambda task: f'{task.rho:g}')}) step by step "
-        f"and learns {each(lambda task: target(task.train_sign * task.lag_weight))}; it is scored "
-        f"against {each(lambda task: target(task.lag_weight))}. "
+        f"and learns {each(lambda task: target(task.train_sign * task.lag_weight, task.lag))}; "
+        f"it is scored against {each(lambda task: target(task.lag_weight, task.lag))}. "
         f"{each(lambda task: f'{task.epochs}')} epochs, {seeds}"
         f"{'' if gradient == 'exact' else f', gradient {gradient}'}{swept * bool(run.swept)}; "
         f"started {started}."

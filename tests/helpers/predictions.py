@@ -22,20 +22,27 @@ def right(x: Array, before: Array) -> Array:
 
 
 def predictions(
-    function: Function, paths: int = 50, steps: int = 40, rho: float = 0.1, seed: int = 0
+    function: Function,
+    paths: int = 50,
+    steps: int = 40,
+    rho: float = 0.1,
+    seed: int = 0,
+    lag: int = 1,
 ) -> Predictions:
-    """Return what a function of x_t and x_{t-1} predicts."""
+    """Return what a function of x_t and x_{t-lag} predicts."""
     rng = np.random.default_rng(seed)
     x = np.zeros((steps + 1, paths))
     for t in range(1, steps + 1):
         x[t] = rho * x[t - 1] + rng.standard_normal(paths)
+    lagged = np.zeros_like(x)
+    lagged[lag:] = x[:-lag]
     now, before = x[1:].T.ravel(), x[:-1].T.ravel()
     return Predictions(
         np.repeat(np.arange(paths), steps),
         np.tile(np.arange(1, steps + 1), paths),
         now,
         before,
-        function(now, before),
+        function(now, lagged[1:].T.ravel()),
         starts_at_zero=True,
     )
 
