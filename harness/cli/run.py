@@ -164,6 +164,8 @@ def _print_run(run: Run) -> None:
     found = run.findings()
     for finding in found:
         click.echo(f"\n{paragraphs(finding, evidence=False, width=width())}", nl=False)
+    if not run.reach().empty:
+        click.echo("\n" + table_of(run, "memory", "table"), nl=False)
     if found:
         click.echo(f"\nWhy: {command('explain', *run.words)}")
     steps = command("show", *run.words, "--table", "steps")

@@ -31,6 +31,8 @@ _LONGEST = 500
             "comparisons",
             "break-even",
             "scaling",
+            "memory",
+            "lags",
             "steps",
             "curves",
             "trials",
@@ -58,6 +60,8 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
     run = open_run(run_id, results)
     if name == "scaling" and not run.swept:
         raise InvalidInput(f"`--table scaling`: run `{run_id}` is no sweep (`run --sweep`).")
+    if name == "memory" and "lag" not in run.swept:
+        raise InvalidInput(f"`--table memory`: run `{run_id}` is no sweep over `lag`.")
     if name == "profile" and run.profile.empty:
         raise InvalidInput(f"`--table profile`: run `{run_id}` has none (`run --profile`).")
     click.echo(table_of(run, name, kind), nl=False)
@@ -95,7 +99,8 @@ def list_(results: str) -> None:
 def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only some of the time steps."""
     from harness.runs.precision import conclusion
-    from harness.tables.side_by_side import curves_by_arm, spread_out, steps_by_arm
+    from harness.tables.reach import render_reach
+    from harness.tables.side_by_side import curves_by_arm, lags_by_arm, spread_out, steps_by_arm
     from harness.tables.text import (
         render,
         render_break_even,
@@ -116,6 +121,11 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render_break_even(run.break_even(), kind, columns, run.swept)
     if name == "scaling":
         return render_scaling(run.growth(), run.crossovers(), kind, columns)
+    if name == "memory":
+        return render_reach(run.reach(), kind, columns, run.swept)
+    if name == "lags":
+        title = "Coefficient of x_(t-k)^2 in the target, and in the predictions, mean over seeds"
+        return render(lags_by_arm(run.lags, run.swept), kind, columns, title, len(run.swept) + 1)
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
     if name == "attempts":

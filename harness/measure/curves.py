@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.backend.protocol import Array
+from harness.trial.learned import Learned
 from harness.trial.record import CurvePoint, Share
 
 
@@ -61,8 +62,8 @@ class Curves:
             self._losses.clear()
         return mean
 
-    def shares(self, moved_R: Array) -> list[Share]:
-        """Return the results of each seed, given how far its initial state has moved."""
+    def shares(self, moved_R: Array, learned_R: Sequence[Learned]) -> list[Share]:
+        """Return the results of each seed, with what was looked at when it had ended."""
         return [
             Share(
                 seed=seed,
@@ -70,8 +71,15 @@ class Curves:
                 points=tuple(points),
                 step_mse=tuple(mse_T.tolist()) if running else (),
                 initial_state_moved=float(moved) if running else None,
+                learned=learned if running else None,
             )
-            for seed, points, mse_T, moved, running in zip(
-                self._seeds, self._points, self._step_mse_RT, moved_R, self._running_R, strict=True
+            for seed, points, mse_T, moved, learned, running in zip(
+                self._seeds,
+                self._points,
+                self._step_mse_RT,
+                moved_R,
+                learned_R,
+                self._running_R,
+                strict=True,
             )
         ]

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # Pydantic needs this one before Python
 
 from harness.errors import brief, printable
 from harness.trial.events import Check
+from harness.trial.learned import Learned
 from harness.trial.profile import Profile
 
 _SHOWN = 80
@@ -69,6 +70,7 @@ _VALUES: Mapping[str, TypeAdapter[Any]] = {
     "restarted": TypeAdapter(None),
     "evaluated": TypeAdapter(_Evaluated),
     "inspected": TypeAdapter(_Inspected),
+    "learned": TypeAdapter(list[Learned]),
     "profiled": TypeAdapter(Profile),
     "done": TypeAdapter(None),
 }

@@ -20,6 +20,11 @@ Version 7 added
 
     profile N  start anew and look at calls of N epochs, not on the clock; answered by ("profiled",
                the fields of a `harness.trial.profile.Profile`)
+
+Version 8 added
+
+    learned    look at the predictions of the held-out paths; answered by ("learned", the fields of
+               a `harness.trial.learned.Learned` of each seed)
 """
 
 from __future__ import annotations
@@ -67,6 +72,8 @@ def serve(
                 moved_R = training.initial_state_moved().tolist()
                 peaks = {"peak_rss_mb": machine.peak_rss_mb()} | training.peak_gpu
                 emit("inspected", {"initial_state_moved": moved_R} | peaks)
+            case ["learned"]:
+                emit("learned", training.learned())
             case ["profile", epochs]:
                 emit("profiled", training.profile(int(epochs)))
             case ["finish"]:

@@ -17,6 +17,7 @@ from harness.backend.protocol import Array
 from harness.measure.clock import now
 from harness.measure.process import JobFailed, Tree, Worker
 from harness.trial.jobs import TurnsJob
+from harness.trial.learned import Learned
 from harness.trial.profile import Profile
 
 T = TypeVar("T")
@@ -129,6 +130,11 @@ class Trainer:
         """Return `initial_state_moved` of each seed, and the peaks of memory so far."""
         answer: dict[str, Any] = self._ask("inspect", "inspected")
         return answer
+
+    def learned(self) -> list[Learned]:
+        """Look at the predictions of each seed for the held-out paths."""
+        learned: list[Learned] = self._ask("learned", "learned")
+        return learned
 
     def profile(self, epochs: int) -> Profile:
         """Start anew, and look at calls that train so many epochs."""

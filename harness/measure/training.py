@@ -7,6 +7,7 @@ mostly 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cached_property
 from math import ceil
 from typing import Any, Self, TypeAlias
@@ -26,10 +27,12 @@ from harness.backend.protocol import (
 from harness.backend.single_seed import Alone, many_seeds
 from harness.measure import energy, machine
 from harness.measure.clock import Clock, now
+from harness.measure.learned import Looker
 from harness.measure.machine import Counters
 from harness.measure.run_queue import Reading, RunQueue, waited_s
 from harness.task import data
 from harness.trial.jobs import TurnsJob
+from harness.trial.learned import Learned
 from harness.trial.profile import Profile
 from harness.trial.record import Chunk
 from harness.trial.trajectory import NUDGE
@@ -165,6 +168,26 @@ class Training:
             squares_RT += np.sum(error_RTP[..., done:] ** 2, axis=2)
         step_mse_RT: Array = squares_RT / y_RTN.shape[2]
         return step_mse_RT, watch.seconds
+
+    def learned(self) -> list[dict[str, Any]]:
+        """Return what the predictions of each seed are made of: a `harness.trial.learned.Learned`.
+
+        Of a seed that has diverged it is empty.
+        """
+        x_RTN, y_RTN = self._held_out
+        lookers = [Looker(self._job.task) for _ in self.seeds]
+        fine_R = np.ones(len(self.seeds), bool)
+        for part, done in self._parts():
+            x_RTP, y_RTP = x_RTN[..., part], y_RTN[..., part]
+            output_RTP = self._trained.predict_many(self._state, np.ascontiguousarray(x_RTP))
+            output_RTP = contract.outputs(output_RTP, x_RTP.shape)[:, 1:]
+            fine_R &= np.isfinite(output_RTP).all(axis=(1, 2))
+            for r in np.flatnonzero(fine_R):
+                lookers[r].add(*(values[r][:, done:] for values in (x_RTP, y_RTP, output_RTP)))
+        return [
+            asdict(looker.learned() if fine else Learned())
+            for looker, fine in zip(lookers, fine_R, strict=True)
+        ]
 
     def initial_state_moved(self) -> Array:
         """Return `initial_state_moved` of each seed [R]."""

@@ -50,6 +50,8 @@ class Host:
 # caches (with turns of 3 ms, JAX needs a tenth more for an epoch).
 TURN_S = 0.02
 GPU_TURN_S = 0.05
+_OF_A_SEED = ("step_mse", "initial_state_moved", "learned")
+"""What is known of each seed that ended well."""
 
 
 class Trial:
@@ -181,7 +183,7 @@ class Trial:
 
     def fail(self, error: JobFailed) -> None:
         """Note how the process failed; final errors are those of trials that ended well."""
-        for name in ("step_mse", "initial_state_moved", "shares"):
+        for name in (*_OF_A_SEED, "shares"):
             self._fields.pop(name, None)
         after = f" after epoch {self._epoch}" if self._epoch else ""
         self._fields |= {
@@ -240,12 +242,12 @@ class Trial:
 
     def _end(self) -> None:
         about = self.trainer.inspect()
-        shares = self._curves.shares(np.asarray(about.pop("initial_state_moved")))
+        learned = self.trainer.learned()
+        shares = self._curves.shares(np.asarray(about.pop("initial_state_moved")), learned)
         self._fields |= about | {"status": "ok" if self._curves.running else "diverged"}
         if self.job.seeds:
             self._fields["shares"] = tuple(shares)
         elif self._curves.running:
-            names = ("step_mse", "initial_state_moved")
-            self._fields |= {name: getattr(shares[0], name) for name in names}
+            self._fields |= {name: getattr(shares[0], name) for name in _OF_A_SEED}
         if not self._curves.running:
             self.trainer.finish()

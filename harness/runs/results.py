@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.tables.from_records import Judged
 
 
-TABLES = ("trials", "curves", "steps", "chunks")
+TABLES = ("trials", "curves", "steps", "lags", "chunks")
 """The tables that are stored with every run; one with profiles has one more."""
 FEW = 1000
 """So many records are read in a second: the truth itself, rather than tables made from it."""
@@ -115,6 +115,7 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """Build one of `tables` anew."""
         from harness.tables import from_records
+        from harness.tables.memory import lags_table
         from harness.tables.profile import profile_table
 
         if name == "trials":
@@ -123,7 +124,7 @@ class Run:
         if name == "curves":
             return from_records.curves_table(self.records, self.swept, self._judged)
         build = {"steps": from_records.steps_table, "chunks": from_records.chunks_table}
-        build |= {"profile": profile_table}
+        build |= {"lags": lags_table, "profile": profile_table}
         return build[name](self.records, self.swept)
 
     @cached_property
@@ -167,6 +168,11 @@ class Run:
     def steps(self) -> pd.DataFrame:
         """A row per time step of the final evaluation, with the yardsticks."""
         return self._table("steps")
+
+    @cached_property
+    def lags(self) -> pd.DataFrame:
+        """A row per seed and k: the coefficient of x_{t-k}^2 in its held-out predictions."""
+        return self._table("lags")
 
     @cached_property
     def chunks(self) -> pd.DataFrame:
@@ -219,6 +225,15 @@ class Run:
         from harness.tables.text import stated
 
         return [] if self.swept else stated(self._comparisons, self._break_even)
+
+    def reach(self) -> pd.DataFrame:
+        """Return how many seeds remember as far as the lag, in a sweep over it.
+
+        See `harness.tables.reach.reach`; otherwise it is empty.
+        """
+        from harness.tables.reach import reach
+
+        return reach(self.trials, self.swept)
 
     def growth(self) -> pd.DataFrame:
         """Return how times grow with the swept fields; see `harness.tables.scaling.growth`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from harness.backend.protocol import Array
 
@@ -24,6 +23,8 @@ class Fit(NamedTuple):
 
     def halves(self, confidence: float = 0.95) -> Array:
         """Return the half-widths [P] of the intervals, by Student's t."""
+        from scipy.special import stdtrit  # A trial's process needs none of it.
+
         halves: Array = float(stdtrit(self.groups - 1, (1 + confidence) / 2)) * self.errors
         return halves
 

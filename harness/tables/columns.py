@@ -13,11 +13,12 @@ _NAMES = {
     ),
     "int64": (
         "block seed epochs threads attempts go trials_before at_once epoch t chunk rounds "
-        "involuntary_switches n of n_a n_b trials sizes seeds blocks runs runs_before runs_after"
+        "involuntary_switches n of n_a n_b trials sizes seeds blocks runs runs_before runs_after "
+        "k lag reached"
     ),
     "bool": "contended shown counted",
     "boolean": "noisy",
-    "Int64": "epochs_to_lag lag_step round cut_to apart_epoch",
+    "Int64": "epochs_to_lag lag_step round cut_to apart_epoch memory",
 }
 _TYPES = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 

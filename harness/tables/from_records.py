@@ -19,6 +19,7 @@ import pandas as pd
 
 from harness.measure.fingerprint import fingerprint, name_kinds
 from harness.tables.columns import columns
+from harness.tables.memory import LAGS, memory
 from harness.tables.metrics import METRICS
 from harness.tables.points import with_point
 from harness.tables.profile import PROFILE
@@ -39,7 +40,7 @@ TRIALS = columns(
     "seconds_to_lag peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise "
     "attempts node_kind lost go trials_before at_once train_at_once_s energy_j "
     "initial_state_moved timing rounds train_mean_s lag_step cut_to "
-    "correction_error apart_from apart_epoch apart_by"
+    "correction_error apart_from apart_epoch apart_by memory"
 ) | columns(" ".join(METRICS))
 _GPU = ("gpu", "gpu_driver")
 _KEY = columns("trial backend device seed")
@@ -75,7 +76,7 @@ class Judged(NamedTuple):
 def types_of(name: str, point: Mapping[str, object]) -> dict[str, str]:
     """Return the pandas types of a table's columns; `point` is one of the sweep."""
     tables = {"trials": TRIALS, "curves": CURVES, "steps": STEPS, "chunks": CHUNKS}
-    types = (tables | {"profile": PROFILE})[name]
+    types = (tables | {"lags": LAGS, "profile": PROFILE})[name]
     renamed = {
         f"{column}_trained" if column in point else column: types[column] for column in types
     }
@@ -226,6 +227,7 @@ def _trial_row(record: Record, calm: InCalm, exact: Mapping[str, float]) -> dict
         else 1 - mse / exact["without_lag"],
         "epochs_to_lag": lag.epoch if lag else None,
         "seconds_to_lag": lag.epoch * usual_s / record.at_once if lag and usual_s else None,
+        "memory": memory(record.learned),
         "lag_step": _epochs_since_last(record.points, lag) if lag else None,
         "at_once": record.at_once,
         "cpu_s": of_training(record, "cpu_s"),

@@ -147,6 +147,7 @@ _ALL = (
         summary="mean",
         comparison="listed",
     ),
+    Metric("memory", "accuracy", "memory", None, True, needs_lag=True, summary="median"),
     Metric(
         "epochs_to_lag",
         "accuracy",

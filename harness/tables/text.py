@@ -70,7 +70,7 @@ def summary_tables(
     shared = not summary.empty and bool((summary["at_once"] > 1).any())
     per_seed = "; epochs/s and train s per seed, the rest of all at once" * shared
     parts = {
-        "Accuracy, mean over seeds; way to the lag, median": _accuracy(),
+        "Accuracy, mean over seeds; way to the lag, median": _accuracy(summary),
         f"Time, median over seeds{per_seed}": _times(summary),
     }
     return [
@@ -195,8 +195,8 @@ def _with_kinds(summary: pd.DataFrame, columns: Columns) -> Columns:
     return first | {"nodes": lambda row: kinds[row["node_kind"]]} | columns
 
 
-def _accuracy() -> Columns:
-    return {
+def _accuracy(summary: pd.DataFrame) -> Columns:
+    columns: Columns = {
         **_plain(("backend", "device")),
         "seeds": lambda row: f"{row['seeds']}/{row['trials']}",
         "MSE": lambda row: number(row["final_mse"]),
@@ -210,6 +210,9 @@ def _accuracy() -> Columns:
         "lag s": lambda row: _to_lag(row, "seconds_to_lag"),
         **_headed("accuracy"),
     }
+    if not summary.empty and summary["memory"].notna().any():
+        columns["memory [95 %]"] = lambda row: _mean(row, "memory", "memory_")
+    return columns
 
 
 def _times(summary: pd.DataFrame) -> Columns:

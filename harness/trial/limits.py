@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.errors import InvalidInput
 from harness.inputs.bounded import MOST_BYTES
 from harness.inputs.bounded_json import MOST_NAMES, MOST_VALUES
+from harness.trial.learned import MOST_LAGS
 
 MOST_TRIALS = 1_000_000
 """The trials of a run."""
@@ -23,11 +24,12 @@ LONGEST_NAME, LONGEST_TEXT = 4096, 100_000
 _CALL, _POINT, _NAME, _NUMBER = 16, 4, 45, 30
 
 
-def refuse_unstorable(n_steps: int, points: int, rounds: int, seeds: int) -> None:
+def refuse_unstorable(n_steps: int, points: int, rounds: int, seeds: int, lag: int) -> None:
     """Raise `InvalidInput` if a record of so many seeds at once may be too large to be read."""
     trainings = seeds + 1 if seeds > 1 else 1
-    names = _CALL * max(rounds, MOST_CALLS) + _POINT * points * trainings + 5 * seeds
-    numbers = (n_steps + 1) * trainings + 3 * points  # And those of nudged trainings.
+    names = _CALL * max(rounds, MOST_CALLS) + _POINT * points * trainings + 13 * seeds
+    learned = 7 * min(lag, MOST_LAGS) + 2
+    numbers = (n_steps + 1 + learned) * trainings + 3 * points  # And those of nudged trainings.
     if (
         names > MOST_NAMES
         or names + numbers > MOST_VALUES

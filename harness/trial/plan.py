@@ -127,6 +127,7 @@ class Plan(BaseModel):
             min(self._largest("curve_points"), self._largest("epochs")),
             self.rounds,
             min(self.at_once or 1, len(self.seeds)),
+            self._largest("lag"),
         )
         return self
 

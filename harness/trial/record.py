@@ -25,14 +25,16 @@ from pydantic_core import CoreSchema, core_schema
 from harness.errors import middle_cut, one_line, printable
 from harness.inputs.bounded_json import Several
 from harness.task.task import Task
+from harness.trial.learned import Learned
 from harness.trial.limits import LONGEST_NAME, LONGEST_TEXT, MOST_AT_ONCE
 from harness.trial.profile import Profile
 
 # Version 2 added `chunks` and `attempt`; 3 the status `lost` and `isolation`; 4 seeds that are
 # trained at once and sweeps; 5 the task's `gradient`, which was exact before; 6 `timing` and the
-# turns of chunks; 7 `profile`. All can be read.
-SchemaVersion: TypeAlias = Literal[1, 2, 3, 4, 5, 6, 7]
-SCHEMA_VERSION: SchemaVersion = 7
+# turns of chunks; 7 `profile`; 8 `learned`, and the task's `lag`, which was 1 before. All can be
+# read.
+SchemaVersion: TypeAlias = Literal[1, 2, 3, 4, 5, 6, 7, 8]
+SCHEMA_VERSION: SchemaVersion = 8
 
 Status: TypeAlias = Literal["ok", "diverged", "failed", "timeout", "lost"]
 """`lost`: the node or the Ray worker went away."""
@@ -79,6 +81,7 @@ Integer: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Natural: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Count: TypeAlias = Annotated[int, Field(ge=1, lt=2**63)]
 
+_OF_A_SEED = ("initial_state_moved", "learned")
 _tasks: dict[str, Task] = {}
 _LONGEST_TASK = 10_000
 """Characters of a task that is kept."""
@@ -158,6 +161,7 @@ class Share(BaseModel):
     """`train_s` is the time of all seeds together."""
     step_mse: Several[Real] = ()
     initial_state_moved: float | None = None
+    learned: Learned | None = None
 
 
 class Record(BaseModel):
@@ -217,6 +221,8 @@ class Record(BaseModel):
     is not on the clock; empty if none was needed."""
     initial_state_moved: float | None = None
     """How far the training has moved the initial state, RMS over its units; None: unknown."""
+    learned: Learned | None = None
+    """What the last evaluation's predictions are made of; None in older records, or as above."""
     shares: Several[Share] = Field((), max_length=MOST_AT_ONCE)
     """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: Amount | None = None
@@ -257,7 +263,7 @@ class Record(BaseModel):
         shares = {share.seed: share for share in self.shares}
         return [
             self.model_copy(
-                update={"seed": seed, "points": (), "step_mse": (), "initial_state_moved": None}
+                update={"seed": seed, **dict.fromkeys(_OF_A_SEED), "points": (), "step_mse": ()}
                 | ({} if seed not in shares else dict(shares[seed]))
             )
             for seed in self.seeds

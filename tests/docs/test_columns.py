@@ -10,7 +10,9 @@ from harness.compare import CHANGES
 from harness.tables.break_even import BREAK_EVEN
 from harness.tables.comparisons import COMPARISONS
 from harness.tables.from_records import CHUNKS, CURVES, STEPS, TRIALS, trials_table
+from harness.tables.memory import LAGS
 from harness.tables.profile import PROFILE
+from harness.tables.reach import REACH
 from harness.tables.scaling import CROSSOVERS, GROWTH
 from harness.tables.summary import summarise
 from harness.tables.text import summary_tables
@@ -33,6 +35,7 @@ def described(section: str) -> set[str]:
         ("trials", TRIALS),
         ("curves", CURVES),
         ("steps", STEPS),
+        ("lags", LAGS),
         ("chunks", CHUNKS),
         ("profile", PROFILE),
         ("summary", SUMMARY),
@@ -41,6 +44,7 @@ def described(section: str) -> set[str]:
         ("break_even", BREAK_EVEN),
         ("growth and crossovers", GROWTH),
         ("growth and crossovers", CROSSOVERS),
+        ("reach", REACH),
     ],
 )
 def test_every_column_is_described(section: str, columns: dict[str, str]) -> None:
@@ -48,6 +52,6 @@ def test_every_column_is_described(section: str, columns: dict[str, str]) -> Non
 
 
 def test_every_heading_of_the_printed_summary_is_described() -> None:
-    shown = SUMMARY.assign(at_once=2, floor_ratio=1.0, energy_j=1.0)
+    shown = SUMMARY.assign(at_once=2, floor_ratio=1.0, energy_j=1.0, memory=1)
     headings = [name for _, table in summary_tables(shown) for name in table]
     assert [name for name in headings if name not in described("summary")] == []

@@ -19,6 +19,7 @@ from harness.store.run_writer import RunWriter
 from harness.trial.arms import Arm
 from harness.trial.events import Certificate
 from harness.trial.jobs import TrialJob, TurnsJob
+from harness.trial.learned import Learned
 from harness.trial.plan import Plan
 from harness.trial.record import Record
 from harness.trial.trajectory import NUDGES, unexplained
@@ -68,6 +69,9 @@ class Here(Trainer):
 
     def evaluate(self) -> Evaluation:
         return Evaluation(*self._training.evaluate())
+
+    def learned(self) -> list[Learned]:
+        return [Learned(**one) for one in self._training.learned()]
 
     def inspect(self) -> dict[str, Any]:
         moved_R = self._training.initial_state_moved()

@@ -16,6 +16,8 @@ from tests.helpers.records import trial_job
 from tests.helpers.trainings import Here
 
 TASK = Task(epochs=12, curve_points=4, n_steps=3, batch_size=2, eval_paths=5)
+ONCE = [*["train 3", "predict 5"] * 4, "predict 5"]
+"""A training; the last predictions are looked at."""
 
 
 def about(seconds: float) -> Any:
@@ -85,7 +87,7 @@ def test_the_first_chunk_is_thrown_away_and_training_starts_anew() -> None:
     assert calls == ["make cpu 10", "init 8", "train 3", "predict 5", "train 3", "init 8"]
     assert measured.pace_s == about(3)
     points = measured.ended().points
-    assert calls[6:] == ["train 3", "predict 5"] * 4
+    assert calls[6:] == ONCE
     # The loss of epoch e is 1/(e+1), so the curve starts at epoch 0 and its points are means.
     assert points[0].train_loss == (1 + 1 / 2 + 1 / 3) / 3
     assert [point.epoch for point in points] == [3, 6, 9, 12]
@@ -109,7 +111,7 @@ def test_each_timed_call_says_what_it_took() -> None:
 def test_after_its_end_it_starts_anew_for_the_turns_that_are_left() -> None:
     measured = Measured()
     record = measured.ended(6)
-    assert measured.backend.calls[6:] == [*["train 3", "predict 5"] * 4, "init 8", *["train 3"] * 2]
+    assert measured.backend.calls[6:] == [*ONCE, "init 8", *["train 3"] * 2]
     assert [chunk.round for chunk in record.chunks] == [1, 2, 3, 4, 5, 6]
     assert [point.epoch for point in record.points] == [3, 6, 9, 12]
 
@@ -125,7 +127,7 @@ def test_a_short_chunk_is_trained_several_times_in_a_turn(device: str, turn_s: f
     assert [chunk.epoch for chunk in record.chunks] == [3, 6, 9, 12] * 3 + [3, 6, 9]
     assert record.chunks[5].loss == pytest.approx((1 / 4 + 1 / 5 + 1 / 6) / 3)
     # They are only timed: what is evaluated is trained before them.
-    assert measured.backend.calls[5:15] == ["init 8", *["train 3", "predict 5"] * 4, "init 8"]
+    assert measured.backend.calls[5:16] == ["init 8", *ONCE, "init 8"]
     assert "predict 5" not in measured.backend.calls[15:]
     assert record.points[0].train_loss == (1 + 1 / 2 + 1 / 3) / 3
 

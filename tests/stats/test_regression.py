@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,12 +25,12 @@ def test_it_is_least_squares_and_the_jackknife_by_hand(seed: int, size: float) -
     found = fit(*sums(design, y))
     assert found is not None
 
-    def solved(groups: Array) -> Array:
+    def solved(groups: npt.NDArray[np.int64]) -> Array:
         parts = design[groups].reshape(-1, 2), y[groups].ravel()
         solution: Array = np.linalg.lstsq(*parts, rcond=None)[0]
         return solution
 
-    everything = np.arange(6)
+    everything = np.arange(6).astype(np.int64)
     np.testing.assert_allclose(found.values, solved(everything), rtol=1e-6, atol=1e-9 / size)
     without = np.array([solved(np.delete(everything, g)) for g in everything])
     by_hand = np.sqrt(5 / 6 * np.sum((without - solved(everything)) ** 2, axis=0))

@@ -43,15 +43,20 @@ def test_its_records_are_read_and_counted(schema: int) -> None:
     # Before, there was no other; so an older `posted` is not taken for today's.
     gradient = "exact" if schema < 5 else "stateful-broadcast"
     assert {record.task.gradient for record in run.records} == {gradient}
-    assert run.swept == (("hidden",) if schema == 4 else ())
+    assert run.swept == {4: ("hidden",), 8: ("lag",)}.get(schema, ())
+    # Before, there was no other lag, and nobody looked.
+    assert {record.task.lag for record in run.records} == ({2, 3} if schema == 8 else {1})
+    assert trials["memory"].notna().all() == (not run.lags.empty) == (schema == 8)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_every_table_is_shown(schema: int) -> None:
     for table in TABLES:
-        if table == "scaling" and schema != 4:  # The only sweep.
+        if table == "scaling" and schema not in (4, 8):  # The only sweeps.
             continue
-        if table == "profile" and schema < 7:  # There was none.
+        if table == "profile" and schema != 7:  # There was none.
+            continue
+        if table == "memory" and schema != 8:  # The only sweep over lags.
             continue
         arguments = ["show", f"schema-{schema}", "--results", str(DATA), "--table", table]
         done = CliRunner().invoke(cli, arguments)

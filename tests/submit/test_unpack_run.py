@@ -95,7 +95,7 @@ def test_only_regular_files_of_a_run_are_packed(tmp_path: Path) -> None:
         {"seed": 7},
         {"seeds": [0, 1]},
         {"threads": 0},
-        {"schema_version": 8},
+        {"schema_version": 9},
         {"backend": "torch"},
         {"device": "gpu"},
         {"task": {"hidden": 11}},

@@ -45,7 +45,7 @@ def test_the_columns_are_those_of_the_design() -> None:
         "peak_rss_mb peak_gpu_mb threads contended cpu_s lost_share noisy noise attempts "
         "node_kind lost go trials_before at_once train_at_once_s energy_j "
         "initial_state_moved timing rounds train_mean_s lag_step cut_to correction_error "
-        "apart_from apart_epoch apart_by"
+        "apart_from apart_epoch apart_by memory"
     )
     assert " ".join(CURVES) == "trial backend device seed epoch train_s train_loss eval_mse"
     assert (

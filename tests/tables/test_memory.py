@@ -1,0 +1,126 @@
+"""The tables on how far back networks remember, from records that nobody measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness import Task
+from harness.tables.from_records import trials_table
+from harness.tables.memory import LAGS, lags_table, memory
+from harness.tables.reach import REACH, reach, render_reach
+from harness.tables.summary import summarise
+from harness.trial.learned import Learned
+from harness.trial.record import Record, Share
+from tests.helpers.records import record, timed
+
+TASK = Task(lag=2, lag_weight=0.5, n_steps=2)
+
+
+def learned(steps: int, lag: int = 2, paths: int = 2000) -> Learned:
+    """Of a network whose error is far below those of the first so many windows."""
+    gaps = tuple(-1.0 if past < steps else 1.0 for past in range(lag))
+    return Learned(
+        windows=tuple(range(lag)),
+        gaps=gaps,
+        gap_errors=(0.1,) * lag,
+        paths=paths,
+        coefficients=(1.0, 0.0, 0.25),
+        coefficient_errors=(0.01, 0.01, 0.02),
+        groups=50,
+    )
+
+
+def trial(seed: int, steps: int, **changes: Any) -> Record:
+    fields: dict[str, Any] = {"task": TASK, "learned": learned(steps)}
+    return timed("a", seed, 1.0, **fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "errors", "paths", "steps"),
+    [
+        ((-1, -1, -1), (0.1, 0.1, 0.1), 2000, 3),
+        ((-1, -1, 1), (0.1, 0.1, 0.1), 2000, 2),
+        # Below by three standard errors in 740 of a million, by 3.2 in 690 of a million.
+        ((-3.2, -3, -9), (1, 1, 1), 10**6, 1),
+        ((-3, -9, -9), (1, 1, 1), 10**6, 0),
+        # Of few paths, the errors themselves are hardly known.
+        ((-3.2, -9, -9), (1, 1, 1), 10, 0),
+        # Exactly as good as a window is not better.
+        ((-1, 0, 0), (0.1, 0, 0), 2000, 1),
+        ((-1, -1, -1), (0, 0, 0), 2000, 3),
+    ],
+)
+def test_memory_ends_at_the_first_window_that_is_not_beaten(
+    gaps: tuple[float, ...], errors: tuple[float, ...], paths: int, steps: int
+) -> None:
+    assert memory(Learned(windows=(0, 1, 2), gaps=gaps, gap_errors=errors, paths=paths)) == steps
+
+
+def test_memory_is_unknown_without_a_lag_and_in_older_records() -> None:
+    assert memory(None) is None
+    assert memory(Learned()) is None
+    assert trials_table([record()])["memory"].isna().all()
+
+
+def test_seeds_at_once_have_a_memory_each() -> None:
+    shares = (
+        Share(seed=0, status="ok", points=(), step_mse=(1, 1), learned=learned(2)),
+        Share(seed=1, status="diverged", points=()),
+    )
+    table = trials_table([record(seeds=(0, 1), shares=shares, task=TASK)])
+    assert table["memory"].tolist() == [2, pd.NA]
+    assert lags_table([record(seeds=(0, 1), shares=shares, task=TASK)])["seed"].tolist() == [0] * 3
+
+
+def test_the_summary_has_the_median_and_its_interval() -> None:
+    steps = [2, 2, 2, 0, 2, 2, 2, 0, 2]
+    (row,) = summarise(trials_table([trial(s, d) for s, d in enumerate(steps)])).to_dict("records")
+    # The sign test leaves out one value at either end.
+    assert (row["memory"], row["memory_low"], row["memory_high"]) == (2, 0, 2)
+    (few,) = summarise(trials_table([trial(s, 2) for s in range(5)])).to_dict("records")
+    assert few["memory"] == 2
+    assert np.isnan(few["memory_low"])
+
+
+def test_lags_stand_beside_those_of_the_target() -> None:
+    table = lags_table([trial(3, 2)], ["lag"])
+    assert list(table) == [*LAGS, "lag"]
+    assert table["true"].tolist() == [1, 0, 0.5]
+    assert table["coefficient"].tolist() == [1, 0, 0.25]
+    # Student's t with 49 degrees of freedom.
+    np.testing.assert_allclose(
+        table["high"] - table["low"], 2 * 2.0096 * 0.01 * np.array([1, 1, 2]), rtol=1e-3
+    )
+    assert lags_table([]).empty
+    assert list(lags_table([record()])) == list(LAGS)
+
+
+def test_how_many_seeds_reach_the_lag() -> None:
+    records = [
+        trial(
+            seed,
+            min(lag, 2),
+            task=TASK.changed(lag=lag, n_steps=9),
+            trial=f"l{lag}s{seed}",
+            step_mse=(1.0,) * 9,
+            learned=learned(min(lag, 2), lag),
+        )
+        for lag in (1, 2, 4)
+        for seed in range(8)
+    ]
+    table = reach(trials_table(records, swept=["lag"]), ["lag"])
+    assert list(table) == list(REACH)
+    assert table["lag"].tolist() == [1, 2, 4]
+    assert table["reached"].tolist() == [8, 8, 0]
+    assert table["low"].round(2).tolist() == [0.63, 0.63, 0.0]
+    text = render_reach(table, "table", 80, ["lag"])
+    assert (
+        "a on cpu remembers 2 steps: x_(t-2) is used in 8 of 8 seeds (63 to 100 %), x_(t-4) is "
+        "used in 0 of 8 seeds (0 to 37 %)" in text
+    )
+    assert "lag 1  lag 2  lag 4" in text
+    assert reach(trials_table(records), []).empty
