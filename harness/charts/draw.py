@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import altair as alt
 import numpy as np
@@ -21,6 +21,7 @@ from harness.tables.numbers import number
 from harness.tables.profile import Part
 
 Chart: TypeAlias = alt.Chart | alt.LayerChart
+ScaleType: TypeAlias = Literal["log", "linear"]
 
 YARDSTICKS = {
     "variance": "best constant (variance)",
@@ -149,6 +150,23 @@ def steps(
         if level > 0
     ]
     return _with_yardsticks(_lines(per_step, x, y, tooltip, order), levels, "t")
+
+
+def lags(per_lag: pd.DataFrame, true: Mapping[int, float], order: Sequence[str]) -> alt.LayerChart:
+    """Draw the coefficient of x_{t-k}^2 at each k, from `series.per_lag`; `true`: of the target."""
+    x = alt.X("k:Q", title="k: steps back").scale(nice=False, padding=14).axis(tickMinStep=1)
+    y = alt.Y("coefficient:Q", title="coefficient of the square of x, k steps back")
+    tooltip = [
+        alt.Tooltip("series:N", title="series"),
+        alt.Tooltip("k:Q", title="k"),
+        _number("coefficient", "coefficient, mean"),
+        *_band_tooltip(),
+    ]
+    target = alt.InlineData(values=[{"k": k, "coefficient": c} for k, c in true.items()])
+    wanted = alt.Chart(target).mark_point(shape="circle", size=220, color=MUTED, strokeWidth=1.5)
+    told = [_number("k", "k"), _number("coefficient", "in the target")]
+    lines = _lines(per_lag, x, y, tooltip, order, scale="linear")
+    return _layered(_HEIGHT, wanted.encode(x=x, y=y, tooltip=told), *lines)
 
 
 def time_parts(parts: pd.DataFrame, order: Sequence[str]) -> alt.LayerChart:
@@ -307,6 +325,7 @@ def _lines(
     order: Sequence[str],
     band: tuple[str, str] = ("low", "high"),
     detail: str = "",
+    scale: ScaleType = "log",
 ) -> list[alt.Chart]:
     """Draw a line per series with the band of its seeds; a click in the legend picks series out."""
     names = list(order)
@@ -325,7 +344,7 @@ def _lines(
     layers: list[alt.Chart] = []
     if (table["seeds"] > 1).any():
         low, high = band
-        y_low, opacity = alt.Y(f"{low}:Q").scale(type="log"), alt.when(picked).then(alt.value(0.18))
+        y_low, opacity = alt.Y(f"{low}:Q").scale(type=scale), alt.when(picked).then(alt.value(0.18))
         area = base.mark_area(line=False).encode(y=y_low, y2=f"{high}:Q")
         layers.append(area.encode(opacity=opacity.otherwise(alt.value(0))))
     layers.append(base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, opacity=faded))

@@ -12,7 +12,7 @@ import pandas as pd
 from harness.backend.protocol import Array
 from harness.charts import draw, series
 from harness.charts.page import Figure
-from harness.tables import numbers
+from harness.tables import memory, numbers
 from harness.tables.break_even import with_epoch_s
 from harness.tables.metrics import METRICS
 from harness.tables.points import points
@@ -106,6 +106,32 @@ def _steps(
         f"Geometric means: {words}. Dashed, at the last step: {_levels(last)}. "
         f"{series.seeds_words(trials)}",
         wide.assign(**exact),
+    )
+
+
+def lags(table: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint) -> Figure | None:
+    """Draw what was learned at each lag, beside the target; None if no trial tells of it."""
+    trials = series.with_series(trials)
+    per_lag, order = series.per_lag(table, trials), series.series_order(trials)
+    if per_lag.empty:
+        return None
+    learned = per_lag.pivot(index="k", columns="series", values="coefficient")
+    order = [name for name in order if name in learned]
+    lag, true = point.task.lag, memory.true(point.task, len(learned))
+    words = []
+    for name in order:
+        rest = learned[name].drop([0, lag], errors="ignore").abs()
+        at_lag = f", {learned[name][lag]:.3g} at k = {lag}" if lag in learned.index else ""
+        most = f", at most {rest.max():.2g} elsewhere" if len(rest) else ""
+        words.append(f"{name}: {learned[name][0]:.3g} at k = 0{at_lag}{most}")
+    return Figure(
+        f"lags{_slug(point)}",
+        "What was learned at each lag" + _where(point),
+        draw.lags(per_lag, dict(enumerate(true)), order),
+        f"Coefficients of the squared inputs in the held-out predictions, means over seeds. "
+        f"{'; '.join(words)}. Circles: the target, 1 at k = 0 and {point.task.lag_weight:g} at "
+        f"k = {lag}. {series.seeds_words(trials)}",
+        learned[order].reset_index().assign(target=true),
     )
 
 

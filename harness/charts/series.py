@@ -98,6 +98,12 @@ def per_step(steps: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     return _with_band(_of_shared(steps, trials), ["series", "t"], "mse").reset_index()
 
 
+def per_lag(lags: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per series and k: the mean `coefficient`, with the band of its `seeds`."""
+    shared = _of_shared(lags, trials)
+    return _with_band(shared, ["series", "k"], "coefficient", log=False).reset_index()
+
+
 def time_parts(trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per series and phase: its `seconds` in the trial of median wall time.
 
@@ -150,9 +156,7 @@ def total_times(trials: pd.DataFrame, epochs: Sequence[float]) -> pd.DataFrame:
     shared, keys = shared_seeds(trials), ["series", "epochs"]
     grid = shared.drop(columns="epochs").merge(pd.DataFrame({"epochs": epochs}), how="cross")
     grid["seconds"] = grid["start_s"] + grid["epochs"] * grid["epoch_s"]
-    banded = _with_band(grid, keys, "seconds")
-    banded["seconds"] = grid.groupby(keys, sort=False)["seconds"].mean()
-    return banded.reset_index()
+    return _with_band(grid, keys, "seconds", log=False).reset_index()
 
 
 def by_field(trials: pd.DataFrame, field: str, swept: Sequence[str]) -> pd.DataFrame:
@@ -179,13 +183,16 @@ def _of_shared(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     return table.merge(shared_seeds(trials)[["trial", "seed", "series"]], on=["trial", "seed"])
 
 
-def _with_band(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
-    """Return the geometric mean of a column in each group, its band and the number of seeds."""
-    # Zero has no logarithm: an error that small is as good as the smallest number.
-    positive = table[name].clip(lower=np.finfo(float).tiny)
+def _with_band(table: pd.DataFrame, keys: list[str], name: str, log: bool = True) -> pd.DataFrame:
+    """Return the mean of a column in each group, its band and the number of seeds.
+
+    The mean is geometric if `log`.
+    """
     columns = [table[key] for key in keys]
-    values = positive.groupby(columns, sort=False)
-    centre = np.exp(np.log(positive).groupby(columns, sort=False).mean())
+    # Zero has no logarithm: an error that small is as good as the smallest number.
+    numbers = table[name].clip(lower=np.finfo(float).tiny) if log else table[name]
+    values = numbers.groupby(columns, sort=False)
+    centre = np.exp(np.log(numbers).groupby(columns, sort=False).mean()) if log else values.mean()
     seeds, tail = values.count(), (1 - _CENTRAL) / 2
     low, high = values.min(), values.max()
     if (seeds > _ALL_SEEDS).any():

@@ -23,6 +23,8 @@ from harness.runs.results import Run
 from harness.store.files import LocalFolder
 from harness.store.manifest import PAGE, PLOTS
 from harness.tables.points import points
+from harness.tables.reach import TITLE as REACH_TITLE
+from harness.tables.reach import by_lag, reach_words
 from harness.tables.text import node_legend, summary_tables
 from harness.tables.waterfall import side_by_side
 from harness.task.task import Task
@@ -166,13 +168,20 @@ def _learning(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
     compared = figures.steps_compared(run.steps, drawn) if run.swept else None
     yield Section("Convergence", [*some, *curves])
     yield Section("Accuracy per time step", [*some, *([compared] if compared else []), *steps])
+    lags = [figures.lags(run.lags, at_point, point) for point, at_point in drawn]
+    if known := [figure for figure in lags if figure]:
+        yield Section("What was learned at each lag", [*some, *known])
 
 
 def _sweep(run: Run, trials: pd.DataFrame) -> Iterator[Section]:
     if run.swept and (trials["status"] == "ok").any():
-        words = [*run.growth()["words"], *run.crossovers()["words"]]
-        sentences = [Items(words)] if words else []
-        yield Section("Over the sweep", [*sentences, *figures.over_sweep(trials, run.swept)])
+        reached = run.reach()
+        timed = [*run.growth()["words"], *run.crossovers()["words"]]
+        words = [*reach_words(reached, run.swept), *timed]
+        blocks: list[page.Block] = [Items(words)] if words else []
+        if len(reached):
+            blocks.insert(0, Table(REACH_TITLE, by_lag(reached, run.swept)))
+        yield Section("Over the sweep", [*blocks, *figures.over_sweep(trials, run.swept)])
 
 
 def _times(run: Run, trials: pd.DataFrame) -> Iterator[Section]:

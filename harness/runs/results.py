@@ -299,6 +299,16 @@ class Run:
         trials, point = self._drawn_at(at)
         return _shown(figures.steps(self.steps, trials, point), file)
 
+    def plot_lags(self, file: str | Path | None = None, **at: object) -> Chart:
+        """Return the chart of what was learned at each lag; otherwise as `plot_curves`."""
+        from harness.charts import figures
+
+        trials, point = self._drawn_at(at)
+        figure = figures.lags(self.lags, trials, point)
+        if figure is None:
+            raise InvalidInput(f"run `{self.name}` does not tell what was learned at each lag.")
+        return _shown(figure, file)
+
     def _drawn_at(self, at: Mapping[str, object]) -> tuple[pd.DataFrame, SweepPoint]:
         """Return the trials at a point of the sweep, and the point; at least one trial ended ok."""
         point, trials = self.point(at), self.trials

@@ -14,6 +14,7 @@ from harness.tables.pairs import ARM
 from harness.tables.points import at_point, points
 from harness.tables.text import render, render_sentences
 
+TITLE = "How far back does it remember? Seeds that provably use x_(t-lag)"
 REACH = columns("backend device lag seeds reached share low high")
 
 
@@ -69,15 +70,15 @@ def render_reach(reached: pd.DataFrame, kind: str, width: int, swept: Sequence[s
     """Return the table as text: for people a column per lag, and sentences."""
     if kind in {"csv", "json"}:
         return render(reached, kind)
+    table = render(by_lag(reached, swept), kind, width, TITLE, keys=len(swept) + 1)
+    return table + render_sentences(reach_words(reached, swept), kind)
+
+
+def by_lag(reached: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
+    """Return a row per backend and other point of the sweep, and a column per lag: `7/8`."""
     keys = [*(name for name in swept if name != "lag"), *ARM]
-    counts = reached["reached"].astype(str) + "/" + reached["seeds"].astype(str)
-    shown = reached.assign(lag="lag " + reached["lag"].astype(str), counts=counts)
-    wide = shown.pivot(index=keys, columns="lag", values="counts")
-    wide = wide.reindex(index=pd.MultiIndex.from_frame(shown[keys].drop_duplicates()))
-    wide = wide[list(dict.fromkeys(shown["lag"]))].reset_index()
-    title = "How far back does it remember? Seeds that provably use x_(t-lag)"
-    return (
-        render(wide, kind, width, title, keys=len(keys))
-        + "\n"
-        + render_sentences(reach_words(reached, swept), kind)
-    )
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for _, one in reached.iterrows():
+        row = rows.setdefault(tuple(one[keys]), {key: one[key] for key in keys})
+        row[f"lag {one['lag']}"] = f"{one['reached']}/{one['seeds']}"
+    return pd.DataFrame(rows.values())

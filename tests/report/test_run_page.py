@@ -90,7 +90,7 @@ def test_a_run_ends_with_its_report(cli: Cli, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "x" / "plots").iterdir()}
     assert names == {
         f"{stem}.{kind}"
-        for stem in ("convergence-epochs", "convergence-seconds", "steps", "time")
+        for stem in ("convergence-epochs", "convergence-seconds", "steps", "lags", "time")
         for kind in ("svg", "png")
     }
 
@@ -152,7 +152,8 @@ def test_it_needs_nothing_else(built: page.Page) -> None:
 
 def test_every_chart_is_there_in_words_and_as_a_table(built: page.Page) -> None:
     seen = Shown(built.html())
-    names = ["convergence-epochs", "convergence-seconds", "steps", "time", "total-time", "ratios"]
+    names = ["convergence-epochs", "convergence-seconds", "steps", "lags"]
+    names += ["time", "total-time", "ratios"]
     assert list(seen.charts) == names
     figures_ = [a for tag, a in seen.elements if tag == "figure"]
     assert [a["id"] for a in figures_] == names
@@ -231,7 +232,7 @@ def test_contended_times_are_not_drawn(run: Run, tmp_path: Path) -> None:
     for path in (tmp_path / "both" / "records").iterdir():
         path.write_text(json.dumps(json.loads(path.read_text()) | {"contended": True}))
     packed = Run("both", tmp_path)
-    assert list(shown(packed).charts) == ["convergence-epochs", "steps", "ratios"]
+    assert list(shown(packed).charts) == ["convergence-epochs", "steps", "lags", "ratios"]
     with pytest.raises(InvalidInput, match="other trials ran beside these"):
         packed.plot_curves("train_s")
 
@@ -250,6 +251,7 @@ def test_a_sweep_has_charts_of_each_point_and_over_all(results: Path) -> None:
         *(f"sweep-{what}-{f}" for f in ("hidden", "lag-weight") for what in ("time", "error")),
         *(f"convergence-{x}-{point}" for point in points for x in ("epochs", "seconds")),
         *(f"steps-{point}" for point in points),
+        *(f"lags-{point}" for point in points),
         "time",
         *(f"total-time-{point}" for point in points),
         "ratios",
@@ -277,7 +279,7 @@ def test_steps_of_a_sweep_are_drawn_together_if_they_share_their_yardsticks(tmp_
 
 
 def test_charts_of_a_run_display_by_themselves(run: Run) -> None:
-    for chart in (run.plot_curves(), run.plot_curves("train_s"), run.plot_steps()):
+    for chart in (run.plot_curves(), run.plot_curves("train_s"), run.plot_steps(), run.plot_lags()):
         assert "text/html" in str(chart._repr_mimebundle_(None, None))
     with pytest.raises(InvalidInput, match="unknown axis `epochs`"):
         run.plot_curves("epochs")  # type: ignore[arg-type]
