@@ -41,12 +41,13 @@ def findings(
     certificates: Iterable[Certificate] = (),
     pilot: int = 0,
     run: Sequence[str] = (),
+    lags: pd.DataFrame | None = None,
 ) -> Findings:
     """Return what a run shows, faults first and what went well last.
 
     The tables are those of `harness.tables.from_records`, `points` those of the sweep, or the one
     point without a sweep. `pilot` blocks chose the number of blocks. `run` is the run as the
-    command line takes it.
+    command line takes it. `lags` is the table of `harness.tables.memory`, which older runs lack.
     """
     observed = [
         *_uncertified(list(certificates)),
@@ -56,7 +57,7 @@ def findings(
         *_disagreements(trials, points),
         *_short_of_break_even(trials, points, pilot),
     ]
-    for point, arm, shown in by_arm(trials, curves, steps, points):
+    for point, arm, shown in by_arm(trials, curves, steps, points, lags):
         observed += [Observation(*found, (arm,), str(point)) for found in observe(shown)]
     return joined(observed, len(points), run)
 

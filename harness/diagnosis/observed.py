@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.backend.protocol import Array
 from harness.diagnosis.curve import Curve
+from harness.diagnosis.lag_terms import LagTerms
 from harness.diagnosis.outputs import Outputs
 from harness.diagnosis.types import Evidence, Id, Rule, Severity, Which
 from harness.task.task import Task
@@ -29,6 +30,8 @@ SURE = 4.0
 TARGET_LAG_SKILL = 0.9
 TARGET_R2 = 0.999
 LEARNED_R2 = 0.99
+FARTHEST_FORECAST = 4
+"""At longer lags, trainings rest on the way to the lag for longer than is forecast."""
 _NO_CONSTANT = 1.6
 """A network that outputs x_t^2, without the constant, errs by 1.5 times the memoryless one."""
 _NO_PAST = 0.75
@@ -66,6 +69,10 @@ class Observed:
     outputs: Outputs | None = None
     moved_S: Array | None = None
     """How far the training has moved the initial state; None if unknown."""
+    lag_terms: tuple[LagTerms | None, ...] = ()
+    """What the outputs of each seed contain of the past; None, or empty, if unknown."""
+    memory_S: Array | None = None
+    """How many steps back each seed provably looks; None if unknown."""
     not_ok: int = 0
     """How many other trials there were, which did not end ok."""
 
@@ -132,6 +139,17 @@ class Observed:
         """No seed."""
         return np.zeros(len(self.step_mse_ST), bool)
 
+    @property
+    def _uses_past_S(self) -> Which:
+        """Whether it is known of a seed that it uses earlier values, those of the lag or others."""
+        uses_S = self.none_S
+        if self.memory_S is not None:
+            uses_S = uses_S | (self.memory_S > 0)
+        if self.lag_terms:
+            nothing = ("none", "unclear")
+            uses_S = uses_S | [t is not None and t.verdict not in nothing for t in self.lag_terms]
+        return uses_S
+
     @cached_property
     def memoryless_S(self) -> Which:
         """Whether the error of a seed rests at that of a network that sees the present only."""
@@ -145,7 +163,7 @@ class Observed:
             & (self.first_S < _NO_PAST * level)
             & self.curve.flat_S
         )
-        return at_level
+        return at_level & ~self._uses_past_S
 
     @cached_property
     def learned_S(self) -> Which:
@@ -160,7 +178,8 @@ class Observed:
     def typical(self) -> bool:
         """Whether `harness.stats.forecast` was measured with trainings of this kind."""
         task = self.task
-        return (task.cell, task.activation, task.optimiser) == ("rnn", "tanh", "adam")
+        usual = (task.cell, task.activation, task.optimiser) == ("rnn", "tanh", "adam")
+        return usual and task.lag <= FARTHEST_FORECAST
 
     @property
     def target(self) -> float:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from harness.backend.protocol import Array
 from harness.diagnosis import wording
+from harness.diagnosis.lag_terms import NEAR, Coefficient, LagTerms
 from harness.diagnosis.predictions_file import Predictions
 from harness.stats import regression
 from harness.task.task import Task
@@ -22,40 +23,18 @@ from harness.task.task import Task
 CLUSTERS = 20
 """From this many paths on, each counts as one independent value; of fewer, each row does."""
 FEW_ROWS = 20
-_NEAR = 0.25
-"""Two coefficients of the lag term are the same if they differ by less than this share of w."""
 _SURE = 4.0
 """Two values differ if they are more than this many standard errors apart."""
 _NEAR_ZERO = 0.02
 """Without a lag term, a coefficient below this is none."""
-_PRESENT = 0.1
-"""x_t^2 is in the predictions about once if its coefficient is within this of 1."""
-
-_ROUNDING = 1e-9
-"""A coefficient below this comes from rounding."""
-
+_LONGEST = 64
+"""The longest lag at which every step back is looked at."""
+_GROUPS = 50
+"""Then, rows are put into so many groups, as one can be left out after the other."""
+_MOST_VALUES = 2**24
+"""The most squares of earlier inputs that are held: of more rows, the first paths are taken."""
 _SAME = 1e-6
 """Numbers are the same if they differ by less than this share of what they might."""
-
-
-class Coefficient(NamedTuple):
-    """A coefficient and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        value, low, high = (f"{0 if abs(each) < _ROUNDING else each:.3g}" for each in self)
-        return f"{value} [{low}, {high}]"
-
-    def near(self, value: float, within: float) -> bool:
-        """Whether it differs by less than `within` from a value."""
-        return abs(self.value - value) < within
-
-    def holds(self, value: float) -> bool:
-        """Whether a value is in the interval."""
-        return self.low <= value <= self.high
 
 
 class Terms(NamedTuple):
@@ -87,18 +66,62 @@ def coefficients(predictions: Predictions) -> Terms | None:
     design = np.stack([np.ones_like(x_R), x_R**2, lagged_R**2])
     if predictions.steps <= 2 * len(design):
         return None
-    group_R = predictions.step_R
-    if predictions.paths >= CLUSTERS and predictions.steps == len(x_R):
-        group_R = predictions.path_R
+    group_R = _groups(predictions)
     squares_GPP = _sums(group_R, [[one * other for other in design] for one in design])
     products_GP = _sums(group_R, [[one * predictions.prediction_R] for one in design])[..., 0]
     found = regression.fit(squares_GPP, products_GP)
     if found is None:
         return None
+    return Terms(*_with_intervals(found))
+
+
+def _groups(predictions: Predictions) -> npt.NDArray[np.int64]:
+    """Return numbers of what counts as independent: paths, or different steps."""
+    if predictions.paths >= CLUSTERS and predictions.steps == len(predictions.x_R):
+        return predictions.path_R
+    return predictions.step_R
+
+
+def _with_intervals(found: regression.Fit) -> list[Coefficient]:
     ends = zip(
         found.values, found.values - found.halves(), found.values + found.halves(), strict=True
     )
-    return Terms(*(Coefficient(*map(float, each)) for each in ends))
+    return [Coefficient(*map(float, each)) for each in ends]
+
+
+def every_lag(predictions: Predictions) -> list[Coefficient] | None:
+    """Return the coefficients of 1 and of x_{t-k}^2, k = 0 ... 2L, by least squares.
+
+    There are fewer if paths are shorter, but at least L; None if rows cannot tell them apart.
+    """
+    lag, longest = predictions.lag, int(predictions.t_R.max())
+    if lag > min(_LONGEST, longest + predictions.further - 1):
+        return None
+    most = min(2 * lag, longest + predictions.further - 1)
+    if not predictions.begins:
+        # Half of the rows at least have to have all of them.
+        usual = int(np.quantile(predictions.t_R, 0.5)) + predictions.further
+        most = max(lag, min(most, usual))
+    rows = predictions.path_R < max(1, _MOST_VALUES // (longest * (most + 2)))
+    if not predictions.begins:
+        rows &= predictions.t_R + predictions.further >= most
+    if np.count_nonzero(rows) <= 4 * (most + 2):
+        return None
+    group_R = _groups(predictions)[rows]
+    _, group_R = np.unique(group_R, return_inverse=True)
+    group_R %= _GROUPS
+    design_RP = np.stack(
+        [np.ones(np.count_nonzero(rows))]
+        + [predictions.back_R(k)[rows] ** 2 for k in range(most + 1)],
+        axis=1,
+    )
+    output_R = predictions.prediction_R[rows]
+    parts = [group_R == group for group in range(int(group_R.max()) + 1)]
+    found = regression.fit(
+        np.array([design_RP[part].T @ design_RP[part] for part in parts]),
+        np.array([design_RP[part].T @ output_R[part] for part in parts]),
+    )
+    return None if found is None else _with_intervals(found)
 
 
 def _sums(group_R: npt.NDArray[np.int64], values: Sequence[Sequence[Array]]) -> Array:
@@ -124,7 +147,23 @@ class Outputs:
     @cached_property
     def terms(self) -> Terms | None:
         """What they contain; None if there is too little to tell."""
-        return coefficients(self.predictions)
+        several = self.lag_terms
+        if several is None or not several.elsewhere:
+            return coefficients(self.predictions)
+        # What else is there would be taken for the lag term, as far as both are correlated.
+        constant, lag = self._every_lag[0], self.task.lag
+        return Terms(constant, several.terms[0], several.terms[lag])
+
+    @cached_property
+    def _every_lag(self) -> list[Coefficient]:
+        return every_lag(self.predictions) or []
+
+    @cached_property
+    def lag_terms(self) -> LagTerms | None:
+        """Of which steps back the squares are in them; None if there is too little to tell."""
+        if not self._every_lag or not self.w:
+            return None
+        return LagTerms(self._every_lag[1:], self.task.changed(rho=self.rho))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -211,13 +250,12 @@ class Outputs:
         """Whether the coefficient of x_t^2 may be about 1."""
         if self.terms is None:
             return True
-        now = self.terms.now
-        return now.near(1, _PRESENT) or now.holds(1)
+        return self.terms.now.about_one
 
     @property
     def near(self) -> float:
         """By how much two coefficients of the lag term may differ and still be the same."""
-        return _NEAR * abs(self.w) or _NEAR_ZERO
+        return NEAR * abs(self.w) or _NEAR_ZERO
 
     @property
     def lag(self) -> Coefficient | None:
@@ -233,6 +271,11 @@ class Outputs:
             return False
         lag = self.terms.before
         return (lag.high - lag.low) / 2 > (abs(self.w) / 2 or _NEAR_ZERO)
+
+    @property
+    def use_others(self) -> bool:
+        """Whether other steps back are in the predictions as much as a lag term would be."""
+        return self.lag_terms is not None and self.lag_terms.use_others
 
     @property
     def wrong_sign(self) -> bool:

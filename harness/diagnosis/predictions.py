@@ -63,6 +63,7 @@ def observe_predictions(predictions: Predictions, task: Task) -> Observed:
         steps=_steps(predictions, -task.lag_weight if outputs.wrong_sign else task.lag_weight),
         exact=_exact(outputs),
         outputs=outputs,
+        lag_terms=(outputs.lag_terms,),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from harness.backend.protocol import Array
 from harness.diagnosis import wording
 from harness.diagnosis.observed import (
+    FARTHEST_FORECAST,
     LEARNED_R2,
     SURE,
     TARGET_LAG_SKILL,
@@ -183,9 +184,10 @@ def _forecast_words(observed: Observed, ahead: Forecast, longer: int) -> str:
     target = f"{name} (error {short(observed.target)})"
     low, high = map(wording.epochs, (ahead.low, ahead.high))
     if not observed.typical:
+        far = f" to a lag up to {FARTHEST_FORECAST}" * (observed.task.lag > FARTHEST_FORECAST)
         return (
             f"How long it takes to {target} cannot be told: that was measured for tanh networks "
-            "trained by Adam only. Train four times as long and look again."
+            f"trained by Adam{far} only. Train four times as long and look again."
         )
     if ahead.beyond:
         return (

@@ -11,8 +11,9 @@ import numpy as np
 from harness.diagnosis import wording
 from harness.diagnosis.observed import FOURTH_MOMENT, LEARNED_R2, SURE, Observed, rule
 from harness.diagnosis.outputs import FEW_ROWS, Outputs
+from harness.diagnosis.rules_of_lags import elsewhere, present_only, said_of, seeds_with
 from harness.diagnosis.types import Evidence
-from harness.diagnosis.wording import count, end, halfway, most, span
+from harness.diagnosis.wording import most, span
 from harness.tables.numbers import short
 
 
@@ -87,10 +88,12 @@ def wrong_sign(observed: Observed) -> Evidence | None:
         return None
     gap_shows, gap = _gap(observed)
     steps_show, steps = _wrong_sign_steps(observed)
+    turned_S = seeds_with(observed, "turned")
+    terms = f" {said_of(observed, turned_S)}." if most(turned_S) else ""
     return Evidence(
         f"The task says so itself: train_sign = -1 with lag_weight = {w:g}. The loss is taken "
         f"against {followed}, the error against {wanted}: the sign of the lag term differs. "
-        f"{gap}{f' {steps}' if steps_show or gap_shows else ''}",
+        f"{gap}{f' {steps}' if steps_show or gap_shows else ''}{terms}",
         f"Fix the loss: {wording.run_without(observed.task, train_sign=1)} (the same task with "
         f"train_sign = 1). In a program of your own, {program}",
         f"error {short(observed.final_S.mean())}",
@@ -176,51 +179,6 @@ def _longer_paths(outputs: Outputs) -> str:
     return f"Give longer paths: {first} no {outputs.past} but {'x_0' if lag == 1 else '0'}."
 
 
-@rule(
-    "memoryless",
-    "fault",
-    "The network uses only the present value and has not learned to use the earlier one.",
-)
-def memoryless(observed: Observed) -> Evidence | None:
-    """Find no lag term, or an error at rest where it is without one."""
-    if (outputs := observed.outputs) is not None:
-        return _without_lag_term(observed, outputs)
-    some_S, curve = observed.memoryless_S, observed.curve
-    if curve is None or not most(some_S):
-        return None
-    lag = observed.task.lag
-    level = observed.exact.memoryless[lag:].mean()
-    later, first = observed.later_S[some_S].mean(), observed.first_S[some_S].mean()
-    return Evidence(
-        f"In {count(some_S)} seeds the error at t >= {lag + 1} is {short(later)}, "
-        f"{later / level:.2f} times the memoryless yardstick ({short(level)}, the least error of "
-        f"anything that sees x_t only; 1.5 times is x_t^2 alone), it is lower at "
-        f"{wording.without_past(lag)} ({short(first)}), where there is nothing to remember, and "
-        "over the last half of the training it has not moved "
-        f"({halfway(curve, some_S)}, {end(curve, some_S)} at the end).",
-        "Check that the hidden state is carried from each step to the next, that the gradient goes "
-        "back through it, and that the recurrent weights are among the trained parameters. If they "
-        "are, train longer: a network can rest there for a while before it finds the lag.",
-        f"error {short(later)}, {count(some_S)} seeds",
-        weight=float(some_S.sum()),
-    )
-
-
-def _without_lag_term(observed: Observed, outputs: Outputs) -> Evidence | None:
-    w, lag = outputs.w, outputs.lag
-    if not w or lag is None or not lag.near(0, outputs.near):
-        return None
-    if not (lag.holds(0) or abs(lag.value) < abs(w) / 20):
-        return None
-    return Evidence(
-        f"{outputs.contained}: the least error of anything that sees the present value only is "
-        f"{short(observed.level('memoryless'))}.",
-        "Train longer; if that does not help, check that the hidden state is carried from each "
-        "step to the next (up to Flux 0.14, Flux.reset! comes between sequences, not between "
-        "steps).",
-    )
-
-
 @rule("other-lag", "fault", "The predictions contain a lag term, and the target has none.")
 def unwanted_lag(observed: Observed) -> Evidence | None:
     """Find a lag term where none should be."""
@@ -243,7 +201,7 @@ def other_lag(observed: Observed) -> Evidence | None:
     outputs = observed.outputs
     if outputs is None or not outputs.w or outputs.lag is None:
         return None
-    if outputs.lag.near(outputs.w, outputs.near) or memoryless.look(observed):
+    if outputs.lag.near(outputs.w, outputs.near) or present_only(observed):
         return None
     return Evidence(
         f"{outputs.contained}.",
@@ -314,6 +272,8 @@ def _least(observed: Observed) -> str:
 @rule("learned", "good", "The network learned to use the earlier value.")
 def learned_lag(observed: Observed) -> Evidence | None:
     """Find errors that no network can have which does not see as far back as the lag."""
+    if elsewhere.look(observed):
+        return None  # With a large rho, something farther back does as well.
     level = observed.level("without_lag")
     if (outputs := observed.outputs) is not None:
         if not outputs.right_lag or observed.final_S[0] >= level:
@@ -361,11 +321,17 @@ def _learned(observed: Observed, level: float, what: str) -> Evidence | None:
     if curve.seconds_SK is not None:
         time = f"{np.median(curve.seconds_SK[some_S, first_S]):.3g} s"
     spread = f" ({epochs.min():.0f} to {epochs.max():.0f})" if np.ptp(epochs) else ""
-    seeds = f"{int(some_S.sum())} of {observed.asked}"
+    seeds, lag, proven = f"{int(some_S.sum())} of {observed.asked}", observed.task.lag, ""
+    if lag > 1 and observed.memory_S is not None:
+        number = int(np.sum(observed.memory_S[observed.learned_S] >= lag))
+        proven = (
+            f" In {number} of {observed.asked} it provably uses {wording.past(lag)} or something "
+            "before it."
+        )
     return Evidence(
         f"In {seeds} seeds the error fell below {what}: at epoch {np.median(epochs):.0f}{spread}"
         f"{f', after {time} of training' if time else ''}"
         f"{' (medians)' if some_S.sum() > 1 else ''}; at the end it is "
-        f"{span(observed.final_S[some_S])}.",
+        f"{span(observed.final_S[some_S])}.{proven}",
         brief=f"{seeds} seeds, epoch {np.median(epochs):.0f}" + f", {time}" * bool(time),
     )

@@ -6,12 +6,14 @@ Shape suffixes: S seeds, K evaluations, T time steps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from harness.backend.protocol import Array
 from harness.diagnosis.curve import Curve
+from harness.diagnosis.lag_terms import Coefficient, LagTerms
 from harness.diagnosis.observed import FOURTH_MOMENT, Observed, Steps
 from harness.tables.pairs import ARM
 from harness.task.task import Task
@@ -26,6 +28,8 @@ def trainings(
     step_mse_ST: Array,
     moved_S: Array | None = None,
     not_ok: int = 0,
+    lag_terms: Sequence[LagTerms | None] = (),
+    memory_S: Array | None = None,
 ) -> Observed:
     """Return trainings of a task as the rules read them."""
     exact = yardsticks(task)
@@ -44,22 +48,31 @@ def trainings(
         curve=curve,
         moved_S=moved_S,
         not_ok=not_ok,
+        lag_terms=tuple(lag_terms),
+        memory_S=memory_S,
     )
 
 
 def by_arm(
-    trials: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame, points: Sequence[SweepPoint]
+    trials: pd.DataFrame,
+    curves: pd.DataFrame,
+    steps: pd.DataFrame,
+    points: Sequence[SweepPoint],
+    lags: pd.DataFrame | None = None,
 ) -> Iterator[tuple[SweepPoint, str, Observed]]:
     """Yield the trainings of each backend ("torch on cpu") at each point of a sweep.
 
-    The tables are those of `harness.tables.from_records`. Where no trial ended ok, there are none.
+    The tables are those of `harness.tables.from_records` and `harness.tables.memory`. Where no
+    trial ended ok, there are none.
     """
     keys = [*points[0].values, *ARM]
     ok = trials[trials["status"] == "ok"]
     asked = trials.groupby(keys, sort=False).size().to_dict()
-    curves_of, steps_of = (
-        dict(iter(table.merge(ok[["trial", "seed"]]).groupby(keys, sort=False)))
-        for table in (curves, steps)
+    curves_of, steps_of, lags_of = (
+        {}
+        if table is None
+        else dict(iter(table.merge(ok[["trial", "seed"]]).groupby(keys, sort=False)))
+        for table in (curves, steps, lags)
     )
     for key, mine in ok.groupby(keys, sort=False):
         if key not in curves_of or key not in steps_of:
@@ -69,7 +82,8 @@ def by_arm(
         not_ok = int(asked[key]) - len(mine)
         found = _from_tables(point.task, mine, curves_of[key], steps_of[key], not_ok)
         if found is not None:
-            yield point, f"{backend} on {device}", found
+            terms = _lag_terms(point.task, lags_of[key], found.seeds) if key in lags_of else ()
+            yield point, f"{backend} on {device}", replace(found, lag_terms=terms)
 
 
 def point_at(points: Sequence[SweepPoint], values: Sequence[object]) -> SweepPoint:
@@ -95,6 +109,9 @@ def _from_tables(
     alike = trials["node_kind"].nunique() == 1 and not trials["contended"].any()
     seconds_SK = train_s_SK * trials["at_once"].to_numpy()[:, None] if alike else None
     moved_S = trials["initial_state_moved"].to_numpy(dtype=float)
+    memory_S = np.full(len(seeds), np.nan)
+    if "memory" in trials:
+        memory_S = trials["memory"].to_numpy(dtype=float, na_value=np.nan)
     return trainings(
         task,
         [int(seed) for seed in seeds],
@@ -102,4 +119,18 @@ def _from_tables(
         steps["mse"].to_numpy(dtype=float).reshape(len(seeds), -1),
         moved_S=None if np.isnan(moved_S).any() else moved_S,
         not_ok=not_ok,
+        memory_S=None if np.isnan(memory_S).any() else memory_S,
     )
+
+
+def _lag_terms(task: Task, lags: pd.DataFrame, seeds: Sequence[int]) -> tuple[LagTerms | None, ...]:
+    """Return the coefficients of each seed; None if they do not reach the lag."""
+    rows_of = dict(iter(lags.sort_values("k").groupby("seed")))
+
+    def of(seed: int) -> LagTerms | None:
+        rows = rows_of.get(seed, lags[:0])
+        numbers = rows[["coefficient", "low", "high"]].to_numpy(dtype=float)
+        terms = [Coefficient(*map(float, row)) for row in numbers]
+        return LagTerms(terms, task) if len(terms) > task.lag else None
+
+    return tuple(map(of, seeds))

@@ -49,6 +49,7 @@ Id: TypeAlias = Literal[
     "memory-bound",
     "slow-kernels",
     "slower-because",
+    "wrong-lag",
     "other-lag",
     "other-present",
     "other-constant",
@@ -56,7 +57,7 @@ Id: TypeAlias = Literal[
     "no-input",
     "unsure",
 ]
-"""The names of all rules, as docs/diagnosis.md has them; the last seven are on predictions only."""
+"""The names of all rules, as docs/diagnosis.md has them; the last six are on predictions only."""
 
 
 class Rule(NamedTuple):

@@ -328,7 +328,9 @@ class Run:
 
         plan, certificates = self.manifest.plan, self.manifest.parity
         tables = (self.trials, self.curves, self.steps)
-        found = findings(*tables, plan.points, certificates, plan.pilot or 0, self.words)
+        found = findings(
+            *tables, plan.points, certificates, plan.pilot or 0, self.words, lags=self.lags
+        )
         return Findings(sorted([*found, *self.findings_on_time()], key=by_severity))
 
     def findings_on_time(self) -> Findings:

@@ -21,7 +21,8 @@ import harness
 from harness import Task
 from harness.backend.protocol import Array
 from harness.cli import cli
-from harness.diagnosis.outputs import Coefficient, coefficients
+from harness.diagnosis.lag_terms import Coefficient
+from harness.diagnosis.outputs import coefficients
 from harness.diagnosis.predictions import explain
 from harness.diagnosis.predictions_file import Predictions
 from tests.helpers import docs
