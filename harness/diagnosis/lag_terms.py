@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 from harness.diagnosis.wording import past
@@ -111,7 +112,7 @@ class LagTerms:
         found = [k for k in self.elsewhere if is_it(k)]
         return found[0] if len(found) == 1 else None
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """What became of the lag term."""
         w, lag = self.task.lag_weight, self.terms[self.task.lag]
