@@ -190,7 +190,8 @@ def threads_fight(timed: Timed) -> Evidence | None:
     # In JAX, the thread that calls hands its work over to another one.
     waited = timed.count("workers_fought_s" if timed.source == "XLA" else "fought_s")
     busy = timed.count("caller_s") + timed.count("other_threads_s")
-    if not busy or waited < _FOUGHT * busy:
+    # Beside a device, whoever waits for a core may wait for the device, too.
+    if timed.device != "cpu" or not busy or waited < _FOUGHT * busy:
         return None
     return _evidence(
         timed,

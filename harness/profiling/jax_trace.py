@@ -64,7 +64,10 @@ def available() -> bool:
 
 
 def trace(train: Train, longest_s: float, before: Callable[[], object] = lambda: None) -> Trace:
-    """Trace a call, or its beginning; what runs `before` it is traced, too."""
+    """Trace a call, or its beginning; what runs `before` it is traced, too.
+
+    On a device always the whole call: a trace that ends while kernels run can crash the process.
+    """
     import jax.profiler
     from jaxlib import _profiler  # type: ignore[attr-defined]
 
@@ -77,7 +80,7 @@ def trace(train: Train, longest_s: float, before: Callable[[], object] = lambda:
     session = _profiler.ProfilerSession(options)
 
     def stop() -> tuple[float, bytes]:
-        ended.wait(longest_s)
+        ended.wait(longest_s if jax.default_backend() == "cpu" else None)
         return time.perf_counter(), session.stop()
 
     before()
@@ -96,12 +99,13 @@ def trace(train: Train, longest_s: float, before: Callable[[], object] = lambda:
 
 
 def _read(data: bytes) -> tuple[list[Run], float]:
-    """Return the runs of programs, and how long transfers took."""
+    """Return the runs of programs, and how long transfers took: on the device, if there is one."""
     from jax.profiler import ProfileData
 
     runs: dict[tuple[Any, ...], Run] = {}
-    transfers_s = 0.0
-    for plane in ProfileData.from_serialized_xspace(data).planes:
+    transfers_s = {True: 0.0, False: 0.0}
+    profile = ProfileData.from_serialized_xspace(data)
+    for plane in profile.planes:
         on_device = plane.name.startswith("/device:")
         for line in plane.lines:
             if on_device and "Stream" not in line.name:
@@ -115,16 +119,24 @@ def _read(data: bytes) -> tuple[list[Run], float]:
                 if kinds[name]:
                     executed.append(event)
                 elif _TRANSFER.search(name):
-                    transfers_s += event.duration_ns / 1e9
+                    transfers_s[on_device] += event.duration_ns / 1e9
             for key, first, last in _stretches(executed):
                 run = runs.setdefault(key, Run(key[:2], _START in kinds, on_device))
                 for event in executed[first : last + 1]:
                     start_ns = event.start_ns
                     end_ns = start_ns + event.duration_ns
-                    # A kernel has a name of its own on a device.
-                    name = dict(event.stats)["hlo_op"] if on_device else event.name
+                    name = _on_device_name(event) if on_device else event.name
                     run.executed.append(Executed(name, start_ns / 1e9, end_ns / 1e9))
-    return list(runs.values()), transfers_s
+    return list(runs.values()), transfers_s[any(run.on_device for run in runs.values())]
+
+
+def _on_device_name(event: Any) -> str:
+    """Return the instruction that a kernel executes, which has a name of its own.
+
+    Of kernels in a CUDA graph, only the graph is known: they keep their own name.
+    """
+    instruction = str(dict(event.stats).get("hlo_op", event.name))
+    return str(event.name) if instruction.startswith("command_buffer") else instruction
 
 
 def _stretches(executed: list[Any]) -> Iterator[tuple[tuple[Any, ...], int, int]]:

@@ -90,7 +90,9 @@ def _amounts(node: Node, e: Any) -> Counter[str]:
     name = node.event.name.removeprefix("aten::").rstrip("_")
     found: Counter[str] = Counter()
     if "TensorList" in dtypes:
-        dtypes, shapes = _flat(dtypes, e.structured_input_shapes())
+        # Of the tensors in a list, PyTorch 2.11 does not record the shapes.
+        shapes = getattr(e, "structured_input_shapes", e.shapes)()
+        dtypes, shapes = _flat(dtypes, shapes)
     sizes = [prod(s) * _BYTES.get(d, 0) for d, s in zip(dtypes, shapes, strict=False)]
     # What it writes is not recorded: it is taken to be as large as the largest that it reads.
     found["bytes"] = sum(sizes) + (0 if node.event.name.endswith("_") else max(sizes, default=0))

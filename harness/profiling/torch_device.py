@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 _COPIES = ("Memcpy", "Memset")
-_WAITS = re.compile(r"Synchronize|Memcpy")
+_WAITS = re.compile(r"Synchronize|Memcpy|^Command Buffer Full$")
 """Calls of the driver in which the processor waits for the device, or for a copy."""
+PROFILERS_OWN = {"Activity Buffer Request", "Buffer Flush", "Instrumentation", "Resource"}
+"""What NVIDIA's profiler does for itself, while the process stands still."""
 
 Spans: TypeAlias = Sequence[tuple[int, int]]
 """Begin and end in ns, in order and without overlap."""

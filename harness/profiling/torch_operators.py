@@ -18,7 +18,7 @@ from typing import NamedTuple
 from harness.profiling.python_calls import move
 from harness.profiling.seen import Seen, Train
 from harness.profiling.torch_counts import counts
-from harness.profiling.torch_device import Device, device, waits
+from harness.profiling.torch_device import PROFILERS_OWN, Device, device, waits
 from harness.profiling.torch_events import (
     PREDICTION,
     Event,
@@ -75,7 +75,7 @@ def look(
         per_epoch["compilations"] = len(compiled) / epochs
         move(seconds, "compilation", sum(compiled) / epochs)
     if recorded.device:
-        per_epoch["device_busy_s"] = recorded.device.busy_s / few * scale
+        per_epoch["device_busy_s"] = recorded.device.busy_s * scale
     by_time = sorted(parts.self_ns.items(), key=lambda item: -item[1])[:_CALLS]
     return Seen(
         source="torch.profiler",
@@ -195,10 +195,12 @@ class Parts:
 
     def _add(self, node: Node, own_ns: float) -> None:
         event = node.event
-        self.self_ns[event.name] += own_ns
-        self.counted[event.name] += 1
         if node.parent is None:
             self.outermost.append(event)
+        if event.name in PROFILERS_OWN:
+            return
+        self.self_ns[event.name] += own_ns
+        self.counted[event.name] += 1
         if whole := _belongs_to(node):
             self.ns[whole] += own_ns
         elif node.kind == "python":

@@ -119,6 +119,10 @@ def test_a_device_that_computes_is_no_sleep() -> None:
     assert said(device="gpu", waiting=0.4) == []
 
 
+def test_beside_a_device_threads_do_not_fight() -> None:
+    assert said(device="gpu", counts={"fought_s": 0.4e-3}) == []
+
+
 def test_several_layers_need_more_calls_in_a_step() -> None:
     calls = [TimedCall("aten::mm", 808, 1e-4, "")]
     assert said(task=Task(batch_size=8, layers=4), called=calls) == []

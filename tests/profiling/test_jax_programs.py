@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +14,7 @@ import pytest
 from jax._src import monitoring
 
 from harness.profiling import hlo, jax_programs
-from harness.profiling.jax_trace import trace
+from harness.profiling.jax_trace import _read, trace
 from harness.profiling.seen import Seen, Train
 from tests.profiling.trainings import EPOCHS, timed
 
@@ -67,6 +70,19 @@ def test_a_trace_shows_the_kernels_that_the_text_of_the_program_promises() -> No
     assert seen.costs["empty_call"] < seen.costs["empty_call:dot"]  # A call into a library.
     # Three products of [16, 8] and [8, 8] a step, and one multiplication of a few numbers each.
     assert 1 < seen.counts["multiply_adds"] / (3 * STEPS * PATHS * 8 * 8) < 1.5
+
+
+def test_the_trace_of_a_gpu_names_each_kernel() -> None:
+    """Recorded on an NVIDIA H200 with JAX 0.11: two epochs of the default task by `jax`."""
+    data = (Path(__file__).parent / "two_epochs_on_h200.xspace.gz").read_bytes()
+    (run,), transfers_s = _read(gzip.decompress(data))
+    assert (run.program[0], run.inline, run.on_device) == ("jit__scan", False, True)
+    names = Counter(one.name for one in run.executed)
+    assert names.total() == 2492
+    assert names["loop_tanh_fusion"] == 2 * 101  # In a CUDA graph.
+    assert names["loop_broadcast_fusion.5"] == 1  # By itself: as in the text of the program.
+    assert not [name for name in names if name.startswith("command_buffer")]
+    assert transfers_s == pytest.approx((4672 + 3808 + 1792) / 1e9)  # Inputs, targets, losses.
 
 
 def test_a_long_call_is_counted_though_only_its_beginning_is_traced() -> None:

@@ -52,6 +52,20 @@ def test_waiting_for_a_busy_device_is_the_time_of_its_kernels() -> None:
     }
 
 
+def test_what_the_profiler_of_the_device_does_for_itself_is_taken_off() -> None:
+    parts = Parts(0, Empty(0.0, 1e-7, {(True, False): 0.0}), DEVICE)
+    rows = [
+        (0, 150, "cudaGraphLaunch"),
+        (50, 100, "Activity Buffer Request"),
+        (150, 170, "Buffer Flush"),
+        (200, 300, "Command Buffer Full"),
+    ]
+    walk([Event(*row, thread=1, graph=False) for row in rows], parts.nodes.append)
+    parts.add_up()
+    found = {name: round(seconds * 1e9) for name, seconds in parts.stretches(300e-9).items()}
+    assert found == {"calls": 100, "kernels": 100, "copies": 0, "waiting": 0, "python": 30}
+
+
 def test_only_what_waits_for_the_device_is_a_wait() -> None:
     assert waits("cudaDeviceSynchronize")
     assert waits("cudaMemcpyAsync")
@@ -75,4 +89,5 @@ def test_kernels_of_a_real_device_are_counted_and_waited_for() -> None:
     found = look(train, EPOCHS, train() / EPOCHS)
     assert found
     assert found.counts["kernels"] >= 1
+    assert 0.5 < found.counts["device_busy_s"] / sum(found.seconds.values()) < 1.01
     assert found.seconds["kernels"] > 0.5 * sum(found.seconds.values())

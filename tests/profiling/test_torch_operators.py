@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 from types import FunctionType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ import torch
 from backends.torch_backend import TorchBackend
 from harness.backend.protocol import Array
 from harness.profiling.seen import Seen, Train
-from harness.profiling.torch_events import PREDICTION, Event, walk
+from harness.profiling.torch_counts import count_events
+from harness.profiling.torch_events import PREDICTION, Event, record, walk
 from harness.profiling.torch_operators import Empty, Parts, look
 from harness.task import data
 from harness.task.task import Task
@@ -222,3 +224,26 @@ def test_a_disturbance_of_one_of_many_equal_operators_does_not_count() -> None:
     rows = [(1000 * n, 1000 * n + 50, "aten::t") for n in range(10)]
     rows[4] = (4000, 4900, "aten::t")
     assert stretches(*rows)["calls"] == 9 * 50 + 3 * 50 + 10 * 600
+
+
+def test_lists_of_tensors_whose_shapes_are_not_recorded_count_as_nothing() -> None:
+    class OfAnOlderVersion(NamedTuple):
+        """What PyTorch 2.11 tells of an event: no `structured_input_shapes`."""
+
+        event: Any
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "structured_input_shapes":
+                raise AttributeError(name)
+            return getattr(self.event, name)
+
+    x = torch.ones(7)
+
+    def operators() -> float:
+        torch.cat([x, x]).mul_(2)
+        return 1.0
+
+    raw, _, _ = record(operators, arguments=True)
+    listed, plain = (count_events(events) for events in (raw, [*map(OfAnOlderVersion, raw)]))
+    assert listed["operators"] == plain["operators"]
+    assert listed["bytes"] == plain["bytes"] + (7 + 7 + 7) * 4  # Read both, write as the largest.
