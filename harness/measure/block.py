@@ -203,10 +203,25 @@ class _Block:
         for _ in range(NUDGES):
             unclear = [t for t in self._trials if unexplained(self._like(t, ended))]
             at_once([partial(nudge, trial) for trial in unclear], most)
+        self._count_energy()
         self._profile()
         for trial in ended:
             self._before[trial.seeds].append(trial.training)
         at_once([partial(end, trial) for trial in self._trials], most)
+
+    def _count_energy(self) -> None:
+        """Let trials on a GPU, which has nothing else to do, count it, on the cores of the turns.
+
+        Elsewhere it is counted in the turns.
+        """
+        counted = [t for t in self._trials if t.job.device == "gpu" and t.job.exclusive]
+        for trial in counted:
+            if self._cores:
+                trial.trainer.pin(self._cores)
+            try:
+                trial.count_energy()
+            except JobFailed:  # What was measured before counts.
+                self._leave(trial)
 
     def _profile(self) -> None:
         """Let profilers look at one after the other, on the cores of the turns."""

@@ -5,9 +5,10 @@ memory controller, and mostly without the memory modules. Idle cores and other p
 it means something only for a trial that has the node to itself. On a GPU: this GPU with its memory
 (NVML), without the processor that feeds it.
 
-RAPL's counter moves every millisecond, NVML's every 100 ms. After a call on a GPU it lacks up to
-100 ms of the call, and counts as many from before it, when the GPU was idle. That is 5 % at most of
-a call of two seconds. On a CPU, short calls add up well: the core is as busy before them.
+RAPL's counter moves every millisecond, so the energy of each timed call is known. NVML's moves
+every 100 ms, and most calls are shorter: the energy is that of calls in a row, for two seconds. Of
+what the counter says then, it lacks up to 100 ms at the end, and has as many too much at the
+beginning, when the GPU was as busy: together 5 % at most.
 """
 
 from __future__ import annotations
@@ -19,23 +20,42 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from harness.measure.clock import Clock
+
 Meter: TypeAlias = Callable[[], float | None]
 """Returns the energy so far, in joules from an arbitrary start; None if unknown. A call takes from
 ten microseconds to a few milliseconds, so none while a clock runs."""
 
 POWERCAP = Path("/sys/class/powercap")
 
-_SHORTEST_S = {"cpu": 0.0, "gpu": 2.0}
+COUNTED_S, WARM_S = 2.0, 0.2
+"""How long calls in a row are counted, and how long they go on before."""
 
 
-def of_call(device: str, before: float | None, after: float | None, wall_s: float) -> float | None:
-    """Return the joules of a call from the readings before and after it, and its time.
+def between(before: float | None, after: float | None) -> float | None:
+    """Return the joules between two readings; None if one of them is unknown."""
+    return None if before is None or after is None else after - before
 
-    None if one of them is unknown, or the call too short for the counter.
+
+def of_calls_in_a_row(call: Callable[[], object], joules: Meter, clock: Clock) -> float | None:
+    """Return the joules of a call, the mean of as many as `COUNTED_S` has room for.
+
+    None, and no call is made, if there is no counter.
     """
-    if before is None or after is None or wall_s < _SHORTEST_S[device]:
+    if joules() is None:
         return None
-    return after - before
+
+    def calls(seconds: float) -> int:
+        start, number = clock(), 0
+        while clock() - start < seconds:
+            call()
+            number += 1
+        return number
+
+    calls(WARM_S)
+    before, number = joules(), calls(COUNTED_S)
+    total = between(before, joules())
+    return None if total is None else total / number
 
 
 def meter(device: str, root: Path = POWERCAP) -> Meter:

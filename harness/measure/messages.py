@@ -20,12 +20,12 @@ from harness.trial.profile import Profile
 
 _SHOWN = 80
 _Rows = list[list[float]]
-_Seconds = Annotated[float, Field(allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Fields(TypedDict, total=False):
-    import_s: _Seconds
-    setup_s: _Seconds
+    import_s: _Finite
+    setup_s: _Finite
     peak_rss_mb: float | None
     peak_gpu_mb: float | None
     environment: dict[str, str]
@@ -41,7 +41,7 @@ class _Ready(TypedDict, total=False):
 
 
 class _Turn(TypedDict):
-    wall_s: Annotated[_Seconds, Field(gt=0)]
+    wall_s: Annotated[_Finite, Field(gt=0)]
     losses: list[float]
     losses_ER: NotRequired[_Rows]
     chunk: NotRequired[dict[str, Any]]
@@ -50,7 +50,7 @@ class _Turn(TypedDict):
 class _Evaluated(TypedDict):
     step_mse: list[float]
     step_mse_RT: NotRequired[_Rows]
-    seconds: NotRequired[_Seconds]
+    seconds: NotRequired[_Finite]
 
 
 class _Inspected(TypedDict):
@@ -71,6 +71,7 @@ _VALUES: Mapping[str, TypeAdapter[Any]] = {
     "evaluated": TypeAdapter(_Evaluated),
     "inspected": TypeAdapter(_Inspected),
     "learned": TypeAdapter(list[Learned]),
+    "energy": TypeAdapter(_Finite | None),
     "profiled": TypeAdapter(Profile),
     "done": TypeAdapter(None),
 }

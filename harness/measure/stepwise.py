@@ -25,6 +25,8 @@ Version 8 added
 
     learned    look at the predictions of the held-out paths; answered by ("learned", the fields of
                a `harness.trial.learned.Learned` of each seed)
+    energy N   start anew and count the energy of calls of N epochs, on a GPU; answered by
+               ("energy", joules of an epoch or null)
 """
 
 from __future__ import annotations
@@ -76,6 +78,8 @@ def serve(
                 emit("learned", training.learned())
             case ["profile", epochs]:
                 emit("profiled", training.profile(int(epochs)))
+            case ["energy", epochs]:
+                emit("energy", training.epoch_j(int(epochs)))
             case ["finish"]:
                 return
             case [epochs]:

@@ -141,6 +141,11 @@ class Trainer:
         profile: Profile = self._ask(f"profile {epochs}", "profiled")
         return profile
 
+    def epoch_j(self, epochs: int) -> float | None:
+        """Start anew, and count the joules of an epoch on a GPU in calls of so many."""
+        joules: float | None = self._ask(f"energy {epochs}", "energy")
+        return joules
+
     def finish(self) -> None:
         """Let the process describe its environment, and end."""
         self.phase = "ending"

@@ -61,6 +61,7 @@ class Training:
         self._job = job
         self.seeds = job.seeds or (job.seed,)
         self._joules = energy.meter(job.device)
+        self._clock = clock
         # Of several threads, it is not known which of them held the others up; and a GPU goes on
         # while its process waits.
         self._one_thread = job.threads == 1 and job.device == "cpu"
@@ -100,11 +101,11 @@ class Training:
         if self._nudge:
             key = (self._nudge, self._epoch)
             x_ERTB = data.nudged({"x": x_ERTB}, NUDGE, key)["x"]
-        joules, before = self._joules(), machine.counters()
+        joules, before = self._joules_of_calls(), machine.counters()
         start = self._run_queue.read()
         result = self._trained.train_many(self._state, x_ERTB, y_ERTB)
         end = self._run_queue.read()
-        after, joules_after = machine.counters(), self._joules()
+        after, joules_after = machine.counters(), self._joules_of_calls()
         cpu_s = _cpu_s(start, end, before, after)
         self._state, losses_ER = contract.train_result(result, (epochs, seeds))
         self._epoch += epochs
@@ -125,8 +126,22 @@ class Training:
             steal_s=_difference(before.steal_s, after.steal_s),
             load=machine.load(),
             mhz=machine.core_mhz(),
-            energy_j=energy.of_call(self._job.device, joules, joules_after, wall_s),
+            energy_j=energy.between(joules, joules_after),
         )
+
+    def epoch_j(self, epochs: int) -> float | None:
+        """Start anew; return the joules of an epoch by a GPU's counter, in calls of so many.
+
+        None if there is no counter.
+        """
+        self.restart()
+        x_ERTB, y_ERTB = data.training_chunks(self._job.task, self.seeds, 0, epochs)
+
+        def call() -> None:
+            self._state, _ = self._trained.train_many(self._state, x_ERTB, y_ERTB)
+
+        joules = energy.of_calls_in_a_row(call, self._joules, self._clock)
+        return None if joules is None else joules / epochs
 
     def profile(self, epochs: int) -> Profile:
         """Start anew and see where the time of calls of so many epochs goes."""
@@ -194,6 +209,10 @@ class Training:
         params = self._trained.params_many(self._state)
         after = contract.params(params, self._job.task.model, len(self.seeds))
         return initial_state_moved(self._job.task.model, self._params, after)
+
+    def _joules_of_calls(self) -> float | None:
+        """Return a reading, if the counter is fine enough for a call: on a GPU it is not."""
+        return self._joules() if self._job.device == "cpu" else None
 
     def _watch(self) -> _Watch:
         return _Watch(self._run_queue, self._one_thread)

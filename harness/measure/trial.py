@@ -161,6 +161,13 @@ class Trial:
         at_points = np.reshape(losses, (len(self._points), -1)).mean(axis=1)
         self._nudged.append(tuple(at_points.tolist()))
 
+    def count_energy(self) -> None:
+        """Count the energy of a GPU in some more calls."""
+        self._fields.setdefault("wall_s", self.trainer.spent_s)
+        self.trainer.spent_s = 0.0
+        self.trainer.phase = "while its energy was counted"
+        self._fields["epoch_j"] = self.trainer.epoch_j(self.epochs)
+
     def profile(self, costs: Mapping[str, float]) -> None:
         """Let profilers look at some more calls; `costs` are those of single things on the core."""
         self._fields.setdefault("wall_s", self.trainer.spent_s)

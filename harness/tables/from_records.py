@@ -274,6 +274,8 @@ def _start_s(record: Record, train_s: float | None) -> float | None:
 def _energy_j(record: Record) -> float | None:
     """Return the energy of a seed's training; None if it is not known, or includes others'."""
     joules = of_training(record, "energy_j")
+    if record.epoch_j is not None and record.points:
+        joules = record.epoch_j * record.points[-1].epoch
     return None if record.contended or joules is None else joules / record.at_once
 
 

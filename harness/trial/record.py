@@ -227,6 +227,8 @@ class Record(BaseModel):
     """The results of each of several seeds; empty unless the trial ran to its end."""
     peak_rss_mb: Amount | None = None
     peak_gpu_mb: Amount | None = None
+    epoch_j: Finite | None = None
+    """Energy of an epoch of all its seeds on a GPU, in joules (`harness.measure.energy`)."""
     profile: Profile | None = None
     """What profilers saw after the timed turns; None: they were not asked."""
     environment: Texts = {}

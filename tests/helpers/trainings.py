@@ -77,6 +77,9 @@ class Here(Trainer):
         moved_R = self._training.initial_state_moved()
         return {"initial_state_moved": moved_R} | self._training.peak_gpu
 
+    def epoch_j(self, epochs: int) -> float | None:
+        return self._training.epoch_j(epochs)
+
     def finish(self) -> None:
         self.now = "ended"
 

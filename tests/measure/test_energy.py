@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import harness
 from harness import Task
-from harness.measure.energy import Rapl, meter, of_call
+from harness.measure.energy import WARM_S, Rapl, between, meter, of_calls_in_a_row
 from harness.measure.training import Training
 from harness.tables.from_records import chunks_table, trials_table
 from harness.tables.summary import summarise
@@ -211,16 +213,62 @@ def test_the_counter_is_read_around_each_timed_call(
     assert [training.chunk(3)[1].energy_j for _ in range(3)] == [2.0, 3.0, 3.0]
 
 
-@pytest.mark.parametrize(
-    ("device", "wall_s", "known"),
-    [("cpu", 0.002, True), ("gpu", 0.03, False), ("gpu", 1.99, False), ("gpu", 2, True)],
-)
-def test_a_call_that_is_too_short_for_the_counter_has_no_energy(
-    device: str, wall_s: float, known: bool
+def test_the_energy_of_a_call_is_known_with_both_readings() -> None:
+    assert between(3.0, 5.0) == 2.0
+    assert between(None, 5.0) is None
+    assert between(3.0, None) is None
+
+
+class Gpu:
+    """A GPU that is idle but for its calls; its counter moves every 100 ms, as NVML's does."""
+
+    def __init__(self, call_s: float, idle_w: float = 80.0, busy_w: float = 400.0) -> None:
+        self.clock, self.call_s, self.busy_w = ManualClock(), call_s, busy_w
+        self.calls = 0
+        self._idle_w, self._spent_j, self._said = idle_w, 0.0, (0.0, 0.0)
+        self._spend(5.03, idle_w)
+
+    def call(self) -> None:
+        self.calls += 1
+        self._spend(self.call_s, self.busy_w)
+
+    def joules(self) -> float:
+        return self._said[1]
+
+    def _spend(self, seconds: float, watts: float) -> None:
+        before_s = self.clock()
+        self.clock.spend(seconds)
+        moved_s = self.clock() // 0.1 * 0.1
+        if moved_s > before_s:
+            self._said = (moved_s, self._spent_j + watts * (moved_s - before_s))
+        self._spent_j += watts * seconds
+
+
+@given(st.floats(1e-3, 3.0), st.floats(100.0, 700.0))
+def test_the_energy_of_calls_in_a_row_is_known_to_five_percent(call_s: float, watts: float) -> None:
+    gpu = Gpu(call_s, busy_w=watts)
+    found = of_calls_in_a_row(gpu.call, gpu.joules, gpu.clock)
+    assert found == pytest.approx(call_s * watts, rel=0.0501)
+    assert gpu.calls * call_s < WARM_S + 2 + 2 * call_s
+
+
+def test_without_a_counter_no_call_is_made() -> None:
+    gpu = Gpu(0.1)
+    assert of_calls_in_a_row(gpu.call, lambda: None, gpu.clock) is None
+    assert gpu.calls == 0
+
+
+def test_on_a_gpu_calls_in_a_row_are_counted_and_timed_calls_are_not(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert of_call(device, 3.0, 5.0, wall_s) == (2.0 if known else None)
-    assert of_call(device, None, 5.0, wall_s) is None
-    assert of_call(device, 3.0, None, wall_s) is None
+    clock = ManualClock()
+    monkeypatch.setattr("harness.measure.energy.meter", lambda device: lambda: 300 * clock())
+    job = turns_job(Task(epochs=12, curve_points=4, n_steps=3, batch_size=2), device="gpu")
+    backend = FakeBackend(clock, epoch_s=0.5)
+    training = Training(job, lambda kind, value: None, lambda name: lambda: backend, clock)
+    assert training.chunk(3)[1].energy_j is None
+    assert training.epoch_j(3) == pytest.approx(150)
+    assert backend.calls[-4:] == ["init 8", *["train 3"] * 3]  # One more than 2 s have room for.
 
 
 def joules(*values: float | None) -> tuple[Chunk, ...]:
@@ -237,11 +285,15 @@ def test_the_tables_add_up_what_is_known_and_uncontended() -> None:
         timed("beside", 0, 3.0, chunks=joules(2.0, 3.0), contended=True),
         timed("old", 0, 4.0),
         timed("at once", 0, 5.0, chunks=joules(4.0, 8.0), seeds=(0, 1)),
+        timed("on a GPU", 0, 6.0, chunks=joules(None), epoch_j=0.5),
+        timed("shared GPU", 0, 6.0, chunks=joules(None), epoch_j=0.5, contended=True),
     ]
     trials = trials_table(records)["energy_j"]
     assert trials[:2].tolist() == [5, 9]
     assert trials[2:5].isna().all()
-    assert trials[5:].tolist() == [6, 6]
+    assert trials[5:7].tolist() == [6, 6]
+    assert trials[7] == records[6].points[-1].epoch * 0.5
+    assert trials[8:].isna().all()
     assert chunks_table(records)["energy_j"].dropna().tolist() == [2, 3, 4, 5, 2, 2, 3, 4, 8]
     summary = summarise(trials_table(records))
     assert summary.set_index("backend").loc["known", "energy_j"] == 7

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from harness.measure import messages
+from harness.measure import messages, stepwise
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,12 @@ def test_what_is_no_message_is_a_failure_with_a_reason(line: bytes, said: str) -
     assert kind == "failed"
     assert said in reason
     assert details == ""
+
+
+def test_all_answers_of_a_training_are_known() -> None:
+    said = set(re.findall(r'emit\("(\w+)"', Path(stepwise.__file__).read_text()))
+    assert {"turn", "energy", "profiled"} <= said
+    assert [kind for kind in said if messages.read(f'["{kind}", 1]'.encode())[0] == "unknown"] == []
 
 
 def test_a_message_of_a_later_version_is_passed_over() -> None:

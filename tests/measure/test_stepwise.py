@@ -76,6 +76,11 @@ def test_it_tells_how_far_it_is() -> None:
     assert "peak_gpu_mb" not in value
 
 
+def test_it_counts_energy_where_there_is_a_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.measure.energy.meter", lambda device: lambda: None)
+    assert answers("energy 3", device="gpu") == [("energy", None)]
+
+
 def test_after_the_last_command_nothing_is_done() -> None:
     backend = FakeBackend(ManualClock())
     assert answers("finish", "3", backend=backend) == []

@@ -161,6 +161,23 @@ def test_the_peak_on_the_gpu_is_that_of_a_chunk_and_not_of_a_prediction(
     assert (record.peak_gpu_mb, record.status) == (peak_mb, "ok")
 
 
+def test_the_energy_of_a_gpu_is_counted_in_calls_as_long_as_those_of_the_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clocks: list[ManualClock] = []
+    monkeypatch.setattr(
+        "harness.measure.energy.meter", lambda device: lambda: 300 * clocks[0].seconds
+    )
+    measured = Measured(device="gpu", epoch_s=0.5)
+    clocks.append(measured.backend.clock)
+    measured.trial.complete()
+    measured.trial.count_energy()
+    assert measured.backend.calls[-4:] == ["init 8", *["train 3"] * 3]
+    record = measured.ended()
+    assert record.epoch_j == pytest.approx(150)
+    assert record.status == "ok"
+
+
 def test_errors_are_those_of_the_predictions() -> None:
     record = Measured().ended()
     assert len(record.step_mse) == 3
