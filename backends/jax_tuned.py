@@ -38,12 +38,15 @@ from harness.backend.protocol import Array, Params
 
 GROUP = 8  # As many seeds at once as leave what a time loop touches in the cache.
 COLUMNS = 40  # Products of wider matrices are left to XLA's library.
-OPTIONS = {
+CPU_OPTIONS = {
     # XLA copies what a loop carries before every step of it, unless it is told to look closer.
     "xla_cpu_copy_insertion_use_region_analysis": True,
     # XLA takes vectors of 256 bits unless it is told that the core has a use for wider ones.
     "xla_cpu_prefer_vector_width": 512,
 }
+# XLA launches kernels one by one, unless five or more in a row can be one CUDA graph. A step has
+# fewer, and a graph of so few is launched as fast as one of them.
+GPU_OPTIONS = {"xla_gpu_graph_min_graph_size": 1}
 
 Weights: TypeAlias = Mapping[str, jax.Array]
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
@@ -79,14 +82,14 @@ class JaxTunedBackend(ByManySeeds[list[State]]):
         configure(self.name, model, device)
         self.model = model
         self.on_cpu = device == "cpu"
-        compiled = partial(jax.jit, compiler_options=self.compiler_options(device) or None)
+        compiled = partial(jax.jit, compiler_options=dict(self.compiler_options(device)))
         self._train = compiled(self._scan, donate_argnums=0, static_argnums=4)
         self._predict = compiled(jax.vmap(self._output))
 
     @staticmethod
     def compiler_options(device: str) -> Mapping[str, Any]:
-        """Return those of the CPU; there are none for a GPU."""
-        return OPTIONS if device == "cpu" else {}
+        """Return those that differ from XLA's own."""
+        return CPU_OPTIONS if device == "cpu" else GPU_OPTIONS
 
     def init_many(self, params: Params) -> list[State]:
         """As `init`, for each group of seeds."""

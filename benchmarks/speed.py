@@ -1,11 +1,13 @@
 """How fast every backend is next to the floor of this machine, and whether the targets are met.
 
-    python -m benchmarks.speed [--blocks N] [--seeds-at-once R] [--jobs] [--memory] [--compile]
+    python -m benchmarks.speed [--blocks N] [--devices cpu,gpu] [--seeds-at-once R,S] [--hidden H]
+                               [--backends A,B] [--epochs N] [--jobs] [--memory] [--compile]
 
 In each block every backend has a fresh process, all of them pinned to one and the same core, and
-they take turns in random order. A call trains as many epochs as a trial does in one. The time of a
-backend in a block is the lowest tenth of its calls; ratios are formed inside blocks, and the
-interval is Student's t over blocks. The default task, one thread, float32.
+they take turns in random order; they start as many at once as there are cores. A call trains as
+many epochs as a trial does in one, or `--epochs`. The time of a backend in a block is the lowest
+tenth of its calls; ratios are formed inside blocks, and the interval is Student's t over blocks.
+The default task, one thread, float32. The floor is always that of one core and one seed.
 
 `--jobs` times whole jobs (64 seeds on both frameworks; packed against exclusive), `--memory`
 trains for a million epochs, `--compile` includes what takes minutes to compile.
@@ -19,7 +21,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
+from queue import SimpleQueue
 from statistics import median
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -29,8 +34,9 @@ from harness import Task
 from harness.measure import machine
 from harness.measure.clock import now, timestamp
 from harness.measure.process import JobFailed
-from harness.measure.trainer import Trainer
+from harness.measure.trainer import Trainer, at_once
 from harness.tables.text import render
+from harness.trial.arms import Device
 from harness.trial.jobs import TurnsJob
 
 ONE_BY_ONE = ("floor", "jax", "jax-step", "jax-tuned", "torch", "torch-tuned")
@@ -45,71 +51,104 @@ TARGETS = {
 """By name and whether many seeds are trained at once: the largest ratio to the floor."""
 
 
+class Arm(NamedTuple):
+    """A backend on a device, and how many seeds it trains at once."""
+
+    backend: str
+    device: Device
+    seeds: int
+
+
+FLOOR = Arm("floor", "cpu", 1)
+
+
 class Timed(Trainer):
     """The process of a backend, which trains when it is called: seconds per epoch and seed."""
 
-    def __init__(self, backend: str, at_once: int) -> None:
-        self.at_once = at_once
-        seeds = tuple(range(at_once)) if at_once > 1 else ()
+    def __init__(self, arm: Arm, task: Task, epochs: int | None, cores: tuple[int, ...]) -> None:
         job = TurnsJob(
-            task=Task(),
-            backend=backend,
-            device="cpu",
+            task=task,
+            backend=arm.backend,
+            device=arm.device,
             threads=1,
             exclusive=True,
             seed=0,
-            seeds=seeds,
+            seeds=tuple(range(arm.seeds)) if arm.seeds > 1 else (),
         )
-        super().__init__(job, CORE)
+        super().__init__(job, cores)
         self.ready()
-        self._epochs = Task().chunk_epochs(at_once)
-        self.first_call_s = self() * self._epochs * at_once
+        self._seeds, self._epochs = arm.seeds, epochs or task.chunk_epochs(arm.seeds)
+        self.first_call_s = self() * self._epochs * arm.seeds
+        self.pin(CORE)
 
     def __call__(self) -> float:
-        return self.train(self._epochs).wall_s / self._epochs / self.at_once
+        return self.train(self._epochs).wall_s / self._epochs / self._seeds
 
 
 class Backends:
     """Starts the backends of a block, and keeps how long their first calls took."""
 
-    def __init__(self, at_once: int, long_compiles: bool) -> None:
-        one = (*ONE_BY_ONE, *(LONG_COMPILES if long_compiles else ()))
-        many = MANY if at_once > 1 else ()
-        self.arms = {
-            **{name: (name, 1) for name in one},
-            **{f"{name}, {at_once} at once": (name, at_once) for name in many},
-        }
-        self.first_calls: dict[str, list[float]] = {}
+    def __init__(self, arms: Sequence[Arm], task: Task, epochs: int | None) -> None:
+        self.arms = list(dict.fromkeys([FLOOR, *arms]))
+        self.first_calls: dict[Arm, list[float]] = {}
+        self._task, self._epochs = task, epochs
 
-    def start(self, stack: ExitStack) -> Mapping[str, Call]:
-        """Start those that run here."""
-        trainers = {}
-        for arm, (name, at_once) in list(self.arms.items()):
+    def start(self, stack: ExitStack) -> Mapping[Arm, Call]:
+        """Start those that run here, as many at once as there are cores."""
+        cores: SimpleQueue[int] = SimpleQueue()
+        for core in machine.usable_cores():
+            cores.put(core)
+
+        def start(arm: Arm) -> Timed | None:
+            core = cores.get()
             try:
-                trainers[arm] = stack.enter_context(Timed(name, at_once))
+                return stack.enter_context(Timed(arm, self._task, self._epochs, (core,)))
             except JobFailed as error:
                 print(f"{arm}: left out: {error}", file=sys.stderr)
-                del self.arms[arm]
-            else:
-                self.first_calls.setdefault(arm, []).append(trainers[arm].first_call_s)
+                self.arms.remove(arm)
+                return None
+            finally:
+                cores.put(core)
+
+        arms = list(self.arms)
+        started = at_once([partial(start, arm) for arm in arms], cores.qsize())
+        trainers = {arm: one for arm, one in zip(arms, started, strict=True) if one}
+        for arm, trainer in trainers.items():
+            self.first_calls.setdefault(arm, []).append(trainer.first_call_s)
         return trainers
 
 
-def table(backends: Backends, times: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+def arms(options: argparse.Namespace) -> list[Arm]:
+    """Return what is to be timed: one seed, then many, on each device."""
+    one = (*ONE_BY_ONE, *(LONG_COMPILES if options.compile else ()))
+    given = options.backends or (*one, *MANY)
+    found = [
+        Arm(name, device, seeds)
+        for seeds in (1, *options.seeds_at_once)
+        for device in options.devices
+        for name in (MANY if seeds > 1 else one)
+        if name in given and (device, name) != ("gpu", "floor")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def table(
+    first_calls: Mapping[Arm, Sequence[float]], times: Mapping[Arm, Sequence[float]], targets: bool
+) -> pd.DataFrame:
     """Return a row per backend: time, ratio to the floor and its target, first call."""
-    rows, floor = [], times["floor"]
+    rows, floor = [], times[FLOOR]
     for arm, seconds in sorted(times.items(), key=lambda item: median(item[1])):
-        name, at_once = backends.arms[arm]
-        limit = TARGETS.get((name, at_once > 1))
+        limit = TARGETS.get((arm.backend, arm.seeds > 1)) if arm.device == "cpu" else None
         met = "yes" if ratio(seconds, floor)[0] <= (limit or 0) else "no"
         rows.append(
             {
-                "backend": name,
-                "seeds at once": at_once,
-                "ms per epoch and seed": f"{1e3 * median(seconds):.3f}",
+                "backend": arm.backend,
+                "device": arm.device,
+                "seeds at once": arm.seeds,
+                "ms per epoch and seed": f"{1e3 * median(seconds):.4g}",
                 "x floor": ratio_text(seconds, floor),
-                "target": f"{limit:g}: {met}" if limit else "",
-                "first call s": f"{median(backends.first_calls[arm]):.2f}",
+                **({"target": f"{limit:g}: {met}" if limit else ""} if targets else {}),
+                "first call s": f"{median(first_calls[arm]):.2f}",
             }
         )
     return pd.DataFrame(rows)
@@ -156,24 +195,38 @@ def memory() -> Iterator[dict[str, str]]:
     yield _target("memory at 1,000,000 / at 20,000 epochs", peaks[1] / peaks[0], 1.05, detail)
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    return list(map(int, _names(text)))
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each backend in a block")
-    parser.add_argument("--seeds-at-once", type=int, default=64)
+    parser.add_argument("--devices", type=_names, default=["cpu"])
+    parser.add_argument("--seeds-at-once", type=_numbers, default=[64])
+    parser.add_argument("--hidden", type=int, default=Task().hidden)
+    parser.add_argument("--backends", type=_names)
+    parser.add_argument("--epochs", type=int, help="epochs of a call")
     parser.add_argument("--jobs", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
-    backends = Backends(options.seeds_at_once, options.compile)
+    task = Task(hidden=options.hidden)
+    backends = Backends(arms(options), task, options.epochs)
     times = in_blocks(backends.start, options.blocks, options.rounds)
-    about = machine.describe()
+    about = machine.describe() | (machine.describe_gpu() if "gpu" in options.devices else {})
     print(
         f"{timestamp()}, {about['cpu']}, {about['cores']} cores, one of them used; "
+        f"{about.get('gpu', 'no GPU')}; {task.hidden} hidden units; "
         f"{options.blocks} blocks of fresh processes\n"
     )
-    print(render(table(backends, times), "markdown"))
+    print(render(table(backends.first_calls, times, targets=task == Task()), "markdown"))
     met = [*(jobs() if options.jobs else ()), *(memory() if options.memory else ())]
     if met:
         print(render(pd.DataFrame(met), "markdown"))

@@ -60,7 +60,7 @@ def _set_to(**values: Any) -> Change:
 
 def _without(option: str) -> Change:
     def change(module: Any) -> None:
-        module.OPTIONS = {name: v for name, v in module.OPTIONS.items() if option not in name}
+        module.CPU_OPTIONS = {n: v for n, v in module.CPU_OPTIONS.items() if option not in n}
 
     return change
 

@@ -10,9 +10,9 @@ import multiprocessing
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -25,24 +25,27 @@ from harness.trial.epoch_time import undisturbed
 Call: TypeAlias = Callable[[], float]
 """Does some work; returns how many seconds a unit of it took."""
 
+Program = TypeVar("Program", bound=Hashable)
+"""What a program is told by."""
+
 CORE = machine.usable_cores()[-1:]
 TURN_S = 0.3
 
 
 def in_blocks(
-    start: Callable[[ExitStack], Mapping[str, Call]], blocks: int, rounds: int
-) -> dict[str, list[float]]:
+    start: Callable[[ExitStack], Mapping[Program, Call]], blocks: int, rounds: int
+) -> dict[Program, list[float]]:
     """Return the undisturbed seconds of each program in each block.
 
     `start` starts all programs, to be ended by the stack. In each of the rounds every one has a
     turn, in random order; a first call in it is not counted.
     """
-    rng, times = random.Random(0), dict[str, list[float]]()
+    rng, times = random.Random(0), dict[Program, list[float]]()
     for block in range(blocks):
         with ExitStack() as stack:
             print(f"block {block + 1} of {blocks}: starting processes", file=sys.stderr)
             calls = start(stack)
-            seconds: dict[str, list[float]] = {name: [] for name in calls}
+            seconds: dict[Program, list[float]] = {name: [] for name in calls}
             for _ in range(rounds):
                 for name in rng.sample(list(calls), len(calls)):
                     seconds[name] += turn(calls[name])
@@ -71,7 +74,7 @@ class Started:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-        with _pinned():
+        with pinned():
             self._process.start()
         theirs.close()
         self.works = bool(self._pipe.recv())
@@ -99,7 +102,7 @@ def _serve(pipe: Any, make: Callable[..., Call | None], arguments: Sequence[Any]
 
 
 @contextmanager
-def _pinned() -> Iterator[None]:
+def pinned() -> Iterator[None]:
     """Let processes that are started here have `CORE` only, before they import anything."""
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, CORE)

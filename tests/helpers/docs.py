@@ -270,6 +270,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.fidelity": ("1",),
     "-m benchmarks.fuzz": ("--inputs", "20"),
     "-m benchmarks.burst_coverage": ("20",),
+    "-m benchmarks.gpu_limits": ("--seeds-at-once", "1"),
     "-m benchmarks.interval_coverage": ("20",),
     "-m benchmarks.limits": ("--blocks", "2", "--rounds", "1"),
     "-m benchmarks.overhead": ("--job",),
