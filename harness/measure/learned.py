@@ -1,6 +1,7 @@
 """Looks at predictions for the held-out paths: which windows they beat, what they are made of.
 
-Shape suffixes: T time steps, N or G paths, all or those of a group; P terms.
+Shape suffixes: T time steps, N or G paths, all or those of a group; P terms, Q them and the
+predictions.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ class Looker:
         self._task = task
         self._windows = _windows(task)
         self._terms = _terms(task)
-        self._each = ceil(task.eval_paths / GROUPS)
+        self._each = max(2, ceil(task.eval_paths / GROUPS))
         """How many paths a group has."""
         groups = ceil(task.eval_paths / self._each)
         self._squares_GPP = np.zeros((groups, self._terms, self._terms))
         self._products_GP = np.zeros((groups, self._terms))
+        self._sums_QT = np.zeros((self._terms + 1, task.n_steps))
+        """Of the terms and the predictions, over the paths of the group that is in work."""
         self._gaps: list[Array] = []
         self._seen = 0
 
@@ -49,6 +52,8 @@ class Looker:
             self._gaps.append(self._gaps_of(x, y, prediction))
             if self._terms:
                 self._add_to(group, x, prediction)
+                if end in ((group + 1) * self._each, self._task.eval_paths):
+                    self._centre(group, end - group * self._each)
             self._seen = end
 
     def learned(self) -> Learned:
@@ -71,8 +76,8 @@ class Looker:
         if found is None or not np.isfinite([found.values, found.errors]).all():
             return {}
         return {
-            "coefficients": tuple(found.values[1:].tolist()),
-            "coefficient_errors": tuple(found.errors[1:].tolist()),
+            "coefficients": tuple(found.values.tolist()),
+            "coefficient_errors": tuple(found.errors.tolist()),
             "groups": found.groups,
         }
 
@@ -85,13 +90,26 @@ class Looker:
         return np.array(gaps_JG).reshape(len(self._windows), len(mse_G))
 
     def _add_to(self, group: int, x_TG: Array, prediction_TG: Array) -> None:
-        design_PTG = np.zeros((self._terms, *prediction_TG.shape))
-        design_PTG[0] = 1
-        for k in range(self._terms - 1):  # What lies before the path is 0.
-            design_PTG[1 + k, k:] = x_TG[1 : len(x_TG) - k] ** 2
-        design_PR = design_PTG.reshape(self._terms, -1)
-        self._squares_GPP[group] += design_PR @ design_PR.T
-        self._products_GP[group] += design_PR @ prediction_TG.ravel()
+        rows_QTG = np.zeros((self._terms + 1, *prediction_TG.shape))
+        for k in range(self._terms):  # What lies before the path is 0.
+            rows_QTG[k, k:] = x_TG[1 : len(x_TG) - k] ** 2
+        rows_QTG[-1] = prediction_TG
+        self._sums_QT += rows_QTG.sum(axis=2)
+        rows_QR = rows_QTG.reshape(self._terms + 1, -1)
+        self._add_products(group, rows_QR[:-1] @ rows_QR.T)
+
+    def _centre(self, group: int, paths: int) -> None:
+        """Let a group say only how its paths differ at each time step.
+
+        A network can count its first steps, and what it adds at each of them would be taken for
+        memory: x_{t-k}^2 is 0 up to t = k.
+        """
+        self._add_products(group, -self._sums_QT[:-1] @ self._sums_QT.T / paths)
+        self._sums_QT[:] = 0
+
+    def _add_products(self, group: int, products_PQ: Array) -> None:
+        self._squares_GPP[group] += products_PQ[:, :-1]
+        self._products_GP[group] += products_PQ[:, -1]
 
 
 def _windows(task: Task) -> tuple[int, ...]:
@@ -103,6 +121,6 @@ def _windows(task: Task) -> tuple[int, ...]:
 
 
 def _terms(task: Task) -> int:
-    """Return how many terms are told apart: a constant, and x_{t-k}^2 at k = 0 ... 2L."""
+    """Return how many terms are told apart: x_{t-k}^2 at k = 0 ... 2L."""
     longest = min(2 * task.lag, task.n_steps - 1)
-    return 2 + longest if task.lag <= MOST_LAGS and task.eval_paths > 1 else 0
+    return 1 + longest if task.lag <= MOST_LAGS and task.eval_paths > 1 else 0

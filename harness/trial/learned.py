@@ -38,7 +38,8 @@ class Learned:
     paths: int = 0
     """How many paths there were."""
     coefficients: _Numbers = ()
-    """That of x_{t-k}^2 in the predictions at k = 0, 1, ..., by least squares with a constant."""
+    """That of x_{t-k}^2 in the predictions at k = 0, 1, ..., by least squares with a constant for
+    each time step."""
     coefficient_errors: _Numbers = ()
     """Their standard errors, by a jackknife over groups of paths."""
     groups: int = 0

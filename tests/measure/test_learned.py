@@ -110,6 +110,16 @@ def test_coefficients_are_those_of_the_network(
     np.testing.assert_allclose(learned.coefficients, want, atol=1e-8)
 
 
+def test_a_network_that_counts_its_steps_is_not_taken_for_one_that_remembers() -> None:
+    def counts(task: Task, x: Array) -> Array:
+        t = np.arange(1, len(x))[:, None]
+        return x[1:] ** 2 + task.lag_weight * np.minimum(t / task.lag, 1)
+
+    for task in (NEAR, NEAR.changed(rho=0.1, lag=16, eval_paths=150)):
+        learned = looked_at(task, counts)
+        np.testing.assert_allclose(learned.coefficients, [1] + 2 * task.lag * [0], atol=1e-8)
+
+
 def test_the_interval_of_a_coefficient_holds_it_as_often_as_it_says() -> None:
     task, held = NEAR.changed(eval_paths=200, n_steps=30), 0
     rng = np.random.default_rng(0)
