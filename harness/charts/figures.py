@@ -28,7 +28,6 @@ _TITLES: dict[Against, tuple[str, str]] = {
 AGAINST = tuple(_TITLES)
 _SWEPT = {"epoch_s": ("time", "Time of an epoch"), "final_mse": ("error", "Error")}
 _STEPS = "Error at each time step"
-_SAME_LINE = 0.01
 _TOTALS = 40
 """So many numbers of epochs make a smooth line."""
 _MOST_RATIOS, _MOST_TIMES, _MOST_LINES, _MOST_PROFILES = 40, 4, 8, 12
@@ -122,7 +121,7 @@ def lags(table: pd.DataFrame, trials: pd.DataFrame, point: SweepPoint) -> Figure
     for name in order:
         rest = learned[name].drop([0, lag], errors="ignore").abs()
         at_lag = f", {learned[name][lag]:.3g} at k = {lag}" if lag in learned.index else ""
-        most = f", at most {rest.max():.2g} elsewhere" if len(rest) else ""
+        most = f", a mean of at most {rest.max():.2g} elsewhere" if len(rest) else ""
         words.append(f"{name}: {learned[name][0]:.3g} at k = 0{at_lag}{most}")
     return Figure(
         f"lags{_slug(point)}",
@@ -293,10 +292,9 @@ def _label(row: pd.Series, drawn: pd.DataFrame, swept: Sequence[str]) -> str:
 
 def _levels_of(task: Task) -> dict[str, Array]:
     """Return the yardsticks that are drawn: one line for two that hardly differ."""
-    exact = vars(yardsticks(task))
-    if np.allclose(exact["without_lag"], exact["memoryless"], rtol=_SAME_LINE):
-        del exact["without_lag"]
-    return exact
+    exact = yardsticks(task)
+    names = [name for name in vars(exact) if name != "without_lag" or not exact.same_without_lag]
+    return {name: getattr(exact, name) for name in names}
 
 
 def _levels(yardsticks: dict[str, float]) -> str:

@@ -165,7 +165,7 @@ def _print_run(run: Run) -> None:
     for finding in found:
         click.echo(f"\n{paragraphs(finding, evidence=False, width=width())}", nl=False)
     if not run.reach().empty:
-        click.echo("\n" + table_of(run, "memory", "table"), nl=False)
+        click.echo("\n" + table_of(run, "reach", "table"), nl=False)
     if found:
         click.echo(f"\nWhy: {command('explain', *run.words)}")
     steps = command("show", *run.words, "--table", "steps")

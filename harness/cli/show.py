@@ -31,7 +31,7 @@ _LONGEST = 500
             "comparisons",
             "break-even",
             "scaling",
-            "memory",
+            "reach",
             "lags",
             "steps",
             "curves",
@@ -60,8 +60,12 @@ def show(run_id: str, name: str, kind: str, results: str) -> None:
     run = open_run(run_id, results)
     if name == "scaling" and not run.swept:
         raise InvalidInput(f"`--table scaling`: run `{run_id}` is no sweep (`run --sweep`).")
-    if name == "memory" and "lag" not in run.swept:
-        raise InvalidInput(f"`--table memory`: run `{run_id}` is no sweep over `lag`.")
+    if name == "reach" and run.reach().empty:
+        raise InvalidInput(
+            f"`--table reach`: run `{run_id}` is no sweep over `lag` in which a memory is known."
+        )
+    if name == "lags" and run.lags.empty:
+        raise InvalidInput(f"`--table lags`: run `{run_id}` does not tell what was learned.")
     if name == "profile" and run.profile.empty:
         raise InvalidInput(f"`--table profile`: run `{run_id}` has none (`run --profile`).")
     click.echo(table_of(run, name, kind), nl=False)
@@ -100,7 +104,13 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only some of the time steps."""
     from harness.runs.precision import conclusion
     from harness.tables.reach import render_reach
-    from harness.tables.side_by_side import curves_by_arm, lags_by_arm, spread_out, steps_by_arm
+    from harness.tables.side_by_side import (
+        curves_by_arm,
+        lags_by_arm,
+        spread_out,
+        steps_by_arm,
+        without_twins,
+    )
     from harness.tables.text import (
         render,
         render_break_even,
@@ -121,7 +131,7 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render_break_even(run.break_even(), kind, columns, run.swept)
     if name == "scaling":
         return render_scaling(run.growth(), run.crossovers(), kind, columns)
-    if name == "memory":
+    if name == "reach":
         return render_reach(run.reach(), kind, columns, run.swept)
     if name == "lags":
         title = "Coefficient of x_(t-k)^2 in the target, and in the predictions, mean over seeds"
@@ -142,6 +152,8 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         title = "Convergence over seeds that ended ok: mean loss and MSE, median s"
         return render(curves, kind, columns, title, keys=len(run.swept) + 1)
     steps = steps_by_arm(run.steps, run.swept)
+    if kind in {"table", "markdown"}:
+        steps = without_twins(steps)
     if some:
         steps = spread_out(steps)
     title = "Mean squared error per time step, mean over seeds"

@@ -190,7 +190,7 @@ class Training:
         Of a seed that has diverged it is empty.
         """
         x_RTN, y_RTN = self._held_out
-        lookers = [Looker(self._job.task) for _ in self.seeds]
+        lookers = [Looker(self._job.task, len(self.seeds)) for _ in self.seeds]
         fine_R = np.ones(len(self.seeds), bool)
         for part, done in self._parts():
             x_RTP, y_RTP = x_RTN[..., part], y_RTN[..., part]

@@ -26,6 +26,7 @@ from harness.measure.process import JobFailed
 from harness.measure.trainer import Trainer, Turn
 from harness.trial.events import Event, Progress, Started
 from harness.trial.jobs import TrialJob
+from harness.trial.learned import Learned
 from harness.trial.limits import MOST_CALLS
 from harness.trial.profile import Profile
 from harness.trial.record import Chunk, CurvePoint, Record, Timing
@@ -247,9 +248,18 @@ class Trial:
         if self._epoch >= task.epochs or not curves.running:
             self._end()
 
+    def _learned(self) -> list[Learned]:
+        """Look at the last predictions; that is no part of what the trial took."""
+        spent_s, self.trainer.spent_s = self.trainer.spent_s, 0.0
+        learned = self.trainer.learned()
+        self.trainer.spent_s = spent_s
+        if len(learned) != len(self.seeds):
+            raise JobFailed(f"the process looked at {len(learned)} seeds", "failed")
+        return learned
+
     def _end(self) -> None:
         about = self.trainer.inspect()
-        learned = self.trainer.learned()
+        learned = self._learned() if self._curves.running else [Learned()] * len(self.seeds)
         shares = self._curves.shares(np.asarray(about.pop("initial_state_moved")), learned)
         self._fields |= about | {"status": "ok" if self._curves.running else "diverged"}
         if self.job.seeds:

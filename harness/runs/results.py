@@ -115,7 +115,6 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """Build one of `tables` anew."""
         from harness.tables import from_records
-        from harness.tables.memory import lags_table
         from harness.tables.profile import profile_table
 
         if name == "trials":
@@ -124,7 +123,7 @@ class Run:
         if name == "curves":
             return from_records.curves_table(self.records, self.swept, self._judged)
         build = {"steps": from_records.steps_table, "chunks": from_records.chunks_table}
-        build |= {"lags": lags_table, "profile": profile_table}
+        build |= {"lags": from_records.lags_table, "profile": profile_table}
         return build[name](self.records, self.swept)
 
     @cached_property

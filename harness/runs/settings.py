@@ -144,6 +144,7 @@ class Settings(Selection):
             at_once=seeds_at_once(self.vectorize, len(self.seeds)),
             **self.model_dump(include=_SAME_IN_PLAN),
         )
+        plan.refuse_unstorable()
         for point in grid(task, plan.sweep):
             point.task.refuse_uncuttable(plan.at_once or 1)
         return plan

@@ -17,15 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.backend.protocol import Array
 from harness.measure.fingerprint import fingerprint, name_kinds
+from harness.tables import memory
 from harness.tables.columns import columns
-from harness.tables.memory import LAGS, memory
 from harness.tables.metrics import METRICS
 from harness.tables.points import with_point
 from harness.tables.profile import PROFILE
 from harness.task.task import Task
 from harness.task.yardsticks import yardsticks
 from harness.trial.epoch_time import cut_to, epoch_s, mean_epoch_s, of_training
+from harness.trial.learned import Learned
 from harness.trial.machine_state import InCalm, in_calm
 from harness.trial.noise import lost_share, noise
 from harness.trial.record import Chunk, CurvePoint, Record
@@ -47,6 +49,7 @@ _KEY = columns("trial backend device seed")
 CURVES = columns("trial backend device seed epoch train_s train_loss eval_mse")
 YARDSTICKS = ("variance", "memoryless", "without_lag", "wrong_sign")
 STEPS = columns("trial backend device seed t mse") | columns(" ".join(YARDSTICKS))
+LAGS = columns("trial backend device seed k true coefficient low high")
 CHUNKS = columns(
     "trial backend device seed chunk round counted epochs wall_s waited_s cpu_s "
     "involuntary_switches steal_s load mhz energy_j interpreter_s memory_s epoch loss",
@@ -194,6 +197,31 @@ def steps_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.Data
     return with_point(_long(records, counts, columns, STEPS), records, swept, counts)
 
 
+def lags_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a row per seed and k: the coefficient of x_{t-k}^2 in its held-out predictions.
+
+    `true` is that of the target. `low` to `high` is the 95 % interval, by paths.
+    """
+    records = _by_seed(records)
+    learned = [record.learned or Learned() for record in records]
+    counts = [len(one.coefficients) for one in learned]
+    value = _joined([one.coefficients for one in learned])
+    half = _joined([memory.halves(one) for one in learned])
+    weights = map(memory.true, (record.task for record in records), counts)
+    columns: dict[str, Any] = {
+        "k": _numbers(counts) - 1,
+        "true": _joined(list(weights)),
+        "coefficient": value,
+        "low": value - half,
+        "high": value + half,
+    }
+    return with_point(_long(records, counts, columns, LAGS), records, swept, counts)
+
+
+def _joined(rows: Sequence[Any]) -> Array:
+    return np.concatenate([np.asarray(row, dtype=float) for row in rows] or [np.empty(0)])
+
+
 def chunks_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
     """Return a row per timed call of the training, numbered from 1."""
     counts = [len(record.chunks) for record in records]
@@ -227,7 +255,7 @@ def _trial_row(record: Record, calm: InCalm, exact: Mapping[str, float]) -> dict
         else 1 - mse / exact["without_lag"],
         "epochs_to_lag": lag.epoch if lag else None,
         "seconds_to_lag": lag.epoch * usual_s / record.at_once if lag and usual_s else None,
-        "memory": memory(record.learned),
+        "memory": memory.memory(record.learned),
         "lag_step": _epochs_since_last(record.points, lag) if lag else None,
         "at_once": record.at_once,
         "cpu_s": of_training(record, "cpu_s"),

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
 
 from harness.backend.protocol import Array
-from harness.stats.estimates import CONFIDENCE
-from harness.tables.columns import columns
-from harness.tables.points import with_point
+from harness.stats.regression import Fit
 from harness.task.task import Task
 from harness.trial.learned import Learned
-from harness.trial.record import Record
 
-LAGS = columns("trial backend device seed k true coefficient low high")
 MISTAKES = 0.001
-"""How often a trial may be said to remember longer than it does, at most."""
+"""How often a trial is said to remember longer than it does, at most."""
+_LEVEL = MISTAKES / 2
+"""Of each test: Johnson's correction leaves a bit of the skewness, up to 1.7 times the level."""
+FEWEST_PATHS = 100
+"""From so many held-out paths on."""
 
 
 def memory(learned: Learned | None) -> int | None:
@@ -26,57 +26,43 @@ def memory(learned: Learned | None) -> int | None:
 
     It is the largest d such that the error is below that of the best predictor that sees only
     x_t ... x_{t-d+1}: such an error needs x_{t-d} or something before it. Both errors are taken on
-    the same paths, so the luck of the paths is in neither. From the shortest window on, each is
-    tested at the whole level `MISTAKES`, up to the first that is not beaten. That is a closed test:
-    its chance to say too much is no larger for many windows (Maurer, Hothorn and Lehmacher 1995).
+    the same paths, so the luck of the paths is in neither, and against the target of the training.
+
+    From the shortest window on, each is tested by Student's t over paths, corrected for skewness
+    (Johnson 1978), up to the first that is not beaten. That is a closed test: its chance to say too
+    much is no larger for many windows (Maurer, Hothorn and Lehmacher 1995).
     """
-    if learned is None or not learned.windows:
+    if learned is None or not learned.windows or learned.paths < FEWEST_PATHS:
         return None
     d = 0
-    for past, gap, error in zip(learned.windows, learned.gaps, learned.gap_errors, strict=True):
-        if not gap < 0 or (error and stdtr(learned.paths - 1, gap / error) > MISTAKES):
+    for j, past in enumerate(learned.windows):
+        if not _below_zero(learned, j):
             break
         d = past + 1
     return d
 
 
-def lags_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a row per seed and k: the coefficient of x_{t-k}^2 in its held-out predictions.
-
-    `true` is that of the target. `low` to `high` is the 95 % interval, by paths.
-    """
-    parts = [part for record in records for part in record.by_seed()]
-    learned = [part.learned or Learned() for part in parts]
-    counts = [len(one.coefficients) for one in learned]
-    value, half = (
-        np.array([number for row in rows for number in row], dtype=float)
-        for rows in ([one.coefficients for one in learned], [_halves(one) for one in learned])
-    )
-    weights = [true(part.task, count) for part, count in zip(parts, counts, strict=True)]
-    keys = {
-        name: np.repeat([getattr(part, name) for part in parts], counts)
-        for name in ("trial", "backend", "device", "seed")
-    }
-    numbers = {
-        "k": [k for count in counts for k in range(count)],
-        "true": [weight for row in weights for weight in row],
-        "coefficient": value,
-        "low": value - half,
-        "high": value + half,
-    }
-    table = pd.DataFrame(keys | numbers, columns=list(LAGS)).astype(LAGS)
-    return with_point(table, parts, swept, counts)
+def _below_zero(learned: Learned, j: int) -> bool:
+    gap, error, n = learned.gaps[j], learned.gap_errors[j], learned.paths
+    if gap >= 0 or not error:
+        return gap < 0
+    t = gap / error
+    t += learned.gap_skews[j] * (1 + 2 * t**2) / (6 * np.sqrt(n))
+    return bool(stdtr(n - 1, t) <= _LEVEL)
 
 
-def _halves(learned: Learned) -> Array:
-    """Return the half-widths of the intervals, by Student's t over groups."""
-    if not learned.coefficients:
-        return np.empty(0)
-    t = float(stdtrit(learned.groups - 1, (1 + CONFIDENCE) / 2))
-    return t * np.array(learned.coefficient_errors)
+def lower_median(steps: pd.Series[Any]) -> float:
+    """Return the median of numbers of steps; of two in the middle, the lower one."""
+    return float(steps.astype(float).quantile(0.5, interpolation="lower"))
 
 
 def true(task: Task, count: int) -> list[float]:
     """Return the coefficients of x_{t-k}^2 in the target, k = 0 ... count - 1."""
     weights = {0: 1.0, task.lag: task.lag_weight}
     return [weights.get(k, 0.0) for k in range(count)]
+
+
+def halves(learned: Learned) -> Array:
+    """Return the half-widths of the 95 % intervals of its coefficients."""
+    errors = np.array(learned.coefficient_errors)
+    return Fit(errors, errors, learned.groups).halves() if len(errors) else errors

@@ -147,7 +147,7 @@ _ALL = (
         summary="mean",
         comparison="listed",
     ),
-    Metric("memory", "accuracy", "memory", None, True, needs_lag=True, summary="median"),
+    Metric("memory", "accuracy", "memory", None, higher_is_better=True, needs_lag=True),
     Metric(
         "epochs_to_lag",
         "accuracy",

@@ -10,33 +10,38 @@ from scipy.stats import binomtest
 
 from harness.stats.estimates import CONFIDENCE
 from harness.tables.columns import columns
+from harness.tables.memory import lower_median
 from harness.tables.pairs import ARM
 from harness.tables.points import at_point, points
 from harness.tables.text import render, render_sentences
 
-TITLE = "How far back does it remember? Seeds that provably use x_(t-lag)"
-REACH = columns("backend device lag seeds reached share low high")
+TITLE = "How far back does it remember? Seeds that provably remember so many steps"
+REACH = columns("backend device lag seeds reached share low high memory", memory="int64")
 
 
 def reach(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     """Return how many seeds remember as far as the lag, a row per backend and point of the sweep.
 
-    Only for a sweep over `lag`. `low` to `high` is the exact 95 % interval of the `share`.
+    Only for a sweep over `lag`. `seeds` ended ok or diverged; of those that diverged, nothing is
+    shown, like of those whose error is too large. `memory` is their median (the lower one of two);
+    `low` to `high` is the exact 95 % interval of the `share`. Points at which no memory is known,
+    as without a lag term, have no row.
     """
-    if "lag" not in swept:
-        return pd.DataFrame(columns=list(REACH)).astype(REACH)
     others = [name for name in swept if name != "lag"]
-    ok = trials[(trials["status"] == "ok") & trials["memory"].notna()]
     rows: list[dict[str, Any]] = []
-    for point, here in points(ok, others):
+    ended = trials[trials["status"].isin(("ok", "diverged"))]
+    for point, here in points(ended, others) if "lag" in swept else ():
         for (*arm, lag), mine in here.groupby([*ARM, "lag"], sort=True):
-            reached = int((mine["memory"] >= lag).sum())
+            if mine["memory"].isna().all():
+                continue
+            steps = mine["memory"].fillna(0).astype("int64")
+            reached = int((steps >= int(str(lag))).sum())
             share = binomtest(reached, len(mine)).proportion_ci(CONFIDENCE)
             rows.append(
                 point
                 | dict(zip([*ARM, "lag"], [*arm, lag], strict=True))
                 | {"seeds": len(mine), "reached": reached, "share": reached / len(mine)}
-                | {"low": share.low, "high": share.high}
+                | {"low": share.low, "high": share.high, "memory": lower_median(steps)}
             )
     return pd.DataFrame(rows, columns=[*others, *REACH]).astype(REACH)
 
@@ -47,23 +52,26 @@ def reach_words(reached: pd.DataFrame, swept: Sequence[str]) -> Iterator[str]:
     for point, here in points(reached, others):
         for arm, mine in here.groupby(ARM, sort=False):
             far = mine[(mine["share"] > 0.5).astype(int).cummin() > 0]
-            yield f"{' on '.join(map(str, arm))}{at_point(point)} {_how_far(mine, far)}"
+            yield f"{' on '.join(map(str, arm))}{at_point(point)} {_how_far(mine, len(far))}"
 
 
-def _how_far(all_lags: pd.DataFrame, far: pd.DataFrame) -> str:
-    """Say how far a network remembers: `far` are the lags that most seeds reach."""
-    words = "remembers nothing"
-    if len(far):
-        steps = int(far["lag"].iloc[-1])
-        words = f"remembers {steps} step{'s' * (steps > 1)}: {_proof(far.iloc[-1])}"
-    if len(far) < len(all_lags):
-        words += f"{',' if len(far) else ':'} {_proof(all_lags.iloc[len(far)])}"
-    return words
+def _how_far(at_lags: pd.DataFrame, far: int) -> str:
+    """Say how far a network remembers, if most seeds reach the first so many lags."""
+    parts = []
+    if far:
+        parts.append(f"remembers {_steps(at_lags.iloc[far - 1])}")
+    if far < len(at_lags):
+        row = at_lags.iloc[far]
+        less = f"; the median there is {row['memory']:.0f}" * bool(0 < row["memory"] < row["lag"])
+        parts.append(f"is not shown to remember {_steps(row)}{less}")
+    return ", and ".join(parts)
 
 
-def _proof(row: pd.Series[Any]) -> str:
-    interval = f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
-    return f"x_(t-{row['lag']}) is used in {row['reached']} of {row['seeds']} seeds ({interval})"
+def _steps(row: pd.Series[Any]) -> str:
+    """Return a number of steps, and which seeds remember as many."""
+    lag, interval = int(row["lag"]), f"{100 * row['low']:.0f} to {100 * row['high']:.0f} %"
+    seeds = f"{row['reached']} of {row['seeds']} seeds do, {interval}"
+    return f"{lag} step{'s' * (lag > 1)} ({seeds})"
 
 
 def render_reach(reached: pd.DataFrame, kind: str, width: int, swept: Sequence[str]) -> str:
@@ -81,4 +89,5 @@ def by_lag(reached: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     for _, one in reached.iterrows():
         row = rows.setdefault(tuple(one[keys]), {key: one[key] for key in keys})
         row[f"lag {one['lag']}"] = f"{one['reached']}/{one['seeds']}"
-    return pd.DataFrame(rows.values())
+    lags = [f"lag {lag}" for lag in sorted(reached["lag"].unique())]
+    return pd.DataFrame(rows.values(), columns=[*keys, *lags])

@@ -17,15 +17,18 @@ def steps_by_arm(steps: pd.DataFrame, swept: Sequence[str] = ()) -> pd.DataFrame
     return at_each_point(
         steps,
         swept,
-        lambda rows: _side_by_side(rows, "t", "mse").join(_yardsticks(rows)).reset_index(),
+        lambda rows: (
+            _side_by_side(rows, "t", "mse")
+            .join(rows.groupby("t")[list(YARDSTICKS)].first())
+            .reset_index()
+        ),
     )
 
 
-def _yardsticks(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return the yardsticks by time step, but one of two that hardly differ, as at lag 1."""
-    exact = steps.groupby("t")[list(YARDSTICKS)].first()
-    same = np.allclose(exact["without_lag"], exact["memoryless"], rtol=0.01)
-    return exact.drop(columns="without_lag") if same else exact
+def without_twins(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of steps with one of two yardsticks that hardly differ, as at lag 1."""
+    alike = np.allclose(steps["without_lag"], steps["memoryless"], rtol=0.01, atol=0)
+    return steps.drop(columns="without_lag") if alike else steps
 
 
 def lags_by_arm(lags: pd.DataFrame, swept: Sequence[str] = ()) -> pd.DataFrame:

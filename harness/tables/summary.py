@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.stats import estimates
 from harness.stats.median import Median
+from harness.tables.memory import lower_median
 from harness.tables.metrics import METRICS, Metric
 from harness.tables.pairs import ARM, KIND, ArmKey, of_arm, pair, usable
 from harness.tables.points import at_each_point
@@ -27,8 +28,8 @@ def summarise(trials: pd.DataFrame, pilot: int = 0, swept: Sequence[str] = ()) -
     - `final_mse`, `r2`, `lag_skill`: mean over seeds, `..._sd` the standard deviation.
       `final_mse_geo` is the geometric mean and `final_mse_low`, `final_mse_high` its 95 % interval;
       `lag_skill_low`, `lag_skill_high` are that of the mean.
-    - `memory`: the median over seeds, `memory_low` to `memory_high` its 95 % interval by the sign
-      test, which needs six seeds.
+    - `memory`: the median over seeds (the lower one of two), `memory_low` to `memory_high` its 95 %
+      interval by the sign test, which needs six seeds.
     - Times, rates and the way to the lag: medians over the seeds that have them. `lag_seeds` seeds
       got to the lag. For `epochs_per_s` and the ratios, see `harness.tables.pairs.usable`.
     - `time_ratio`, `time_ratio_low`, `time_ratio_high`: the training time as a ratio to that of the
@@ -93,8 +94,9 @@ def _averages(trials: pd.DataFrame) -> dict[str, float]:
         row |= {metric.name: values.mean(), f"{metric.name}_sd": values.std()}
     for metric in means:
         row |= _interval(metric, trials) if metric.compared else {}
-    memory = Median(trials["memory"].dropna().to_numpy(dtype=float))
-    row |= dict(zip(("memory_low", "memory_high"), memory.interval(), strict=True))
+    memory = trials["memory"].dropna()
+    low, high = Median(memory.to_numpy(dtype=float)).interval()
+    row |= {"memory": lower_median(memory), "memory_low": low, "memory_high": high}
     return row | {name: trials[name].astype("float64").median() for name in medians}
 
 

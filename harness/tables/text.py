@@ -70,7 +70,7 @@ def summary_tables(
     shared = not summary.empty and bool((summary["at_once"] > 1).any())
     per_seed = "; epochs/s and train s per seed, the rest of all at once" * shared
     parts = {
-        "Accuracy, mean over seeds; way to the lag, median": _accuracy(summary),
+        "Accuracy, mean over seeds; way to the lag and memory, median": _accuracy(summary),
         f"Time, median over seeds{per_seed}": _times(summary),
     }
     return [

@@ -31,6 +31,11 @@ class Yardsticks:
     wrong_sign: Array
     """`x_t^2 - w x_{t-L}^2`, learned perfectly."""
 
+    @property
+    def same_without_lag(self) -> bool:
+        """Whether `without_lag` and `memoryless` hardly differ, as with a small rho."""
+        return np.allclose(self.without_lag, self.memoryless, rtol=0.01, atol=0)
+
 
 def yardsticks(task: Task, start: float = 0.0) -> Yardsticks:
     """Return the yardsticks of `task`; they do not depend on `train_sign`.
@@ -53,13 +58,13 @@ def window(task: Task, past: int, start: float = 0.0) -> Array:
     property). Given that, x_{t-L} is normal with a mean m and a variance v, and
     `Var(x_{t-L}^2 | x_{t-past}) = 2 v^2 + 4 v m^2`.
     """
-    v, slope, seen = _given(task, past, start)
+    v, slope, seen = seen_from(task, past, start)
     return task.lag_weight**2 * (2 * v**2 + 4 * v * slope**2 * seen)
 
 
 def best_of_window(task: Task, past: int, x: Array) -> Array:
     """Return what that predictor says of paths x [T+1, N] with x_0 = 0: y [T, N]."""
-    v, slope, _ = _given(task, past, 0.0)
+    v, slope, _ = seen_from(task, past)
     y: Array = x[1:] ** 2
     y[past:] += task.lag_weight * (
         v[past:, None] + (slope[past:, None] * x[1 : len(x) - past]) ** 2
@@ -67,7 +72,7 @@ def best_of_window(task: Task, past: int, x: Array) -> Array:
     return y
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """x_{t-L} given x_{t-past}, at t = 1..T: normal, its mean is `slope * x_{t-past}`."""
 
     variance: Array
@@ -76,14 +81,15 @@ class _Given(NamedTuple):
     """The variance of x_{t-past}."""
 
 
-def _given(task: Task, past: int, start: float) -> _Given:
+def seen_from(task: Task, past: int, start: float = 0.0) -> Given:
+    """Return what x_{t-past} tells of x_{t-L}."""
     steps, rho2 = task.lag - past, task.rho**2
     lag, seen = _variances(task, task.lag, start), _variances(task, past, start)
     share = np.divide(lag, seen, out=np.zeros_like(lag), where=seen > 0)
     # s_{t-L} - rho^(2 steps) s_{t-L}^2 / s_{t-past}, where s_{t-past} is rho^(2 steps) s_{t-L} and
     # the noise that was added since.
     noise = (1 - rho2**steps) / (1 - rho2)
-    return _Given(noise * share, task.rho**steps * share, seen)
+    return Given(noise * share, task.rho**steps * share, seen)
 
 
 def _variances(task: Task, before: int, start: float) -> Array:

@@ -24,11 +24,17 @@ LONGEST_NAME, LONGEST_TEXT = 4096, 100_000
 _CALL, _POINT, _NAME, _NUMBER = 16, 4, 45, 30
 
 
-def refuse_unstorable(n_steps: int, points: int, rounds: int, seeds: int, lag: int) -> None:
-    """Raise `InvalidInput` if a record of so many seeds at once may be too large to be read."""
+def refuse_unstorable(n_steps: int, points: int, rounds: int, seeds: int, lag: int = 0) -> None:
+    """Raise `InvalidInput` if a record of so many seeds at once may be too large to be read.
+
+    `lag`: what is learned at each lag is recorded, too.
+    """
     trainings = seeds + 1 if seeds > 1 else 1
-    names = _CALL * max(rounds, MOST_CALLS) + _POINT * points * trainings + 13 * seeds
-    learned = 7 * min(lag, MOST_LAGS) + 2
+    names = _CALL * max(rounds, MOST_CALLS) + _POINT * points * trainings + 5 * seeds
+    learned = 0
+    if lag:
+        names += 9 * seeds
+        learned = 7 * min(lag, MOST_LAGS) + 2
     numbers = (n_steps + 1 + learned) * trainings + 3 * points  # And those of nudged trainings.
     if (
         names > MOST_NAMES

@@ -122,14 +122,24 @@ class Plan(BaseModel):
                 f"a trial would have a name of {length} bytes, and a file takes {LONGEST_FILE}: "
                 "sweep over fewer fields, or give the backend a shorter name."
             )
+        self._refuse_unstorable()
+        return self
+
+    def refuse_unstorable(self) -> None:
+        """Raise `InvalidInput` if its records may be too large to be read.
+
+        A plan of an older version, whose records say less, may be read all the same.
+        """
+        self._refuse_unstorable(self._largest("lag"))
+
+    def _refuse_unstorable(self, lag: int = 0) -> None:
         refuse_unstorable(
             self._largest("n_steps"),
             min(self._largest("curve_points"), self._largest("epochs")),
             self.rounds,
             min(self.at_once or 1, len(self.seeds)),
-            self._largest("lag"),
+            lag,
         )
-        return self
 
     @property
     def _longest_name(self) -> int:

@@ -81,7 +81,6 @@ Integer: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Natural: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Count: TypeAlias = Annotated[int, Field(ge=1, lt=2**63)]
 
-_OF_A_SEED = ("initial_state_moved", "learned")
 _tasks: dict[str, Task] = {}
 _LONGEST_TASK = 10_000
 """Characters of a task that is kept."""
@@ -265,7 +264,8 @@ class Record(BaseModel):
         shares = {share.seed: share for share in self.shares}
         return [
             self.model_copy(
-                update={"seed": seed, **dict.fromkeys(_OF_A_SEED), "points": (), "step_mse": ()}
+                update={"seed": seed, "points": (), "step_mse": ()}
+                | dict.fromkeys(("initial_state_moved", "learned"))
                 | ({} if seed not in shares else dict(shares[seed]))
             )
             for seed in self.seeds

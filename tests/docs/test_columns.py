@@ -9,8 +9,7 @@ import pytest
 from harness.compare import CHANGES
 from harness.tables.break_even import BREAK_EVEN
 from harness.tables.comparisons import COMPARISONS
-from harness.tables.from_records import CHUNKS, CURVES, STEPS, TRIALS, trials_table
-from harness.tables.memory import LAGS
+from harness.tables.from_records import CHUNKS, CURVES, LAGS, STEPS, TRIALS, trials_table
 from harness.tables.profile import PROFILE
 from harness.tables.reach import REACH
 from harness.tables.scaling import CROSSOVERS, GROWTH

@@ -77,6 +77,15 @@ def test_it_is_rarely_said_to_be_longer_where_that_is_hard_to_tell() -> None:
     assert 20 < sum(by_luck) < 80
 
 
+@pytest.mark.parametrize("weight", [1.0, -0.5])
+def test_with_the_wrong_sign_a_network_remembers_as_well(weight: float) -> None:
+    task = NEAR.changed(train_sign=-1, lag_weight=weight)
+    turned = looked_at(task, lambda _, x: target(x, {0: 1, 4: -weight}))
+    assert memory(turned) == 4
+    assert turned.coefficients[4] == pytest.approx(-weight)
+    assert memory(looked_at(task, sees(0))) == 0
+
+
 def test_little_correlation_leaves_only_all_or_nothing() -> None:
     task = NEAR.changed(rho=0.1)
     assert memory(looked_at(task, sees(0))) == 0
@@ -85,7 +94,7 @@ def test_little_correlation_leaves_only_all_or_nothing() -> None:
 
 
 def test_a_long_lag_is_looked_at_through_some_of_its_windows() -> None:
-    task = NEAR.changed(lag=150, n_steps=160, eval_paths=50)
+    task = NEAR.changed(lag=150, n_steps=160, eval_paths=100)
     learned = looked_at(task, sees(150))
     assert len(learned.windows) == MOST_LAGS
     assert (learned.windows[0], learned.windows[-1]) == (0, 149)
@@ -141,7 +150,7 @@ def test_paths_that_end_before_the_lag_is_doubled() -> None:
     assert learned.coefficients[4] == pytest.approx(1)
     # Nothing to remember but x_0 = 0.
     edge = looked_at(NEAR.changed(n_steps=4), sees(4))
-    assert memory(edge) == 0
+    assert memory(edge) is None
     assert len(edge.coefficients) == 4
 
 

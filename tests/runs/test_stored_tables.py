@@ -25,8 +25,13 @@ from harness.cli import cli
 from harness.runs.results import TABLES
 from harness.store.run_writer import RunWriter
 from harness.tables import stored
-from harness.tables.from_records import chunks_table, curves_table, steps_table, trials_table
-from harness.tables.memory import lags_table
+from harness.tables.from_records import (
+    chunks_table,
+    curves_table,
+    lags_table,
+    steps_table,
+    trials_table,
+)
 from harness.tables.stored import FORMULAS, StoredTable, Unusable
 from harness.task.task import Task
 from harness.trial.record import Chunk, Record, Share
@@ -308,8 +313,16 @@ def in_rounds(backend: str, block: int) -> Record:
         setup_s=0.1,
         first_call_s=1.0,
         eval_s=0.1,
-        learned={"windows": (0,), "gaps": (-0.1 * block,), "gap_errors": (0.02,), "paths": 9}
-        | {"coefficients": (1.0, 0.1 * block), "coefficient_errors": (0.1, 0.2), "groups": 9},
+        learned={
+            "windows": (0,),
+            "gaps": (-0.1 * block,),
+            "gap_errors": (0.02,),
+            "gap_skews": (0.1,),
+            "paths": 900,
+            "coefficients": (1.0, 0.1 * block),
+            "coefficient_errors": (0.1, 0.2),
+            "groups": 9,
+        },
     )
 
 

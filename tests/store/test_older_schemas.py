@@ -56,7 +56,7 @@ def test_every_table_is_shown(schema: int) -> None:
             continue
         if table == "profile" and schema != 7:  # There was none.
             continue
-        if table == "memory" and schema != 8:  # The only sweep over lags.
+        if table in ("reach", "lags") and schema != 8:  # Nobody looked.
             continue
         arguments = ["show", f"schema-{schema}", "--results", str(DATA), "--table", table]
         done = CliRunner().invoke(cli, arguments)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from harness import Task
-from harness.tables.from_records import trials_table
-from harness.tables.memory import LAGS, lags_table, memory
-from harness.tables.reach import REACH, reach, render_reach
+from harness.tables.from_records import LAGS, lags_table, trials_table
+from harness.tables.memory import memory
+from harness.tables.reach import REACH, by_lag, reach, render_reach
 from harness.tables.summary import summarise
 from harness.trial.learned import Learned
 from harness.trial.record import Record, Share
@@ -27,6 +29,7 @@ def learned(steps: int, lag: int = 2, paths: int = 2000) -> Learned:
         windows=tuple(range(lag)),
         gaps=gaps,
         gap_errors=(0.1,) * lag,
+        gap_skews=(0.0,) * lag,
         paths=paths,
         coefficients=(1.0, 0.0, 0.25),
         coefficient_errors=(0.01, 0.01, 0.02),
@@ -40,24 +43,54 @@ def trial(seed: int, steps: int, **changes: Any) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("gaps", "errors", "paths", "steps"),
+    ("gaps", "errors", "skews", "paths", "steps"),
     [
-        ((-1, -1, -1), (0.1, 0.1, 0.1), 2000, 3),
-        ((-1, -1, 1), (0.1, 0.1, 0.1), 2000, 2),
-        # Below by three standard errors in 740 of a million, by 3.2 in 690 of a million.
-        ((-3.2, -3, -9), (1, 1, 1), 10**6, 1),
-        ((-3, -9, -9), (1, 1, 1), 10**6, 0),
-        # Of few paths, the errors themselves are hardly known.
-        ((-3.2, -9, -9), (1, 1, 1), 10, 0),
+        ((-1, -1, -1), (0.1, 0.1, 0.1), (0, 0, 0), 2000, 3),
+        ((-1, -1, 1), (0.1, 0.1, 0.1), (0, 0, 0), 2000, 2),
+        # 3.29 standard errors are the 0.05 % of a normal distribution.
+        ((-3.4, -3.2, -9), (1, 1, 1), (0, 0, 0), 10**6, 1),
+        ((-3.2, -9, -9), (1, 1, 1), (0, 0, 0), 10**6, 0),
+        # With a long tail to the right, a mean is often far too small.
+        ((-3.4, -9, -9), (1, 1, 1), (5, 0, 0), 1000, 0),
+        ((-3.4, -9, -9), (1, 1, 1), (-5, 0, 0), 1000, 3),
         # Exactly as good as a window is not better.
-        ((-1, 0, 0), (0.1, 0, 0), 2000, 1),
-        ((-1, -1, -1), (0, 0, 0), 2000, 3),
+        ((-1, 0, 0), (0.1, 0, 0), (0, 0, 0), 2000, 1),
+        ((-1, -1, -1), (0, 0, 0), (0, 0, 0), 2000, 3),
     ],
 )
 def test_memory_ends_at_the_first_window_that_is_not_beaten(
-    gaps: tuple[float, ...], errors: tuple[float, ...], paths: int, steps: int
+    gaps: tuple[float, ...],
+    errors: tuple[float, ...],
+    skews: tuple[float, ...],
+    paths: int,
+    steps: int,
 ) -> None:
-    assert memory(Learned(windows=(0, 1, 2), gaps=gaps, gap_errors=errors, paths=paths)) == steps
+    found = Learned(windows=(0, 1, 2), gaps=gaps, gap_errors=errors, gap_skews=skews, paths=paths)
+    assert memory(found) == steps
+
+
+def test_few_paths_prove_nothing() -> None:
+    assert memory(learned(2, paths=99)) is None
+    assert memory(learned(2, paths=100)) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gaps": (1.0,)},
+        {"paths": 1},
+        {"windows": (1, 1)},
+        {"windows": (-1, 0)},
+        {"windows": (0, 10**30)},
+        {"gap_errors": (0.1, -0.1)},
+        {"groups": 1},
+        {"coefficients": (1.0,)},
+        {"coefficients": (float("nan"), 0, 0)},
+    ],
+)
+def test_what_does_not_fit_together_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Learned(**asdict(learned(2)) | wrong)
 
 
 def test_memory_is_unknown_without_a_lag_and_in_older_records() -> None:
@@ -74,6 +107,11 @@ def test_seeds_at_once_have_a_memory_each() -> None:
     table = trials_table([record(seeds=(0, 1), shares=shares, task=TASK)])
     assert table["memory"].tolist() == [2, pd.NA]
     assert lags_table([record(seeds=(0, 1), shares=shares, task=TASK)])["seed"].tolist() == [0] * 3
+
+
+def test_half_of_the_seeds_do_not_make_a_memory_in_between() -> None:
+    records = [trial(seed, 2 * (seed % 2)) for seed in range(4)]
+    assert summarise(trials_table(records))["memory"].tolist() == [0]
 
 
 def test_the_summary_has_the_median_and_its_interval() -> None:
@@ -119,8 +157,22 @@ def test_how_many_seeds_reach_the_lag() -> None:
     assert table["low"].round(2).tolist() == [0.63, 0.63, 0.0]
     text = render_reach(table, "table", 80, ["lag"])
     assert (
-        "a on cpu remembers 2 steps: x_(t-2) is used in 8 of 8 seeds (63 to 100 %), x_(t-4) is "
-        "used in 0 of 8 seeds (0 to 37 %)" in text
+        "a on cpu remembers 2 steps (8 of 8 seeds do, 63 to 100 %), and is not shown to remember "
+        "4 steps (0 of 8 seeds do, 0 to 37 %); the median there is 2" in " ".join(text.split())
     )
     assert "lag 1  lag 2  lag 4" in text
     assert reach(trials_table(records), []).empty
+
+
+def test_a_seed_that_diverged_does_not_make_the_others_look_better() -> None:
+    records = [trial(seed, 2, trial=f"s{seed}") for seed in range(3)]
+    records.append(trial(3, 0, status="diverged", learned=None, step_mse=()))
+    records.append(trial(4, 0, status="failed", learned=None, step_mse=()))
+    table = reach(trials_table(records, swept=["lag"]), ["lag"])
+    assert table[["seeds", "reached"]].to_numpy().tolist() == [[4, 3]]
+
+
+def test_columns_are_in_the_order_of_lags() -> None:
+    rows = [{"hidden": h, "backend": "a", "device": "cpu", "lag": k} for h, k in [(4, 2), (8, 1)]]
+    table = by_lag(pd.DataFrame(rows).assign(seeds=3, reached=1), ["hidden", "lag"])
+    assert list(table)[-2:] == ["lag 1", "lag 2"]
