@@ -88,6 +88,15 @@ class Drifts(FloorBackend):
         return output_RTN
 
 
+class TurnsSign(FloorBackend):
+    """Trains towards a lag term with the other sign, once parity is over."""
+
+    def train_many(self, state: State, x_ERTB: Array, y_ERTB: Array) -> tuple[State, Array]:
+        if state.steps > LATE:
+            y_ERTB = 2 * x_ERTB[:, :, 1:] ** 2 - y_ERTB
+        return super().train_many(state, x_ERTB, y_ERTB)
+
+
 class Unlearns(_Ailing):
     """Its weights are shifted after some time, and then they stay."""
 

@@ -51,12 +51,29 @@ class Curve:
     @cached_property
     def flat_S(self) -> Which:
         """Whether the curve of a seed is flat: its last quarter is at the level before it."""
-        if not self.long_enough:
-            return self._none_S
-        before = np.median(self.mse_SK[:, self.after(0.5) & ~self.after(0.75)], axis=1)
-        last = np.median(self.mse_SK[:, self.after(0.75)], axis=1)
-        flat: Which = np.maximum(last, before) <= _FLAT * np.minimum(last, before)
+        flat: Which = self.stays_S & (self._last_S <= _FLAT * self._before_S)
         return flat
+
+    @cached_property
+    def stays_S(self) -> Which:
+        """Whether the error of a seed does not fall any more; it may rise."""
+        stays: Which = self._before_S <= _FLAT * self._last_S
+        return stays if self.long_enough else self._none_S
+
+    @cached_property
+    def _last_S(self) -> Array:
+        """The error of a seed over the last quarter of the curve, as a median."""
+        last_S: Array = np.median(self.mse_SK[:, self.after(0.75)], axis=1)
+        return last_S
+
+    @cached_property
+    def _before_S(self) -> Array:
+        """The error over the quarter before that; where there is none, of the last one."""
+        before_K = self.after(0.5) & ~self.after(0.75)
+        if not before_K.any():
+            return self._last_S
+        before_S: Array = np.median(self.mse_SK[:, before_K], axis=1)
+        return before_S
 
     @cached_property
     def falling_S(self) -> Which:

@@ -31,8 +31,11 @@ def seeds_with(observed: Observed, verdict: Verdict) -> Which:
 
 
 def at_rest(observed: Observed, verdict: Verdict) -> Which:
-    """Return the seeds that rest with such a lag term; of predictions, whether they have it."""
-    rest_S = observed.curve.flat_S if observed.curve is not None else ~observed.none_S
+    """Return the seeds that stay with such a lag term; of predictions, whether they have it.
+
+    Their errors may rise: that of a network which learns something else better and better does.
+    """
+    rest_S = observed.curve.stays_S if observed.curve is not None else ~observed.none_S
     at_rest_S: Which = seeds_with(observed, verdict) & rest_S
     return at_rest_S
 

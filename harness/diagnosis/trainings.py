@@ -125,12 +125,11 @@ def _from_tables(
 
 def _lag_terms(task: Task, lags: pd.DataFrame, seeds: Sequence[int]) -> tuple[LagTerms | None, ...]:
     """Return the coefficients of each seed; None if they do not reach the lag."""
-    rows_of = dict(iter(lags.sort_values("k").groupby("seed")))
-
-    def of(seed: int) -> LagTerms | None:
-        rows = rows_of.get(seed, lags[:0])
-        numbers = rows[["coefficient", "low", "high"]].to_numpy(dtype=float)
-        terms = [Coefficient(*map(float, row)) for row in numbers]
-        return LagTerms(terms, task) if len(terms) > task.lag else None
-
-    return tuple(map(of, seeds))
+    lags = lags.sort_values(["seed", "k"], kind="stable")
+    terms_of: dict[int, list[Coefficient]] = {}
+    for seed, *numbers in zip(
+        *(lags[name].tolist() for name in ("seed", "coefficient", "low", "high")), strict=True
+    ):
+        terms_of.setdefault(seed, []).append(Coefficient(*numbers))
+    known = {seed: LagTerms(terms, task) for seed, terms in terms_of.items() if terms[task.lag :]}
+    return tuple(known.get(seed) for seed in seeds)

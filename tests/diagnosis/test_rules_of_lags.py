@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from harness.diagnosis.curve import Curve
 from harness.diagnosis.findings import findings
 from harness.diagnosis.lag_terms import Coefficient, LagTerms
 from harness.diagnosis.observed import Observed
+from harness.diagnosis.outputs import every_lag
 from harness.diagnosis.predictions import explain
 from harness.diagnosis.predictions_file import Predictions
 from harness.diagnosis.rules import observe
@@ -108,8 +110,6 @@ def test_the_coefficient_of_each_step_back_is_found(
 
 
 def every(made: Predictions) -> list[Coefficient]:
-    from harness.diagnosis.outputs import every_lag
-
     found = every_lag(made)
     assert found is not None
     return found
@@ -154,6 +154,18 @@ def test_a_sign_that_only_the_backend_can_have_turned() -> None:
     found = told(at_level(5.5, 0, {4: -0.97}))
     assert set(found) == {"wrong-sign"}
     assert "it is the backend that turns it" in found["wrong-sign"].text
+
+
+@pytest.mark.parametrize("name", ["floor", "benchmarks.helpers.ailing:TurnsSign"])
+def test_a_backend_that_turns_the_sign(name: str, tmp_path: Path) -> None:
+    task = Task(lag=2, lag_weight=1.0, n_steps=10, epochs=3000)
+    (finding,) = run(tmp_path, task, [name], (0, 1)).findings()
+    if name == "floor":
+        assert finding.rule == "learned"
+        assert "In 2 of 2 it provably uses x_(t-2) or something before it." in finding.evidence
+    else:
+        assert finding.rule == "wrong-sign"
+        assert "it is the backend that turns it" in finding.evidence
 
 
 def test_the_coefficient_is_evidence_of_the_wrong_sign() -> None:
@@ -206,7 +218,7 @@ def test_a_run_without_these_tables_is_diagnosed_as_before() -> None:
     assert set(told(without)) == {"memoryless"}
 
 
-def test_the_table_of_a_run_is_read(tmp_path: Any) -> None:
+def test_the_table_of_a_run_is_read(tmp_path: Path) -> None:
     """One seed of two has it: it counts as one of both."""
     task = Task(lag=2, lag_weight=1.0, n_steps=20, epochs=400)
     done = run(tmp_path, task, seeds=(0, 1))
