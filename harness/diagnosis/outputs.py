@@ -17,6 +17,7 @@ from harness.backend.protocol import Array
 from harness.diagnosis import wording
 from harness.diagnosis.lag_terms import NEAR, Coefficient, LagTerms
 from harness.diagnosis.predictions_file import Predictions
+from harness.diagnosis.types import Which
 from harness.stats import regression
 from harness.task.task import Task
 
@@ -62,17 +63,29 @@ def coefficients(predictions: Predictions) -> Terms | None:
     they are those of a jackknife over paths, with Student's t (Bell and McCaffrey 2002). Of few
     paths, or of paths that overlap, each step counts as independent, once.
     """
-    x_R, lagged_R = predictions.x_R, predictions.lagged_R
+    rows = _with_lag(predictions)
+    x_R, lagged_R = predictions.x_R[rows], predictions.lagged_R[rows]
     design = np.stack([np.ones_like(x_R), x_R**2, lagged_R**2])
-    if predictions.steps <= 2 * len(design):
+    if min(len(x_R), predictions.steps) <= 2 * len(design):
         return None
-    group_R = _groups(predictions)
+    _, group_R = np.unique(_groups(predictions)[rows], return_inverse=True)
+    output_R = predictions.prediction_R[rows]
     squares_GPP = _sums(group_R, [[one * other for other in design] for one in design])
-    products_GP = _sums(group_R, [[one * predictions.prediction_R] for one in design])[..., 0]
+    products_GP = _sums(group_R, [[one * output_R] for one in design])[..., 0]
     found = regression.fit(squares_GPP, products_GP)
     if found is None:
         return None
     return Terms(*_with_intervals(found))
+
+
+def _with_lag(predictions: Predictions) -> Which:
+    """Return the rows from t = L on.
+
+    Before, the target has no lag term. A network may count these steps and leave a constant out,
+    which would be taken for memory.
+    """
+    with_lag: Which = predictions.t_R + predictions.further >= predictions.lag
+    return with_lag
 
 
 def _groups(predictions: Predictions) -> npt.NDArray[np.int64]:
@@ -103,6 +116,7 @@ def every_lag(predictions: Predictions) -> list[Coefficient] | None:
         usual = int(np.quantile(predictions.t_R, 0.5)) + predictions.further
         most = max(lag, min(most, usual))
     rows = predictions.path_R < max(1, _MOST_VALUES // (longest * (most + 2)))
+    rows &= _with_lag(predictions)
     if not predictions.begins:
         rows &= predictions.t_R + predictions.further >= most
     if np.count_nonzero(rows) <= 4 * (most + 2):

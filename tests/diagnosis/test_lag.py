@@ -71,6 +71,13 @@ def test_the_first_steps_are_easy_and_nothing_is_wrong_with_that(lag: int) -> No
     assert rules(without, lag=lag, lag_weight=1.0) == ["memoryless"]
 
 
+def test_a_network_that_counts_its_first_steps_does_not_remember() -> None:
+    """The mean of the target steps up at t = L + 1, and a network can follow that."""
+    made = predictions(lambda x, b: x**2, 100, 20, lag=8)
+    counted = replace(made, prediction_R=made.prediction_R + (made.t_R > 8))
+    assert rules(counted, lag=8, lag_weight=1.0) == ["memoryless"]
+
+
 @pytest.mark.parametrize("t", [0, 1, 7])
 def test_a_window_is_scored_where_the_lagged_value_is_known(t: int, tmp_path: Path) -> None:
     made = predictions(right, 60, 80, lag=4)
