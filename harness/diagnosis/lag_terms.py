@@ -121,7 +121,8 @@ class LagTerms:
             return "unclear"
         if lag.near(w, near):
             return "right"
-        if share + lag.half / abs(w) < -NEAR:
+        largest = max(abs(term.value) for term in self.terms[1:])
+        if share + lag.half / abs(w) < -NEAR and largest == abs(lag.value):
             return "turned"
         if lag.near(0, near) and self.mistaken is not None:
             return "elsewhere"

@@ -156,6 +156,10 @@ def test_a_sign_that_only_the_backend_can_have_turned() -> None:
     assert "it is the backend that turns it" in found["wrong-sign"].text
 
 
+def test_a_small_negative_coefficient_beside_a_large_one_is_no_turned_sign() -> None:
+    assert "wrong-sign" not in told(at_level(2.0, 0, {4: -0.3, 5: 0.6}))
+
+
 @pytest.mark.parametrize("name", ["floor", "benchmarks.helpers.ailing:TurnsSign"])
 def test_a_backend_that_turns_the_sign(name: str, tmp_path: Path) -> None:
     task = Task(lag=2, lag_weight=1.0, n_steps=10, epochs=3000)
