@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from harness.trial.learned import Learned
 MISTAKES = 0.001
 """How often a trial is said to remember longer than it does, at most."""
 _LEVEL = MISTAKES / 2
-"""Of each test: Johnson's correction leaves a bit of the skewness, up to 1.7 times the level."""
+"""Of each test: the correction leaves a bit of the skewness, up to 1.8 times the level."""
+_LARGEST_T = 1e6
+"""Beyond it, so that nothing overflows."""
 FEWEST_PATHS = 100
 """From so many held-out paths on."""
 
@@ -29,7 +32,7 @@ def memory(learned: Learned | None) -> int | None:
     the same paths, so the luck of the paths is in neither, and against the target of the training.
 
     From the shortest window on, each is tested by Student's t over paths, corrected for skewness
-    (Johnson 1978), up to the first that is not beaten. That is a closed test: its chance to say too
+    (Hall 1992), up to the first that is not beaten. That is a closed test: its chance to say too
     much is no larger for many windows (Maurer, Hothorn and Lehmacher 1995).
     """
     if learned is None or not learned.windows or learned.paths < FEWEST_PATHS:
@@ -46,8 +49,11 @@ def _below_zero(learned: Learned, j: int) -> bool:
     gap, error, n = learned.gaps[j], learned.gap_errors[j], learned.paths
     if gap >= 0 or not error:
         return gap < 0
-    t = gap / error
-    t += learned.gap_skews[j] * (1 + 2 * t**2) / (6 * np.sqrt(n))
+    t = max(gap / error, -_LARGEST_T)
+    skew = learned.gap_skews[j] / sqrt(n)
+    # Johnson's correction (1978) has the square only, and turns a t far below zero around.
+    bent = skew * t / 3
+    t = t * (1 + bent + bent * bent / 3) + skew / 6
     return bool(stdtr(n - 1, t) <= _LEVEL)
 
 

@@ -317,7 +317,7 @@ def in_rounds(backend: str, block: int) -> Record:
             "windows": (0,),
             "gaps": (-0.1 * block,),
             "gap_errors": (0.02,),
-            "gap_skews": (0.1,),
+            "gap_skews": (20.0,),
             "paths": 900,
             "coefficients": (1.0, 0.1 * block),
             "coefficient_errors": (0.1, 0.2),
@@ -326,7 +326,7 @@ def in_rounds(backend: str, block: int) -> Record:
     )
 
 
-MADE = {1: "bde917eb4738c5ff", 2: "17318729f22708d6"}
+MADE = {1: "bde917eb4738c5ff", 2: "17318729f22708d6", 3: "e76bf30a3a8240ca"}
 """What is made of fixed records, by the number of the formulas."""
 
 

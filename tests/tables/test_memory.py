@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness import Task
@@ -53,6 +55,9 @@ def trial(seed: int, steps: int, **changes: Any) -> Record:
         # With a long tail to the right, a mean is often far too small.
         ((-3.4, -9, -9), (1, 1, 1), (5, 0, 0), 1000, 0),
         ((-3.4, -9, -9), (1, 1, 1), (-5, 0, 0), 1000, 3),
+        # Of a network on a GPU that had learned the lag: a few paths with huge errors, and yet far
+        # below zero.
+        ((-0.0102, 1, 1), (0.000483, 1, 1), (18.5, 0, 0), 2000, 1),
         # Exactly as good as a window is not better.
         ((-1, 0, 0), (0.1, 0, 0), (0, 0, 0), 2000, 1),
         ((-1, -1, -1), (0, 0, 0), (0, 0, 0), 2000, 3),
@@ -67,6 +72,28 @@ def test_memory_ends_at_the_first_window_that_is_not_beaten(
 ) -> None:
     found = Learned(windows=(0, 1, 2), gaps=gaps, gap_errors=errors, gap_skews=skews, paths=paths)
     assert memory(found) == steps
+
+
+@given(
+    gap=st.floats(-1e9, 1e9),
+    lower=st.floats(0, 1e9),
+    error=st.floats(0, 1e9),
+    skew=st.floats(-50, 50),
+    paths=st.integers(100, 10**6),
+)
+def test_a_smaller_error_is_never_a_shorter_memory(
+    gap: float, lower: float, error: float, skew: float, paths: int
+) -> None:
+    def found(value: float) -> int | None:
+        one = Learned(
+            windows=(0,), gaps=(value,), gap_errors=(error,), gap_skews=(skew,), paths=paths
+        )
+        return memory(one)
+
+    worse, better = found(gap), found(gap - lower)
+    assert worse is not None
+    assert better is not None
+    assert better >= worse
 
 
 def test_few_paths_prove_nothing() -> None:
