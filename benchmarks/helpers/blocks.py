@@ -38,7 +38,8 @@ def in_blocks(
     """Return the undisturbed seconds of each program in each block.
 
     `start` starts all programs, to be ended by the stack. In each of the rounds every one has a
-    turn, in random order; a first call in it is not counted.
+    turn, in random order; a first call in it is not counted. What a block measured is printed when
+    it ends, so that an interrupted program does not lose it.
     """
     rng, times = random.Random(0), dict[Program, list[float]]()
     for block in range(blocks):
@@ -51,6 +52,7 @@ def in_blocks(
                     seconds[name] += turn(calls[name])
         for name, values in seconds.items():
             times.setdefault(name, []).append(undisturbed(values))
+            print(f"{name}: {times[name][-1]:.4g} s", file=sys.stderr)
     return times
 
 
