@@ -13,6 +13,8 @@ from harness.cli.usage import Choice, option, subcommand
 from harness.errors import InvalidInput, middle_cut, one_line
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.runs.results import Run
     from harness.store.run_folder import RunFolder
 
@@ -104,13 +106,6 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
     """Return a table of a run as text; `some`: only some of the time steps."""
     from harness.runs.precision import conclusion
     from harness.tables.reach import render_reach
-    from harness.tables.side_by_side import (
-        curves_by_arm,
-        lags_by_arm,
-        spread_out,
-        steps_by_arm,
-        without_twins,
-    )
     from harness.tables.text import (
         render,
         render_break_even,
@@ -133,9 +128,6 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render_scaling(run.growth(), run.crossovers(), kind, columns)
     if name == "reach":
         return render_reach(run.reach(), kind, columns, run.swept)
-    if name == "lags":
-        title = "Coefficient of x_(t-k)^2 in the target, and in the predictions, mean over seeds"
-        return render(lags_by_arm(run.lags, run.swept), kind, columns, title, len(run.swept) + 1)
     if name == "trials":
         return render(run.trials, kind, columns, "Trials")
     if name == "attempts":
@@ -145,19 +137,28 @@ def table_of(run: Run, name: str, kind: str, some: bool = False) -> str:
         return render(run.chunks, kind, columns, "Timed calls of the training")
     if name == "profile":
         return render_profile(run.profile, kind, columns, run.swept)
+    title, table = _over_seeds(run, name, kind, some)
+    return render(table, kind, columns, title, keys=len(run.swept) + 1)
+
+
+def _over_seeds(run: Run, name: str, kind: str, some: bool) -> tuple[str, pd.DataFrame]:
+    """Return the title and a table of means over seeds: `curves`, `lags` or `steps`."""
+    from harness.tables import side_by_side
+
     if name == "curves":
         ok = run.trials.loc[run.trials["status"] == "ok", ["trial", "seed"]]
         one_kind = run.trials["node_kind"].nunique() <= 1
-        curves = curves_by_arm(run.curves.merge(ok), one_kind, run.swept)
-        title = "Convergence over seeds that ended ok: mean loss and MSE, median s"
-        return render(curves, kind, columns, title, keys=len(run.swept) + 1)
-    steps = steps_by_arm(run.steps, run.swept)
+        curves = side_by_side.curves_by_arm(run.curves.merge(ok), one_kind, run.swept)
+        return "Convergence over seeds that ended ok: mean loss and MSE, median s", curves
+    if name == "lags":
+        title = "Coefficient of x_(t-k)^2 in the target, and in the predictions, mean over seeds"
+        return title, side_by_side.lags_by_arm(run.lags, run.swept)
+    steps = side_by_side.steps_by_arm(run.steps, run.swept)
     if kind in {"table", "markdown"}:
-        steps = without_twins(steps)
+        steps = side_by_side.without_twins(steps)
     if some:
-        steps = spread_out(steps)
-    title = "Mean squared error per time step, mean over seeds"
-    return render(steps, kind, columns, title, keys=len(run.swept) + 1)
+        steps = side_by_side.spread_out(steps)
+    return "Mean squared error per time step, mean over seeds", steps
 
 
 def _describe_run(folder: RunFolder) -> str:

@@ -15,7 +15,7 @@ from harness.task.task import Task
 from harness.trial.learned import Learned
 
 MISTAKES = 0.001
-"""How often a trial is said to remember longer than it does, at most."""
+"""About how often a trial is said to remember longer than it does."""
 _LEVEL = MISTAKES / 2
 """Of each test: the correction leaves a bit of the skewness, up to 1.8 times the level."""
 _LARGEST_T = 1e6
