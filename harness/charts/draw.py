@@ -125,7 +125,7 @@ def curves(
         for end in (0.0, float(convergence[against].max()))
         if level > 0
     ]
-    return _with_yardsticks(_lines(convergence, x, y, tooltip, order), levels, against)
+    return _with_yardsticks(series_lines(convergence, x, y, tooltip, order), levels, against)
 
 
 def steps(
@@ -149,7 +149,7 @@ def steps(
         for t, level in enumerate(values, start=1)
         if level > 0
     ]
-    return _with_yardsticks(_lines(per_step, x, y, tooltip, order), levels, "t")
+    return _with_yardsticks(series_lines(per_step, x, y, tooltip, order), levels, "t")
 
 
 def lags(per_lag: pd.DataFrame, true: Mapping[int, float], order: Sequence[str]) -> alt.LayerChart:
@@ -165,7 +165,7 @@ def lags(per_lag: pd.DataFrame, true: Mapping[int, float], order: Sequence[str])
     target = alt.InlineData(values=[{"k": k, "coefficient": c} for k, c in true.items()])
     wanted = alt.Chart(target).mark_point(shape="circle", size=220, color=MUTED, strokeWidth=1.5)
     told = [_number("k", "k"), _number("coefficient", "in the target")]
-    lines = _lines(per_lag, x, y, tooltip, order, scale="linear")
+    lines = series_lines(per_lag, x, y, tooltip, order, scale="linear")
     return _layered(_HEIGHT, wanted.encode(x=x, y=y, tooltip=told), *lines)
 
 
@@ -245,7 +245,7 @@ def totals(table: pd.DataFrame, run: int, order: Sequence[str]) -> alt.LayerChar
     here = alt.Chart(alt.InlineData(values=[{"epochs": run, "what": "this run"}]))
     rule = here.mark_rule(color=MUTED, strokeDash=[3, 3], strokeWidth=1.5).encode(x="epochs:Q")
     name = here.mark_text(align="right", dx=-5).encode(x="epochs:Q", y=alt.value(8), text="what:N")
-    return _layered(_HEIGHT, rule, name, *_lines(table, x, y, tooltip, order))
+    return _layered(_HEIGHT, rule, name, *series_lines(table, x, y, tooltip, order))
 
 
 def ratios(comparisons: pd.DataFrame) -> alt.LayerChart:
@@ -311,13 +311,13 @@ def by_field(table: pd.DataFrame, field: str, measure: str, order: Sequence[str]
         alt.Tooltip("seeds:Q"),
     ]
     y = _log_scale(measure, title)
-    lines = _lines(table, x, y, tooltip, order, band=(low, high), detail="others:N")
+    lines = series_lines(table, x, y, tooltip, order, band=(low, high), detail="others:N")
     last = table[field].max() if numeric else table[field].iloc[-1]
     names = alt.Chart(table[table[field] == last]).mark_text(align="right", dy=-9)
     return _layered(_HEIGHT, *lines, names.encode(x=x, y=y, text="others:N"))
 
 
-def _lines(
+def series_lines(
     table: pd.DataFrame,
     x: alt.X,
     y: alt.Y,

@@ -273,6 +273,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "-m benchmarks.gpu_limits": ("--seeds-at-once", "1"),
     "-m benchmarks.interval_coverage": ("20",),
     "-m benchmarks.limits": ("--blocks", "2", "--rounds", "1"),
+    "-m benchmarks.memory": ("--small",),
     "-m benchmarks.overhead": ("--job",),
     "-m benchmarks.pipe": ("1",),
     "-m benchmarks.profiles": ("--runs", "1", "--only", "TorchNoOps"),
