@@ -16,7 +16,7 @@ from harness.backend.protocol import Array
 from harness.stats import regression
 from harness.task.task import Task
 from harness.task.yardsticks import seen_from
-from harness.trial.learned import GROUPS, MOST_LAGS, Learned
+from harness.trial.learned import GROUPS, MOST_LAGS, NEAR, Learned
 
 _ROWS = 4096
 """So many steps are in work at a time: the memory of a process whose training is yet to be timed
@@ -89,20 +89,23 @@ class Looker:
     def _gaps(self, squares_KTN: Array, y_TN: Array, prediction_TN: Array) -> Array:
         """Return by how much the error of each path exceeds that of each window [J, N].
 
-        Both errors are against the target of the training: with the other sign of the lag term, a
-        network that remembers it is as good.
+        Both are against the target of the training: with the other sign of the lag term, a network
+        that remembers it is as good. Only steps count whose x_t is no more than `NEAR` standard
+        deviations from 0: every window sees x_t, so its best predictor is the best there, too. At
+        the few other steps x_t^2 is hard to learn, and that error hides all else.
         """
         sign, w = self._task.train_sign, self._task.lag_weight
         now_TN, (past, looked_at, v_JT, slope_JT) = squares_KTN[0], self._windows[:4]
         target_TN = y_TN if sign > 0 else 2 * now_TN - y_TN
-        mse_N = np.mean((prediction_TN - target_TN) ** 2, axis=0)
-        gaps_JN = np.empty((len(past), len(mse_N)))
+        near_TN = now_TN <= NEAR**2 * self._windows.present_T[:, None]
+        error_TN = (prediction_TN - target_TN) ** 2
+        gaps_JN = np.empty((len(past), error_TN.shape[1]))
         for j in range(len(past)):
             seen_TN = squares_KTN[looked_at.index(past[j])]
             guessed_TN = v_JT[j][:, None] + slope_JT[j][:, None] ** 2 * seen_TN
             off_TN = sign * w * guessed_TN - (target_TN - now_TN)
-            gaps_JN[j] = mse_N - np.mean(off_TN**2, axis=0)
-        return gaps_JN
+            gaps_JN[j] = np.sum(error_TN - off_TN**2, axis=0, where=near_TN)
+        return gaps_JN / len(near_TN)
 
     def _beaten(self) -> dict[str, Any]:
         n = self._seen
@@ -145,6 +148,8 @@ class _Windows(NamedTuple):
     variance_JT: Array
     slope_JT: Array
     """Of x_{t-L}, given what each window sees."""
+    present_T: Array
+    """The variance of x_t."""
     terms: int
     """How many of them are told apart: x_{t-k}^2 at k = 0 ... 2L; 0: none."""
 
@@ -165,6 +170,7 @@ def _windows(task: Task) -> _Windows:
         looked_at,
         np.array([each.variance for each in given]),
         np.array([each.slope for each in given]),
+        seen_from(task, 0).seen,
         len(told_apart),
     )
 

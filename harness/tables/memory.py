@@ -28,8 +28,9 @@ def memory(learned: Learned | None) -> int | None:
     """Return how many steps back a network provably uses its inputs; None if that is unknown.
 
     It is the largest d such that the error is below that of the best predictor that sees only
-    x_t ... x_{t-d+1}: such an error needs x_{t-d} or something before it. Both errors are taken on
-    the same paths, so the luck of the paths is in neither, and against the target of the training.
+    x_t ... x_{t-d+1}: such an error needs x_{t-d} or something before it. Both errors are taken at
+    the same steps, those with a usual x_t, so the luck of the paths is in neither, and against the
+    target of the training.
 
     From the shortest window on, each is tested by Student's t over paths, corrected for skewness
     (Hall 1992), up to the first that is not beaten. That is a closed test: its chance to say too

@@ -15,6 +15,8 @@ from harness.inputs.bounded_json import Several
 
 MOST_LAGS = 64
 """The longest lag at which every window is looked at, and the coefficient at every lag."""
+NEAR = 2.0
+"""So many standard deviations from 0 is x_t at the steps that count for a proof of memory."""
 GROUPS = 50
 """The held-out paths are put into so many groups, for the standard errors of coefficients."""
 
@@ -34,8 +36,8 @@ class Learned:
     windows: Annotated[Several[Natural], Field(max_length=MOST_LAGS)] = ()
     """How many past values the best predictor of each window sees, in ascending order."""
     gaps: _Numbers = ()
-    """The MSE minus that of each window's best predictor, on the same paths and against the target
-    of the training."""
+    """The MSE minus that of each window's best predictor, at the steps with a usual x_t of the same
+    paths, and against the target of the training."""
     gap_errors: _Numbers = ()
     """The standard error of each gap, over paths."""
     gap_skews: _Numbers = ()

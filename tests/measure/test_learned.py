@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import Task
+from harness import Task, yardsticks
 from harness.backend.protocol import Array
 from harness.measure.learned import Looker
 from harness.measure.training import Training
@@ -84,6 +84,18 @@ def test_with_the_wrong_sign_a_network_remembers_as_well(weight: float) -> None:
     assert memory(turned) == 4
     assert turned.coefficients[4] == pytest.approx(-weight)
     assert memory(looked_at(task, sees(0))) == 0
+
+
+def test_errors_at_a_few_large_inputs_hide_no_memory() -> None:
+    def coarse(task: Task, x: Array) -> Array:
+        y = sees(4)(task, x)
+        return y + np.where(np.abs(x[1:]) > 4, 60.0, 0.0)
+
+    learned = looked_at(NEAR, coarse)
+    assert memory(learned) == 4
+    x_TN, y_TN = evaluation_paths(NEAR, 0)
+    mse = np.mean((coarse(NEAR, x_TN) - y_TN) ** 2)
+    assert mse > 2 * yardsticks(NEAR).memoryless.mean()
 
 
 def test_little_correlation_leaves_only_all_or_nothing() -> None:
