@@ -259,7 +259,7 @@ def remove_run(results: Path, name: str) -> None:
     shutil.rmtree(results / name, ignore_errors=True)
 
 
-SMALL = {"n_steps": 5, "batch_size": 4, "epochs": 40, "curve_points": 4, "eval_paths": 50}
+SMALL = {"n_steps": 20, "batch_size": 4, "epochs": 40, "curve_points": 4, "eval_paths": 50}
 _SMALL = tuple(word for field in SMALL.items() for word in ("--set", "{}={}".format(*field)))
 # What makes the other programs end within a minute or two: words to put in the place of those after
 # the name, or, if they are options, after all others.

@@ -204,7 +204,7 @@ def test_a_table_that_cannot_be_written_is_said(
     done = cli("run", "--resume", "x", "--results", tmp_path, "--dispatch", "inline")
     assert done.returncode == (1 if failed else 74), done.stderr
     assert f"error: `{table}` cannot be written: " in done.stderr
-    assert "missing or old: the tables steps, chunks." in done.stderr
+    assert "missing or old: the tables steps, lags, chunks." in done.stderr
     assert "Accuracy, mean over seeds" in done.stdout  # The results are shown all the same.
     table.rmdir()
     words = shlex.split(hint(done.stderr))
