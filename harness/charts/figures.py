@@ -17,7 +17,7 @@ from harness.tables.break_even import with_epoch_s
 from harness.tables.metrics import METRICS
 from harness.tables.points import points
 from harness.task.task import Task
-from harness.task.yardsticks import yardsticks
+from harness.task.yardsticks import hardly_differ, yardsticks
 from harness.trial.sweep import SweepPoint
 
 Against: TypeAlias = Literal["epoch", "train_s"]
@@ -292,9 +292,10 @@ def _label(row: pd.Series, drawn: pd.DataFrame, swept: Sequence[str]) -> str:
 
 def _levels_of(task: Task) -> dict[str, Array]:
     """Return the yardsticks that are drawn: one line for two that hardly differ."""
-    exact = yardsticks(task)
-    names = [name for name in vars(exact) if name != "without_lag" or not exact.same_without_lag]
-    return {name: getattr(exact, name) for name in names}
+    exact = vars(yardsticks(task))
+    if hardly_differ(exact["without_lag"], exact["memoryless"]):
+        del exact["without_lag"]
+    return exact
 
 
 def _levels(yardsticks: dict[str, float]) -> str:

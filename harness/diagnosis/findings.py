@@ -47,7 +47,7 @@ def findings(
 
     The tables are those of `harness.tables.from_records`, `points` those of the sweep, or the one
     point without a sweep. `pilot` blocks chose the number of blocks. `run` is the run as the
-    command line takes it. `lags` is the table of `harness.tables.memory`, which older runs lack.
+    command line takes it. `lags` is the table of that name, which older runs lack.
     """
     observed = [
         *_uncertified(list(certificates)),

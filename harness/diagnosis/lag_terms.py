@@ -1,4 +1,4 @@
-"""Of which steps back the squares are in predictions, and what that says of the lag term.
+"""Which steps back predictions use, by their squares, and what that says of the lag term.
 
 Shape suffixes: S seeds (predictions are one).
 """

@@ -174,7 +174,7 @@ class Outputs:
 
     @cached_property
     def lag_terms(self) -> LagTerms | None:
-        """Of which steps back the squares are in them; None if there is too little to tell."""
+        """Which steps back they use, by their squares; None if there is too little to tell."""
         if not self._every_lag or not self.w:
             return None
         return LagTerms(self._every_lag[1:], self.task.changed(rho=self.rho))

@@ -62,8 +62,7 @@ def by_arm(
 ) -> Iterator[tuple[SweepPoint, str, Observed]]:
     """Yield the trainings of each backend ("torch on cpu") at each point of a sweep.
 
-    The tables are those of `harness.tables.from_records` and `harness.tables.memory`. Where no
-    trial ended ok, there are none.
+    The tables are those of `harness.tables.from_records`. Where no trial ended ok, there are none.
     """
     keys = [*points[0].values, *ARM]
     ok = trials[trials["status"] == "ok"]

@@ -21,12 +21,17 @@ class Fit(NamedTuple):
     errors: Array
     groups: int
 
-    def halves(self, confidence: float = 0.95) -> Array:
-        """Return the half-widths [P] of the intervals, by Student's t."""
-        from scipy.special import stdtrit  # A trial's process needs none of it.
+    def halves(self) -> Array:
+        """Return the half-widths [P] of the 95 % intervals."""
+        return halves(self.errors, self.groups)
 
-        halves: Array = float(stdtrit(self.groups - 1, (1 + confidence) / 2)) * self.errors
-        return halves
+
+def halves(errors: Array, groups: int) -> Array:
+    """Return the half-widths of 95 % intervals, by Student's t over groups."""
+    from scipy.special import stdtrit  # A trial's process needs none of it.
+
+    half: Array = float(stdtrit(groups - 1, 0.975)) * errors
+    return half
 
 
 def fit(squares_GPP: Array, products_GP: Array) -> Fit | None:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from harness.backend.protocol import Array
 from harness.measure.fingerprint import fingerprint, name_kinds
+from harness.stats.regression import halves
 from harness.tables import memory
 from harness.tables.columns import columns
 from harness.tables.metrics import METRICS
@@ -206,7 +207,7 @@ def lags_table(records: Sequence[Record], swept: Sequence[str] = ()) -> pd.DataF
     learned = [record.learned or Learned() for record in records]
     counts = [len(one.coefficients) for one in learned]
     value = _joined([one.coefficients for one in learned])
-    half = _joined([memory.halves(one) for one in learned])
+    half = _joined([halves(np.array(one.coefficient_errors), one.groups) for one in learned])
     weights = map(memory.true, (record.task for record in records), counts)
     columns: dict[str, Any] = {
         "k": _numbers(counts) - 1,

@@ -5,12 +5,9 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
-from harness.backend.protocol import Array
-from harness.stats.regression import Fit
 from harness.task.task import Task
 from harness.trial.learned import Learned
 
@@ -67,9 +64,3 @@ def true(task: Task, count: int) -> list[float]:
     """Return the coefficients of x_{t-k}^2 in the target, k = 0 ... count - 1."""
     weights = {0: 1.0, task.lag: task.lag_weight}
     return [weights.get(k, 0.0) for k in range(count)]
-
-
-def halves(learned: Learned) -> Array:
-    """Return the half-widths of the 95 % intervals of its coefficients."""
-    errors = np.array(learned.coefficient_errors)
-    return Fit(errors, errors, learned.groups).halves() if len(errors) else errors

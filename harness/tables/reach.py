@@ -31,11 +31,12 @@ def reach(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     ended = trials[trials["status"].isin(("ok", "diverged"))]
     for point, here in points(ended, others) if "lag" in swept else ():
-        for (*arm, lag), mine in here.groupby([*ARM, "lag"], sort=True):
+        for (*arm, _), mine in here.groupby([*ARM, "lag"], sort=True):
             if mine["memory"].isna().all():
                 continue
+            lag = int(mine["lag"].iloc[0])
             steps = mine["memory"].fillna(0).astype("int64")
-            reached = int((steps >= int(str(lag))).sum())
+            reached = int((steps >= lag).sum())
             share = binomtest(reached, len(mine)).proportion_ci(CONFIDENCE)
             rows.append(
                 point

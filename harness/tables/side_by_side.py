@@ -10,6 +10,7 @@ import pandas as pd
 from harness.tables.from_records import YARDSTICKS
 from harness.tables.pairs import ARM
 from harness.tables.points import at_each_point
+from harness.task.yardsticks import hardly_differ
 
 
 def steps_by_arm(steps: pd.DataFrame, swept: Sequence[str] = ()) -> pd.DataFrame:
@@ -27,7 +28,7 @@ def steps_by_arm(steps: pd.DataFrame, swept: Sequence[str] = ()) -> pd.DataFrame
 
 def without_twins(steps: pd.DataFrame) -> pd.DataFrame:
     """Return the table of steps with one of two yardsticks that hardly differ, as at lag 1."""
-    alike = np.allclose(steps["without_lag"], steps["memoryless"], rtol=0.01, atol=0)
+    alike = hardly_differ(steps["without_lag"].to_numpy(), steps["memoryless"].to_numpy())
     return steps.drop(columns="without_lag") if alike else steps
 
 

@@ -31,10 +31,10 @@ class Yardsticks:
     wrong_sign: Array
     """`x_t^2 - w x_{t-L}^2`, learned perfectly."""
 
-    @property
-    def same_without_lag(self) -> bool:
-        """Whether `without_lag` and `memoryless` hardly differ, as with a small rho."""
-        return np.allclose(self.without_lag, self.memoryless, rtol=0.01, atol=0)
+
+def hardly_differ(first: Array, second: Array) -> bool:
+    """Return whether two yardsticks are the same to a reader, as both without the lag at lag 1."""
+    return np.allclose(first, second, rtol=0.01, atol=0)
 
 
 def yardsticks(task: Task, start: float = 0.0) -> Yardsticks:
@@ -60,16 +60,6 @@ def window(task: Task, past: int, start: float = 0.0) -> Array:
     """
     v, slope, seen = seen_from(task, past, start)
     return task.lag_weight**2 * (2 * v**2 + 4 * v * slope**2 * seen)
-
-
-def best_of_window(task: Task, past: int, x: Array) -> Array:
-    """Return what that predictor says of paths x [T+1, N] with x_0 = 0: y [T, N]."""
-    v, slope, _ = seen_from(task, past)
-    y: Array = x[1:] ** 2
-    y[past:] += task.lag_weight * (
-        v[past:, None] + (slope[past:, None] * x[1 : len(x) - past]) ** 2
-    )
-    return y
 
 
 class Given(NamedTuple):

@@ -18,10 +18,10 @@ from harness.measure.learned import Looker
 from harness.measure.training import Training
 from harness.tables.memory import memory
 from harness.task.data import evaluation_paths
-from harness.task.yardsticks import best_of_window
 from harness.trial.learned import MOST_LAGS, Learned
 from tests.helpers.doubles import FakeBackend, ManualClock
 from tests.helpers.records import turns_job
+from tests.helpers.windows import best_of_window
 
 NEAR = Task(rho=0.8, lag=4, lag_weight=1, n_steps=60, eval_paths=1000, dtype="float64")
 Network = Callable[[Task, Array], Array]

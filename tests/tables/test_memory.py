@@ -25,7 +25,7 @@ TASK = Task(lag=2, lag_weight=0.5, n_steps=2)
 
 
 def learned(steps: int, lag: int = 2, paths: int = 2000) -> Learned:
-    """Of a network whose error is far below those of the first so many windows."""
+    """Return what is known of a network that surely beats the first so many windows."""
     gaps = tuple(-1.0 if past < steps else 1.0 for past in range(lag))
     return Learned(
         windows=tuple(range(lag)),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from harness import Task, yardsticks
 from harness.backend.protocol import Array
-from harness.task.yardsticks import best_of_window, window
+from harness.task.yardsticks import window
+from tests.helpers.windows import best_of_window
 
 PATHS, LONGEST = 100_000, 10
 
